@@ -1,0 +1,3 @@
+"""Image super-resolution research in JAX and Flax."""
+
+__version__ = '0.1.0'

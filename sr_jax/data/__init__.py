@@ -1,0 +1,1 @@
+"""Image files, image sources and training batches."""

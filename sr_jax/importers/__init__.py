@@ -1,0 +1,1 @@
+"""Published weights in, exchange formats out."""

@@ -1,0 +1,1 @@
+"""Image quality metrics and the protocols that give them meaning."""

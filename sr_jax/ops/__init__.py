@@ -1,0 +1,1 @@
+"""Pure functions of arrays that every other room builds on."""

@@ -1,0 +1,1 @@
+"""Function to function: wrappers that know no model and no config."""
