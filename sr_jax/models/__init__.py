@@ -1,1 +1,34 @@
 """Architectures: one paper per file, found by module name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from types import ModuleType
+
+from sr_jax.errors import UserError
+
+_SHARED = ('common',)
+
+
+def names() -> list[str]:
+  """Names of all architectures, one per file of this package."""
+  return sorted(
+    module.name
+    for module in pkgutil.iter_modules(__path__)
+    if module.name not in _SHARED
+  )
+
+
+def module(name: str) -> ModuleType:
+  """The file of one architecture; it offers `Model`, `VARIANTS`, `TORCH_NAMES`.
+
+  Raises:
+    UserError: no architecture has this name.
+  """
+  if name not in names():
+    near = difflib.get_close_matches(name, names(), n=1)
+    hint = f'did you mean {near[0]!r}?' if near else f'choose from {names()}'
+    raise UserError(f'unknown model {name!r}; {hint}')
+  return importlib.import_module(f'sr_jax.models.{name}')

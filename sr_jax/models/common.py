@@ -1,0 +1,189 @@
+"""Blocks that several papers share.
+
+Initialisation follows PyTorch's default, with which the EDSR family was
+trained: weights and biases uniform in +-1/sqrt(fan_in).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sr_jax.errors import UserError
+from sr_jax.ops.pixel_shuffle import pixel_shuffle
+
+# RGB mean of DIV2K's training images in [0, 1], as the EDSR family uses it.
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+
+
+class Variant(NamedTuple):
+  """A published size of an architecture.
+
+  Attributes:
+    options: Keyword arguments of the Linen module.
+    parameters: Parameter count by scale, mean-shift layers included.
+  """
+
+  options: Mapping[str, Any]
+  parameters: Mapping[int, int]
+
+
+def select_variant(
+  variants: Mapping[str, Variant], name: str
+) -> Mapping[str, Any]:
+  """Module options of one variant.
+
+  Raises:
+    UserError: the architecture has no variant of this name.
+  """
+  if name not in variants:
+    raise UserError(
+      f'unknown model variant {name!r}; choose from {sorted(variants)}'
+    )
+  return variants[name].options
+
+
+def uniform_bias(fan_in: int) -> Callable[..., jax.Array]:
+  """Bias initialiser, uniform in +-1/sqrt(fan_in)."""
+  bound = 1 / math.sqrt(fan_in)
+
+  def init(
+    key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32
+  ) -> jax.Array:
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+  return init
+
+
+def conv(
+  in_features: int,
+  features: int,
+  kernel_size: int = 3,
+  *,
+  dtype: Any = jnp.float32,
+  name: str | None = None,
+) -> nn.Conv:
+  """Stride-1 convolution that keeps height and width (zero padding)."""
+  pad = kernel_size // 2
+  return nn.Conv(
+    features,
+    (kernel_size, kernel_size),
+    padding=((pad, pad), (pad, pad)),
+    kernel_init=nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform'),
+    bias_init=uniform_bias(in_features * kernel_size**2),
+    dtype=dtype,
+    name=name,
+  )
+
+
+class MeanShift(nn.Module):
+  """Adds `sign * 255 * mean` by a 1x1 convolution on the 0..255 range.
+
+  It is a convolution and not a constant because released checkpoints carry
+  it as one, in some with trained values.
+
+  Attributes:
+    mean: Channel means in [0, 1].
+    sign: -1 before the body, +1 after it.
+    trainable: Whether gradients reach the convolution.
+  """
+
+  mean: Sequence[float]
+  sign: int
+  trainable: bool = False
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Shifts x `[B, H, W, C]`, float32 in 0..255."""
+    channels = len(self.mean)
+    kernel = self.param(
+      'kernel', lambda _: jnp.eye(channels, dtype=jnp.float32)[None, None]
+    )
+    bias = self.param(
+      'bias',
+      lambda _: self.sign * 255 * jnp.asarray(self.mean, jnp.float32),
+    )
+    if not self.trainable:
+      kernel, bias = jax.lax.stop_gradient((kernel, bias))
+    x = x.astype(jnp.float32)
+    # Full precision: a TF32 product of 255 is wrong by a tenth of a level.
+    return jnp.dot(x, kernel[0, 0], precision='highest') + bias.reshape(
+      (1,) * (x.ndim - 1) + (channels,)
+    )
+
+
+def default_mean(channels: int) -> tuple[float, ...]:
+  """DIV2K's mean for RGB, mid-grey for any other channel count."""
+  return DIV2K_MEAN if channels == 3 else (0.5,) * channels
+
+
+class ResBlock(nn.Module):
+  """conv - ReLU - conv, scaled, plus identity (EDSR, figure 2c).
+
+  Attributes:
+    features: Channels in and out.
+    residual_scale: Factor on the residual branch.
+    dtype: Computation type.
+  """
+
+  features: int
+  residual_scale: float = 1.0
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, features]` to the same shape."""
+    width = self.features
+    y = conv(width, width, dtype=self.dtype, name='conv1')(x)
+    y = conv(width, width, dtype=self.dtype, name='conv2')(nn.relu(y))
+    return x + self.residual_scale * y
+
+
+def upsampling_stages(scale: int) -> list[int]:
+  """Factors of the sub-pixel stages: [2] * log2(scale), or [3].
+
+  Raises:
+    UserError: the scale is neither 3 nor a power of two above 1.
+  """
+  if scale == 3:
+    return [3]
+  if scale < 2 or scale & (scale - 1):
+    raise UserError(f'scale {scale} is not supported; choose 2, 3, 4 or 8')
+  return [2] * (scale.bit_length() - 1)
+
+
+class Upsampler(nn.Module):
+  """Sub-pixel upsampling by conv - pixel shuffle stages.
+
+  Attributes:
+    scale: 2, 3, 4 or 8.
+    features: Channels in and out.
+    dtype: Computation type.
+  """
+
+  scale: int
+  features: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, F]` to `[B, scale * H, scale * W, F]`."""
+    for i, factor in enumerate(upsampling_stages(self.scale)):
+      width = self.features * factor**2
+      x = conv(self.features, width, dtype=self.dtype, name=f'conv_{i}')(x)
+      x = pixel_shuffle(x, factor)
+    return x
+
+
+def upsampling_radius(scale: int) -> float:
+  """Reach of `Upsampler` and one more 3x3 convolution, in LR pixels."""
+  radius, resolution = 0.0, 1
+  for factor in upsampling_stages(scale):
+    radius += 1 / resolution
+    resolution *= factor
+  return radius + 1 / resolution

@@ -1,0 +1,146 @@
+"""EDSR: enhanced deep residual networks (Lim et al., CVPRW 2017).
+
+Residual blocks without batch normalisation between a head and a sub-pixel
+tail, on a 0..255 range with DIV2K's mean removed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sr_jax.models import common
+
+VARIANTS = {
+  # 16 blocks of 64 features: the paper's comparison with SRResNet.
+  'baseline': common.Variant(
+    {'blocks': 16, 'features': 64, 'residual_scale': 1.0},
+    {2: 1_369_883, 3: 1_554_523, 4: 1_517_595, 8: 1_665_307},
+  ),
+  # The paper's challenge entry.
+  'large': common.Variant(
+    {'blocks': 32, 'features': 256, 'residual_scale': 0.1},
+    {2: 40_729_627, 3: 43_680_027, 4: 43_089_947, 8: 45_450_267},
+  ),
+  # Ours, not the paper's: trains in minutes on two CPU cores.
+  'small': common.Variant(
+    {'blocks': 4, 'features': 32, 'residual_scale': 1.0},
+    {2: 121_019},
+  ),
+}
+
+
+# Released state_dict names to Flax paths; `{i}` stands for a number.
+TORCH_NAMES = {
+  'EDSR-PyTorch': {
+    'sub_mean': 'sub_mean',
+    'add_mean': 'add_mean',
+    'head.0': 'head',
+    'body.{i}.body.0': 'body_{i}/conv1',
+    'body.{i}.body.2': 'body_{i}/conv2',
+    'body.{i}': 'body_end',
+    'tail.0.0': 'upsample/conv_0',
+    'tail.0.2': 'upsample/conv_1',
+    'tail.0.4': 'upsample/conv_2',
+    'tail.1': 'tail',
+  },
+  # BasicSR keeps the mean as a constant outside the state_dict.
+  'BasicSR': {
+    'conv_first': 'head',
+    'body.{i}.conv1': 'body_{i}/conv1',
+    'body.{i}.conv2': 'body_{i}/conv2',
+    'conv_after_body': 'body_end',
+    'upsample.0': 'upsample/conv_0',
+    'upsample.2': 'upsample/conv_1',
+    'upsample.4': 'upsample/conv_2',
+    'conv_last': 'tail',
+  },
+}
+# Parameters that a scheme may leave out: they keep their initial constants.
+CONSTANTS = ('sub_mean', 'add_mean')
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Options that parameter shapes tell, by Flax path (`head/kernel`).
+
+  The residual scale leaves no trace in the shapes: it is given only for a
+  published width and depth.
+  """
+  channels, features = shapes['head/kernel'][2:]
+  blocks = sum(path.endswith('/conv1/kernel') for path in shapes)
+  stages = [
+    shape[3] // shape[2]
+    for path, shape in shapes.items()
+    if path.startswith('upsample/') and path.endswith('/kernel')
+  ]
+  scale = math.prod(math.isqrt(factor) for factor in stages)
+  options = {
+    'scale': scale,
+    'channels': channels,
+    'features': features,
+    'blocks': blocks,
+  }
+  for variant in VARIANTS.values():
+    if all(variant.options[k] == options[k] for k in ('features', 'blocks')):
+      options['residual_scale'] = variant.options['residual_scale']
+  return options
+
+
+class EDSR(nn.Module):
+  """The network of every variant.
+
+  Attributes:
+    scale: Enlargement: 2, 3, 4 or 8.
+    blocks: Number of residual blocks.
+    features: Width of every layer.
+    residual_scale: Factor on each residual branch.
+    channels: Image channels; 3 uses DIV2K's mean, others mid-grey.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  scale: int
+  blocks: int
+  features: int
+  residual_scale: float
+  channels: int = 3
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, lr: jax.Array, *, train: bool = False
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Enlarges `lr` `[B, H, W, C]` in [0, 1] to `[B, sH, sW, C]`, unclipped."""
+    del train
+    width, dtype = self.features, self.dtype
+    mean = common.default_mean(self.channels)
+    x = common.MeanShift(mean, -1, name='sub_mean')(255 * lr)
+    x = common.conv(self.channels, width, dtype=dtype, name='head')(x)
+    skip = x
+    for i in range(self.blocks):
+      block = common.ResBlock(
+        width, self.residual_scale, dtype=dtype, name=f'body_{i}'
+      )
+      x = block(x)
+    x = skip + common.conv(width, width, dtype=dtype, name='body_end')(x)
+    x = common.Upsampler(self.scale, width, dtype=dtype, name='upsample')(x)
+    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    x = common.conv(width, self.channels, name='tail')(x)
+    return common.MeanShift(mean, 1, name='add_mean')(x) / 255, {}
+
+  @property
+  def halo(self) -> int:
+    """Receptive radius in LR pixels."""
+    body = 1 + 2 * self.blocks + 1
+    return math.ceil(body + common.upsampling_radius(self.scale))
+
+
+def Model(*, scale: int, variant: str = 'baseline', **overrides: Any) -> EDSR:  # noqa: N802
+  """EDSR of one variant; overrides replace single options of it."""
+  return EDSR(
+    scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
+  )
