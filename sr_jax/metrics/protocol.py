@@ -1,0 +1,173 @@
+"""What a number means: the rules under which two images are compared.
+
+The field's scores differ by up to half a decibel with colour, rounding and
+border rules, so every score carries its protocol and unlike ones are not
+compared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import numpy as np
+
+from sr_jax.errors import UserError
+from sr_jax.metrics.psnr import psnr
+from sr_jax.metrics.ssim import ssim
+from sr_jax.ops.color import rgb_to_y
+from sr_jax.ops.namespace import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+  """Rules of one comparison; SR and HR are rounded to 8 bit first in all.
+
+  Attributes:
+    name: key in `PROTOCOLS`.
+    colour: 'y' (luma of BT.601 as MATLAB, 16..235) or 'rgb' (every channel).
+    round_y: whether luma is rounded to whole levels again.
+    crop: border removed from each side in pixels; None means the scale factor.
+    peak: the peak value of PSNR and SSIM.
+    description: one line for tables.
+  """
+
+  name: str
+  colour: Literal['y', 'rgb']
+  round_y: bool
+  crop: int | None = None
+  peak: float = 255.0
+  description: str = ''
+
+  def to_dict(self) -> dict[str, Any]:
+    """Plain values for JSON, with the rules common to all protocols."""
+    return dataclasses.asdict(self) | {
+      'crop': 'scale' if self.crop is None else self.crop,
+      'quantisation': 'SR and HR clipped and rounded to 8 bit first',
+      'ssim': '11x11 Gaussian, sigma 1.5, windows inside the image',
+      'resize': 'MATLAB imresize, cubic, antialiased',
+    }
+
+
+PROTOCOLS = {
+  p.name: p
+  for p in (
+    Protocol(
+      name='y-uint8',
+      colour='y',
+      round_y=True,
+      description='Y of BT.601 rounded to 8 bit (MATLAB scripts, MZSR)',
+    ),
+    Protocol(
+      name='y-float',
+      colour='y',
+      round_y=False,
+      description='Y of BT.601 not rounded (EDSR family, IKC)',
+    ),
+    Protocol(
+      name='rgb',
+      colour='rgb',
+      round_y=False,
+      description='all channels together (DIV2K, NTIRE)',
+    ),
+  )
+}
+
+
+def get_protocol(name: str, crop: int | None = None) -> Protocol:
+  """The protocol called `name`, with another border crop if one is given.
+
+  Raises:
+    UserError: unknown name or negative crop.
+  """
+  if name not in PROTOCOLS:
+    raise UserError(
+      f'unknown protocol {name!r}: choose one of {", ".join(PROTOCOLS)}'
+    )
+  if crop is not None and crop < 0:
+    raise UserError(f'border crop must be 0 or more pixels, not {crop}')
+  return dataclasses.replace(PROTOCOLS[name], crop=crop)
+
+
+def comparable(
+  a: Protocol | dict[str, Any], b: Protocol | dict[str, Any]
+) -> None:
+  """Refuses two scores whose protocols (or their JSON form) are not the same.
+
+  Raises:
+    UserError: naming the rules that differ.
+  """
+  first = a.to_dict() if isinstance(a, Protocol) else a
+  second = b.to_dict() if isinstance(b, Protocol) else b
+  differing = [
+    f'{key} {first.get(key)!r} against {second.get(key)!r}'
+    for key in sorted(first.keys() | second.keys())
+    if first.get(key) != second.get(key)
+  ]
+  if differing:
+    raise UserError(
+      f'scores of unlike protocols are not compared: {", ".join(differing)}'
+    )
+
+
+def _levels(image: Array) -> np.ndarray:
+  """8-bit levels as float64."""
+  levels = np.asarray(image)
+  if levels.dtype == np.uint8:
+    return levels.astype(np.float64)
+  return np.round(np.clip(levels.astype(np.float64), 0.0, 1.0) * 255.0)
+
+
+def _view(image: Array, protocol: Protocol, crop: int) -> np.ndarray:
+  """The part and colour of `image` that the protocol compares, 0..255."""
+  levels = _levels(image)
+  height, width, channels = levels.shape
+  if min(height, width) <= 2 * crop:
+    raise UserError(
+      f'border crop of {crop} px leaves nothing of a {height}x{width} image: '
+      'use a larger image or a smaller crop'
+    )
+  levels = levels[crop : height - crop, crop : width - crop]
+  if protocol.colour == 'rgb':
+    return levels
+  if channels not in (1, 3):
+    raise UserError(
+      f'protocol {protocol.name} needs 1 or 3 channels, the image has '
+      f'{channels}: use protocol rgb'
+    )
+  # The field replicates grey to RGB before it forms Y.
+  rgb = np.broadcast_to(levels, (*levels.shape[:2], 3))
+  luma = np.asarray(rgb_to_y(rgb / 255.0)) * 255.0
+  return np.round(luma) if protocol.round_y else luma
+
+
+def measure(
+  sr: Array, hr: Array, *, protocol: Protocol, scale: float
+) -> dict[str, float]:
+  """PSNR and SSIM of one image pair under `protocol`, in float64 on the host.
+
+  Args:
+    sr: `[H, W, C]` in [0, 1] (or uint8).
+    hr: the same.
+    protocol: see `get_protocol`.
+    scale: the SR factor, which is the default border crop.
+
+  Returns:
+    `{'psnr', 'ssim'}`; PSNR is inf for equal images.
+
+  Raises:
+    UserError: sizes differ, the crop leaves too little, or the channel count
+      does not suit the protocol.
+  """
+  if sr.shape != hr.shape:
+    raise UserError(
+      f'SR {sr.shape} and HR {hr.shape} differ in size: crop HR to a multiple '
+      'of the scale'
+    )
+  crop = math.ceil(scale) if protocol.crop is None else protocol.crop
+  a, b = _view(sr, protocol, crop), _view(hr, protocol, crop)
+  return {
+    'psnr': float(psnr(a, b, protocol.peak)),
+    'ssim': float(ssim(a, b, protocol.peak)),
+  }

@@ -1,0 +1,314 @@
+"""Blur kernels: Gaussians, kernel files, and where a kernel puts its pixels.
+
+Tap [i, j] of a `[K1, K2]` kernel is applied to the pixel at offset
+(i - K1 // 2, j - K2 // 2) under correlation and at the negated offset under
+convolution. A kernel's centre of mass therefore decides where on the HR grid an
+LR pixel sits, and the field knows three families:
+
+  mzsr  correlation, LR pixel i at HR position s * i (a centred kernel)
+  zssr  correlation, LR pixel i at the middle of its s x s block,
+        s * i + (s - 1) / 2, where bicubic upscaling expects it
+  kair  convolution, LR pixel i at the middle of its block (KAIR, USRNet)
+
+A kernel file that cannot be used is refused, never replaced: a silent fall-back
+to bicubic is the commonest way to a wrong blind-SR number.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pathlib
+import tempfile
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sr_jax.errors import UserError
+from sr_jax.ops.namespace import Array, array_namespace
+from sr_jax.ops.precision import as_float, einsum
+from sr_jax.ops.resize import cubic
+
+Convention = Literal['correlation', 'convolution']
+Alignment = Literal['corner', 'block']
+
+DEFAULT_SIZE = 21
+_KEYS = ('kernel', 'Kernel')
+# Beyond sigma 10 a blur is no longer a super-resolution kernel.
+_MAX_VARIANCE = 100.0
+
+
+class Kernel(NamedTuple):
+  """A blur kernel with the facts its numbers do not show.
+
+  Attributes:
+    array: `[K1, K2]`, sum 1.
+    convention: how it is applied.
+    alignment: where direct sampling at phase 0 then puts LR pixel i on the HR
+      grid: 'corner' is s * i, 'block' is s * i + (s - 1) / 2.
+  """
+
+  array: Array
+  convention: Convention = 'correlation'
+  alignment: Alignment = 'corner'
+
+
+# family -> (convention, alignment)
+FAMILIES: dict[str, tuple[Convention, Alignment]] = {
+  'mzsr': ('correlation', 'corner'),
+  'zssr': ('correlation', 'block'),
+  'kair': ('convolution', 'block'),
+}
+
+
+def gaussian_kernel(
+  var1: float | Array,
+  var2: float | Array | None = None,
+  theta: float | Array = 0.0,
+  *,
+  size: int | None = DEFAULT_SIZE,
+) -> Any:
+  """Gaussian `[size, size]` with sum 1, centred on tap size // 2.
+
+  Args:
+    var1: variance (not sigma) along the first axis, in HR pixels squared.
+    var2: variance along the second axis; None means `var1`.
+    theta: angle of the first axis in radians, x to the right and y down.
+    size: taps per axis; None takes five standard deviations and at least 21.
+
+  Returns:
+    float64 on the host; a JAX array if any argument is one (`size` given).
+  """
+  var2 = var1 if var2 is None else var2
+  traced = any(isinstance(v, jax.Array) for v in (var1, var2, theta))
+  xp = jnp if traced else np
+  if size is None:
+    deviation = math.sqrt(max(float(var1), float(var2)))
+    size = max(DEFAULT_SIZE, 2 * math.ceil(5 * deviation) + 1)
+  offsets = np.arange(size) - size // 2
+  y, x = np.meshgrid(offsets, offsets, indexing='ij')
+  along = x * xp.cos(theta) + y * xp.sin(theta)
+  across = y * xp.cos(theta) - x * xp.sin(theta)
+  weights = xp.exp(-0.5 * (along**2 / var1 + across**2 / var2))
+  return weights / weights.sum()
+
+
+def centre_of_mass(kernel: Array) -> Any:
+  """Centre of mass `[2]` (row, column) in taps; negative taps are allowed."""
+  kernel = as_float(kernel)
+  xp = array_namespace(kernel)
+  rows, columns = (np.arange(n) for n in kernel.shape)
+  moments = [(kernel.sum(1) * rows).sum(), (kernel.sum(0) * columns).sum()]
+  return xp.stack(moments) / kernel.sum()
+
+
+def flip(kernel: Array) -> Any:
+  """The kernel that convolves as `kernel` correlates, and the other way.
+
+  An even axis gains one zero tap, which keeps its centre on tap K // 2.
+  """
+  xp = array_namespace(kernel)
+  pad = [(1 - n % 2, 0) for n in kernel.shape]
+  return xp.pad(kernel[::-1, ::-1], pad)
+
+
+def shift_kernel(kernel: Array, shift: tuple[float, float]) -> Any:
+  """Moves a kernel by (rows, columns) taps, fractions included.
+
+  Keys' cubic interpolation reproduces quadratics, so sum, centre of mass and
+  covariance are kept exactly (a spline or linear shift changes them). Every
+  side grows by ceil(|shift|) + 1 taps to hold the result.
+  """
+  kernel = as_float(kernel)
+  matrices = []
+  for size, distance in zip(kernel.shape, shift, strict=True):
+    pad = math.ceil(abs(distance)) + 1
+    target = np.arange(size + 2 * pad)[:, None] - pad
+    matrices.append(cubic(target - np.arange(size) - distance))
+  return einsum('ai,bj,ij->ab', *matrices, kernel)
+
+
+def align(kernel: np.ndarray, *, to: str, frm: str, scale: float) -> Kernel:
+  """Takes a kernel of family `frm` to family `to` of the same blur.
+
+  The taps are flipped where the convention changes, and the centre of mass is
+  then put where family `to` has it: at K // 2 for mzsr, at K // 2 + (s - 1) / 2
+  for zssr, at K // 2 - (s - 1) / 2 for kair. A kernel that is off its own
+  family's centre, as even sizes and estimated kernels are, is centred too.
+
+  Args:
+    kernel: `[K1, K2]` on the host.
+    to: 'mzsr', 'zssr' or 'kair'.
+    frm: the same.
+    scale: the SR factor s.
+
+  Returns:
+    The kernel with its new convention and alignment.
+  """
+  convention, alignment = FAMILIES[to]
+  if FAMILIES[frm][0] != convention:
+    kernel = np.asarray(flip(kernel))
+  offset = (scale - 1) / 2 if alignment == 'block' else 0.0
+  sign = 1 if convention == 'correlation' else -1
+  centre = np.array(kernel.shape) // 2 + sign * offset
+  rows, columns = (centre - centre_of_mass(kernel)).tolist()
+  # Rounding noise is no shift: it would only widen the kernel.
+  if max(abs(rows), abs(columns)) > 1e-6:
+    kernel = np.asarray(shift_kernel(kernel, (rows, columns)))
+  return Kernel(kernel, convention, alignment)
+
+
+def correlation_taps(kernel: Array | Kernel) -> Array:
+  """The taps to correlate with; a plain array is meant for correlation."""
+  if not isinstance(kernel, Kernel):
+    return kernel
+  if kernel.convention == 'convolution':
+    return flip(kernel.array)
+  return kernel.array
+
+
+def _read_mat(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """Variables of a .mat file, version 5 or 7.3 (HDF5)."""
+  import h5py
+  import scipy.io
+
+  if h5py.is_hdf5(path):
+    with h5py.File(path) as file:
+      # MATLAB stores columns first.
+      return {
+        name: np.asarray(item).T
+        for name, item in file.items()
+        if isinstance(item, h5py.Dataset)
+      }
+  variables = scipy.io.loadmat(path)
+  return {k: v for k, v in variables.items() if not k.startswith('__')}
+
+
+def _select(variables: dict[str, np.ndarray], path: pathlib.Path) -> np.ndarray:
+  for key in _KEYS:
+    if key in variables:
+      return variables[key]
+  if 'kernels' in variables:
+    raise UserError(
+      f'{path}: holds {variables["kernels"].size} kernels under the key '
+      "'kernels'; save the one you want under the key 'kernel'"
+    )
+  found = ', '.join(variables) or 'nothing'
+  raise UserError(
+    f"{path}: no variable 'kernel' or 'Kernel' (found: {found}); save the "
+    "kernel under the key 'kernel'"
+  )
+
+
+def _checked(kernel: np.ndarray, name: str) -> np.ndarray:
+  """`kernel` as float64 with sum 1, or the reason why it is none."""
+  if kernel.dtype.kind not in 'fiu':
+    raise UserError(
+      f'{name}: a kernel must be real numbers, not {kernel.dtype}'
+    )
+  if kernel.ndim != 2 or kernel.size == 0:
+    raise UserError(
+      f'{name}: a kernel must be a two-dimensional array, not of shape '
+      f'{kernel.shape}'
+    )
+  kernel = kernel.astype(np.float64)
+  if not np.isfinite(kernel).all():
+    raise UserError(f'{name}: the kernel has NaN or infinite taps')
+  total = kernel.sum()
+  if total <= 1e-6 * np.abs(kernel).sum():
+    raise UserError(
+      f'{name}: the kernel sums to {total:g}; it must have a positive sum'
+    )
+  return kernel / total
+
+
+def load_kernel(path: str | os.PathLike[str]) -> np.ndarray:
+  """Reads a `[K1, K2]` float64 kernel, normalised to sum 1.
+
+  Reads `.npy` and `.mat` (version 5 or 7.3, key `kernel` or `Kernel`). Negative
+  taps and an off-centre mass are kept: estimated kernels have both.
+
+  Raises:
+    UserError: a file that is missing, unreadable, empty, not two-dimensional,
+      not finite or without a positive sum.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise UserError(f'{path}: no such kernel file')
+  if path.suffix not in ('.mat', '.npy'):
+    raise UserError(f'{path}: a kernel file must be .mat or .npy')
+  try:
+    if path.suffix == '.npy':
+      variables = {'kernel': np.load(path, allow_pickle=False)}
+    else:
+      variables = _read_mat(path)
+  # The readers raise whatever a damaged file leads them to.
+  except Exception as error:
+    reason = str(error).splitlines() or [type(error).__name__]
+    raise UserError(f'{path}: not a readable kernel: {reason[0]}') from error
+  return _checked(_select(variables, path), str(path))
+
+
+def save_kernel(path: str | os.PathLike[str], kernel: np.ndarray) -> None:
+  """Writes a kernel as `.npy` or `.mat` (version 5, key `kernel`), atomically.
+
+  Raises:
+    UserError: another suffix, or an array that `load_kernel` would refuse.
+  """
+  import scipy.io
+
+  path = pathlib.Path(path)
+  if path.suffix not in ('.mat', '.npy'):
+    raise UserError(f'{path}: a kernel file must be .mat or .npy')
+  kernel = _checked(np.asarray(kernel), str(path))
+  handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
+  try:
+    with os.fdopen(handle, 'wb') as file:
+      if path.suffix == '.npy':
+        np.save(file, kernel)
+      else:
+        scipy.io.savemat(file, {'kernel': kernel})
+    os.replace(temporary, path)
+  except BaseException:
+    os.unlink(temporary)
+    raise
+
+
+def _parse_gaussian(spec: str) -> np.ndarray:
+  try:
+    numbers = [float(n) for n in spec.removeprefix('gaussian:').split(',')]
+  except ValueError:
+    numbers = []
+  if len(numbers) not in (1, 3) or not np.isfinite(numbers).all():
+    raise UserError(
+      f'kernel {spec!r}: write gaussian:VAR or gaussian:VAR1,VAR2,THETA'
+    )
+  if not all(1e-6 <= v <= _MAX_VARIANCE for v in numbers[:2]):
+    raise UserError(
+      f'kernel {spec!r}: variances must be above 0 and at most '
+      f'{_MAX_VARIANCE:g} HR pixels squared'
+    )
+  return np.asarray(gaussian_kernel(*numbers, size=None))
+
+
+def parse_kernel_spec(spec: str) -> np.ndarray | None:
+  """The kernel a SPEC names; None for `bicubic`, which is no blur at all.
+
+  SPEC is `bicubic`, `gaussian:VAR`, `gaussian:VAR1,VAR2,THETA` (variances in HR
+  pixels squared, radians) or a `.mat` / `.npy` file.
+
+  Raises:
+    UserError: none of these, or a file that `load_kernel` refuses.
+  """
+  if spec == 'bicubic':
+    return None
+  if spec.startswith('gaussian:'):
+    return _parse_gaussian(spec)
+  if not spec.endswith(('.mat', '.npy')):
+    raise UserError(
+      f'kernel {spec!r}: write bicubic, gaussian:VAR, gaussian:VAR1,VAR2,THETA '
+      'or the path of a .mat or .npy file'
+    )
+  return load_kernel(spec)

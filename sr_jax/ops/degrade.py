@@ -1,0 +1,138 @@
+"""How a low-resolution image comes from a high-resolution one.
+
+bicubic       MATLAB's antialiased cubic resize
+direct        correlate with a kernel, then take every s-th pixel from (0, 0)
+blur-bicubic  correlate with a kernel, then the cubic resize
+
+followed, if asked for, by Gaussian noise and JPEG. Borders are symmetric (the
+edge pixel is repeated) throughout, as in MZSR and ZSSR.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import ndimage
+
+from sr_jax.errors import UserError
+from sr_jax.ops.blur_kernels import Kernel, correlation_taps
+from sr_jax.ops.jpeg import jpeg
+from sr_jax.ops.namespace import Array, array_namespace
+from sr_jax.ops.precision import as_float
+from sr_jax.ops.resize import imresize, resized_size
+
+DEGRADATIONS = ('bicubic', 'direct', 'blur-bicubic')
+
+
+def correlate(image: Array, kernel: Array) -> Any:
+  """Correlates every channel of `[..., H, W, C]`, symmetric border.
+
+  Tap K // 2 is the centre, as in `scipy.ndimage.correlate`.
+  """
+  image = as_float(image)
+  if array_namespace(image, kernel) is np:
+    taps = np.asarray(kernel, np.float64)
+    taps = taps.reshape(*(1,) * (image.ndim - 3), *taps.shape, 1)
+    return ndimage.correlate(image, taps, mode='reflect')
+  image = jnp.asarray(image)
+  pad = [(0, 0)] * image.ndim
+  for axis, n in zip((-3, -2), kernel.shape, strict=True):
+    pad[axis] = (n // 2, n - 1 - n // 2)
+  padded = jnp.moveaxis(jnp.pad(image, pad, mode='symmetric'), -1, -3)
+  blurred = jax.lax.conv_general_dilated(
+    padded.reshape(-1, *padded.shape[-2:], 1),
+    jnp.asarray(kernel, image.dtype)[:, :, None, None],
+    window_strides=(1, 1),
+    padding='VALID',
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    precision=jax.lax.Precision.HIGHEST,
+  )
+  channels_first = (*padded.shape[:-2], *blurred.shape[1:3])
+  return jnp.moveaxis(blurred.reshape(channels_first), -3, -1)
+
+
+def sample_indices(size: int, scale: float) -> np.ndarray:
+  """Rows that direct sampling keeps: 0, s, 2s, ... where s divides `size`.
+
+  Otherwise ceil(size / s) rows spread evenly and rounded half to even, as the
+  MZSR and ZSSR data was made; the spacing is then uneven, so crop HR first.
+  """
+  count = resized_size(size, 1 / scale)
+  return np.rint(np.linspace(0, size - scale, count)).astype(int)
+
+
+def _add_noise(key: Any, image: Array, sigma: float | Array) -> Any:
+  """Adds Gaussian noise of `sigma` grey levels and clips to [0, 1]."""
+  if key is None:
+    raise ValueError('noise needs a key or an integer seed')
+  if array_namespace(image) is np:
+    seed = key if isinstance(key, int) else np.asarray(jax.random.key_data(key))
+    noise = np.random.default_rng(seed).standard_normal(image.shape)
+    return np.clip(image + noise * (sigma / 255.0), 0.0, 1.0)
+  key = jax.random.key(key) if isinstance(key, int) else key
+  noise = jax.random.normal(key, image.shape, image.dtype)
+  return jnp.clip(image + noise * (sigma / 255.0), 0.0, 1.0)
+
+
+def degrade(
+  key: Any,
+  hr: Array,
+  *,
+  scale: float,
+  degradation: str = 'bicubic',
+  kernel: Array | Kernel | None = None,
+  noise_sigma: float | Array = 0.0,
+  jpeg_quality: int | None = None,
+) -> Any:
+  """LR image of an HR image; float, neither rounded nor clipped of itself.
+
+  NumPy images are degraded on the host in float64 with NumPy's generator, JAX
+  arrays on the device in float32 with JAX's: the same key gives noise of the
+  same law but not the same numbers in the two.
+
+  Args:
+    key: PRNG key or integer seed of the noise; None without noise.
+    hr: `[B, H, W, C]` or `[H, W, C]` in [0, 1].
+    scale: reduction factor s.
+    degradation: 'bicubic', 'direct' or 'blur-bicubic'.
+    kernel: `[K1, K2]` taps to correlate with, or a `Kernel`; the last two
+      degradations need it, the first takes none. May be traced.
+    noise_sigma: standard deviation in grey levels (of 255). With noise the
+      result is clipped to [0, 1]. May be traced.
+    jpeg_quality: 1..100 to compress the result, see `ops.jpeg`; the result is
+      then on 8-bit levels.
+
+  Returns:
+    `[..., ceil(H / s), ceil(W / s), C]`.
+
+  Raises:
+    UserError: unknown degradation, or a kernel that does not suit it.
+  """
+  if degradation not in DEGRADATIONS:
+    raise UserError(
+      f'unknown degradation {degradation!r}: choose one of '
+      f'{", ".join(DEGRADATIONS)}'
+    )
+  if (kernel is None) != (degradation == 'bicubic'):
+    need = 'takes no kernel' if kernel is not None else 'needs a blur kernel'
+    raise UserError(f'degradation {degradation} {need}')
+  lr = as_float(hr)
+  if kernel is not None:
+    lr = correlate(lr, correlation_taps(kernel))
+  if degradation == 'direct':
+    rows, columns = (sample_indices(n, scale) for n in lr.shape[-3:-1])
+    lr = lr[..., rows, :, :][..., columns, :]
+  else:
+    lr = imresize(lr, scale=1 / scale)
+  if isinstance(noise_sigma, jax.Array) or noise_sigma > 0:
+    lr = _add_noise(key, lr, noise_sigma)
+  return lr if jpeg_quality is None else jpeg(lr, jpeg_quality)
+
+
+def quantize(image: Array) -> Any:
+  """Clips to [0, 1] and rounds to 8-bit levels; still float in [0, 1]."""
+  xp = array_namespace(image)
+  return xp.round(xp.clip(as_float(image), 0.0, 1.0) * 255.0) / 255.0

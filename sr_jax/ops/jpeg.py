@@ -1,0 +1,142 @@
+"""The JPEG round trip as an array function.
+
+Baseline JPEG (ITU-T T.81, JFIF) at 4:2:0, as image libraries write and read it
+by default: full-range BT.601 colour, 2x2 chroma averages, 8x8 DCT, the standard
+quantisation tables scaled by quality, and triangle-filter chroma upsampling.
+Only the lossless entropy coding is left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sr_jax.errors import UserError
+from sr_jax.ops.namespace import Array, array_namespace
+from sr_jax.ops.precision import as_float, einsum
+
+# ITU-T T.81, annex K.1, tables K.1 and K.2.
+_LUMA_TABLE = np.array(
+  [
+    [16, 11, 10, 16, 24, 40, 51, 61],
+    [12, 12, 14, 19, 26, 58, 60, 55],
+    [14, 13, 16, 24, 40, 57, 69, 56],
+    [14, 17, 22, 29, 51, 87, 80, 62],
+    [18, 22, 37, 56, 68, 109, 103, 77],
+    [24, 35, 55, 64, 81, 104, 113, 92],
+    [49, 64, 78, 87, 103, 121, 120, 101],
+    [72, 92, 95, 98, 112, 100, 103, 99],
+  ]
+)
+_CHROMA_TABLE = np.full((8, 8), 99)
+_CHROMA_TABLE[:4, :4] = [
+  [17, 18, 24, 47],
+  [18, 21, 26, 66],
+  [24, 26, 56, 99],
+  [47, 66, 99, 99],
+]
+
+# Orthonormal DCT-II: row u holds frequency u.
+_DCT = np.cos(np.outer(np.arange(8), 2 * np.arange(8) + 1) * np.pi / 16) / 2
+_DCT[0] /= np.sqrt(2)
+
+
+def quantisation_table(table: np.ndarray, quality: int) -> np.ndarray:
+  """The libjpeg scaling of a base table for quality 1..100."""
+  percent = 5000 // quality if quality < 50 else 200 - 2 * quality
+  return np.clip((table * percent + 50) // 100, 1, 255)
+
+
+def _code_plane(plane: Array, table: np.ndarray) -> Any:
+  """DCT, quantisation and inverse of `[..., H, W]`, sizes multiples of 8."""
+  xp = array_namespace(plane)
+  *batch, height, width = plane.shape
+  blocks = plane.reshape(*batch, height // 8, 8, width // 8, 8) - 128.0
+  blocks = einsum('ui,...aibj->...aubj', _DCT, blocks)
+  blocks = einsum('vj,...aubj->...aubv', _DCT, blocks)
+  steps = table.reshape(*(1,) * (len(batch) + 1), 8, 1, 8).astype(blocks.dtype)
+  blocks = xp.round(blocks / steps) * steps
+  blocks = einsum('ui,...aubv->...aibv', _DCT, blocks)
+  blocks = einsum('vj,...aibv->...aibj', _DCT, blocks)
+  plane = blocks.reshape(*batch, height, width) + 128.0
+  return xp.clip(xp.round(plane), 0.0, 255.0)
+
+
+def _halve(plane: Array) -> Any:
+  """2x2 averages; the rounding bias alternates by column as in libjpeg."""
+  xp = array_namespace(plane)
+  *batch, height, width = plane.shape
+  total = plane.reshape(*batch, height // 2, 2, width // 2, 2).sum((-3, -1))
+  bias = 1.0 + np.arange(width // 2) % 2
+  bias = bias.reshape(*(1,) * (total.ndim - 1), -1).astype(total.dtype)
+  return xp.floor((total + bias) / 4.0)
+
+
+def _double(plane: Array) -> Any:
+  """Triangle-filter upsampling of `[..., h, w]` to `[..., 2h, 2w]`."""
+  xp = array_namespace(plane)
+  pad = [(0, 0)] * (plane.ndim - 2) + [(1, 1), (1, 1)]
+  plane = xp.pad(plane, pad, mode='edge')
+  here = 3.0 * plane[..., 1:-1, :]
+  above, below = here + plane[..., :-2, :], here + plane[..., 2:, :]
+  rows = xp.stack([above, below], axis=-2)
+  here = 3.0 * rows[..., 1:-1]
+  left = xp.floor((here + rows[..., :-2] + 8.0) / 16.0)
+  right = xp.floor((here + rows[..., 2:] + 7.0) / 16.0)
+  doubled = xp.stack([left, right], axis=-1)
+  *batch, height, _, width, _ = doubled.shape
+  return doubled.reshape(*batch, 2 * height, 2 * width)
+
+
+def _code_chroma(plane: Array, shape: tuple[int, int], quality: int) -> Any:
+  """Chroma of `shape` pixels from its padded plane, through half resolution."""
+  height, width = shape
+  table = quantisation_table(_CHROMA_TABLE, quality)
+  half = _code_plane(_halve(plane), table)
+  # The decoder upsamples what the image covers, not the padding.
+  half = half[..., : (height + 1) // 2, : (width + 1) // 2]
+  return _double(half)[..., :height, :width]
+
+
+def jpeg(image: Array, quality: int) -> Any:
+  """`image` after a JPEG round trip, on 8-bit levels in [0, 1].
+
+  Args:
+    image: `[..., H, W, C]` in [0, 1] with 1 or 3 channels, any size; clipped
+      and rounded to 8 bit first, as a file would be.
+    quality: 1..100, libjpeg's scale.
+
+  Raises:
+    UserError: another channel count or quality.
+  """
+  channels = image.shape[-1]
+  if channels not in (1, 3):
+    raise UserError(f'JPEG needs 1 or 3 channels, the image has {channels}')
+  if not 1 <= quality <= 100:
+    raise UserError(f'JPEG quality must be 1 to 100, not {quality}')
+  xp = array_namespace(image)
+  levels = xp.round(xp.clip(as_float(image), 0.0, 1.0) * 255.0)
+  height, width = image.shape[-3:-1]
+  pad = [(0, 0)] * levels.ndim
+  pad[-3], pad[-2] = (0, -height % 16), (0, -width % 16)
+  levels = xp.pad(levels, pad, mode='edge')
+  luma_table = quantisation_table(_LUMA_TABLE, quality)
+  if channels == 1:
+    luma = _code_plane(levels[..., 0], luma_table)
+    return luma[..., :height, :width, None] / 255.0
+  r, g, b = (levels[..., i] for i in range(3))
+  luma = xp.round(0.299 * r + 0.587 * g + 0.114 * b)
+  cb = xp.round(128.0 - 0.168735892 * r - 0.331264108 * g + 0.5 * b)
+  cr = xp.round(128.0 + 0.5 * r - 0.418687589 * g - 0.081312411 * b)
+  luma = _code_plane(luma, luma_table)[..., :height, :width]
+  # 128.5 for pure blue and red would round to 256.
+  cb, cr = xp.minimum(cb, 255.0), xp.minimum(cr, 255.0)
+  cb = _code_chroma(cb, (height, width), quality) - 128.0
+  cr = _code_chroma(cr, (height, width), quality) - 128.0
+  rgb = [
+    luma + xp.round(1.402 * cr),
+    luma + xp.round(-0.344136286 * cb - 0.714136286 * cr),
+    luma + xp.round(1.772 * cb),
+  ]
+  return xp.clip(xp.stack(rgb, axis=-1), 0.0, 255.0) / 255.0

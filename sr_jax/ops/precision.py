@@ -1,0 +1,27 @@
+"""Floating-point types and matrix products that do not lose digits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sr_jax.ops.namespace import Array, array_namespace
+
+
+def as_float(x: Array) -> Any:
+  """float64 on the host; at least float32 on the device. Values unchanged."""
+  if array_namespace(x) is np:
+    return np.asarray(x, np.float64)
+  return jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
+
+
+def einsum(spec: str, *operands: Array) -> Any:
+  """`einsum` in full float32: accelerators default to fewer bits."""
+  if array_namespace(*operands) is np:
+    return np.einsum(spec, *operands, optimize=True)
+  dtype = jnp.result_type(*(x for x in operands if isinstance(x, jax.Array)))
+  operands = tuple(jnp.asarray(x, dtype) for x in operands)
+  return jnp.einsum(spec, *operands, precision=jax.lax.Precision.HIGHEST)
