@@ -1,0 +1,421 @@
+"""Image files decoded to samples and samples encoded to image files.
+
+This is the only module that knows Pillow, tifffile and imagecodecs. Pillow
+would silently cut 16-bit RGB PNG to 8 bits and misreads transparency in grey
+PNG of 1 to 4 bits, so imagecodecs (libpng) decodes those and writes all PNG;
+tifffile reads grey, RGB and many-channel TIFF, Pillow the rarer colour models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import secrets
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import imagecodecs
+import numpy as np
+import tifffile
+from PIL import Image, UnidentifiedImageError
+
+from sr_jax.errors import UserError
+
+IMAGE_SUFFIXES = (
+  '.png',
+  '.jpg',
+  '.jpeg',
+  '.bmp',
+  '.webp',
+  '.tif',
+  '.tiff',
+  '.npy',
+)
+MAX_PIXELS = 10**9
+
+_PILLOW_FORMATS = ('PNG', 'JPEG', 'BMP', 'WEBP', 'TIFF')
+_PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
+_NPY_SIGNATURE = b'\x93NUMPY'
+_TIFF_SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+_ORIENTATION = 274  # the EXIF and TIFF tag
+# What the encoders of these formats can address.
+_MAX_SIDE = {'.jpg': 65500, '.jpeg': 65500, '.webp': 16383}
+
+_log = logging.getLogger(__name__)
+_pillow_lock = threading.Lock()
+
+
+class Samples(NamedTuple):
+  """What a file holds, before any scaling.
+
+  Attributes:
+    values: `[H, W, C]` of any real dtype; upright, alpha (if any) last.
+    bits: significant bits of each unsigned sample; None for plain numbers.
+    alpha: `'straight'`, `'premultiplied'` or None: what the last channel is.
+    icc_profile: colour profile of `values`.
+    ndim: axes of the array in the file: 2 or 3.
+  """
+
+  values: np.ndarray
+  bits: int | None
+  alpha: str | None = None
+  icc_profile: bytes | None = None
+  ndim: int = 3
+
+
+def decode(path: Path) -> Samples:
+  """Reads one image file; its content, not its suffix, tells the format.
+
+  Raises:
+    UserError: missing, unreadable, empty, damaged, oversized or no image.
+  """
+  if not path.is_file():
+    what = 'is not a file' if path.exists() else 'does not exist'
+    raise UserError(f'{path}: {what}: check the path')
+  with _one_line(path):
+    with path.open('rb') as file:
+      head = file.read(32)
+    if not head:
+      raise UserError(f'{path}: the file is empty: copy it again')
+    if head.startswith(_NPY_SIGNATURE):
+      samples = _decode_npy(path)
+    elif head.startswith(_TIFF_SIGNATURES):
+      samples = _decode_tiff(path)
+    else:
+      samples = _decode_pillow(path, libpng=_needs_libpng(head))
+  if not samples.values.size:
+    raise UserError(
+      f'{path}: an array of shape {samples.values.shape} has no pixels: '
+      'leave it out'
+    )
+  return samples
+
+
+@contextlib.contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+  """Turns whatever a decoder raises on a bad file into a UserError."""
+  try:
+    yield
+  except UserError:
+    raise
+  except UnidentifiedImageError as error:
+    raise UserError(
+      f'{path}: not an image, or cut off in its first bytes: give a PNG, JPEG, '
+      'BMP, WebP, TIFF or NPY file'
+    ) from error
+  except MemoryError as error:
+    raise UserError(
+      f'{path}: does not fit into memory: cut it into parts'
+    ) from error
+  except Exception as error:  # decoders raise nearly anything on bad bytes
+    if isinstance(error, OSError) and error.errno is not None:
+      raise UserError(
+        f'{path}: cannot be read ({error.strerror}): check its permissions '
+        'and its disk'
+      ) from error
+    reason = ' '.join(str(error).split())[:120] or type(error).__name__
+    raise UserError(
+      f'{path}: damaged, cut off or of an unknown kind ({reason}): copy it '
+      'again or convert it to PNG'
+    ) from error
+
+
+def _check_pixels(path: Path, width: int, height: int) -> None:
+  if width * height > MAX_PIXELS:
+    raise UserError(
+      f'{path}: {width} x {height} pixels are more than the limit of '
+      f'{MAX_PIXELS // 10**6} million: cut it into parts'
+    )
+
+
+def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
+  """View of `values` `[H, W, C]` turned as EXIF orientation 1-8 asks."""
+  if orientation in (5, 6, 7, 8):
+    values = values.swapaxes(0, 1)
+  if orientation in (3, 4, 7, 8):
+    values = values[::-1]
+  if orientation in (2, 3, 6, 7):
+    values = values[:, ::-1]
+  return values
+
+
+def _decode_npy(path: Path) -> Samples:
+  array = np.load(path, mmap_mode='r', allow_pickle=False)
+  if array.ndim not in (2, 3):
+    raise UserError(
+      f'{path}: an array of shape {array.shape} is no image: '
+      'give [H, W] or [H, W, C]'
+    )
+  if array.dtype.kind not in 'buif':
+    raise UserError(
+      f'{path}: values of type {array.dtype} are no image: give real numbers'
+    )
+  bits = {'uint8': 8, 'uint16': 16}.get(array.dtype.name)
+  values = array if array.ndim == 3 else array[..., None]
+  return Samples(values, bits, ndim=array.ndim)
+
+
+def _needs_libpng(head: bytes) -> bool:
+  """Whether Pillow would lose something of the PNG that starts with `head`."""
+  if not head.startswith(_PNG_SIGNATURE) or len(head) < 26:
+    return False
+  depth, color_type = head[24:26]
+  return depth == 16 or (depth < 8 and color_type == 0)
+
+
+@contextlib.contextmanager
+def _pillow_unchecked() -> Iterator[None]:
+  """Lifts Pillow's pixel limit (ours is larger) and mutes its warnings.
+
+  Both are global in Pillow and Python, hence the lock and the restoring.
+  """
+  with _pillow_lock, warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+      yield
+    finally:
+      Image.MAX_IMAGE_PIXELS = limit
+
+
+def _decode_pillow(path: Path, *, libpng: bool = False) -> Samples:
+  with _pillow_unchecked():
+    image = Image.open(path, formats=_PILLOW_FORMATS)
+  with image:
+    _check_pixels(path, *image.size)
+    image.load()
+    with _pillow_unchecked():
+      orientation = image.getexif().get(_ORIENTATION, 1)
+    frames = getattr(image, 'n_frames', 1)
+    if frames > 1 and image.format != 'MPO':  # MPO: a photo and its previews
+      _log.warning('%s: has %d frames, the first is taken', path, frames)
+    if libpng:
+      values = imagecodecs.png_decode(path.read_bytes())
+    else:
+      values = np.asarray(_grey_or_rgb(image))
+    # A CMYK profile does not describe the RGB it was converted to.
+    same_space = image.mode not in ('CMYK', 'YCbCr', 'LAB')
+    icc_profile = image.info.get('icc_profile') if same_space else None
+  if values.ndim == 2:
+    values = values[..., None]
+  return Samples(
+    _upright(values, orientation),
+    8 * values.dtype.itemsize,
+    'straight' if values.shape[-1] in (2, 4) else None,
+    icc_profile or None,
+  )
+
+
+def _grey_or_rgb(image: Image.Image) -> Image.Image:
+  """The image as L, LA, RGB or RGBA, whichever loses nothing."""
+  mode = 'L' if image.mode in ('1', 'L', 'LA', 'La') else 'RGB'
+  if image.has_transparency_data:
+    mode += 'A'
+  return image if image.mode == mode else image.convert(mode)
+
+
+@contextlib.contextmanager
+def _tifffile_muted() -> Iterator[None]:
+  """Keeps tifffile's tracebacks of damaged files out of the user's log."""
+  logger = logging.getLogger('tifffile')
+  disabled, logger.disabled = logger.disabled, True
+  try:
+    yield
+  finally:
+    logger.disabled = disabled
+
+
+def _decode_tiff(path: Path) -> Samples:
+  with _tifffile_muted(), tifffile.TiffFile(path) as tiff:
+    page = tiff.pages.first
+    _check_pixels(path, page.imagewidth, page.imagelength)
+    photometric = tifffile.PHOTOMETRIC(page.photometric).name
+    if photometric not in ('MINISBLACK', 'MINISWHITE', 'RGB'):
+      return _decode_pillow(path)
+    values, ndim = _tiff_array(path, tiff)
+    bits = page.bitspersample if values.dtype.kind in 'bu' else None
+    if bits is not None and bits > 16:
+      bits = None
+    if bits is not None and photometric == 'MINISWHITE':
+      values = np.asarray(2**bits - 1 - values, values.dtype)
+    alpha = None
+    if bits is not None and values.shape[-1] in (2, 4):
+      kinds = {1: 'premultiplied', 2: 'straight'}
+      alpha = kinds.get(next(iter(page.extrasamples), 0))
+    orientation = page.tags.valueof(_ORIENTATION, 1)
+    return Samples(
+      _upright(values, orientation), bits, alpha, page.iccprofile, ndim
+    )
+
+
+def _tiff_array(path: Path, tiff: tifffile.TiffFile) -> tuple[np.ndarray, int]:
+  """The first image of a TIFF as `[H, W, C]`, and its own number of axes.
+
+  Labelled sample and channel axes (S, C) are taken at their word. An unlabelled
+  one (Q: tifffile wrote a bare three-dimensional array) is the shorter of the
+  first and the last axis, the last when they are equal. Of stacks (pages, time,
+  depth) the first page is taken.
+  """
+  series = tiff.series[0]
+  source = series if set(series.axes) <= set('YXSCQ') else tiff.pages.first
+  if source is not series and len(tiff.pages) > 1:
+    _log.warning('%s: has %d pages, the first is taken', path, len(tiff.pages))
+  axes, values = source.axes, source.asarray()
+  if values.ndim == 2:
+    return values[..., None], 2
+  if values.ndim != 3:
+    raise UserError(
+      f'{path}: an array of shape {values.shape} (axes {axes}) is no image: '
+      'give [H, W] or [H, W, C]'
+    )
+  if 'Q' in axes:
+    channel_axis = 0 if values.shape[0] < values.shape[-1] else 2
+  else:
+    channel_axis = next(i for i, axis in enumerate(axes) if axis in 'SC')
+  return np.moveaxis(values, channel_axis, -1), 3
+
+
+def depth_for(path: Path, bits: int | None) -> int | None:
+  """Bits per sample that the format of `path` keeps of a `bits` deep picture.
+
+  None stands for float32. Float pictures become 16-bit PNG; JPEG, BMP and WebP
+  hold 8 bits of anything.
+  """
+  suffix = path.suffix.lower()
+  if suffix in ('.npy', '.tif', '.tiff'):
+    return bits
+  if suffix == '.png':
+    return bits or 16
+  return 8
+
+
+def check_encodable(path: Path, samples: Samples) -> None:
+  """Refuses what the format of `path` cannot hold.
+
+  Raises:
+    UserError: unknown suffix, alpha, channel count or size.
+  """
+  suffix = path.suffix.lower()
+  height, width, channels = samples.values.shape
+  if suffix not in IMAGE_SUFFIXES:
+    raise UserError(
+      f'{path}: unknown image suffix {suffix!r}: use one of '
+      f'{" ".join(IMAGE_SUFFIXES)}'
+    )
+  if samples.alpha and suffix in ('.jpg', '.jpeg', '.bmp', '.npy'):
+    raise UserError(
+      f'{path}: {suffix} holds no transparency: write .png, .webp or .tif'
+    )
+  if suffix not in ('.npy', '.tif', '.tiff'):
+    if channels - bool(samples.alpha) not in (1, 3):
+      raise UserError(
+        f'{path}: {suffix} holds 1 or 3 colour channels, not '
+        f'{channels - bool(samples.alpha)}: write .npy or .tif'
+      )
+    limit = _MAX_SIDE.get(suffix, MAX_PIXELS)
+    if max(height, width) > limit:
+      raise UserError(
+        f'{path}: {suffix} holds at most {limit} pixels a side, '
+        f'the picture is {width} x {height}: write .png or .tif'
+      )
+
+
+def encode(file: BinaryIO, suffix: str, samples: Samples) -> None:
+  """Writes samples (uint8, uint16 or float32) that `check_encodable` passed."""
+  if suffix == '.npy':
+    values = samples.values
+    np.save(file, values[..., 0] if samples.ndim == 2 else values)
+  elif suffix in ('.tif', '.tiff'):
+    _encode_tiff(file, samples)
+  elif suffix == '.png':
+    _encode_png(file, samples)
+  else:
+    _encode_pillow(file, suffix, samples)
+
+
+def _squeezed(values: np.ndarray) -> np.ndarray:
+  """`[H, W]` for one channel, as the image libraries want it."""
+  return values[..., 0] if values.shape[-1] == 1 else values
+
+
+def _encode_png(file: BinaryIO, samples: Samples) -> None:
+  # Level 3 is four times as fast as libpng's 6 and 4 % larger on photographs.
+  data = imagecodecs.png_encode(_squeezed(samples.values), level=3)
+  header_end = len(_PNG_SIGNATURE) + 25  # the IHDR chunk always has 25 bytes
+  file.write(data[:header_end])
+  if samples.icc_profile:
+    profile = zlib.compress(samples.icc_profile)
+    chunk = b'iCCP' + b'ICC profile\0\0' + profile
+    length, checksum = len(chunk) - 4, zlib.crc32(chunk)
+    file.write(struct.pack('>I', length) + chunk + struct.pack('>I', checksum))
+  file.write(data[header_end:])
+
+
+def _encode_tiff(file: BinaryIO, samples: Samples) -> None:
+  values = _squeezed(samples.values)
+  colors = samples.values.shape[-1] - bool(samples.alpha)
+  stacked = values.ndim == 3
+  others = samples.values.shape[-1] - (3 if colors == 3 else 1)
+  kind = 'unassalpha' if samples.alpha else 'unspecified'
+  tifffile.imwrite(
+    file,
+    values,
+    photometric='rgb' if colors == 3 else 'minisblack',
+    planarconfig='contig' if stacked else None,
+    extrasamples=[kind] * others if stacked else None,
+    compression='zlib',
+    predictor=True,
+    iccprofile=samples.icc_profile,
+    metadata=None,
+  )
+
+
+def _encode_pillow(file: BinaryIO, suffix: str, samples: Samples) -> None:
+  image = Image.fromarray(_squeezed(samples.values))
+  icc_profile = samples.icc_profile
+  # Into memory first: given a real file, Pillow hides why writing failed.
+  data = io.BytesIO()
+  if suffix == '.bmp':
+    image.save(data, 'BMP')
+  elif suffix == '.webp':
+    # WebP knows only RGB, which a grey profile would misdescribe.
+    icc_profile = icc_profile if samples.values.shape[-1] >= 3 else None
+    image.save(data, 'WEBP', lossless=True, exact=True, icc_profile=icc_profile)
+  else:
+    image.save(data, 'JPEG', quality=95, subsampling=0, icc_profile=icc_profile)
+  file.write(data.getbuffer())
+
+
+@contextlib.contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+  """Opens `path` for writing so that it appears whole or not at all.
+
+  The bytes go to a hidden file in the same folder (made if missing), which
+  replaces `path` at the end and is removed on any failure.
+
+  Raises:
+    UserError: the file cannot be written (permissions, disk full).
+  """
+  temporary = path.with_name(f'.{secrets.token_hex(8)}.tmp')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+      with temporary.open('xb') as file:
+        yield file
+      os.replace(temporary, path)
+    except BaseException:
+      temporary.unlink(missing_ok=True)
+      raise
+  except OSError as error:
+    reason = error.strerror or ' '.join(str(error).split())
+    raise UserError(
+      f'{path}: cannot be written ({reason}): free the disk or choose another '
+      'place'
+    ) from error

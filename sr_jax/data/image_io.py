@@ -1,0 +1,362 @@
+"""Pictures: image files as float32 arrays in [0, 1], and back in kind.
+
+`read_image` and `write_image` keep what a file is: grey stays grey, 16 bits
+stay 16 bits, alpha and the ICC profile travel along, float arrays come back in
+their own value range. EXIF orientation is applied on reading and not written.
+Palettes become RGB or RGBA, 1-bit images 8-bit grey, CMYK plain RGB.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from sr_jax.data import image_formats
+from sr_jax.data.image_formats import IMAGE_SUFFIXES, Samples, open_atomically
+from sr_jax.errors import UserError
+
+__all__ = [
+  'IMAGE_SUFFIXES',
+  'Found',
+  'Picture',
+  'check_targets',
+  'find_images',
+  'open_atomically',
+  'premultiply',
+  'read_image',
+  'read_rgb',
+  'save_png_strip',
+  'unpremultiply',
+  'write_image',
+]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Picture:
+  """One image and what is needed to write it back in kind.
+
+  Attributes:
+    color: float32 `[H, W, C]` in [0, 1]; C = 1 grey, 3 RGB, any C for arrays.
+      Straight (not premultiplied) where there is alpha.
+    alpha: float32 `[H, W, 1]` in [0, 1], or None.
+    bit_depth: 8 or 16; None for arrays of plain numbers.
+    icc_profile: the colour profile of `color`, or None.
+    low: value that 0 in `color` stands for (arrays outside [0, 1] only).
+    high: value that 1 in `color` stands for.
+    ndim: axes of the source array, 2 or 3: `.npy` files come back alike.
+  """
+
+  color: np.ndarray
+  alpha: np.ndarray | None = None
+  bit_depth: int | None = 8
+  icc_profile: bytes | None = None
+  low: float = 0.0
+  high: float = 1.0
+  ndim: int = 3
+
+
+def read_image(path: Path | str) -> Picture:
+  """Reads PNG, JPEG, BMP, WebP, TIFF or `.npy`, by content, not by suffix.
+
+  Integers of up to 16 bits are divided by their largest value. Other numbers
+  are kept if all lie in [0, 1] and else mapped from [minimum, maximum] of the
+  array to [0, 1] (a constant array to 0). Alpha is recognised in integer files
+  that declare it; all channels of float files are data. See `_tiff_array` in
+  image_formats for the axis order of TIFF. Of several frames the first is
+  taken, with a warning in the log.
+
+  Raises:
+    UserError: missing, damaged, empty or oversized file; NaN or infinities.
+  """
+  path = Path(path)
+  samples = image_formats.decode(path)
+  if samples.bits is None:
+    color, low, high = _to_unit_range(path, samples.values)
+    return Picture(
+      color, None, None, samples.icc_profile, low, high, samples.ndim
+    )
+  values, alpha = samples.values, None
+  if samples.alpha:
+    alpha = _divided(values[..., -1:], samples.bits)
+    values = values[..., :-1]
+  color = _divided(values, samples.bits)
+  if alpha is not None and samples.alpha == 'premultiplied':
+    color = unpremultiply(color, alpha)
+  bit_depth = 8 if samples.bits <= 8 else 16
+  return Picture(
+    color, alpha, bit_depth, samples.icc_profile, ndim=samples.ndim
+  )
+
+
+def _divided(values: np.ndarray, bits: int) -> np.ndarray:
+  """Unsigned samples of `bits` as float32 in [0, 1], in one copy."""
+  largest = np.float32(2**bits - 1)
+  return np.divide(values, largest, dtype=np.float32, order='C')
+
+
+def _to_unit_range(
+  path: Path, values: np.ndarray
+) -> tuple[np.ndarray, float, float]:
+  """Numbers of any range as float32 in [0, 1], with `low` and `high`."""
+  bad = values.size - int(np.count_nonzero(np.isfinite(values)))
+  if bad:
+    raise UserError(
+      f'{path}: {bad} of {values.size} values are NaN or infinite: replace them'
+    )
+  low, high = float(values.min()), float(values.max())
+  if low >= 0 and high <= 1:
+    return np.array(values, np.float32, order='C'), 0.0, 1.0
+  if max(-low, high) > np.finfo(np.float32).max / 2:
+    raise UserError(
+      f'{path}: values of {low:g} to {high:g} do not fit float32: rescale them'
+    )
+  span = (high - low) or 1.0
+  unit = np.empty(values.shape, np.float32)
+  for row, source in zip(unit, values, strict=True):  # float64, a row at a time
+    row[...] = (source.astype(np.float64) - low) / span
+  return unit, low, high
+
+
+def read_rgb(path: Path | str) -> np.ndarray:
+  """Reads a file as uint8 `[H, W, 3]`, for training and evaluation.
+
+  Grey is repeated, alpha dropped as it stands (the colour beneath is kept), 16
+  bits are rounded to 8, float arrays read as by `read_image` and rounded.
+
+  Raises:
+    UserError: as `read_image`, or the channels are neither 1 nor 3.
+  """
+  path = Path(path)
+  samples = image_formats.decode(path)
+  values = samples.values
+  if samples.bits is None:
+    values = _quantized(_to_unit_range(path, values)[0], 8)
+  elif samples.bits != 8:
+    values = _quantized(_divided(values, samples.bits), 8)
+  if samples.alpha:
+    values = values[..., :-1]
+  if values.shape[-1] not in (1, 3):
+    raise UserError(
+      f'{path}: has {values.shape[-1]} channels: give a grey or RGB image'
+    )
+  shape = (*values.shape[:2], 3)
+  return np.array(np.broadcast_to(values, shape), order='C')
+
+
+def _quantized(values: np.ndarray, bits: int) -> np.ndarray:
+  """Float `[H, W, C]` clipped to [0, 1] and rounded to uint8 or uint16."""
+  out = np.empty(values.shape, np.uint8 if bits == 8 else np.uint16)
+  for row, source in zip(out, values, strict=True):  # no second float image
+    row[...] = np.round(np.clip(source, 0, 1) * (2**bits - 1))
+  return out
+
+
+def write_image(path: Path | str, picture: Picture) -> None:
+  """Writes a picture in the format of the suffix, whole or not at all.
+
+  Integer files are clipped to [0, 1] and rounded; `.npy` and TIFF of a picture
+  without bit depth are float32, mapped back to [low, high], not clipped. PNG
+  holds 8 or 16 bits (16 for float pictures); JPEG (quality 95, 4:4:4), BMP and
+  WebP (lossless; grey as RGB) hold 8. The ICC profile is kept by all but BMP
+  and `.npy`. The folder is made if missing.
+
+  Raises:
+    UserError: the format cannot hold the picture, it has NaN or infinities, or
+      the file cannot be written.
+  """
+  path = Path(path)
+  bits = image_formats.depth_for(path, picture.bit_depth)
+  if bits is not None and (picture.low, picture.high) != (0.0, 1.0):
+    raise UserError(
+      f'{path}: {path.suffix} cannot hold values of {picture.low:g} to '
+      f'{picture.high:g}: write .npy or .tif'
+    )
+  parts = [picture.color]
+  if picture.alpha is not None:
+    parts.append(picture.alpha)
+  bad = sum(x.size - int(np.count_nonzero(np.isfinite(x))) for x in parts)
+  if bad:
+    raise UserError(
+      f'{path}: {bad} values of the picture are NaN or infinite: check the '
+      'model and its checkpoint'
+    )
+  if bits is None:
+    span = picture.high - picture.low
+    color = np.asarray(picture.low + parts[0] * span, np.float32)
+    parts[0] = color
+  else:
+    parts = [_quantized(part, bits) for part in parts]
+  samples = Samples(
+    np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0],
+    bits,
+    'straight' if picture.alpha is not None else None,
+    picture.icc_profile,
+    picture.ndim,
+  )
+  image_formats.check_encodable(path, samples)
+  with open_atomically(path) as file:
+    image_formats.encode(file, path.suffix.lower(), samples)
+
+
+def premultiply(picture: Picture) -> np.ndarray:
+  """Colour times alpha, `[H, W, C]`: what may be resampled without fringes."""
+  if picture.alpha is None:
+    return picture.color
+  return picture.color * picture.alpha
+
+
+def unpremultiply(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+  """Straight colour in [0, 1] of premultiplied `color` `[H, W, C]`.
+
+  Where alpha `[H, W, 1]` rounds to 0 in 16 bits the colour is black.
+  """
+  visible = alpha > 0.5 / 65535
+  quotient = np.divide(color, alpha, out=np.zeros_like(color), where=visible)
+  return np.clip(quotient, 0, 1, out=quotient)
+
+
+class Found(NamedTuple):
+  """An input file and its place in the mirrored output tree."""
+
+  path: Path
+  relative: Path
+
+
+def find_images(
+  inputs: Sequence[Path | str], *, skip: Path | str | None = None
+) -> list[Found]:
+  """Lists image files, and those in folders at any depth, in natural order.
+
+  `relative` is the path below the given folder, or the name of a given file.
+  A file given by name is taken whatever its suffix; in folders hidden files
+  are passed over, and files without an image suffix too, named in the log.
+  Links to folders are not followed. A file met twice is listed once.
+
+  Args:
+    inputs: files and folders.
+    skip: a folder not to look into (the output folder inside an input).
+
+  Raises:
+    UserError: an input does not exist, or there is no image at all.
+  """
+  found: dict[tuple[Path, Path], Found] = {}
+  ignored: list[str] = []
+  for start in map(Path, inputs):
+    if start.is_dir():
+      files = [(path, path.relative_to(start)) for path in _walk(start, skip)]
+      ignored += [str(name) for path, name in files if not _is_image(path)]
+      files = [pair for pair in files if _is_image(pair[0])]
+    elif start.exists():
+      files = [(start, Path(start.name))]
+    else:
+      raise UserError(f'{start}: no such file or folder: check the path')
+    files.sort(key=lambda pair: _natural(pair[1]))
+    for path, relative in files:
+      found.setdefault((path.resolve(), relative), Found(path, relative))
+  if ignored:
+    names = ', '.join(ignored[:5]) + (', ...' if len(ignored) > 5 else '')
+    _log.warning('%d files are no images, ignored: %s', len(ignored), names)
+  if not found:
+    raise UserError(
+      f'{", ".join(map(str, inputs))}: no images: give files or folders with '
+      f'{" ".join(IMAGE_SUFFIXES)}'
+    )
+  return list(found.values())
+
+
+def _is_image(path: Path) -> bool:
+  return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _walk(start: Path, skip: Path | str | None) -> list[Path]:
+  """All files below `start` whose path has no hidden part."""
+  skipped = Path(skip).resolve() if skip is not None else None
+
+  def refuse(error: OSError) -> None:
+    raise UserError(
+      f'{error.filename}: cannot be read ({error.strerror}): check its '
+      'permissions'
+    ) from error
+
+  files = []
+  for folder, folders, names in os.walk(start, onerror=refuse):
+    folders[:] = [
+      name
+      for name in folders
+      if not name.startswith('.')
+      and (skipped is None or Path(folder, name).resolve() != skipped)
+    ]
+    files += [Path(folder, name) for name in names if not name.startswith('.')]
+  return files
+
+
+def _natural(path: Path) -> list[tuple[list[str | int], str]]:
+  """Sorting key: img2 before img10, folder by folder."""
+  return [
+    (
+      [
+        int(piece) if i % 2 else piece.casefold()
+        for i, piece in enumerate(re.split(r'(\d+)', part))
+      ],
+      part,
+    )
+    for part in path.parts
+  ]
+
+
+def check_targets(pairs: Iterable[tuple[Path, Path]]) -> None:
+  """Refuses (input, output) pairs of which two write the same output.
+
+  Raises:
+    UserError: naming both inputs.
+  """
+  sources: dict[Path, Path] = {}
+  for source, target in pairs:
+    first = sources.setdefault(target, source)
+    if first != source:
+      raise UserError(
+        f'{first} and {source} would both become {target}: rename one or run '
+        'them apart'
+      )
+
+
+def save_png_strip(
+  path: Path | str,
+  images: Sequence[np.ndarray],
+  labels: Sequence[str] | None = None,
+) -> None:
+  """Writes images side by side (bicubic | SR | HR) as one 8-bit PNG.
+
+  Args:
+    path: the `.png` file.
+    images: `[H, W, 3]` or `[H, W, 1]` in [0, 1]; lower ones stand on white.
+    labels: one line of text above each image.
+
+  Raises:
+    UserError: as `write_image`.
+  """
+  gap, header = 2, 14 if labels else 0
+  height = header + max(image.shape[0] for image in images)
+  width = sum(image.shape[1] for image in images) + gap * (len(images) - 1)
+  canvas = np.ones((height, width, 3), np.float32)
+  left, lefts = 0, []
+  for image in images:
+    rows, columns = image.shape[:2]
+    canvas[header : header + rows, left : left + columns] = image
+    lefts.append(left)
+    left += columns + gap
+  strip = Image.fromarray(_quantized(canvas, 8))
+  draw = ImageDraw.Draw(strip)
+  for label, start in zip(labels or (), lefts, strict=False):
+    draw.text((start + 1, 1), label, fill=(0, 0, 0))
+  write_image(path, Picture(np.asarray(strip, np.float32) / 255))
