@@ -1,0 +1,263 @@
+"""Training batches as a pure function of (seed, step).
+
+Example i of step t is drawn from a counter-based generator (Philox: Salmon et
+al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) whose counter is
+(t, i). So a resumed run needs only its step, and the number of processes or
+worker threads changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from sr_jax.data.sources import ImageSource, PairedSource
+from sr_jax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+Source = ImageSource | PairedSource
+
+# Keys of the two independent streams of one seed.
+_EXAMPLES, _SCALES = 0, 1
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchSpec:
+  """What a batch is made of.
+
+  Attributes:
+    batch_size: Examples per step over all processes.
+    patch: Side of an LR crop; the HR crop is `scale` times as large.
+    scales: One of these is chosen for each step.
+    seed: Of everything random.
+    augment: Whether crops are flipped and transposed at random.
+    process_index: This process; it draws its own rows of the batch only.
+    process_count: Number of processes; divides `batch_size`.
+  """
+
+  batch_size: int
+  patch: int
+  scales: tuple[int, ...]
+  seed: int
+  augment: bool = True
+  process_index: int = 0
+  process_count: int = 1
+
+  def __post_init__(self) -> None:
+    if self.batch_size < 1 or self.batch_size % self.process_count:
+      raise UserError(
+        f'batch_size={self.batch_size} cannot be shared by '
+        f'{self.process_count} processes; make it a multiple'
+      )
+    if self.patch < 1:
+      raise UserError(f'patch={self.patch}: an LR crop has a side of 1 or more')
+    if not self.scales or min(self.scales) < 1:
+      raise UserError(f'scales={self.scales}: name one or more, each 1 or more')
+    if not 0 <= self.seed < 2**64:
+      raise UserError(f'seed={self.seed}: choose from 0 to 2**64 - 1')
+    if not 0 <= self.process_index < self.process_count:
+      raise UserError(
+        f'process_index={self.process_index} with '
+        f'process_count={self.process_count}; count from 0'
+      )
+
+  @property
+  def crop_size(self) -> int:
+    """Side of the largest HR crop: the `min_size` a source needs."""
+    return self.patch * max(self.scales)
+
+  @property
+  def rows(self) -> range:
+    """The examples of a step that belong to this process."""
+    size = self.batch_size // self.process_count
+    return range(self.process_index * size, (self.process_index + 1) * size)
+
+
+def sample(source: Source, spec: BatchSpec, step: int) -> tuple[Batch, int]:
+  """This process's rows of the batch of one step, and the step's scale.
+
+  Images are chosen uniformly, crops uniformly within them, and the eight
+  flips and transpositions of a square uniformly.
+
+  Returns:
+    `{'hr': uint8 [b, P * scale, P * scale, 3]}`, for a paired source also
+    `'lr': uint8 [b, P, P, 3]`, aligned; and the scale.
+  """
+  draw = _random_words(spec.seed, _SCALES, step, 0)[0]
+  scale = spec.scales[draw % len(spec.scales)]
+  examples = [_example(source, spec, step, scale, row) for row in spec.rows]
+  return _stack(examples), scale
+
+
+def batches(
+  source: Source,
+  spec: BatchSpec,
+  start_step: int,
+  num_steps: int,
+  *,
+  workers: int = 1,
+  prefetch: int = 4,
+) -> Iterator[tuple[int, int, Batch]]:
+  """Iterates over (step, scale, batch), beginning at `start_step`.
+
+  Args:
+    source: Of the images.
+    spec: Of the batches.
+    start_step: The first step.
+    num_steps: The step to stop before, as in `range(start_step, num_steps)`:
+      a resumed run passes its step and the same `num_steps`.
+    workers: Threads that prepare batches; 0 prepares them in the caller's.
+    prefetch: Batches prepared ahead.
+
+  Returns:
+    A generator; `close()` ends its threads.
+  """
+  _check_pair_scale(source, spec.scales)
+  steps = range(start_step, num_steps)
+  return _prefetched(source, spec, steps, workers, prefetch)
+
+
+def fixed_crops(source: Source, *, size: int, count: int, scale: int) -> Batch:
+  """Centred crops for evaluation during training, the same in every run.
+
+  The images come evenly spaced from those that are at least `size` high and
+  wide; where those are fewer than `count`, so are the crops.
+
+  Args:
+    source: Of the images.
+    size: Side of an HR crop, a multiple of `scale`.
+    count: Largest number of crops, one per image.
+    scale: Of HR to LR.
+
+  Returns:
+    `{'hr': uint8 [N, size, size, 3]}`, for a paired source also
+    `'lr': uint8 [N, size / scale, size / scale, 3]`.
+
+  Raises:
+    UserError: `size` is no multiple of `scale` or no image is large enough.
+  """
+  if size < scale or size % scale:
+    raise UserError(
+      f'evaluation crops of {size}: choose a multiple of the scale {scale}'
+    )
+  _check_pair_scale(source, (scale,))
+  sides = [min(_images(source, i)['hr'].shape[:2]) for i in range(len(source))]
+  large = [i for i, side in enumerate(sides) if side >= size]
+  count = min(count, len(large))
+  if count < 1:
+    raise UserError(
+      f'evaluation crops of {size}: the largest image has a side of '
+      f'{max(sides)}; choose smaller crops'
+    )
+  chosen = [large[i * len(large) // count] for i in range(count)]
+  return _stack([_centred(_images(source, i), size, scale) for i in chosen])
+
+
+def _prefetched(
+  source: Source, spec: BatchSpec, steps: range, workers: int, prefetch: int
+) -> Iterator[tuple[int, int, Batch]]:
+  import grain  # brings JAX and Orbax with it
+
+  def load(step: int) -> tuple[int, int, Batch]:
+    batch, scale = sample(source, spec, step)
+    return step, scale, batch
+
+  options = grain.ReadOptions(
+    num_threads=workers, prefetch_buffer_size=max(workers, prefetch)
+  )
+  dataset = grain.MapDataset.range(steps.start, steps.stop).map(load)
+  iterator = iter(dataset.to_iter_dataset(options))
+  try:
+    yield from iterator
+  finally:
+    iterator.close()
+
+
+def _check_pair_scale(source: Source, scales: tuple[int, ...]) -> None:
+  if isinstance(source, PairedSource) and set(scales) != {source.scale}:
+    raise UserError(
+      f'scales {scales}: the pairs are of scale {source.scale}; choose that'
+    )
+
+
+def _random_words(seed: int, stream: int, step: int, example: int) -> list[int]:
+  """Four independent integers in [0, 2**64): one block of Philox.
+
+  Raw words, because NumPy may change how its distributions use them.
+  """
+  philox = np.random.Philox(
+    key=np.array([seed, stream], np.uint64),
+    counter=np.array([0, example, step, 0], np.uint64),
+  )
+  return philox.random_raw(4).tolist()
+
+
+def _example(
+  source: Source, spec: BatchSpec, step: int, scale: int, row: int
+) -> Batch:
+  """The crops of one example, as views of the source's arrays."""
+  draws = _random_words(spec.seed, _EXAMPLES, step, row)
+  index = draws[0] % len(source)
+  images = _images(source, index)
+  size = spec.patch * scale
+  height, width = images['hr'].shape[:2]
+  if min(height, width) < size:
+    raise UserError(
+      f'{source.names[index]}: {width}x{height} is smaller than the crop of '
+      f'{size}x{size}; it changed, or the source was opened for smaller crops'
+    )
+  # An HR crop begins at any pixel; that of a pair on the LR image's grid.
+  grid = scale if 'lr' in images else 1
+  top = draws[1] % ((height - size) // grid + 1) * grid
+  left = draws[2] % ((width - size) // grid + 1) * grid
+  crops = _cut(images, top, left, size, scale)
+  if not spec.augment:
+    return crops
+  return {key: _dihedral(crop, draws[3]) for key, crop in crops.items()}
+
+
+def _centred(images: Batch, size: int, scale: int) -> Batch:
+  height, width = images['hr'].shape[:2]
+  top = (height - size) // 2 // scale * scale
+  left = (width - size) // 2 // scale * scale
+  return _cut(images, top, left, size, scale)
+
+
+def _images(source: Source, index: int) -> Batch:
+  """The whole images of one index, as plain arrays over the mapped files."""
+  if isinstance(source, PairedSource):
+    lr, hr = source[index]
+    return {'lr': np.asarray(lr), 'hr': np.asarray(hr)}
+  return {'hr': np.asarray(source[index])}
+
+
+def _cut(images: Batch, top: int, left: int, size: int, scale: int) -> Batch:
+  """The HR crop at (top, left) and the LR crop that shows the same."""
+  crops = {'hr': images['hr'][top : top + size, left : left + size]}
+  if 'lr' in images:
+    top, left, size = top // scale, left // scale, size // scale
+    crops['lr'] = images['lr'][top : top + size, left : left + size]
+  return crops
+
+
+def _dihedral(crop: np.ndarray, coins: int) -> np.ndarray:
+  """Flips and transposes a square `[S, S, C]` by the three lowest bits."""
+  if coins & 1:
+    crop = crop[:, ::-1]
+  if coins & 2:
+    crop = crop[::-1]
+  return crop.swapaxes(0, 1) if coins & 4 else crop
+
+
+def _stack(examples: list[Batch]) -> Batch:
+  """Copies crops of one size into arrays `[B, S, S, 3]`."""
+  batch = {}
+  for key, first in examples[0].items():
+    batch[key] = np.empty((len(examples), *first.shape), np.uint8)
+    for row, example in zip(batch[key], examples, strict=True):
+      # By planes: four times as fast as turning pixels of three bytes.
+      for channel in range(3):
+        row[..., channel] = example[key][..., channel]
+  return batch

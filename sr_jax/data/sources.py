@@ -1,0 +1,466 @@
+"""Image sources: sequences of uint8 images `[H, W, 3]`, opened when asked for.
+
+Every image is decoded once, when the source is made, so that a file that
+cannot serve is named then and not in the middle of a run.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import functools
+import importlib.util
+import os
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from absl import logging
+
+from sr_jax.data import cache, image_io
+from sr_jax.errors import UserError
+
+PathLike = cache.PathLike
+OnBad = Literal['refuse', 'skip']
+Skipped = tuple[tuple[str, str], ...]
+
+# Colour photographs inside scikit-image's wheel; motorcycle_right shows the
+# scene of motorcycle_left once more and is left out.
+EMBEDDED = (
+  'astronaut.png',
+  'chelsea.png',
+  'coffee.png',
+  'hubble_deep_field.jpg',
+  'motorcycle_left.png',
+  'rocket.jpg',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSource:
+  """Images by index: `source[i]` is a uint8 array `[H, W, 3]`.
+
+  Attributes:
+    names: One name per image, in the order of the indices.
+    openers: One function per image that maps it.
+    skipped: (name, reason) of each file that is not part of the source.
+  """
+
+  names: tuple[str, ...]
+  openers: tuple[Callable[[], np.ndarray], ...]
+  skipped: Skipped = ()
+
+  def __len__(self) -> int:
+    return len(self.names)
+
+  def __getitem__(self, index: int) -> np.ndarray:
+    return self.openers[index]()
+
+
+@dataclasses.dataclass(frozen=True)
+class PairedSource:
+  """Aligned pairs by index: `source[i]` is `(lr, hr)` with hr = scale * lr.
+
+  Attributes:
+    lr: uint8 images `[H, W, 3]`.
+    hr: Their counterparts, at least `[scale * H, scale * W, 3]`; the rows and
+      columns beyond (fewer than `scale`) are cut off.
+    scale: Of HR to LR.
+    skipped: (name, reason) of each file that is not part of the source.
+  """
+
+  lr: ImageSource
+  hr: ImageSource
+  scale: int
+  skipped: Skipped = ()
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    return self.hr.names
+
+  def __len__(self) -> int:
+    return len(self.hr)
+
+  def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    lr = self.lr[index]
+    height, width = self.scale * lr.shape[0], self.scale * lr.shape[1]
+    return lr, self.hr[index][:height, :width]
+
+
+def open_source(
+  name: str,
+  *,
+  min_size: int,
+  on_bad: OnBad = 'refuse',
+  cache_dir: PathLike | None = None,
+  data_dir: PathLike | None = None,
+) -> ImageSource:
+  """The source a config names.
+
+  Args:
+    name: `embedded`, `folder:PATH` (or the plain path), or
+      `tfds:NAME[:SPLIT]`, where NAME may carry a config and a version.
+    min_size: Least height and width of an image that serves.
+    on_bad: `refuse` raises when a file cannot serve, `skip` leaves it out.
+    cache_dir: Of the decoded images, by default `default_cache_dir()`.
+    data_dir: Where TFDS keeps prepared data sets.
+
+  Raises:
+    UserError: nothing serves, or one file does not and `on_bad` refuses it.
+  """
+  if name == 'embedded':
+    return embedded_source(min_size, cache_dir=cache_dir)
+  kind, _, rest = name.partition(':')
+  if kind == 'tfds':
+    dataset, split = _split_tfds_name(rest)
+    return tfds_source(
+      dataset,
+      split,
+      min_size=min_size,
+      on_bad=on_bad,
+      data_dir=data_dir,
+      cache_dir=cache_dir,
+    )
+  path = rest if kind == 'folder' else name
+  return folder_source(
+    path, min_size=min_size, on_bad=on_bad, cache_dir=cache_dir
+  )
+
+
+def folder_source(
+  path: PathLike,
+  *,
+  min_size: int,
+  on_bad: OnBad = 'refuse',
+  cache_dir: PathLike | None = None,
+) -> ImageSource:
+  """Every image file under a folder, in the order of the relative paths.
+
+  Files and folders whose name starts with a dot are not looked at.
+
+  Raises:
+    UserError: no image serves, or a file does not (it is corrupt, smaller than
+      `min_size`, or no image) and `on_bad` is `refuse`.
+  """
+  images, bad = _list_images(path)
+  openers = _cached_files(images.values(), cache_dir)
+  return _checked(
+    f'folder {path}', tuple(images), openers, bad, min_size, on_bad
+  )
+
+
+def embedded_source(
+  min_size: int, *, cache_dir: PathLike | None = None
+) -> ImageSource:
+  """The photographs that scikit-image carries in its wheel.
+
+  Those smaller than `min_size` are left out and listed in `skipped`.
+  """
+  package = importlib.util.find_spec('skimage')
+  if package is None or package.origin is None:
+    raise UserError('source embedded: install scikit-image')
+  folder = pathlib.Path(package.origin).parent / 'data'
+  openers = _cached_files([folder / name for name in EMBEDDED], cache_dir)
+  return _checked('source embedded', EMBEDDED, openers, (), min_size, 'skip')
+
+
+def tfds_source(
+  name: str,
+  split: str,
+  *,
+  min_size: int,
+  on_bad: OnBad = 'refuse',
+  feature: str | None = None,
+  data_dir: PathLike | None = None,
+  cache_dir: PathLike | None = None,
+) -> ImageSource:
+  """The images of a prepared TFDS data set, read without TensorFlow.
+
+  Args:
+    name: As `tfds.builder` takes it: `NAME[/CONFIG][:VERSION]`.
+    split: Any split of the data set, slices included (`train[:90%]`).
+    min_size: Least height and width of an image that serves.
+    on_bad: `refuse` raises when an image cannot serve, `skip` leaves it out.
+    feature: The image's key in an example; by default `image`, else `hr`.
+    data_dir: Where TFDS keeps prepared data sets.
+    cache_dir: Of the decoded images, by default `default_cache_dir()`.
+
+  Raises:
+    UserError: the data set is not there in a random-access format, has no such
+      split or feature, or its images do not serve.
+  """
+  builder, records = _open_tfds(name, split, data_dir)
+  features = builder.info.features
+  feature = feature or ('image' if 'image' in features else 'hr')
+  if feature not in features:
+    raise UserError(
+      f'tfds:{name}: no feature {feature!r}; it has {", ".join(features)}'
+    )
+  directory = os.fspath(builder.data_path)
+  stamp = cache.stamp_of(os.path.join(directory, 'dataset_info.json'))
+  cache_dir = cache_dir or cache.default_cache_dir()
+  names = tuple(f'{split}#{index}' for index in range(len(records)))
+
+  def open_record(index: int) -> np.ndarray:
+    key = f'tfds:{directory}:{split}:{feature}#{index}'
+    return cache.cached(
+      key, stamp, lambda: _as_rgb(records[index][feature]), cache_dir
+    )
+
+  openers = tuple(functools.partial(open_record, i) for i in range(len(names)))
+  return _checked(f'tfds:{name}', names, openers, (), min_size, on_bad)
+
+
+def paired_source(
+  lr_dir: PathLike,
+  hr_dir: PathLike,
+  scale: int,
+  *,
+  min_size: int,
+  on_bad: OnBad = 'refuse',
+  cache_dir: PathLike | None = None,
+) -> PairedSource:
+  """Pairs of an LR and an HR folder, matched by their relative paths.
+
+  The LR file of `a/0001.png` is `a/0001`, `a/0001x2` (DIV2K) or `a/0001_x2`
+  (BasicSR) with any image suffix. HR counts as `scale` times LR when cutting
+  its sides to multiples of `scale` gives exactly that.
+
+  Args:
+    lr_dir: Folder of the small images.
+    hr_dir: Folder of the large ones.
+    scale: Of HR to LR.
+    min_size: Least height and width of an HR image that serves.
+    on_bad: `refuse` raises when a file cannot serve, `skip` leaves it out.
+    cache_dir: Of the decoded images, by default `default_cache_dir()`.
+
+  Raises:
+    UserError: no pair serves, or a file does not and `on_bad` is `refuse`.
+  """
+  where = f'pairs {lr_dir}, {hr_dir}'
+  lr_images, lr_bad = _list_images(lr_dir)
+  hr_images, hr_bad = _list_images(hr_dir)
+  pairs, unmatched = _match(lr_images, hr_images, scale)
+  lr_openers = _cached_files([lr_images[lr] for lr, _ in pairs], cache_dir)
+  hr_openers = _cached_files([hr_images[hr] for _, hr in pairs], cache_dir)
+  names = tuple(hr for _, hr in pairs)
+
+  def check(index: int) -> str | None:
+    lr, hr = lr_openers[index](), hr_openers[index]()
+    if (hr.shape[0] // scale, hr.shape[1] // scale) != lr.shape[:2]:
+      return f'{_size(hr)} is not {scale} times its LR image of {_size(lr)}'
+    return _too_small(hr, min_size)
+
+  keep, skipped = _sift(
+    where, names, check, (*lr_bad, *hr_bad, *unmatched), on_bad
+  )
+  return PairedSource(
+    lr=_pick([lr for lr, _ in pairs], lr_openers, keep),
+    hr=_pick(names, hr_openers, keep),
+    scale=scale,
+    skipped=skipped,
+  )
+
+
+def _checked(
+  where: str,
+  names: Sequence[str],
+  openers: Sequence[Callable[[], np.ndarray]],
+  bad: Skipped,
+  min_size: int,
+  on_bad: OnBad,
+) -> ImageSource:
+  """The source of the images that open and are large enough."""
+
+  def check(index: int) -> str | None:
+    return _too_small(openers[index](), min_size)
+
+  keep, skipped = _sift(where, names, check, bad, on_bad)
+  return dataclasses.replace(_pick(names, openers, keep), skipped=skipped)
+
+
+def _pick(
+  names: Sequence[str],
+  openers: Sequence[Callable[[], np.ndarray]],
+  keep: Sequence[int],
+) -> ImageSource:
+  return ImageSource(
+    names=tuple(names[i] for i in keep), openers=tuple(openers[i] for i in keep)
+  )
+
+
+def _sift(
+  where: str,
+  names: Sequence[str],
+  check: Callable[[int], str | None],
+  bad: Skipped,
+  on_bad: OnBad,
+) -> tuple[list[int], Skipped]:
+  """Indices of the images that serve; (name, reason) of everything else.
+
+  Args:
+    where: Names the source in messages.
+    names: One per image.
+    check: Opens image i and returns what is wrong with it, if anything.
+    bad: What is known to be bad beforehand.
+    on_bad: `refuse` or `skip`.
+  """
+  if on_bad not in ('refuse', 'skip'):
+    raise UserError(f"on_bad={on_bad!r}: choose 'refuse' or 'skip'")
+
+  def reason(index: int) -> str | None:
+    try:
+      return check(index)
+    except UserError as error:
+      # The message begins with the path, the report with the name.
+      return str(error).rpartition(f'{names[index]}: ')[2]
+
+  # Decoding and hashing release the GIL; what is cached already opens at once.
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    reasons = list(pool.map(reason, range(len(names))))
+  keep = [i for i, fault in enumerate(reasons) if fault is None]
+  skipped = (
+    *bad,
+    *((names[i], fault) for i, fault in enumerate(reasons) if fault),
+  )
+  for name, fault in skipped:
+    logging.warning('%s: %s is left out: %s', where, name, fault)
+  if skipped and on_bad == 'refuse':
+    name, fault = skipped[0]
+    more = f' (and {len(skipped) - 1} more)' if len(skipped) > 1 else ''
+    raise UserError(
+      f"{where}: {name}: {fault}{more}; on_bad='skip' leaves such files out"
+    )
+  if not keep:
+    name, fault = skipped[0] if skipped else ('it', 'is empty')
+    raise UserError(f'{where}: no image serves; {name}: {fault}')
+  return keep, skipped
+
+
+def _too_small(image: np.ndarray, min_size: int) -> str | None:
+  if min(image.shape[:2]) >= min_size:
+    return None
+  return f'{_size(image)} is smaller than the crop of {min_size}x{min_size}'
+
+
+def _size(image: np.ndarray) -> str:
+  return f'{image.shape[1]}x{image.shape[0]}'
+
+
+def _cached_files(
+  paths: Iterable[pathlib.Path], cache_dir: PathLike | None
+) -> tuple[Callable[[], np.ndarray], ...]:
+  cache_dir = cache_dir or cache.default_cache_dir()
+  return tuple(
+    functools.partial(cache.cached_array, path, cache_dir) for path in paths
+  )
+
+
+def _list_images(
+  path: PathLike,
+) -> tuple[dict[str, pathlib.Path], Skipped]:
+  """Files with an image's suffix by relative path; the others as bad."""
+  root = pathlib.Path(path)
+  if not root.is_dir():
+    raise UserError(f'{path}: no such folder: check the path')
+  images: dict[str, pathlib.Path] = {}
+  bad: list[tuple[str, str]] = []
+  visited: set[str] = set()
+
+  def closed(error: OSError) -> None:
+    bad.append((os.path.relpath(error.filename, root), str(error.strerror)))
+
+  for folder, subfolders, files in os.walk(root, True, closed, True):
+    # A link back up the tree would go on for ever.
+    real = os.path.realpath(folder)
+    if real in visited:
+      subfolders.clear()
+      continue
+    visited.add(real)
+    subfolders[:] = sorted(s for s in subfolders if not s.startswith('.'))
+    for name in sorted(f for f in files if not f.startswith('.')):
+      file = pathlib.Path(folder, name)
+      relative = file.relative_to(root).as_posix()
+      if not file.is_file():
+        bad.append((relative, 'not a regular file'))
+      elif file.suffix.lower() not in image_io.IMAGE_SUFFIXES:
+        bad.append((relative, 'not an image file'))
+      else:
+        images[relative] = file
+  return dict(sorted(images.items())), tuple(bad)
+
+
+def _match(
+  lr_images: dict[str, pathlib.Path],
+  hr_images: dict[str, pathlib.Path],
+  scale: int,
+) -> tuple[list[tuple[str, str]], Skipped]:
+  """Pairs (lr name, hr name); the names without a counterpart."""
+  lr_by_stem = {os.path.splitext(name)[0]: name for name in lr_images}
+  pairs = []
+  unmatched = []
+  for name in hr_images:
+    stem = os.path.splitext(name)[0]
+    candidates = (stem, f'{stem}x{scale}', f'{stem}_x{scale}')
+    lr = next((c for c in candidates if c in lr_by_stem), None)
+    if lr is None:
+      unmatched.append((name, f'no LR image (looked for {candidates[1]} too)'))
+    else:
+      pairs.append((lr_by_stem.pop(lr), name))
+  used = {lr for lr, _ in pairs}
+  unmatched.extend(
+    (name, 'LR image without an HR image')
+    for name in lr_images
+    if name not in used
+  )
+  return pairs, tuple(unmatched)
+
+
+def _split_tfds_name(name: str) -> tuple[str, str]:
+  """`NAME[:VERSION][:SPLIT]` as (name with its version, split)."""
+  head, _, tail = name.rpartition(':')
+  if not head or re.fullmatch(r'[\d*]+\.[\d*]+\.[\d*]+', tail):
+    return name, 'train'
+  return head, tail
+
+
+def _open_tfds(
+  name: str, split: str, data_dir: PathLike | None
+) -> tuple[Any, Any]:
+  """The builder of a prepared data set and the examples of a split."""
+  import tensorflow_datasets as tfds  # half a second
+
+  prepare = (
+    f'prepare it: pip install "sr_jax[tf]", then tfds build {name} '
+    '--file_format=array_record; a folder of images: see '
+    'python -m sr_jax.data.tfds_folder --help'
+  )
+  try:
+    builder: Any = tfds.builder(name, data_dir=data_dir)
+  except (ValueError, AssertionError, ImportError) as error:
+    raise UserError(f'tfds:{name}: {_first_line(error)} {prepare}') from error
+  if not (builder.data_path / 'dataset_info.json').exists():
+    raise UserError(f'tfds:{name}: not in {builder.data_path}; {prepare}')
+  try:
+    return builder, builder.as_data_source(split)
+  except NotImplementedError as error:
+    raise UserError(
+      f'tfds:{name}: not stored as array_record, which alone can be read at '
+      f'random; {prepare}'
+    ) from error
+  except ValueError as error:
+    raise UserError(f'tfds:{name}: {_first_line(error)}') from error
+
+
+def _first_line(error: BaseException) -> str:
+  return str(error).partition('\n')[0]
+
+
+def _as_rgb(image: np.ndarray) -> np.ndarray:
+  if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
+    raise UserError(
+      f'{image.dtype} {list(image.shape)}; only 8-bit grey and RGB serve'
+    )
+  return np.broadcast_to(image, (*image.shape[:2], 3))
