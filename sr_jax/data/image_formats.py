@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import os
 import secrets
 import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -99,7 +100,7 @@ def decode(path: Path) -> Samples:
 
 
 @contextlib.contextmanager
-def _one_line(path: Path) -> Iterator[None]:
+def _one_line(path: Path) -> Generator[None]:
   """Turns whatever a decoder raises on a bad file into a UserError."""
   try:
     yield
@@ -171,7 +172,7 @@ def _needs_libpng(head: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _pillow_unchecked() -> Iterator[None]:
+def _pillow_unchecked() -> Generator[None]:
   """Lifts Pillow's pixel limit (ours is larger) and mutes its warnings.
 
   Both are global in Pillow and Python, hence the lock and the restoring.
@@ -222,7 +223,7 @@ def _grey_or_rgb(image: Image.Image) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _tifffile_muted() -> Iterator[None]:
+def _tifffile_muted() -> Generator[None]:
   """Keeps tifffile's tracebacks of damaged files out of the user's log."""
   logger = logging.getLogger('tifffile')
   disabled, logger.disabled = logger.disabled, True
@@ -239,6 +240,12 @@ def _decode_tiff(path: Path) -> Samples:
     photometric = tifffile.PHOTOMETRIC(page.photometric).name
     if photometric not in ('MINISBLACK', 'MINISWHITE', 'RGB'):
       return _decode_pillow(path)
+    listed, needed = len(page.dataoffsets), math.prod(page.chunked)
+    if listed < needed:  # tifffile would fill the rest with zeros
+      raise UserError(
+        f'{path}: damaged, lists {listed} of {needed} strips or tiles: copy it '
+        'again'
+      )
     values, ndim = _tiff_array(path, tiff)
     bits = page.bitspersample if values.dtype.kind in 'bu' else None
     if bits is not None and bits > 16:
@@ -394,7 +401,7 @@ def _encode_pillow(file: BinaryIO, suffix: str, samples: Samples) -> None:
 
 
 @contextlib.contextmanager
-def open_atomically(path: Path) -> Iterator[BinaryIO]:
+def open_atomically(path: Path) -> Generator[BinaryIO]:
   """Opens `path` for writing so that it appears whole or not at all.
 
   The bytes go to a hidden file in the same folder (made if missing), which

@@ -116,7 +116,7 @@ def _to_unit_range(
   low, high = float(values.min()), float(values.max())
   if low >= 0 and high <= 1:
     return np.array(values, np.float32, order='C'), 0.0, 1.0
-  if max(-low, high) > np.finfo(np.float32).max / 2:
+  if max(-low, high) > float(np.finfo(np.float32).max) / 2:
     raise UserError(
       f'{path}: values of {low:g} to {high:g} do not fit float32: rescale them'
     )
