@@ -17,7 +17,8 @@ def _difference(sr: Array, hr: Array) -> Any:
 def l1(sr: Array, hr: Array) -> Any:
   """Mean absolute difference; its gradient at zero difference is zero."""
   difference = _difference(sr, hr)
-  return array_namespace(difference).abs(difference).mean()
+  # jax.grad of abs is 1 at zero; PyTorch's, and any symmetric choice, is 0.
+  return (difference * array_namespace(difference).sign(difference)).mean()
 
 
 def l2(sr: Array, hr: Array) -> Any:

@@ -10,6 +10,7 @@ edge pixel is repeated) throughout, as in MZSR and ZSSR.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -68,13 +69,40 @@ def _add_noise(key: Any, image: Array, sigma: float | Array) -> Any:
   """Adds Gaussian noise of `sigma` grey levels and clips to [0, 1]."""
   if key is None:
     raise ValueError('noise needs a key or an integer seed')
+  is_seed = isinstance(key, int | np.integer)
   if array_namespace(image) is np:
-    seed = key if isinstance(key, int) else np.asarray(jax.random.key_data(key))
+    seed = key if is_seed else np.asarray(jax.random.key_data(key))
     noise = np.random.default_rng(seed).standard_normal(image.shape)
     return np.clip(image + noise * (sigma / 255.0), 0.0, 1.0)
-  key = jax.random.key(key) if isinstance(key, int) else key
+  key = jax.random.key(key) if is_seed else key
   noise = jax.random.normal(key, image.shape, image.dtype)
   return jnp.clip(image + noise * (sigma / 255.0), 0.0, 1.0)
+
+
+def _check(
+  scale: float,
+  degradation: str,
+  kernel: Array | Kernel | None,
+  noise_sigma: float | Array,
+) -> None:
+  if degradation not in DEGRADATIONS:
+    raise UserError(
+      f'unknown degradation {degradation!r}: choose one of '
+      f'{", ".join(DEGRADATIONS)}'
+    )
+  if kernel is None and degradation != 'bicubic':
+    raise UserError(
+      f"degradation '{degradation}' needs a blur kernel, such as gaussian:2.0"
+    )
+  if kernel is not None and degradation == 'bicubic':
+    raise UserError(
+      "degradation 'bicubic' takes no kernel: choose direct or blur-bicubic"
+    )
+  if not 1 <= scale < math.inf:
+    raise UserError(f'scale must be 1 or more, not {scale}')
+  known = not isinstance(noise_sigma, jax.Array)
+  if known and not 0 <= noise_sigma < math.inf:
+    raise UserError(f'noise sigma must be 0 or more, not {noise_sigma}')
 
 
 def degrade(
@@ -109,16 +137,10 @@ def degrade(
     `[..., ceil(H / s), ceil(W / s), C]`.
 
   Raises:
-    UserError: unknown degradation, or a kernel that does not suit it.
+    UserError: unknown degradation, a kernel that does not suit it, or a number
+      out of range.
   """
-  if degradation not in DEGRADATIONS:
-    raise UserError(
-      f'unknown degradation {degradation!r}: choose one of '
-      f'{", ".join(DEGRADATIONS)}'
-    )
-  if (kernel is None) != (degradation == 'bicubic'):
-    need = 'takes no kernel' if kernel is not None else 'needs a blur kernel'
-    raise UserError(f'degradation {degradation} {need}')
+  _check(scale, degradation, kernel, noise_sigma)
   lr = as_float(hr)
   if kernel is not None:
     lr = correlate(lr, correlation_taps(kernel))

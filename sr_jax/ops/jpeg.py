@@ -41,6 +41,10 @@ _CHROMA_TABLE[:4, :4] = [
 _DCT = np.cos(np.outer(np.arange(8), 2 * np.arange(8) + 1) * np.pi / 16) / 2
 _DCT[0] /= np.sqrt(2)
 
+# Whole pixels make many exact halves; the thousandth settles them as integer
+# arithmetic does, whatever the rounding noise of the float transform.
+_HALF = 0.5 + 1e-3
+
 
 def quantisation_table(table: np.ndarray, quality: int) -> np.ndarray:
   """The libjpeg scaling of a base table for quality 1..100."""
@@ -56,11 +60,12 @@ def _code_plane(plane: Array, table: np.ndarray) -> Any:
   blocks = einsum('ui,...aibj->...aubj', _DCT, blocks)
   blocks = einsum('vj,...aubj->...aubv', _DCT, blocks)
   steps = table.reshape(*(1,) * (len(batch) + 1), 8, 1, 8).astype(blocks.dtype)
-  blocks = xp.round(blocks / steps) * steps
+  magnitude = xp.floor(xp.abs(blocks) / steps + _HALF) * steps
+  blocks = xp.sign(blocks) * magnitude
   blocks = einsum('ui,...aubv->...aibv', _DCT, blocks)
   blocks = einsum('vj,...aibv->...aibj', _DCT, blocks)
   plane = blocks.reshape(*batch, height, width) + 128.0
-  return xp.clip(xp.round(plane), 0.0, 255.0)
+  return xp.clip(xp.floor(plane + _HALF), 0.0, 255.0)
 
 
 def _halve(plane: Array) -> Any:
@@ -126,12 +131,11 @@ def jpeg(image: Array, quality: int) -> Any:
     luma = _code_plane(levels[..., 0], luma_table)
     return luma[..., :height, :width, None] / 255.0
   r, g, b = (levels[..., i] for i in range(3))
-  luma = xp.round(0.299 * r + 0.587 * g + 0.114 * b)
-  cb = xp.round(128.0 - 0.168735892 * r - 0.331264108 * g + 0.5 * b)
-  cr = xp.round(128.0 + 0.5 * r - 0.418687589 * g - 0.081312411 * b)
+  luma = xp.floor(0.299 * r + 0.587 * g + 0.114 * b + _HALF)
+  # Chroma halves round down, so that pure blue and red stay within 255.
+  cb = xp.ceil(128 - _HALF - 0.168735892 * r - 0.331264108 * g + 0.5 * b)
+  cr = xp.ceil(128 - _HALF + 0.5 * r - 0.418687589 * g - 0.081312411 * b)
   luma = _code_plane(luma, luma_table)[..., :height, :width]
-  # 128.5 for pure blue and red would round to 256.
-  cb, cr = xp.minimum(cb, 255.0), xp.minimum(cr, 255.0)
   cb = _code_chroma(cb, (height, width), quality) - 128.0
   cr = _code_chroma(cr, (height, width), quality) - 128.0
   rgb = [

@@ -1,0 +1,294 @@
+"""Gaussians, kernel files, and where kernels put their pixels."""
+
+import h5py
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.io
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from sr_jax.errors import UserError
+from sr_jax.ops import blur_kernels
+from sr_jax.ops.degrade import correlate, degrade
+
+
+def covariance(kernel):
+  """Second moments (xx, xy, yy) about the centre of mass."""
+  row, column = blur_kernels.centre_of_mass(kernel)
+  y, x = np.indices(kernel.shape)
+  y, x = y - row, x - column
+  return [(kernel * m).sum() for m in (x * x, x * y, y * y)]
+
+
+def test_isotropic_gaussian_is_the_published_mzsr_kernel():
+  # Taps [10, 10], [10, 11], [11, 11] of MZSR's Input/g20/kernel.mat.
+  kernel = blur_kernels.gaussian_kernel(2.0)
+  assert kernel.shape == (21, 21)
+  np.testing.assert_allclose(
+    [kernel[10, 10], kernel[10, 11], kernel[11, 11]],
+    [0.07957747154595424, 0.0619749971548316, 0.04826617631503094],
+    rtol=1e-12,
+  )
+  assert kernel.sum() == pytest.approx(1.0, abs=1e-15)
+
+
+def test_anisotropic_gaussian_of_mzsr():
+  # Computed by MZSR's gkernel.py: variances 4 and 1, theta -0.5 rad, 15x15.
+  kernel = blur_kernels.gaussian_kernel(4.0, 1.0, -0.5, size=15)
+  taps = [kernel[7, 7], kernel[7, 9], kernel[9, 7], kernel[5, 9], kernel[9, 9]]
+  expected = [0.07957986, 0.03419187, 0.01520363, 0.02308003, 0.00184883]
+  np.testing.assert_allclose(taps, expected, atol=5e-9)
+
+
+@hypothesis.settings(deadline=None)
+@hypothesis.given(
+  st.floats(1.0, 4.0), st.floats(1.0, 4.0), st.floats(-np.pi, np.pi)
+)
+def test_gaussian_has_its_covariance(var1, var2, theta):
+  kernel = blur_kernels.gaussian_kernel(var1, var2, theta, size=41)
+  xx, xy, yy = covariance(kernel)
+  c, s = np.cos(theta), np.sin(theta)
+  np.testing.assert_allclose(xx, var1 * c * c + var2 * s * s, atol=1e-6)
+  np.testing.assert_allclose(yy, var1 * s * s + var2 * c * c, atol=1e-6)
+  np.testing.assert_allclose(xy, (var1 - var2) * c * s, atol=1e-6)
+
+
+def test_gaussian_of_traced_parameters():
+  draw = jax.jit(jax.vmap(blur_kernels.gaussian_kernel))
+  variances = jnp.asarray([0.2, 2.0, 4.0])
+  angles = jnp.asarray([0.0, 1.0, -0.5])
+  kernels = draw(variances, variances / 2, angles)
+  for kernel, var, theta in zip(
+    kernels, [0.2, 2, 4], [0, 1, -0.5], strict=True
+  ):
+    expected = blur_kernels.gaussian_kernel(var, var / 2, theta)
+    np.testing.assert_allclose(kernel, expected, atol=1e-6)
+
+
+def test_size_follows_a_large_variance():
+  assert blur_kernels.gaussian_kernel(4.0, size=None).shape == (21, 21)
+  wide = blur_kernels.gaussian_kernel(25.0, 1.0, size=None)
+  assert wide.shape == (51, 51)
+  assert wide[:, 0].sum() < 1e-6
+
+
+@pytest.mark.parametrize('shape', [(3, 5), (4, 4), (5, 2)])
+def test_flip_turns_correlation_into_convolution(shape):
+  rng = np.random.default_rng(0)
+  kernel, image = rng.random(shape), rng.random((9, 8))
+  correlated = ndimage.correlate(
+    image, blur_kernels.flip(kernel), mode='constant'
+  )
+  convolved = ndimage.convolve(image, kernel, mode='constant')
+  np.testing.assert_allclose(correlated, convolved, atol=1e-12)
+
+
+@hypothesis.settings(deadline=None)
+@hypothesis.given(
+  st.integers(1, 9),
+  st.integers(1, 9),
+  st.tuples(st.floats(-4, 4), st.floats(-4, 4)),
+  st.integers(0, 2**31),
+)
+def test_shift_keeps_sum_and_shape(height, width, shift, seed):
+  kernel = np.random.default_rng(seed).random((height, width))
+  kernel /= kernel.sum()
+  moved = blur_kernels.shift_kernel(kernel, shift)
+  assert moved.sum() == pytest.approx(1.0, abs=1e-12)
+  # Tap K // 2 is the origin on both sides of the padding.
+  before = blur_kernels.centre_of_mass(kernel) - np.array(kernel.shape) // 2
+  after = blur_kernels.centre_of_mass(moved) - np.array(moved.shape) // 2
+  np.testing.assert_allclose(after - before, shift, atol=1e-9)
+  np.testing.assert_allclose(covariance(moved), covariance(kernel), atol=1e-9)
+
+
+def lr_positions(kernel, scale):
+  """HR coordinates [rows, columns] of the LR pixels, read off two ramps."""
+  n = 24 * scale
+  ramps = np.stack(np.mgrid[:n, :n].astype(float), axis=-1)
+  lr = degrade(None, ramps, scale=scale, degradation='direct', kernel=kernel)
+  # Away from the border, where the ramp is mirrored.
+  inside = slice(8, 16)
+  steps = scale * np.stack(np.mgrid[inside, inside], axis=-1)
+  return (lr[inside, inside] - steps).reshape(-1, 2)
+
+
+@pytest.mark.parametrize('scale', [2, 3, 4])
+@pytest.mark.parametrize('size', [5, 6, 9])
+@pytest.mark.parametrize('frm', ['mzsr', 'zssr', 'kair'])
+def test_every_family_puts_an_impulse_where_it_should(scale, size, frm):
+  impulse = np.zeros((size, size))
+  impulse[size // 2, 1] = 1.0
+  middle = (scale - 1) / 2
+  for to, expected in (('mzsr', 0.0), ('zssr', middle), ('kair', middle)):
+    if to == frm:
+      continue
+    kernel = blur_kernels.align(impulse, to=to, frm=frm, scale=scale)
+    assert kernel[1:] == blur_kernels.FAMILIES[to]
+    offsets = lr_positions(kernel, scale)
+    np.testing.assert_allclose(offsets, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize('size', [14, 15])
+def test_symmetric_kernels_of_either_parity_land_in_the_middle(size):
+  offsets = np.arange(size) - (size - 1) / 2
+  line = np.exp(-0.25 * offsets**2)
+  kernel = np.outer(line, line) / line.sum() ** 2
+  aligned = blur_kernels.align(kernel, to='zssr', frm='mzsr', scale=2)
+  np.testing.assert_allclose(lr_positions(aligned, 2), 0.5, atol=1e-3)
+
+
+def test_align_flips_a_lopsided_kernel_once():
+  kernel = np.array([[0.0, 0, 0], [0.7, 0.2, 0.1], [0, 0, 0]])
+  there = blur_kernels.align(kernel, to='kair', frm='zssr', scale=1)
+  back = blur_kernels.align(there.array, to='zssr', frm='kair', scale=1)
+
+  # The mean is centred; the sign of the skewness shows the orientation.
+  def skewness(k):
+    x = np.arange(k.shape[1]) - blur_kernels.centre_of_mass(k)[1]
+    return (k.sum(axis=0) * x**3).sum()
+
+  assert skewness(kernel) > 0
+  assert skewness(there.array) == pytest.approx(-skewness(back.array))
+  assert skewness(back.array) > 0
+
+
+def test_convolution_kernel_is_convolved():
+  rng = np.random.default_rng(0)
+  image, array = rng.random((12, 12, 1)), rng.random((4, 5))
+  kernel = blur_kernels.Kernel(array, 'convolution', 'block')
+  ours = correlate(image, blur_kernels.correlation_taps(kernel))
+  expected = ndimage.convolve(image[..., 0], array, mode='reflect')
+  np.testing.assert_allclose(ours[..., 0], expected, atol=1e-12)
+
+
+# Kernel files.
+
+
+@pytest.mark.parametrize('name', ['k.npy', 'k.mat'])
+def test_saved_kernel_loads_normalised(tmp_path, name):
+  kernel = np.array([[1.0, -0.5, 2.0], [0.0, 3.0, 1.0]])
+  blur_kernels.save_kernel(tmp_path / name, kernel)
+  loaded = blur_kernels.load_kernel(tmp_path / name)
+  np.testing.assert_allclose(loaded, kernel / 6.5, atol=1e-15)
+  assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize('key', ['kernel', 'Kernel'])
+def test_reads_both_mat_versions_and_keys(tmp_path, key):
+  kernel = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]) / 21
+  scipy.io.savemat(tmp_path / 'v5.mat', {key: kernel})
+  with h5py.File(tmp_path / 'v73.mat', 'w') as file:
+    file[key] = kernel.T  # MATLAB stores columns first
+  for name in ('v5.mat', 'v73.mat'):
+    loaded = blur_kernels.load_kernel(tmp_path / name)
+    np.testing.assert_allclose(loaded, kernel, atol=1e-15)
+
+
+BAD = {
+  'nan': (np.full((3, 3), np.nan), 'NaN'),
+  'zero': (np.zeros((3, 3)), 'sums to 0'),
+  'negative': (-np.ones((3, 3)), 'positive sum'),
+  'line': (np.ones(3), r'shape \(3,\)'),
+  'colour': (np.ones((3, 3, 3)), r'shape \(3, 3, 3\)'),
+  'empty': (np.zeros((0, 3)), 'two-dimensional'),
+  'complex': (np.ones((3, 3), complex), 'real'),
+}
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_refuses_unusable_arrays(tmp_path, name):
+  array, reason = BAD[name]
+  path = tmp_path / f'{name}.npy'
+  np.save(path, array)
+  with pytest.raises(UserError, match=reason) as refusal:
+    blur_kernels.load_kernel(path)
+  assert str(path) in str(refusal.value)
+  path.unlink()
+  with pytest.raises(UserError, match=reason):
+    blur_kernels.save_kernel(path, array)
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('suffix', ['.mat', '.npy'])
+@pytest.mark.parametrize(
+  'content',
+  [b'', b'not a kernel\nat all', b'\x89HDF\r\n\x1a\n broken', b'\x93NUMPY'],
+)
+def test_refuses_damaged_files_in_one_line(tmp_path, suffix, content):
+  path = tmp_path / f'damaged{suffix}'
+  path.write_bytes(content)
+  with pytest.raises(UserError, match='damaged') as refusal:
+    blur_kernels.load_kernel(path)
+  assert '\n' not in str(refusal.value)
+
+
+def test_refuses_a_truncated_mat_file(tmp_path):
+  path = tmp_path / 'k.mat'
+  scipy.io.savemat(path, {'kernel': np.ones((9, 9))})
+  path.write_bytes(path.read_bytes()[:-100])
+  with pytest.raises(UserError, match=r'k\.mat'):
+    blur_kernels.load_kernel(path)
+
+
+def test_refuses_cell_arrays_and_other_variables(tmp_path):
+  cells = np.empty((1, 2), object)
+  cells[0, 0] = cells[0, 1] = np.ones((3, 3))
+  scipy.io.savemat(tmp_path / 'cells.mat', {'kernels': cells})
+  with pytest.raises(UserError, match='holds 2 kernels'):
+    blur_kernels.load_kernel(tmp_path / 'cells.mat')
+  scipy.io.savemat(tmp_path / 'other.mat', {'psf': np.ones((3, 3))})
+  with pytest.raises(UserError, match='found: psf'):
+    blur_kernels.load_kernel(tmp_path / 'other.mat')
+
+
+def test_refuses_missing_files_and_other_suffixes(tmp_path):
+  with pytest.raises(UserError, match='no such'):
+    blur_kernels.load_kernel(tmp_path / 'k.mat')
+  (tmp_path / 'k.png').touch()
+  with pytest.raises(UserError, match=r'\.mat or \.npy'):
+    blur_kernels.load_kernel(tmp_path / 'k.png')
+  with pytest.raises(UserError, match=r'\.mat or \.npy'):
+    blur_kernels.save_kernel(tmp_path / 'k.txt', np.ones((3, 3)))
+
+
+def test_kernel_specs(tmp_path):
+  assert blur_kernels.parse_kernel_spec('bicubic') is None
+  np.testing.assert_array_equal(
+    blur_kernels.parse_kernel_spec('gaussian:2.0'),
+    blur_kernels.gaussian_kernel(2.0),
+  )
+  np.testing.assert_array_equal(
+    blur_kernels.parse_kernel_spec('gaussian:4.0,1.0,-0.5'),
+    blur_kernels.gaussian_kernel(4.0, 1.0, -0.5),
+  )
+  path = tmp_path / 'k.npy'
+  blur_kernels.save_kernel(path, np.ones((3, 3)))
+  np.testing.assert_allclose(
+    blur_kernels.parse_kernel_spec(str(path)), np.full((3, 3), 1 / 9)
+  )
+
+
+@pytest.mark.parametrize(
+  'spec',
+  [
+    '',
+    'gauss',
+    'gaussian:',
+    'gaussian:x',
+    'gaussian:1,2',
+    'gaussian:1,2,3,4',
+    'gaussian:0',
+    'gaussian:-1',
+    'gaussian:nan',
+    'gaussian:1e9',
+    'gaussian:1,1,inf',
+    'missing.mat',
+  ],
+)
+def test_refuses_other_specs(spec):
+  with pytest.raises(UserError, match=r'gaussian:|missing\.mat'):
+    blur_kernels.parse_kernel_spec(spec)

@@ -1,0 +1,179 @@
+"""Degradations from HR to LR."""
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from sr_jax.errors import UserError
+from sr_jax.ops.blur_kernels import gaussian_kernel
+from sr_jax.ops.degrade import correlate, degrade, quantize, sample_indices
+from sr_jax.ops.resize import imresize
+
+h, w, c = np.ogrid[:12, :12, :3]
+TEST_IMAGE = ((7 * h + 13 * w + 29 * c) % 32) / 31
+
+
+# Computed by MZSR's imresize.py (JWSoh/MZSR, commit 0e214345) with its g20
+# kernel: mean, LR pixel [0, 0], LR pixel [3, 3].
+MZSR = {
+  'direct': (
+    0.49757700,
+    [0.33805603, 0.55851842, 0.46225673],
+    [0.54838979, 0.47174995, 0.53818745],
+  ),
+  'blur-bicubic': (
+    0.49820788,
+    [0.38298451, 0.55020921, 0.45371014],
+    [0.53554972, 0.48339150, 0.51709401],
+  ),
+}
+
+
+@pytest.mark.parametrize('degradation', MZSR)
+@pytest.mark.parametrize('xp', [np, jnp])
+def test_values_of_mzsr(degradation, xp):
+  mean, first, inner = MZSR[degradation]
+  lr = degrade(
+    None,
+    xp.asarray(TEST_IMAGE),
+    scale=2,
+    degradation=degradation,
+    kernel=gaussian_kernel(2.0),
+  )
+  tolerance = 2e-8 if xp is np else 1e-6
+  np.testing.assert_allclose(lr.mean(), mean, atol=tolerance)
+  np.testing.assert_allclose(lr[0, 0], first, atol=tolerance)
+  np.testing.assert_allclose(lr[3, 3], inner, atol=tolerance)
+
+
+def test_bicubic_is_imresize():
+  hr = np.random.default_rng(0).random((2, 9, 10, 3))
+  np.testing.assert_array_equal(
+    degrade(None, hr, scale=3), imresize(hr, scale=1 / 3)
+  )
+
+
+@hypothesis.settings(deadline=None)
+@hypothesis.given(st.integers(1, 70), st.integers(1, 8))
+def test_sample_indices(size, scale):
+  rows = sample_indices(size, scale)
+  assert len(rows) == -(-size // scale)
+  assert rows[0] == 0
+  assert rows[-1] < size
+  if size % scale == 0:
+    np.testing.assert_array_equal(rows, np.arange(0, size, scale))
+
+
+def test_uneven_sampling_of_sizes_that_do_not_divide():
+  # The indices of the MZSR and ZSSR code.
+  np.testing.assert_array_equal(sample_indices(5, 2), [0, 2, 3])
+  assert sample_indices(171, 2)[-1] == 169
+
+
+@hypothesis.settings(deadline=None, max_examples=10)
+@hypothesis.given(
+  st.integers(1, 12), st.integers(1, 12), st.integers(1, 7), st.integers(1, 7)
+)
+def test_correlate_equals_scipy_per_channel(height, width, rows, columns):
+  rng = np.random.default_rng(0)
+  image, kernel = rng.random((2, height, width, 3)), rng.random((rows, columns))
+  expected = np.stack(
+    [
+      [ndimage.correlate(x[..., i], kernel, mode='reflect') for i in range(3)]
+      for x in image
+    ]
+  ).transpose(0, 2, 3, 1)
+  np.testing.assert_allclose(correlate(image, kernel), expected, atol=1e-12)
+  device = jax.jit(correlate)(image, kernel)
+  np.testing.assert_allclose(device, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_traced_kernel_and_noise_level_per_image():
+  hr = jnp.asarray(np.random.default_rng(0).random((3, 8, 8, 3), np.float32))
+  variances = jnp.asarray([0.5, 1.0, 2.0])
+  sigmas = jnp.zeros(3)
+  key = jax.random.key(0)
+
+  def one(image, variance, sigma):
+    return degrade(
+      key,
+      image,
+      scale=2,
+      degradation='direct',
+      kernel=gaussian_kernel(variance),
+      noise_sigma=sigma,
+    )
+
+  lr = jax.jit(jax.vmap(one))(hr, variances, sigmas)
+  assert lr.shape == (3, 4, 4, 3)
+  for i, variance in enumerate([0.5, 1.0, 2.0]):
+    expected = degrade(
+      None,
+      np.asarray(hr[i]),
+      scale=2,
+      degradation='direct',
+      kernel=gaussian_kernel(variance),
+    )
+    np.testing.assert_allclose(lr[i], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('xp', [np, jnp])
+@pytest.mark.parametrize('key', [7, jax.random.key(7), jax.random.PRNGKey(7)])
+def test_noise_is_in_grey_levels_clipped_and_repeatable(xp, key):
+  hr = xp.full((128, 128, 3), 0.5)
+  lr = degrade(key, hr, scale=2, noise_sigma=10.0)
+  assert float(lr.std()) == pytest.approx(10 / 255, rel=0.03)
+  assert float(lr.mean()) == pytest.approx(0.5, abs=2e-3)
+  again = degrade(key, hr, scale=2, noise_sigma=10.0)
+  np.testing.assert_array_equal(lr, again)
+  bright = degrade(key, xp.ones((16, 16, 3)), scale=2, noise_sigma=10.0)
+  assert bright.max() == 1.0
+  assert bright.min() < 1.0
+
+
+def test_without_noise_nothing_is_clipped_or_rounded():
+  hr = np.zeros((8, 8, 1))
+  hr[:4] = 1.0
+  lr = degrade(None, hr, scale=2)
+  assert lr.max() > 1.0
+  assert not np.allclose(lr * 255, np.round(lr * 255))
+
+
+def test_jpeg_comes_last():
+  hr = np.random.default_rng(0).random((32, 32, 3))
+  lr = degrade(3, hr, scale=2, noise_sigma=5.0, jpeg_quality=50)
+  np.testing.assert_allclose(lr * 255, np.round(lr * 255), atol=1e-9)
+
+
+@pytest.mark.parametrize('xp', [np, jnp])
+def test_quantize(xp):
+  image = xp.asarray([[-0.1, 0.0, 100.4 / 255], [100.6 / 255, 1.0, 1.2]])
+  levels = np.array([[0, 0, 100], [101, 255, 255]])
+  np.testing.assert_allclose(quantize(image) * 255, levels, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'reason'),
+  [
+    ({'degradation': 'nearest'}, 'nearest'),
+    ({'degradation': 'direct'}, 'needs a blur kernel'),
+    ({'degradation': 'blur-bicubic'}, 'needs a blur kernel'),
+    ({'kernel': np.ones((3, 3)) / 9}, 'takes no kernel'),
+    ({'scale': 0}, 'scale'),
+    ({'noise_sigma': -1.0}, 'noise sigma'),
+    ({'jpeg_quality': 0}, 'quality'),
+  ],
+)
+def test_refuses_contradictions(arguments, reason):
+  hr = np.zeros((8, 8, 3))
+  with pytest.raises(UserError, match=reason):
+    degrade(0, hr, **({'scale': 2} | arguments))
+
+
+def test_noise_without_a_key_is_an_error():
+  with pytest.raises(ValueError, match='key'):
+    degrade(None, np.zeros((8, 8, 3)), scale=2, noise_sigma=1.0)
