@@ -1,0 +1,342 @@
+"""A pickle interpreter that imports nothing and calls nothing.
+
+Opcodes are parsed by the standard library's `pickletools`; this file gives
+them their meaning. Names stay names: the few functions that rebuild a tensor
+or a plain value have an equivalent here, an object of any other class becomes
+an inert record of its state, and every other use of a name is refused.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sr_jax.errors import UserError
+
+# Values that take memory are counted by instruction: about 70 bytes each.
+FREE_INSTRUCTIONS = 250_000
+BYTES_PER_INSTRUCTION = 64
+
+_INTEGERS = frozenset(('INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1'))
+_FLOATS = frozenset(('FLOAT', 'BINFLOAT'))
+_STRINGS = frozenset(('STRING', 'BINSTRING', 'SHORT_BINSTRING'))
+_UNICODE = frozenset(('UNICODE', 'BINUNICODE', 'SHORT_BINUNICODE'))
+_BYTES = frozenset(('BINBYTES', 'SHORT_BINBYTES'))
+_VALUES = _INTEGERS | _FLOATS | _STRINGS | _UNICODE | _BYTES
+_CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False}
+_EMPTY = {
+  'EMPTY_LIST': list,
+  'EMPTY_TUPLE': tuple,
+  'EMPTY_DICT': dict,
+  'EMPTY_SET': list,
+}
+_TUPLES = {'TUPLE1': 1, 'TUPLE2': 2, 'TUPLE3': 3}
+_PUT = frozenset(('PUT', 'BINPUT', 'LONG_BINPUT'))
+_GET = frozenset(('GET', 'BINGET', 'LONG_BINGET'))
+_IGNORED = frozenset(('PROTO', 'FRAME', 'STOP'))
+
+
+class Name(NamedTuple):
+  """A name the file refers to, such as `torch.FloatStorage`."""
+
+  name: str
+
+
+class Storage(NamedTuple):
+  """A run of numbers, stored elsewhere in the file under `key`."""
+
+  type_name: str
+  key: str
+  length: int
+  offset: int = 0
+
+
+class Tensor(NamedTuple):
+  """A view into a storage; offset and strides count elements."""
+
+  storage: Storage
+  offset: int
+  shape: tuple[int, ...]
+  strides: tuple[int, ...]
+
+
+class Pickle(NamedTuple):
+  """What a pickle holds: its value and every storage it refers to."""
+
+  value: Any
+  storages: dict[str, Storage]
+
+
+class Object:
+  """An object of a class that is not built: its class name and its state."""
+
+  def __init__(self, name: str) -> None:
+    """Starts without state; a BUILD instruction brings it."""
+    self.name = name
+    self.state: dict[Any, Any] = {}
+
+
+def refuse(name: str) -> UserError:
+  """The error for anything but tensors, modules and plain values."""
+  return UserError(
+    f'refers to {name}, which is neither a tensor nor a plain container; '
+    'nothing of the file was run; save its state_dict() alone'
+  )
+
+
+def _tensor(
+  storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any
+) -> Tensor:
+  del rest  # requires_grad, hooks, metadata
+  numbers = (offset, *shape, *strides)
+  if (
+    not isinstance(storage, Storage)
+    or len(shape) != len(strides)
+    or len(shape) > 32
+    or not all(isinstance(n, int) and 0 <= n < 2**63 for n in numbers)
+  ):
+    raise UserError('damaged: a tensor with impossible sizes')
+  return Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+def _first(value: Any, *rest: Any) -> Any:
+  del rest
+  return value
+
+
+def _nothing(*args: Any) -> None:
+  del args
+
+
+def _ordered_dict(items: Any = ()) -> dict[Any, Any]:
+  result: dict[Any, Any] = {}
+  for key, value in items:
+    _set_item(result, key, value)
+  return result
+
+
+def _encode(text: str, encoding: str) -> bytes:
+  if encoding != 'latin1':
+    raise UserError(f'damaged: bytes written as {encoding!r}')
+  return text.encode('latin-1')
+
+
+def _dtype(code: str, *rest: Any) -> np.dtype[Any]:
+  del rest
+  if code not in ('b1', 'u1', 'i4', 'i8', 'f2', 'f4', 'f8'):
+    raise UserError(f'holds a NumPy number of type {code!r}')
+  return np.dtype(code).newbyteorder('<')
+
+
+def _scalar(dtype: np.dtype[Any], data: Any) -> Any:
+  # Python 2 wrote bytes as its string type.
+  raw = data if isinstance(data, bytes) else data.encode('latin-1')
+  if len(raw) != dtype.itemsize:
+    raise UserError('damaged: a NumPy number of the wrong length')
+  return np.frombuffer(raw, dtype)[0].item()
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+  'collections.OrderedDict': _ordered_dict,
+  'torch._utils._rebuild_tensor': _tensor,
+  'torch._utils._rebuild_tensor_v2': _tensor,
+  'torch._utils._rebuild_parameter': _first,
+  'torch.nn.parameter.Parameter': _first,
+  'torch.autograd.variable.Variable': _first,
+  'torch.Size': tuple,
+  'torch.nn.backends.thnn._get_thnn_function_backend': _nothing,
+  'builtins.set': list,
+  '__builtin__.set': list,
+  '_codecs.encode': _encode,
+  'numpy.dtype': _dtype,
+  'numpy.core.multiarray.scalar': _scalar,
+  'numpy._core.multiarray.scalar': _scalar,
+}
+_RECONSTRUCTORS = (
+  'copyreg._reconstructor',
+  'copy_reg._reconstructor',
+  'copyreg.__newobj__',
+  'copy_reg.__newobj__',
+)
+_KNOWN = {
+  *_FUNCTIONS,
+  *_RECONSTRUCTORS,
+  'builtins.object',
+  '__builtin__.object',
+}
+_FORBIDDEN_ROOTS = {*sys.stdlib_module_names, '__builtin__', 'copy_reg'}
+
+
+def _global(module: str, name: str) -> Name:
+  full = f'{module}.{name}'
+  if full not in _KNOWN and module.split('.')[0] in _FORBIDDEN_ROOTS:
+    raise refuse(full)
+  return Name(full)
+
+
+def _call(function: Any, args: Any) -> Any:
+  if not isinstance(function, Name) or not isinstance(args, tuple):
+    raise UserError('damaged: a call of something that is no function')
+  if function.name in _RECONSTRUCTORS:
+    return _new_object(args[0])
+  if function.name not in _FUNCTIONS:
+    raise refuse(function.name)
+  return _FUNCTIONS[function.name](*args)
+
+
+def _new_object(cls: Any) -> Object:
+  if not isinstance(cls, Name):
+    raise UserError('damaged: an object without a class')
+  return Object(cls.name)
+
+
+def _set_item(target: Any, key: Any, value: Any) -> None:
+  # Hashing a deeply nested tuple would overflow the interpreter's stack.
+  if not isinstance(target, dict) or not isinstance(key, str | int | float):
+    raise UserError('damaged: a dictionary key that is no string or number')
+  if key in target:
+    raise UserError(f'holds the key {key!r} twice')
+  target[key] = value
+
+
+def _persistent(pid: Any) -> Any:
+  if not isinstance(pid, tuple) or not pid:
+    raise UserError('damaged: a reference that is no storage')
+  if pid[0] == 'module':  # a class with its source text, which is not read
+    return pid[1]
+  kind, cls, key, _, length, *view = pid
+  if kind != 'storage' or not isinstance(cls, Name):
+    raise UserError('damaged: a reference that is no storage')
+  if not isinstance(length, int) or not 0 <= length < 2**63:
+    raise UserError(f'damaged: storage {key} of impossible length')
+  offset = view[0][1] if view and view[0] is not None else 0
+  if not isinstance(offset, int) or not 0 <= offset < 2**63:
+    raise UserError(f'damaged: storage {key} at an impossible offset')
+  return Storage(cls.name, str(key), length, offset)
+
+
+class _Machine:
+  """The stack machine of one pickle."""
+
+  def __init__(self) -> None:
+    self.stack: list[Any] = []
+    self.marks: list[int] = []
+    self.memo: dict[int, Any] = {}
+    self.storages: dict[str, Storage] = {}
+
+  def _pop_mark(self) -> list[Any]:
+    start = self.marks.pop()
+    items = self.stack[start:]
+    del self.stack[start:]
+    return items
+
+  def step(self, name: str, arg: Any) -> None:
+    """Carries out one instruction."""
+    push = self.stack.append
+    if name in _VALUES:
+      push(arg)
+    elif name in _CONSTANTS:
+      push(_CONSTANTS[name])
+    elif name in _EMPTY:
+      push(_EMPTY[name]())
+    elif name in _TUPLES:
+      items = [self.stack.pop() for _ in range(_TUPLES[name])]
+      push(tuple(reversed(items)))
+    elif name in _PUT:
+      self.memo[arg] = self.stack[-1]
+    elif name == 'MEMOIZE':
+      self.memo[len(self.memo)] = self.stack[-1]
+    elif name in _GET:
+      push(self.memo[arg])
+    elif name == 'MARK':
+      self.marks.append(len(self.stack))
+    elif name == 'POP':
+      self.stack.pop()
+    elif name == 'POP_MARK':
+      self._pop_mark()
+    elif not self._fill(name) and not self._refer(name, arg):
+      raise UserError(f'damaged: unexpected pickle instruction {name}')
+
+  def _fill(self, name: str) -> bool:
+    """Instructions that fill containers; False for any other."""
+    if name in ('TUPLE', 'LIST', 'DICT'):
+      items = self._pop_mark()
+      if name == 'DICT':
+        items = _ordered_dict(zip(items[::2], items[1::2], strict=True))
+      self.stack.append(tuple(items) if name == 'TUPLE' else items)
+    elif name in ('APPEND', 'APPENDS', 'ADDITEMS'):
+      items = [self.stack.pop()] if name == 'APPEND' else self._pop_mark()
+      if not isinstance(self.stack[-1], list):
+        raise UserError('damaged: items added to something that is no list')
+      self.stack[-1].extend(items)
+    elif name == 'SETITEM':
+      value, key = self.stack.pop(), self.stack.pop()
+      _set_item(self.stack[-1], key, value)
+    elif name == 'SETITEMS':
+      items = self._pop_mark()
+      for key, value in zip(items[::2], items[1::2], strict=True):
+        _set_item(self.stack[-1], key, value)
+    else:
+      return False
+    return True
+
+  def _refer(self, name: str, arg: Any) -> bool:
+    """Instructions that deal with names; False for any other."""
+    if name == 'GLOBAL':
+      self.stack.append(_global(*arg.split(' ', 1)))
+    elif name == 'STACK_GLOBAL':
+      attribute, module = self.stack.pop(), self.stack.pop()
+      self.stack.append(_global(str(module), str(attribute)))
+    elif name == 'REDUCE':
+      args, function = self.stack.pop(), self.stack.pop()
+      self.stack.append(_call(function, args))
+    elif name == 'NEWOBJ':
+      _, cls = self.stack.pop(), self.stack.pop()
+      self.stack.append(_new_object(cls))
+    elif name == 'BUILD':
+      state = self.stack.pop()
+      target = self.stack[-1]
+      # The state of a dictionary (_metadata) or tensor carries no numbers.
+      if isinstance(target, Object) and isinstance(state, dict):
+        target.state = state
+      elif not isinstance(target, dict | Tensor | np.dtype):
+        raise UserError('damaged: a state for something that takes none')
+    elif name == 'BINPERSID':
+      target = _persistent(self.stack.pop())
+      if isinstance(target, Storage):
+        self.storages[target.key] = target
+      self.stack.append(target)
+    else:
+      return False
+    return True
+
+
+def interpret(stream: io.BytesIO, *, file_size: int) -> Pickle:
+  """Reads the pickle at the stream's position and leaves it behind the end.
+
+  Args:
+    stream: The pickle, held in memory, so that a declared length cannot
+      reserve more than there is.
+    file_size: Size of the whole file in bytes, which bounds the work.
+
+  Returns:
+    Plain values, `Tensor`s, `Object`s and `Name`s; and the storages.
+
+  Raises:
+    UserError: the pickle asks for anything else.
+    ValueError, IndexError, KeyError, TypeError: the pickle is damaged.
+  """
+  machine = _Machine()
+  left = FREE_INSTRUCTIONS + file_size // BYTES_PER_INSTRUCTION
+  for opcode, arg, _ in pickletools.genops(stream):
+    left -= 1
+    if left < 0:
+      raise UserError('holds far more pickle instructions than its size needs')
+    if opcode.name not in _IGNORED:
+      machine.step(opcode.name, arg)
+  return Pickle(machine.stack.pop(), machine.storages)

@@ -1,0 +1,80 @@
+"""Weights in the safetensors format.
+
+One file holds the parameters under their Flax paths (`body_0/conv1/kernel`)
+and, as metadata, the model's name, scale and options.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+from flax import traverse_util
+from safetensors import numpy as safetensors_numpy
+
+from sr_jax.errors import UserError
+from sr_jax.importers.files import write_atomically
+
+_FORMAT = 'sr_jax'
+
+
+def read_safetensors(
+  path: str | os.PathLike[str],
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """Tensors by name, and the config if `export_safetensors` wrote the file.
+
+  bfloat16 becomes float32; the config is empty for files of others.
+
+  Raises:
+    UserError: the file is missing or damaged.
+  """
+  tensors = {}
+  try:
+    with safetensors.safe_open(path, framework='numpy') as file:
+      metadata = file.metadata() or {}
+      for name in file.keys():  # noqa: SIM118 (the file is no mapping)
+        array = file.get_tensor(name)
+        wide = array.dtype == jnp.bfloat16
+        tensors[name] = array.astype(np.float32) if wide else array
+    ours = metadata.get('format') == _FORMAT
+    return tensors, json.loads(metadata['config']) if ours else {}
+  except OSError as error:
+    raise UserError(f'{path}: {error.strerror or error}') from None
+  except (
+    safetensors.SafetensorError,
+    ValueError,
+    KeyError,
+    TypeError,
+  ) as error:
+    reason = ' '.join(str(error).split())[:200]
+    raise UserError(f'{path}: damaged: {reason}') from None
+
+
+def export_safetensors(
+  params: Mapping[str, Any],
+  path: str | os.PathLike[str],
+  *,
+  config: Mapping[str, Any],
+) -> None:
+  """Writes a parameter tree; the file appears whole or not at all.
+
+  Args:
+    params: Nested dictionary of arrays, as `import_weights` gives it.
+    path: The file to write.
+    config: `name`, `scale` and `options` of the model, which
+      `import_weights` reads back.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  flat = {
+    name: np.ascontiguousarray(value)
+    for name, value in traverse_util.flatten_dict(params, sep='/').items()
+  }
+  metadata = {'format': _FORMAT, 'config': json.dumps(dict(config))}
+  write_atomically(path, safetensors_numpy.save(flat, metadata))

@@ -1,0 +1,258 @@
+"""Published weights of a model, checked against it to the last tensor.
+
+Every tensor of the file is used or named as ignored, every parameter of the
+model is filled, and shapes agree.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from sr_jax import models
+from sr_jax.errors import UserError
+from sr_jax.importers.names import Weights, to_flax
+from sr_jax.importers.safetensors_io import read_safetensors
+from sr_jax.importers.torch_pickle import LEGACY_START, read_tensors
+from sr_jax.models.common import select_variant
+
+_LISTED = 20
+
+Shapes = Mapping[str, tuple[int, ...]]
+# Option name and value, by the command-line flag that asks for it.
+Given = Mapping[str, tuple[str, Any]]
+
+
+class Imported(NamedTuple):
+  """Weights of one model.
+
+  Attributes:
+    config: `name`, `scale`, and `options` for the model's `Model`.
+    params: Nested dictionary of float32 NumPy arrays; may be read-only.
+    notes: What was chosen or ignored, one line each.
+  """
+
+  config: dict[str, Any]
+  params: dict[str, Any]
+  notes: list[str]
+
+
+def import_weights(
+  path: str | os.PathLike[str],
+  *,
+  model: str,
+  variant: str | None = None,
+  scale: int | None = None,
+  options: Mapping[str, Any] | None = None,
+) -> Imported:
+  """Reads a `.pth`, `.pt` or `.safetensors` file into a model's parameters.
+
+  What is not given is recognised from the tensors' shapes.
+
+  Args:
+    path: Weights published in PyTorch, or written by `export_safetensors`.
+    model: Name of the architecture, such as `edsr`.
+    variant: A published size; must agree with the tensors.
+    scale: Enlargement; must agree with the tensors.
+    options: Single options of the model, which win over the variant's.
+
+  Raises:
+    UserError: the file cannot be read, contradicts what is given, lacks an
+      option that its shapes do not tell, or holds tensors that differ from
+      the model's; the last adds a list of `- missing` and `+ unused` ones.
+  """
+  module = models.module(model)
+  value, stored = _read(path)
+  try:
+    if stored.get('name', model) != model:
+      raise UserError(f'holds {stored["name"]}, not {model}')
+    weights = to_flax(value, module)
+    recognised = _recognise(weights, module, stored)
+    given = _given(module, variant, scale, options or {})
+    return _fit(weights, module, recognised, given)
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from None
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
+  """Contents of a file of either format, and its config if it carries one."""
+  try:
+    with open(path, 'rb') as file:
+      start = file.read(len(LEGACY_START))
+  except OSError as error:
+    raise UserError(f'{path}: {error.strerror or error}') from None
+  if start[8:9] == b'{':  # after the length of a safetensors header
+    return read_safetensors(path)
+  return read_tensors(path), {}
+
+
+def _recognise(
+  weights: Weights, module: ModuleType, stored: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Options that shapes tell, and those that the file carries."""
+  shapes = {path: array.shape for path, array in weights.arrays.items()}
+  try:
+    options = module.recognise(shapes)
+  except KeyError as error:
+    raise UserError(f'lacks a tensor:\n- {error.args[0]}') from None
+  except (ValueError, LookupError, ArithmeticError) as error:
+    raise UserError(f'has no shapes of {_name(module)}: {error}') from None
+  if 'scale' in stored:
+    options = {**options, **stored['options'], 'scale': stored['scale']}
+  return options
+
+
+def _given(
+  module: ModuleType,
+  variant: str | None,
+  scale: int | None,
+  options: Mapping[str, Any],
+) -> dict[str, tuple[str, Any]]:
+  """What the user asks for; single options win over the variant's."""
+  given: dict[str, tuple[str, Any]] = {}
+  if variant is not None:
+    for name, value in select_variant(module.VARIANTS, variant).items():
+      if name not in options:
+        given[f'--variant {variant} with {name}'] = (name, value)
+  for name, value in options.items():
+    given[f'--option {name}'] = (name, value)
+  if scale is not None:
+    given['--scale'] = ('scale', scale)
+  return given
+
+
+def _fit(
+  weights: Weights,
+  module: ModuleType,
+  recognised: Mapping[str, Any],
+  given: Given,
+) -> Imported:
+  """Fills the model that the file and the user describe."""
+  options = {**recognised, **dict(given.values())}
+  expected = _shapes(module, options)
+  constants = [
+    path
+    for path in expected
+    if path not in weights.arrays
+    and path.split('/')[0] in getattr(module, 'CONSTANTS', ())
+  ]
+  difference = _difference(weights, expected, constants)
+  if difference:
+    _refuse_contradiction(module, recognised, given, expected)
+    count = f'{len(difference)} tensors missing (-) or unused (+)'
+    if len(difference) > _LISTED:
+      rest = f'... and {len(difference) - _LISTED} more'
+      difference = [*difference[:_LISTED], rest]
+    raise UserError('\n'.join([f'{count}, as {_text(options)}:', *difference]))
+  filled = {**weights.arrays, **_initial(module, options, constants)}
+  notes = [*weights.notes]
+  if constants:
+    notes.append(f'kept at their constants: {", ".join(constants)}')
+  return Imported(
+    config={
+      'name': _name(module),
+      'scale': options.pop('scale'),
+      'options': options,
+    },
+    params=traverse_util.unflatten_dict(filled, sep='/'),
+    notes=notes,
+  )
+
+
+def _name(module: ModuleType) -> str:
+  return module.__name__.rpartition('.')[2]
+
+
+def _text(options: Mapping[str, Any]) -> str:
+  return ', '.join(f'{name}={value}' for name, value in options.items())
+
+
+def _refuse_contradiction(
+  module: ModuleType,
+  recognised: Mapping[str, Any],
+  given: Given,
+  expected: Shapes,
+) -> None:
+  """Names the request that the file's shapes speak against, if one does."""
+  asked = dict(given.values())
+  for flag, (name, value) in given.items():
+    held = recognised.get(name, value)
+    if held == value:
+      continue
+    # An option without a trace in the shapes contradicts nothing.
+    others = {**recognised, **asked, name: held}
+    if _shapes(module, others) != expected:
+      raise UserError(f'holds {name}={held}, but {flag} asks for {value}')
+
+
+def _build(module: ModuleType, options: Mapping[str, Any]) -> Any:
+  """The network; an option that nothing tells is asked for."""
+  needed = {'scale'}
+  for variant in module.VARIANTS.values():
+    needed.update(variant.options)
+  for name in sorted(needed - set(options)):
+    flag = '--scale' if name == 'scale' else f'--option {name}=VALUE'
+    raise UserError(f'does not tell {name}; give it with {flag}')
+  try:
+    return module.Model(**options)
+  except TypeError as error:
+    reason = str(error).replace('__init__() ', '')
+    raise UserError(f'{_name(module)} refuses an option: {reason}') from None
+
+
+def _parameters(network: Any, key: jax.Array) -> dict[str, jax.Array]:
+  """Fresh parameters by path."""
+  channels = getattr(network, 'channels', 3)
+  params = network.init(key, jnp.zeros((1, 8, 8, channels)))['params']
+  flat: dict[str, Any] = traverse_util.flatten_dict(params, sep='/')
+  return flat
+
+
+def _shapes(module: ModuleType, options: Mapping[str, Any]) -> Shapes:
+  network = _build(module, options)
+  tree = jax.eval_shape(
+    lambda key: _parameters(network, key), jax.random.key(0)
+  )
+  return {path: leaf.shape for path, leaf in tree.items()}
+
+
+def _initial(
+  module: ModuleType, options: Mapping[str, Any], paths: Sequence[str]
+) -> dict[str, np.ndarray]:
+  """Initial values of some parameters; under jit only they are computed."""
+  if not paths:
+    return {}
+  network = _build(module, options)
+
+  @jax.jit
+  def values(key: jax.Array) -> dict[str, jax.Array]:
+    parameters = _parameters(network, key)
+    return {path: parameters[path] for path in paths}
+
+  return jax.device_get(values(jax.random.key(0)))
+
+
+def _difference(
+  weights: Weights, expected: Shapes, constants: Sequence[str]
+) -> list[str]:
+  """`- path (shape)` of what is missing, `+ name (shape)` of what is unused."""
+  lines = []
+  for path, shape in expected.items():
+    array = weights.arrays.get(path)
+    if array is not None and array.shape != shape:
+      lines += [f'- {path} {shape}', f'+ {weights.sources[path]} {array.shape}']
+    elif array is None and path not in constants:
+      lines.append(f'- {path} {shape}')
+  for path, array in weights.arrays.items():
+    if path not in expected:
+      lines.append(f'+ {weights.sources[path]} {array.shape}')
+  for name, array in weights.unused.items():
+    lines.append(f'+ {name} {array.shape}')
+  return lines

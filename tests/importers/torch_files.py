@@ -1,0 +1,142 @@
+"""A writer of PyTorch's two file formats, made independently of the reader.
+
+Pickles are spelt opcode by opcode, so that hostile ones can be written too.
+Real files of PyTorch are in tests/golden/torch.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+
+import numpy as np
+
+STORAGES = {
+  'float64': 'DoubleStorage',
+  'float32': 'FloatStorage',
+  'float16': 'HalfStorage',
+  'int64': 'LongStorage',
+  'int32': 'IntStorage',
+  'uint8': 'ByteStorage',
+  'bool': 'BoolStorage',
+}
+
+
+def text(value: str) -> bytes:
+  """A string."""
+  data = value.encode()
+  return b'X' + struct.pack('<I', len(data)) + data
+
+
+def integer(value: int) -> bytes:
+  """A number of any size."""
+  data = value.to_bytes(value.bit_length() // 8 + 1, 'little', signed=True)
+  return b'\x8a' + bytes([len(data)]) + data
+
+
+def name(full: str) -> bytes:
+  """A reference to `module.attribute`."""
+  module, _, attribute = full.rpartition('.')
+  return b'c' + f'{module}\n{attribute}\n'.encode()
+
+
+def sequence(items: list[bytes]) -> bytes:
+  """A tuple."""
+  return b'(' + b''.join(items) + b't'
+
+
+def mapping(items: dict[str, bytes]) -> bytes:
+  """A dictionary with string keys."""
+  return b'}(' + b''.join(text(k) + v for k, v in items.items()) + b'u'
+
+
+def call(function: str, *args: bytes) -> bytes:
+  """A call of a named function."""
+  return name(function) + sequence(list(args)) + b'R'
+
+
+def tensor(
+  key: str,
+  shape: tuple[int, ...],
+  *,
+  length: int,
+  storage: str = 'torch.FloatStorage',
+  offset: int = 0,
+  strides: tuple[int, ...] | None = None,
+  legacy: bool = False,
+) -> bytes:
+  """A view of a storage as `_rebuild_tensor_v2` makes it."""
+  if strides is None:
+    strides = tuple(int(np.prod(shape[i + 1 :])) for i in range(len(shape)))
+  reference = [text('storage'), name(storage), text(key), text('cpu')]
+  reference += [integer(length), *([b'N'] if legacy else [])]
+  return call(
+    'torch._utils._rebuild_tensor_v2',
+    sequence(reference) + b'Q',
+    integer(offset),
+    sequence([integer(n) for n in shape]),
+    sequence([integer(n) for n in strides]),
+    b'\x89',
+    call('collections.OrderedDict'),
+  )
+
+
+def pickled(value: bytes) -> bytes:
+  """A whole pickle stream of protocol 2."""
+  return b'\x80\x02' + value + b'.'
+
+
+def zip_file(
+  value: bytes,
+  storages: dict[str, bytes] | None = None,
+  *,
+  extra: dict[str, bytes] | None = None,
+  compression: int = zipfile.ZIP_STORED,
+) -> bytes:
+  """The format of PyTorch 1.6 and later."""
+  buffer = io.BytesIO()
+  with zipfile.ZipFile(buffer, 'w', compression) as archive:
+    archive.writestr('archive/data.pkl', pickled(value))
+    for key, data in (storages or {}).items():
+      archive.writestr(f'archive/data/{key}', data)
+    for member, data in (extra or {}).items():
+      archive.writestr(member, data)
+  return buffer.getvalue()
+
+
+def legacy_file(
+  value: bytes, storages: dict[str, tuple[int, bytes]] | None = None
+) -> bytes:
+  """The format before 1.6; storages are (count, bytes) by key."""
+  system = mapping(
+    {'protocol_version': integer(1001), 'little_endian': b'\x88'}
+  )
+  keys = sequence([text(key) for key in storages or {}])
+  parts = [integer(0x1950A86A20F9469CFC6C), integer(1001), system, value, keys]
+  data = b''.join(pickled(part) for part in parts)
+  for count, raw in (storages or {}).values():
+    data += struct.pack('<q', count) + raw
+  return data
+
+
+def state_dict(
+  tensors: dict[str, np.ndarray], *, legacy: bool = False
+) -> bytes:
+  """A file of either format that holds contiguous tensors."""
+  items = {
+    key: tensor(
+      str(i),
+      array.shape,
+      length=array.size,
+      storage=f'torch.{STORAGES[array.dtype.name]}',
+      legacy=legacy,
+    )
+    for i, (key, array) in enumerate(tensors.items())
+  }
+  raw = {str(i): a.tobytes() for i, a in enumerate(tensors.values())}
+  if not legacy:
+    return zip_file(mapping(items), raw)
+  sizes = [array.size for array in tensors.values()]
+  counted = dict(zip(raw, zip(sizes, raw.values(), strict=True), strict=True))
+  return legacy_file(mapping(items), counted)
