@@ -128,7 +128,7 @@ def fixed_crops(source: Source, *, size: int, count: int, scale: int) -> Batch:
   Args:
     source: Of the images.
     size: Side of an HR crop, a multiple of `scale`.
-    count: Largest number of crops, one per image.
+    count: Largest number of crops, one per image; at least 1.
     scale: Of HR to LR.
 
   Returns:
@@ -145,12 +145,12 @@ def fixed_crops(source: Source, *, size: int, count: int, scale: int) -> Batch:
   _check_pair_scale(source, (scale,))
   sides = [min(_images(source, i)['hr'].shape[:2]) for i in range(len(source))]
   large = [i for i, side in enumerate(sides) if side >= size]
-  count = min(count, len(large))
-  if count < 1:
+  if not large:
     raise UserError(
       f'evaluation crops of {size}: the largest image has a side of '
       f'{max(sides)}; choose smaller crops'
     )
+  count = min(count, len(large))
   chosen = [large[i * len(large) // count] for i in range(count)]
   return _stack([_centred(_images(source, i), size, scale) for i in chosen])
 

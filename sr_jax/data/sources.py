@@ -124,6 +124,8 @@ def open_source(
       cache_dir=cache_dir,
     )
   path = rest if kind == 'folder' else name
+  if not path:
+    raise UserError(f'source {name!r}: name embedded, a folder, or tfds:NAME')
   return folder_source(
     path, min_size=min_size, on_bad=on_bad, cache_dir=cache_dir
   )
@@ -192,12 +194,7 @@ def tfds_source(
       split or feature, or its images do not serve.
   """
   builder, records = _open_tfds(name, split, data_dir)
-  features = builder.info.features
-  feature = feature or ('image' if 'image' in features else 'hr')
-  if feature not in features:
-    raise UserError(
-      f'tfds:{name}: no feature {feature!r}; it has {", ".join(features)}'
-    )
+  feature = _image_feature(name, builder.info.features, feature)
   directory = os.fspath(builder.data_path)
   stamp = cache.stamp_of(os.path.join(directory, 'dataset_info.json'))
   cache_dir = cache_dir or cache.default_cache_dir()
@@ -206,7 +203,7 @@ def tfds_source(
   def open_record(index: int) -> np.ndarray:
     key = f'tfds:{directory}:{split}:{feature}#{index}'
     return cache.cached(
-      key, stamp, lambda: _as_rgb(records[index][feature]), cache_dir
+      key, stamp, lambda: _repeat_grey(records[index][feature]), cache_dir
     )
 
   openers = tuple(functools.partial(open_record, i) for i in range(len(names)))
@@ -326,7 +323,7 @@ def _sift(
     *((names[i], fault) for i, fault in enumerate(reasons) if fault),
   )
   for name, fault in skipped:
-    logging.warning('%s: %s is left out: %s', where, name, fault)
+    logging.warning('%s: %s does not serve: %s', where, name, fault)
   if skipped and on_bad == 'refuse':
     name, fault = skipped[0]
     more = f' (and {len(skipped) - 1} more)' if len(skipped) > 1 else ''
@@ -334,8 +331,8 @@ def _sift(
       f"{where}: {name}: {fault}{more}; on_bad='skip' leaves such files out"
     )
   if not keep:
-    name, fault = skipped[0] if skipped else ('it', 'is empty')
-    raise UserError(f'{where}: no image serves; {name}: {fault}')
+    first = ': '.join(skipped[0]) if skipped else 'it is empty'
+    raise UserError(f'{where}: no image serves; {first}')
   return keep, skipped
 
 
@@ -420,10 +417,11 @@ def _match(
 
 def _split_tfds_name(name: str) -> tuple[str, str]:
   """`NAME[:VERSION][:SPLIT]` as (name with its version, split)."""
-  head, _, tail = name.rpartition(':')
-  if not head or re.fullmatch(r'[\d*]+\.[\d*]+\.[\d*]+', tail):
-    return name, 'train'
-  return head, tail
+  version = r'(?::[\d*]+\.[\d*]+\.[\d*]+)?'
+  parts = re.fullmatch(rf'([^:]+{version})(?::(.+))?', name)
+  if parts is None:
+    raise UserError(f'source tfds:{name}: write tfds:NAME[:SPLIT]')
+  return parts[1], parts[2] or 'train'
 
 
 def _open_tfds(
@@ -454,13 +452,24 @@ def _open_tfds(
     raise UserError(f'tfds:{name}: {_first_line(error)}') from error
 
 
+def _image_feature(name: str, features: Any, feature: str | None) -> str:
+  """The key of the images in an example."""
+  feature = feature or ('image' if 'image' in features else 'hr')
+  if feature not in features:
+    raise UserError(
+      f'tfds:{name}: no feature {feature!r}; it has {", ".join(features)}'
+    )
+  kind = features[feature]
+  if kind.np_dtype != np.uint8 or kind.shape[2:] not in ((1,), (3,)):
+    raise UserError(
+      f'tfds:{name}: {feature!r} is {kind}; only 8-bit grey and RGB serve'
+    )
+  return feature
+
+
 def _first_line(error: BaseException) -> str:
   return str(error).partition('\n')[0]
 
 
-def _as_rgb(image: np.ndarray) -> np.ndarray:
-  if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
-    raise UserError(
-      f'{image.dtype} {list(image.shape)}; only 8-bit grey and RGB serve'
-    )
+def _repeat_grey(image: np.ndarray) -> np.ndarray:
   return np.broadcast_to(image, (*image.shape[:2], 3))

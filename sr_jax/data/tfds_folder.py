@@ -1,0 +1,129 @@
+"""Turns a folder of images into a TFDS data set that sources.py can read.
+
+    python -m sr_jax.data.tfds_folder FOLDER --name photos
+
+`open_source("tfds:image_folder_sr/photos")` then finds it.
+
+The examples are written as PNG into ArrayRecord files, so that neither writing
+nor reading needs TensorFlow (other TFDS data sets do need it to be prepared).
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from sr_jax.data import sources
+from sr_jax.errors import UserError
+
+
+class ImageFolderSr(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """Images of any size in one split, `train`, in the order of the source."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  # Else TFDS looks beside this file for checksums of downloads, by way of
+  # importlib_resources, which only the tf extra brings.
+  code_path = None
+
+  def __init__(self, source: sources.ImageSource, **kwargs):
+    """Arguments: the images, and those of any TFDS builder."""
+    self._source = source
+    super().__init__(**kwargs)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description='Photographs for super-resolution.',
+      features=tfds.features.FeaturesDict(
+        {
+          'image': tfds.features.Image(
+            shape=(None, None, 3), encoding_format='png'
+          ),
+          'name': tfds.features.Text(),
+        }
+      ),
+      disable_shuffling=True,
+    )
+
+  def _split_generators(self, dl_manager):
+    del dl_manager  # nothing is downloaded
+    return {'train': self._generate_examples()}
+
+  def _generate_examples(self) -> Iterator[tuple[int, dict[str, object]]]:
+    for index, name in enumerate(self._source.names):
+      yield index, {'image': png_bytes(self._source[index]), 'name': name}
+
+
+def prepare(
+  folder: sources.PathLike,
+  *,
+  name: str,
+  data_dir: sources.PathLike | None = None,
+  on_bad: sources.OnBad = 'refuse',
+) -> str:
+  """Writes the images under `folder` as the data set `image_folder_sr/NAME`.
+
+  Args:
+    folder: Of images, in any layout and format.
+    name: Of the data set's config.
+    data_dir: Where TFDS keeps data sets, by default its own place.
+    on_bad: Whether files that are no images are refused or left out.
+
+  Returns:
+    The name under which `tfds_source` finds it.
+
+  Raises:
+    UserError: no image serves, or the data set exists already.
+  """
+  source = sources.folder_source(folder, min_size=1, on_bad=on_bad)
+  builder = ImageFolderSr(
+    source,
+    config=tfds.core.BuilderConfig(name=name),
+    data_dir=data_dir,
+    file_format='array_record',
+  )
+  if builder.data_path.exists():
+    raise UserError(
+      f'{builder.data_path} exists already; remove it or choose another name'
+    )
+  builder.download_and_prepare()
+  return f'{builder.name}/{name}'
+
+
+def png_bytes(image: np.ndarray) -> io.BytesIO:
+  """The image as PNG: TFDS stores bytes as they are, arrays by TensorFlow."""
+  content = io.BytesIO()
+  Image.fromarray(image).save(content, 'PNG')
+  content.seek(0)
+  return content
+
+
+def main() -> int:
+  parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+  parser.add_argument('folder')
+  parser.add_argument('--name', required=True, help='of the data set')
+  parser.add_argument('--data_dir', help='where TFDS keeps data sets')
+  parser.add_argument('--on_bad', choices=('refuse', 'skip'), default='refuse')
+  flags = parser.parse_args()
+  try:
+    name = prepare(
+      flags.folder,
+      name=flags.name,
+      data_dir=flags.data_dir,
+      on_bad=flags.on_bad,
+    )
+  except UserError as error:
+    print(error, file=sys.stderr)
+    return 2
+  print(f'tfds:{name}')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())
