@@ -314,7 +314,8 @@ def _sift(
       # The message begins with the path, the report with the name.
       return str(error).rpartition(f'{names[index]}: ')[2]
 
-  # Decoding and hashing release the GIL; what is cached already opens at once.
+  logging.info('%s: opening %d images, new ones slowly', where, len(names))
+  # Decoding releases the GIL.
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     reasons = list(pool.map(reason, range(len(names))))
   keep = [i for i, fault in enumerate(reasons) if fault is None]
