@@ -458,7 +458,7 @@ def _image_feature(name: str, features: Any, feature: str | None) -> str:
   feature = feature or ('image' if 'image' in features else 'hr')
   if feature not in features:
     raise UserError(
-      f'tfds:{name}: no feature {feature!r}; it has {", ".join(features)}'
+      f'tfds:{name}: no feature {feature!r}; it has {", ".join(sorted(features))}'
     )
   kind = features[feature]
   if kind.np_dtype != np.uint8 or kind.shape[2:] not in ((1,), (3,)):
