@@ -457,9 +457,8 @@ def _image_feature(name: str, features: Any, feature: str | None) -> str:
   """The key of the images in an example."""
   feature = feature or ('image' if 'image' in features else 'hr')
   if feature not in features:
-    raise UserError(
-      f'tfds:{name}: no feature {feature!r}; it has {", ".join(sorted(features))}'
-    )
+    known = ', '.join(sorted(features))
+    raise UserError(f'tfds:{name}: no feature {feature!r}; it has {known}')
   kind = features[feature]
   if kind.np_dtype != np.uint8 or kind.shape[2:] not in ((1,), (3,)):
     raise UserError(
