@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from sr_jax.errors import UserError
+from sr_jax.ops.conv import conv2d
 from sr_jax.ops.pixel_shuffle import pixel_shuffle
 
 # RGB mean of DIV2K's training images in [0, 1], as the EDSR family uses it.
@@ -60,25 +61,33 @@ def uniform_bias(fan_in: int) -> Callable[..., jax.Array]:
   return init
 
 
-def conv(
-  in_features: int,
-  features: int,
-  kernel_size: int = 3,
-  *,
-  dtype: Any = jnp.float32,
-  name: str | None = None,
-) -> nn.Conv:
-  """Stride-1 convolution that keeps height and width (zero padding)."""
-  pad = kernel_size // 2
-  return nn.Conv(
-    features,
-    (kernel_size, kernel_size),
-    padding=((pad, pad), (pad, pad)),
-    kernel_init=nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform'),
-    bias_init=uniform_bias(in_features * kernel_size**2),
-    dtype=dtype,
-    name=name,
-  )
+class Conv(nn.Module):
+  """Stride-1 convolution that keeps height and width (zero padding).
+
+  Attributes:
+    features: Output channels.
+    kernel_size: Odd side of the square kernel.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  features: int
+  kernel_size: int = 3
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, C]` to `[B, H, W, features]`."""
+    size, channels = self.kernel_size, x.shape[-1]
+    kernel = self.param(
+      'kernel',
+      nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform'),
+      (size, size, channels, self.features),
+    )
+    bias = self.param(
+      'bias', uniform_bias(channels * size**2), (self.features,)
+    )
+    x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+    return conv2d(x, kernel, bias)
 
 
 class MeanShift(nn.Module):
@@ -139,8 +148,8 @@ class ResBlock(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[B, H, W, features]` to the same shape."""
     width = self.features
-    y = conv(width, width, dtype=self.dtype, name='conv1')(x)
-    y = conv(width, width, dtype=self.dtype, name='conv2')(nn.relu(y))
+    y = Conv(width, dtype=self.dtype, name='conv1')(x)
+    y = Conv(width, dtype=self.dtype, name='conv2')(nn.relu(y))
     return x + self.residual_scale * y
 
 
@@ -175,7 +184,7 @@ class Upsampler(nn.Module):
     """Maps `[B, H, W, F]` to `[B, scale * H, scale * W, F]`."""
     for i, factor in enumerate(upsampling_stages(self.scale)):
       width = self.features * factor**2
-      x = conv(self.features, width, dtype=self.dtype, name=f'conv_{i}')(x)
+      x = Conv(width, dtype=self.dtype, name=f'conv_{i}')(x)
       x = pixel_shuffle(x, factor)
     return x
 

