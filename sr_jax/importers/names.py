@@ -44,29 +44,27 @@ def unwrap(value: Any) -> tuple[dict[str, np.ndarray], list[str]]:
     inner = [k for k in _WRAPPERS if isinstance(value.get(k), dict)]
     if not inner:
       break
-    others = [str(k) for k in value if k != inner[0]]
     notes.append(f'used {inner[0]!r}')
-    if others:
-      notes.append(f'ignored beside it: {", ".join(others)}')
+    if others := [k for k in value if k != inner[0]]:
+      notes.append(f'ignored beside it: {_list(others)}')
     value = value[inner[0]]
   if not isinstance(value, dict) or not any(
     isinstance(v, np.ndarray) for v in value.values()
   ):
     raise UserError(f'holds no state_dict; looked for {", ".join(_WRAPPERS)}')
-  tensors = {str(k): v for k, v in value.items() if isinstance(v, np.ndarray)}
-  others = [str(k) for k, v in value.items() if not isinstance(v, np.ndarray)]
-  if others:
-    notes.append(f'ignored, no tensors: {", ".join(others)}')
-  while prefix := _common_prefix(tensors):
-    tensors = {name.removeprefix(prefix): v for name, v in tensors.items()}
+  tensors = {k: v for k, v in value.items() if isinstance(v, np.ndarray)}
+  for name in tensors:
+    if not isinstance(name, str) or not name.isprintable() or len(name) > 200:
+      raise UserError(f'has a tensor of the unusual name {name!r:.80}')
+  if others := [k for k in value if k not in tensors]:
+    notes.append(f'ignored, no tensors: {_list(others)}')
   return tensors, notes
 
 
-def _common_prefix(names: Mapping[str, Any]) -> str | None:
-  for prefix in _PREFIXES:
-    if all(name.startswith(prefix) for name in names):
-      return prefix
-  return None
+def _list(names: list[Any]) -> str:
+  """A few names, as the file has them."""
+  shown = ', '.join(f'{name!r:.40}' for name in names[:10])
+  return shown if len(names) <= 10 else f'{shown} and {len(names) - 10} more'
 
 
 def to_flax(value: Any, module: ModuleType) -> Weights:
@@ -86,12 +84,12 @@ def to_flax(value: Any, module: ModuleType) -> Weights:
     paths = {name: name for name in tensors}
     layouts = tensors
   else:
-    paths = _best_scheme(tensors, module.TORCH_NAMES)
+    tensors, paths = _translate_all(tensors, module.TORCH_NAMES)
     layouts = {
-      name: to_flax_layout(array)
-      if paths.get(name, '').endswith('/kernel')
-      else array
-      for name, array in tensors.items()
+      name: to_flax_layout(tensors[name])
+      if path.endswith('/kernel')
+      else tensors[name]
+      for name, path in paths.items()
     }
   arrays: dict[str, np.ndarray] = {}
   sources: dict[str, str] = {}
@@ -111,21 +109,35 @@ def to_flax_layout(weight: np.ndarray) -> np.ndarray:
   return weight.T if weight.ndim == 2 else weight
 
 
-def _best_scheme(
-  tensors: Mapping[str, Any], schemes: Mapping[str, Mapping[str, str]]
-) -> dict[str, str]:
-  """Flax path by tensor name under the scheme that knows most names."""
-  translations = [
-    {name: path for name in tensors if (path := _translate(name, rules))}
-    for rules in schemes.values()
-  ]
-  best = max(translations, key=len)
-  if not best:
-    raise UserError(
-      f'tensor names such as {next(iter(tensors))!r} are of none of the known '
-      f'schemes: {", ".join(schemes)}'
-    )
-  return best
+def _translate_all(
+  tensors: dict[str, np.ndarray], schemes: Mapping[str, Mapping[str, str]]
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+  """Tensors without a wrapper's prefix, and the Flax paths of their names.
+
+  A prefix is taken off only where no scheme knows the names as they are.
+  """
+  stripped: dict[str, np.ndarray] | None = tensors
+  while stripped:
+    translations = [
+      {name: path for name in stripped if (path := _translate(name, rules))}
+      for rules in schemes.values()
+    ]
+    paths = max(translations, key=len)
+    if paths:
+      return stripped, paths
+    stripped = _strip(stripped)
+  raise UserError(
+    f'tensor names such as {next(iter(tensors))!r} are of none of the known '
+    f'schemes: {", ".join(schemes)}'
+  )
+
+
+def _strip(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+  """Tensors without the wrapper prefix of all their names; None without one."""
+  for prefix in _PREFIXES:
+    if all(name.startswith(prefix) for name in tensors):
+      return {k.removeprefix(prefix): v for k, v in tensors.items()}
+  return None
 
 
 def _translate(name: str, rules: Mapping[str, str]) -> str | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import pickletools
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,9 +19,13 @@ import numpy as np
 
 from sr_jax.errors import UserError
 
-# Values that take memory are counted by instruction: about 70 bytes each.
+# One instruction makes at most about 130 bytes of objects, so that the memory
+# stays near 30 MB plus the file's size. Real files need about 50 per tensor.
 FREE_INSTRUCTIONS = 250_000
-BYTES_PER_INSTRUCTION = 64
+BYTES_PER_INSTRUCTION = 128
+# A call copies its arguments, and a few bytes can repeat it: they stay small.
+_SHORT = 64
+_LONGEST_NAME = 200
 
 _INTEGERS = frozenset(('INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1'))
 _FLOATS = frozenset(('FLOAT', 'BINFLOAT'))
@@ -75,10 +80,12 @@ class Pickle(NamedTuple):
 class Object:
   """An object of a class that is not built: its class name and its state."""
 
+  __slots__ = ('name', 'state')
+
   def __init__(self, name: str) -> None:
     """Starts without state; a BUILD instruction brings it."""
     self.name = name
-    self.state: dict[Any, Any] = {}
+    self.state: dict[Any, Any] | None = None
 
 
 def refuse(name: str) -> UserError:
@@ -93,15 +100,15 @@ def _tensor(
   storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any
 ) -> Tensor:
   del rest  # requires_grad, hooks, metadata
+  shape, strides = _short_tuple(shape), _short_tuple(strides)
   numbers = (offset, *shape, *strides)
   if (
     not isinstance(storage, Storage)
     or len(shape) != len(strides)
-    or len(shape) > 32
     or not all(isinstance(n, int) and 0 <= n < 2**63 for n in numbers)
   ):
     raise UserError('damaged: a tensor with impossible sizes')
-  return Tensor(storage, offset, tuple(shape), tuple(strides))
+  return Tensor(storage, offset, shape, strides)
 
 
 def _first(value: Any, *rest: Any) -> Any:
@@ -113,23 +120,35 @@ def _nothing(*args: Any) -> None:
   del args
 
 
-def _ordered_dict(items: Any = ()) -> dict[Any, Any]:
+def _pairs_to_dict(items: list[Any]) -> dict[Any, Any]:
+  """Dictionary of key-value pairs; uses up the list, so it is never copied."""
   result: dict[Any, Any] = {}
-  for key, value in items:
+  while items:
+    key, value = items.pop()
     _set_item(result, key, value)
-  return result
+  return dict(reversed(result.items()))
+
+
+def _ordered_dict(*args: Any) -> dict[Any, Any]:
+  return _pairs_to_dict(*args) if args else {}
+
+
+def _short_tuple(items: Any = ()) -> tuple[Any, ...]:
+  if len(items) > _SHORT:
+    raise UserError('damaged: a shape of too many sizes')
+  return tuple(items)
 
 
 def _encode(text: str, encoding: str) -> bytes:
-  if encoding != 'latin1':
-    raise UserError(f'damaged: bytes written as {encoding!r}')
+  if encoding != 'latin1' or len(text) > _SHORT:
+    raise UserError('holds bytes that are no single number')
   return text.encode('latin-1')
 
 
 def _dtype(code: str, *rest: Any) -> np.dtype[Any]:
   del rest
   if code not in ('b1', 'u1', 'i4', 'i8', 'f2', 'f4', 'f8'):
-    raise UserError(f'holds a NumPy number of type {code!r}')
+    raise UserError('holds a NumPy number of an unusual type')
   return np.dtype(code).newbyteorder('<')
 
 
@@ -148,10 +167,10 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
   'torch._utils._rebuild_parameter': _first,
   'torch.nn.parameter.Parameter': _first,
   'torch.autograd.variable.Variable': _first,
-  'torch.Size': tuple,
+  'torch.Size': _short_tuple,
   'torch.nn.backends.thnn._get_thnn_function_backend': _nothing,
-  'builtins.set': list,
-  '__builtin__.set': list,
+  'builtins.set': _first,
+  '__builtin__.set': _first,
   '_codecs.encode': _encode,
   'numpy.dtype': _dtype,
   'numpy.core.multiarray.scalar': _scalar,
@@ -173,6 +192,8 @@ _FORBIDDEN_ROOTS = {*sys.stdlib_module_names, '__builtin__', 'copy_reg'}
 
 
 def _global(module: str, name: str) -> Name:
+  if len(module) + len(name) > _LONGEST_NAME:
+    raise UserError('damaged: a name of impossible length')
   full = f'{module}.{name}'
   if full not in _KNOWN and module.split('.')[0] in _FORBIDDEN_ROOTS:
     raise refuse(full)
@@ -200,7 +221,7 @@ def _set_item(target: Any, key: Any, value: Any) -> None:
   if not isinstance(target, dict) or not isinstance(key, str | int | float):
     raise UserError('damaged: a dictionary key that is no string or number')
   if key in target:
-    raise UserError(f'holds the key {key!r} twice')
+    raise UserError(f'holds the key {key!r:.80} twice')
   target[key] = value
 
 
@@ -213,10 +234,10 @@ def _persistent(pid: Any) -> Any:
   if kind != 'storage' or not isinstance(cls, Name):
     raise UserError('damaged: a reference that is no storage')
   if not isinstance(length, int) or not 0 <= length < 2**63:
-    raise UserError(f'damaged: storage {key} of impossible length')
+    raise UserError(f'damaged: storage {key!r:.80} of impossible length')
   offset = view[0][1] if view and view[0] is not None else 0
   if not isinstance(offset, int) or not 0 <= offset < 2**63:
-    raise UserError(f'damaged: storage {key} at an impossible offset')
+    raise UserError(f'damaged: storage {key!r:.80} at an impossible offset')
   return Storage(cls.name, str(key), length, offset)
 
 
@@ -267,7 +288,8 @@ class _Machine:
     if name in ('TUPLE', 'LIST', 'DICT'):
       items = self._pop_mark()
       if name == 'DICT':
-        items = _ordered_dict(zip(items[::2], items[1::2], strict=True))
+        pairs = zip(items[::2], items[1::2], strict=True)
+        items = _pairs_to_dict(list(pairs))
       self.stack.append(tuple(items) if name == 'TUPLE' else items)
     elif name in ('APPEND', 'APPENDS', 'ADDITEMS'):
       items = [self.stack.pop()] if name == 'APPEND' else self._pop_mark()
@@ -333,10 +355,13 @@ def interpret(stream: io.BytesIO, *, file_size: int) -> Pickle:
   """
   machine = _Machine()
   left = FREE_INSTRUCTIONS + file_size // BYTES_PER_INSTRUCTION
-  for opcode, arg, _ in pickletools.genops(stream):
-    left -= 1
-    if left < 0:
-      raise UserError('holds far more pickle instructions than its size needs')
-    if opcode.name not in _IGNORED:
-      machine.step(opcode.name, arg)
+  with warnings.catch_warnings():
+    # Escapes in Python 2 strings.
+    warnings.simplefilter('ignore', DeprecationWarning)
+    for opcode, arg, _ in pickletools.genops(stream):
+      left -= 1
+      if left < 0:
+        raise UserError('holds more pickle instructions than its size can need')
+      if opcode.name not in _IGNORED:
+        machine.step(opcode.name, arg)
   return Pickle(machine.stack.pop(), machine.storages)

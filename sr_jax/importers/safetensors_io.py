@@ -42,17 +42,26 @@ def read_safetensors(
         wide = array.dtype == jnp.bfloat16
         tensors[name] = array.astype(np.float32) if wide else array
     ours = metadata.get('format') == _FORMAT
-    return tensors, json.loads(metadata['config']) if ours else {}
+    return tensors, _config(metadata['config']) if ours else {}
   except OSError as error:
     raise UserError(f'{path}: {error.strerror or error}') from None
   except (
     safetensors.SafetensorError,
     ValueError,
-    KeyError,
+    LookupError,
     TypeError,
+    AttributeError,
   ) as error:
     reason = ' '.join(str(error).split())[:200]
     raise UserError(f'{path}: damaged: {reason}') from None
+
+
+def _config(text: str) -> dict[str, Any]:
+  config = json.loads(text)
+  kinds = {key: type(value) for key, value in config.items()}
+  if kinds != {'name': str, 'scale': int, 'options': dict}:
+    raise ValueError('its metadata is no config of ours')
+  return config
 
 
 def export_safetensors(

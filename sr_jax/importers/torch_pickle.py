@@ -67,18 +67,37 @@ def read_tensors(path: str | os.PathLike[str]) -> Any:
       anything but tensors, modules and plain containers.
   """
   try:
-    with open(path, 'rb', buffering=0) as file:
+    with open(path, 'rb', buffering=0) as raw, _BoundedReader(raw) as file:
       return _read(file)
   except UserError as error:
-    raise UserError(f'{path}: {error}') from None
+    raise UserError(f'{path}: {_one_line(error)}') from None
   except OSError as error:
     raise UserError(f'{path}: {error.strerror or error}') from None
   except _DAMAGE as error:
-    reason = ' '.join(str(error).split())[:200]
-    raise UserError(f'{path}: damaged: {reason}') from None
+    raise UserError(f'{path}: damaged: {_one_line(error)}') from None
 
 
-def _read(file: io.FileIO) -> Any:
+def _one_line(error: Exception) -> str:
+  """Message without what a file's strings could do to a terminal."""
+  text = ' '.join(str(error).split())[:500]
+  return ''.join(c if c.isprintable() else '?' for c in text)
+
+
+class _BoundedReader(io.BufferedReader):
+  """Refuses a read beyond `limit` bytes.
+
+  zipfile reads a directory at once and needs ten times its bytes.
+  """
+
+  limit = _DIRECTORY_LIMIT
+
+  def read(self, size: int | None = -1, /) -> bytes:
+    if size is not None and size > self.limit:
+      raise UserError('has a zip directory of impossible size')
+    return super().read(size)
+
+
+def _read(file: _BoundedReader) -> Any:
   size = os.fstat(file.fileno()).st_size
   start = file.read(512)
   file.seek(0)
@@ -91,20 +110,6 @@ def _read(file: io.FileIO) -> Any:
       'is in the tar format of PyTorch 0.1; save it again with a newer PyTorch'
     )
   raise UserError('is no PyTorch file: neither the zip nor the legacy format')
-
-
-class _BoundedReader(io.BufferedReader):
-  """Refuses a read beyond `limit` bytes.
-
-  zipfile reads the directory at once and needs ten times its bytes.
-  """
-
-  limit = _DIRECTORY_LIMIT
-
-  def read(self, size: int | None = -1, /) -> bytes:
-    if size is not None and size > self.limit:
-      raise UserError('has a zip directory of impossible size')
-    return super().read(size)
 
 
 def _members(archive: zipfile.ZipFile, size: int) -> dict[str, int]:
@@ -126,12 +131,9 @@ def _members(archive: zipfile.ZipFile, size: int) -> dict[str, int]:
   return members
 
 
-def _read_zip(file: io.FileIO, size: int) -> Any:
-  with (
-    _BoundedReader(file) as reader,
-    zipfile.ZipFile(reader) as archive,
-  ):
-    reader.limit = size
+def _read_zip(file: _BoundedReader, size: int) -> Any:
+  with zipfile.ZipFile(file) as archive:
+    file.limit = size
     members = _members(archive, size)
     pickles = [name for name in members if name.endswith('/data.pkl')]
     if len(pickles) != 1:
@@ -160,8 +162,9 @@ def _read_zip(file: io.FileIO, size: int) -> Any:
     )
 
 
-def _read_legacy(file: io.FileIO, size: int) -> Any:
-  stream = io.BytesIO(file.read(_PICKLE_LIMIT))
+def _read_legacy(file: _BoundedReader, size: int) -> Any:
+  file.limit = max(size, _PICKLE_LIMIT)
+  stream = io.BytesIO(file.read(min(size, _PICKLE_LIMIT)))
   magic, protocol, system, content, keys = (
     pm.interpret(stream, file_size=size) for _ in range(5)
   )
@@ -171,6 +174,7 @@ def _read_legacy(file: io.FileIO, size: int) -> Any:
     raise UserError('was written on a big-endian machine')
   starts: dict[str, int] = {}
   position = stream.tell()
+  stream.close()
   for key in map(str, keys.value):
     storage = content.storages[key]
     file.seek(position)
@@ -262,9 +266,10 @@ class _Resolver:
     self, module: pm.Object, prefix: str, depth: int, flat: dict[str, Any]
   ) -> None:
     """Collects a pickled module's tensors under their state_dict names."""
-    parameters = module.state.get('_parameters')
-    buffers = module.state.get('_buffers')
-    children = module.state.get('_modules')
+    state = module.state or {}
+    parameters = state.get('_parameters')
+    buffers = state.get('_buffers')
+    children = state.get('_modules')
     if not (
       isinstance(parameters, dict)
       and isinstance(buffers, dict)

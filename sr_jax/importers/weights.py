@@ -137,20 +137,15 @@ def _fit(
   """Fills the model that the file and the user describe."""
   options = {**recognised, **dict(given.values())}
   expected = _shapes(module, options)
-  constants = [
-    path
-    for path in expected
-    if path not in weights.arrays
-    and path.split('/')[0] in getattr(module, 'CONSTANTS', ())
-  ]
-  difference = _difference(weights, expected, constants)
+  difference = _difference(weights, module, expected)
   if difference:
-    _refuse_contradiction(module, recognised, given, expected)
+    _refuse_contradiction(weights, module, recognised, given, len(difference))
     count = f'{len(difference)} tensors missing (-) or unused (+)'
     if len(difference) > _LISTED:
       rest = f'... and {len(difference) - _LISTED} more'
       difference = [*difference[:_LISTED], rest]
     raise UserError('\n'.join([f'{count}, as {_text(options)}:', *difference]))
+  constants = [path for path in expected if path not in weights.arrays]
   filled = {**weights.arrays, **_initial(module, options, constants)}
   notes = [*weights.notes]
   if constants:
@@ -175,20 +170,20 @@ def _text(options: Mapping[str, Any]) -> str:
 
 
 def _refuse_contradiction(
+  weights: Weights,
   module: ModuleType,
   recognised: Mapping[str, Any],
   given: Given,
-  expected: Shapes,
+  difference: int,
 ) -> None:
-  """Names the request that the file's shapes speak against, if one does."""
+  """Names the request without which fewer than `difference` lines remain."""
   asked = dict(given.values())
   for flag, (name, value) in given.items():
     held = recognised.get(name, value)
     if held == value:
       continue
-    # An option without a trace in the shapes contradicts nothing.
-    others = {**recognised, **asked, name: held}
-    if _shapes(module, others) != expected:
+    expected = _shapes(module, {**recognised, **asked, name: held})
+    if len(_difference(weights, module, expected)) < difference:
       raise UserError(f'holds {name}={held}, but {flag} asks for {value}')
 
 
@@ -217,9 +212,15 @@ def _parameters(network: Any, key: jax.Array) -> dict[str, jax.Array]:
 
 def _shapes(module: ModuleType, options: Mapping[str, Any]) -> Shapes:
   network = _build(module, options)
-  tree = jax.eval_shape(
-    lambda key: _parameters(network, key), jax.random.key(0)
-  )
+  try:
+    tree = jax.eval_shape(
+      lambda key: _parameters(network, key), jax.random.key(0)
+    )
+  except UserError:
+    raise
+  except (TypeError, ValueError, ArithmeticError) as error:
+    reason = ' '.join(str(error).split())[:200]
+    raise UserError(f'cannot be {_text(options)}: {reason}') from None
   return {path: leaf.shape for path, leaf in tree.items()}
 
 
@@ -240,16 +241,17 @@ def _initial(
 
 
 def _difference(
-  weights: Weights, expected: Shapes, constants: Sequence[str]
+  weights: Weights, module: ModuleType, expected: Shapes
 ) -> list[str]:
   """`- path (shape)` of what is missing, `+ name (shape)` of what is unused."""
+  constants = getattr(module, 'CONSTANTS', ())
   lines = []
   for path, shape in expected.items():
     array = weights.arrays.get(path)
-    if array is not None and array.shape != shape:
-      lines += [f'- {path} {shape}', f'+ {weights.sources[path]} {array.shape}']
-    elif array is None and path not in constants:
+    if array is None and path.split('/')[0] not in constants:
       lines.append(f'- {path} {shape}')
+    elif array is not None and array.shape != shape:
+      lines += [f'- {path} {shape}', f'+ {weights.sources[path]} {array.shape}']
   for path, array in weights.arrays.items():
     if path not in expected:
       lines.append(f'+ {weights.sources[path]} {array.shape}')

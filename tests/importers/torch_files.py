@@ -56,12 +56,25 @@ def call(function: str, *args: bytes) -> bytes:
   return name(function) + sequence(list(args)) + b'R'
 
 
+def storage(
+  key: str,
+  *,
+  length: int,
+  kind: str = 'torch.FloatStorage',
+  view: bytes | None = None,
+) -> bytes:
+  """A reference to stored numbers; legacy files add a view or None."""
+  parts = [text('storage'), name(kind), text(key), text('cpu')]
+  parts += [integer(length), *([] if view is None else [view])]
+  return sequence(parts) + b'Q'
+
+
 def tensor(
   key: str,
   shape: tuple[int, ...],
   *,
   length: int,
-  storage: str = 'torch.FloatStorage',
+  kind: str = 'torch.FloatStorage',
   offset: int = 0,
   strides: tuple[int, ...] | None = None,
   legacy: bool = False,
@@ -69,11 +82,10 @@ def tensor(
   """A view of a storage as `_rebuild_tensor_v2` makes it."""
   if strides is None:
     strides = tuple(int(np.prod(shape[i + 1 :])) for i in range(len(shape)))
-  reference = [text('storage'), name(storage), text(key), text('cpu')]
-  reference += [integer(length), *([b'N'] if legacy else [])]
+  view = b'N' if legacy else None
   return call(
     'torch._utils._rebuild_tensor_v2',
-    sequence(reference) + b'Q',
+    storage(key, length=length, kind=kind, view=view),
     integer(offset),
     sequence([integer(n) for n in shape]),
     sequence([integer(n) for n in strides]),
@@ -129,7 +141,7 @@ def state_dict(
       str(i),
       array.shape,
       length=array.size,
-      storage=f'torch.{STORAGES[array.dtype.name]}',
+      kind=f'torch.{STORAGES[array.dtype.name]}',
       legacy=legacy,
     )
     for i, (key, array) in enumerate(tensors.items())
