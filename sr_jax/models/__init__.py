@@ -5,9 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from sr_jax.errors import UserError
+
+if TYPE_CHECKING:
+  import flax.linen as nn
 
 _SHARED = ('common',)
 
@@ -32,3 +37,22 @@ def module(name: str) -> ModuleType:
     hint = f'did you mean {near[0]!r}?' if near else f'choose from {names()}'
     raise UserError(f'unknown model {name!r}; {hint}')
   return importlib.import_module(f'sr_jax.models.{name}')
+
+
+def create(config: Mapping[str, Any]) -> nn.Module:
+  """The Linen module that a `model` section describes.
+
+  Args:
+    config: `name`, `scale` and what else the architecture's `Model` takes:
+      `variant`, `dtype` (by name), overrides of single options.
+
+  Raises:
+    UserError: unknown name, variant or option.
+  """
+  options = dict(config)
+  name = options.pop('name')
+  architecture = module(name)
+  try:
+    return architecture.Model(**options)
+  except TypeError as error:
+    raise UserError(f'config.model does not fit {name!r}: {error}') from error

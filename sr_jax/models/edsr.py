@@ -139,7 +139,7 @@ class EDSR(nn.Module):
     return math.ceil(body + common.upsampling_radius(self.scale))
 
 
-def Model(*, scale: int, variant: str = 'baseline', **overrides: Any) -> EDSR:  # noqa: N802
+def Model(*, scale: int, variant: str = 'baseline', **overrides: Any) -> EDSR:
   """EDSR of one variant; overrides replace single options of it."""
   return EDSR(
     scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}

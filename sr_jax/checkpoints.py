@@ -1,0 +1,296 @@
+"""Checkpoints: the only file that knows Orbax.
+
+A run keeps `WORKDIR/checkpoints/STEP`, each an Orbax composite of
+
+  state     the whole `TrainState`, for exact resume
+  params    the inference parameters (the moving average if one is kept)
+  about     JSON: config, protocol, step, format version
+
+`save_params` writes the last two alone: imported and pretrained weights. Any
+of these folders opens on any number of devices.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from sr_jax.errors import UserError
+from sr_jax.state import TrainState
+
+PathLike = str | pathlib.Path
+_FORMAT = 1
+_FOLDER = 'checkpoints'
+
+
+class Loaded(NamedTuple):
+  """What inference needs of a checkpoint.
+
+  Attributes:
+    config: Config of the run, plain values.
+    params: Inference parameters by slot, NumPy arrays.
+    step: Updates done, None for weights that were imported.
+    protocol: How the stored scores were measured, None without scores.
+  """
+
+  config: dict[str, Any]
+  params: dict[str, Any]
+  step: int | None
+  protocol: dict[str, Any] | None
+
+
+@contextlib.contextmanager
+def _one_line(action: str, path: PathLike) -> Iterator[None]:
+  """Turns what Orbax and the file system raise into one clear line."""
+  try:
+    yield
+  except UserError:
+    raise
+  except OSError as error:
+    raise UserError(
+      f'cannot {action} {path}: {error.strerror or error}'
+      + ('; free some space' if error.errno == errno.ENOSPC else '')
+    ) from error
+  except Exception as error:
+    reason = str(error).strip().split('\n')[0][:200]
+    if 'No space left' in str(error):
+      reason = 'No space left on device; free some space'
+    raise UserError(f'cannot {action} {path}: {reason}') from error
+
+
+class Keeper:
+  """Saves and restores the checkpoints of one run.
+
+  Writes are atomic (a temporary folder, renamed when complete) and happen in
+  a thread behind the next steps.
+
+  Attributes:
+    path: `WORKDIR/checkpoints`.
+  """
+
+  def __init__(
+    self, workdir: PathLike, *, keep: int, keep_best: int, best_metric: str
+  ):
+    """Opens or makes the folder.
+
+    Args:
+      workdir: Folder of the run.
+      keep: Newest checkpoints to keep, at least 1.
+      keep_best: Checkpoints of highest `best_metric` to keep besides.
+      best_metric: Name of a metric given to `save`.
+    """
+    self.path = pathlib.Path(workdir).absolute() / _FOLDER
+    policies = ocp.checkpoint_managers.preservation_policy
+    options = ocp.CheckpointManagerOptions(
+      preservation_policy=policies.AnyPreservationPolicy(
+        [
+          policies.LatestN(keep),
+          policies.BestN(
+            get_metric_fn=lambda metrics: metrics[best_metric],
+            n=keep_best,
+            keep_checkpoints_without_metrics=False,
+          ),
+        ]
+      ),
+      cleanup_tmp_directories=True,
+      enable_async_checkpointing=True,
+    )
+    with _one_line('open checkpoints in', self.path):
+      self._manager = ocp.CheckpointManager(self.path, options=options)
+
+  def steps(self) -> list[int]:
+    """Steps of all complete checkpoints, oldest first."""
+    return sorted(self._manager.all_steps())
+
+  def save(
+    self,
+    state: TrainState,
+    params: Mapping[str, Any],
+    about: Mapping[str, Any],
+    metrics: Mapping[str, float] | None,
+  ) -> None:
+    """Starts saving; a step that is already there is left as it is.
+
+    Raises:
+      UserError: this or the previous save could not be written; the
+        checkpoints before it are intact.
+    """
+    step = int(state.step)
+    if step in self._manager.all_steps():
+      return
+    with _one_line('save checkpoint in', self.path):
+      self._manager.wait_until_finished()
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(state),
+          params=ocp.args.StandardSave(params),
+          about=ocp.args.JsonSave({'format': _FORMAT, 'step': step, **about}),
+        ),
+        metrics=dict(metrics) if metrics else None,
+      )
+
+  def restore(self, like: TrainState) -> TrainState | None:
+    """The newest readable state, None if the run has no checkpoint yet.
+
+    A checkpoint that cannot be read is named in a warning and the one before
+    it is taken.
+
+    Args:
+      like: Abstract state with the shardings of this run's mesh.
+
+    Raises:
+      UserError: there are checkpoints, but none can be read.
+    """
+    problems = []
+    for step in reversed(self.steps()):
+      try:
+        with _one_line('restore', self.path / str(step)):
+          restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(state=ocp.args.StandardRestore(like)),
+          )
+      except UserError as error:
+        problems.append(str(error))
+        continue
+      for problem in problems:
+        _warn(f'{problem}; resuming from step {step} instead')
+      return restored['state']
+    if problems:
+      raise UserError(problems[0] + '; no older checkpoint is left')
+    return None
+
+  def wait(self) -> None:
+    """Waits until the last save is on disk.
+
+    Raises:
+      UserError: it could not be written.
+    """
+    with _one_line('save checkpoint in', self.path):
+      self._manager.wait_until_finished()
+      self._manager.check_for_errors()
+
+  def close(self) -> None:
+    """Finishes and releases the folder."""
+    self._manager.close()
+
+
+def _warn(message: str) -> None:
+  from absl import logging
+
+  logging.warning(message)
+
+
+def save_params(
+  path: PathLike,
+  params: Mapping[str, Any],
+  config: Mapping[str, Any],
+  protocol: Mapping[str, Any] | None = None,
+  step: int | None = None,
+) -> None:
+  """Writes bare weights as a checkpoint folder, whole or not at all.
+
+  Args:
+    path: New folder.
+    params: Parameters by slot.
+    config: At least the sections `method` and `model`.
+    protocol: How the scores stored with it were measured.
+    step: Updates done.
+
+  Raises:
+    UserError: the folder exists or cannot be written.
+  """
+  path = pathlib.Path(path).absolute()
+  if path.exists():
+    raise UserError(f'{path} exists; choose another name or remove it')
+  about = {
+    'format': _FORMAT,
+    'step': step,
+    'config': dict(config),
+    'protocol': protocol,
+  }
+  with _one_line('write', path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(
+      tempfile.mkdtemp(prefix=f'.{path.name}.', dir=path.parent)
+    )
+    try:
+      with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        checkpointer.save(
+          temporary / 'new',
+          args=ocp.args.Composite(
+            params=ocp.args.StandardSave(dict(params)),
+            about=ocp.args.JsonSave(about),
+          ),
+        )
+      (temporary / 'new').rename(path)
+    finally:
+      shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_params(path: PathLike) -> Loaded:
+  """Opens a checkpoint for inference, on any device count.
+
+  Args:
+    path: A workdir (its newest checkpoint), a checkpoint folder of a step, or
+      a folder that `save_params` wrote.
+
+  Raises:
+    UserError: it is none of these, incomplete or damaged.
+  """
+  folder = _resolve(pathlib.Path(path).absolute())
+  with _one_line('read checkpoint', folder):
+    handler = ocp.CompositeCheckpointHandler(
+      params=ocp.StandardCheckpointHandler(), about=ocp.JsonCheckpointHandler()
+    )
+    with ocp.Checkpointer(handler) as checkpointer:
+      metadata = checkpointer.metadata(folder).item_metadata['params']
+      if metadata is None:
+        raise UserError(f'{folder}: its parameters are missing')
+      # A target of plain NumPy arrays: no device of the saving run is needed.
+      like = jax.tree.map(lambda m: np.empty(m.shape, m.dtype), metadata.tree)
+      restored = checkpointer.restore(
+        folder,
+        args=ocp.args.Composite(
+          params=ocp.args.StandardRestore(like), about=ocp.args.JsonRestore()
+        ),
+      )
+  about = restored['about']
+  return Loaded(
+    config=about['config'],
+    params=restored['params'],
+    step=about.get('step'),
+    protocol=about.get('protocol'),
+  )
+
+
+def _about_file(folder: pathlib.Path) -> pathlib.Path:
+  return folder / 'about' / 'metadata'
+
+
+def _resolve(path: pathlib.Path) -> pathlib.Path:
+  """The folder of one checkpoint that `path` means."""
+  if not path.exists():
+    raise UserError(f'{path}: no such checkpoint')
+  if _about_file(path).is_file():
+    return path
+  root = path / _FOLDER if (path / _FOLDER).is_dir() else path
+  steps = (
+    [p for p in root.iterdir() if p.name.isdigit()] if root.is_dir() else []
+  )
+  complete = [p for p in steps if _about_file(p).is_file()]
+  if not complete:
+    raise UserError(
+      f'{path} holds no complete checkpoint; give a workdir, a checkpoint'
+      ' folder or a pretrained name'
+    )
+  return max(complete, key=lambda p: int(p.name))

@@ -1,0 +1,149 @@
+"""From a config section to one optax transformation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sr_jax.errors import UserError
+
+PyTree = Any
+
+_OPTIMIZERS = {
+  'adam': optax.scale_by_adam,
+  'sgd': lambda b1, b2, eps: optax.trace(decay=b1),
+}
+# apply_if_finite gives up after this many skips; the train loop stops sooner.
+_NEVER = 2**31 - 1
+
+
+class EmaState(NamedTuple):
+  """Exponential moving average of the parameters."""
+
+  ema: PyTree
+
+
+def make_schedule(
+  *,
+  name: str,
+  learning_rate: float,
+  steps: int,
+  warmup_steps: int,
+  boundaries: Sequence[int],
+  factor: float,
+) -> optax.Schedule:
+  """Learning rate as a pure function of the step.
+
+  Args:
+    name: `constant`, `cosine` (to zero at `steps`) or `step`.
+    learning_rate: Peak rate.
+    steps: Length of the run.
+    warmup_steps: Linear rise from zero before the named schedule.
+    boundaries: Steps at which `step` multiplies the rate by `factor`.
+    factor: Factor of `step`.
+
+  Raises:
+    UserError: unknown name.
+  """
+  if name == 'constant':
+    main = optax.constant_schedule(learning_rate)
+  elif name == 'cosine':
+    decay_steps = max(1, steps - warmup_steps)
+    main = optax.cosine_decay_schedule(learning_rate, decay_steps)
+  elif name == 'step':
+    scales = {step - warmup_steps: factor for step in boundaries}
+    main = optax.piecewise_constant_schedule(learning_rate, scales)
+  else:
+    raise UserError(
+      f'config.optimizer.schedule: unknown {name!r}; choose constant, cosine'
+      ' or step'
+    )
+  if not warmup_steps:
+    return main
+  warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+  return optax.join_schedules([warmup, main], [warmup_steps])
+
+
+def params_ema(decay: float) -> optax.GradientTransformation:
+  """Keeps an average of the parameters after each update; put it last."""
+
+  def init(params: PyTree) -> EmaState:
+    return EmaState(jax.tree.map(jnp.array, params))
+
+  def update(
+    updates: PyTree, state: EmaState, params: PyTree | None = None
+  ) -> tuple[PyTree, EmaState]:
+    new_params = optax.apply_updates(params, updates)
+    ema = optax.incremental_update(new_params, state.ema, 1 - decay)
+    return updates, EmaState(ema)
+
+  return optax.GradientTransformation(init, update)
+
+
+def make(
+  *,
+  name: str,
+  learning_rate: float,
+  schedule: str,
+  steps: int,
+  warmup_steps: int,
+  boundaries: Sequence[int],
+  factor: float,
+  b1: float,
+  b2: float,
+  eps: float,
+  weight_decay: float,
+  clip_norm: float,
+  clip_value: float,
+  ema_decay: float,
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+  """The optimizer of one slot and its learning-rate schedule.
+
+  Updates with a non-finite gradient are skipped and counted
+  (`optax.apply_if_finite`). Zero turns clipping, decay and EMA off.
+
+  Raises:
+    UserError: unknown optimizer or schedule.
+  """
+  if name not in _OPTIMIZERS:
+    raise UserError(
+      f'config.optimizer.name: unknown {name!r}; choose from'
+      f' {sorted(_OPTIMIZERS)}'
+    )
+  rate = make_schedule(
+    name=schedule,
+    learning_rate=learning_rate,
+    steps=steps,
+    warmup_steps=warmup_steps,
+    boundaries=boundaries,
+    factor=factor,
+  )
+  parts = []
+  if clip_value:
+    parts.append(optax.clip(clip_value))
+  if clip_norm:
+    parts.append(optax.clip_by_global_norm(clip_norm))
+  parts.append(_OPTIMIZERS[name](b1=b1, b2=b2, eps=eps))
+  if weight_decay:
+    parts.append(optax.add_decayed_weights(weight_decay))
+  parts.append(optax.scale_by_learning_rate(rate))
+  if ema_decay:
+    parts.append(params_ema(ema_decay))
+  return optax.apply_if_finite(optax.chain(*parts), _NEVER), rate
+
+
+def averaged_params(opt_state: PyTree, params: PyTree) -> PyTree:
+  """The moving average that `opt_state` keeps, else `params` themselves."""
+  ema = optax.tree_utils.tree_get(opt_state, 'ema')
+  return params if ema is None else ema
+
+
+def skipped_updates(opt_state: PyTree) -> tuple[jax.Array, jax.Array]:
+  """Non-finite updates skipped in a row until now, and in all."""
+  in_a_row = optax.tree_utils.tree_get(opt_state, 'notfinite_count')
+  total = optax.tree_utils.tree_get(opt_state, 'total_notfinite')
+  return in_a_row, total
