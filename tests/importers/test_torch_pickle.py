@@ -155,3 +155,41 @@ def test_memory_stays_near_the_size_of_the_file(tmp_path, legacy):
   tracemalloc.stop()
   assert contents['a'].nbytes == size
   assert peak < 2.1 * size
+
+
+def test_a_module_of_2017(tmp_path):
+  """As PyTorch 0.2 under Python 2 wrote them: pairs, Parameters, a backend."""
+  t = torch_files
+  tensor = t.tensor('0', (2,), length=2, legacy=True)
+  parameter = t.call('torch.nn.parameter.Parameter', tensor, b'\x88')
+  parameter += t.sequence([b'\x88', t.call('collections.OrderedDict')]) + b'b'
+
+  def ordered(items):
+    pairs = [b'](' + t.text(k) + v + b'e' for k, v in items.items()]
+    return t.call('collections.OrderedDict', b'](' + b''.join(pairs) + b'e')
+
+  def module(name, parameters, modules):
+    cls = [t.text('module'), t.name(name), t.text('net.py'), t.text('pass')]
+    backend = 'torch.nn.backends.thnn._get_thnn_function_backend'
+    state = {
+      '_parameters': ordered(parameters),
+      '_buffers': ordered({}),
+      '_modules': ordered(modules),
+      '_backend': t.call(backend),
+      'activation': t.name('torch.nn.functional.relu'),
+    }
+    return t.sequence(cls) + b'Q)\x81' + t.mapping(state) + b'b'
+
+  conv = module(
+    'torch.nn.modules.conv.Conv2d', {'weight': parameter, 'bias': b'N'}, {}
+  )
+  value = t.mapping(
+    {'epoch': b'K\x05', 'model': module('vdsr.Net', {}, {'a': conv})}
+  )
+  path = tmp_path / 'model.pth'
+  raw = np.float32([3, 4]).tobytes()
+  path.write_bytes(t.legacy_file(value, {'0': (2, raw)}))
+  contents = read_tensors(path)
+  assert contents['epoch'] == 5
+  assert list(contents['model']) == ['a.weight']
+  np.testing.assert_array_equal(contents['model']['a.weight'], [3, 4])
