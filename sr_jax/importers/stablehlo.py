@@ -4,12 +4,11 @@ The file is what `jax.export` serialises: one program for CPU, CUDA and TPU,
 weights inside, for any batch size, height and width. With JAX alone:
 
   from jax import export
-  program = export.deserialize(open('edsr.stablehlo', 'rb').read())
+  program = export.deserialize(bytearray(open('edsr.stablehlo', 'rb').read()))
   sr = program.call(lr)          # float32 [B, H, W, C] in [0, 1]
   text = program.mlir_module()   # the StableHLO itself, for other compilers
 
-JAX keeps such files readable for six months and more (its compatibility
-guarantee); `program.mlir_module_serialized` is the portable artifact within.
+JAX guarantees to read such files for at least six months; `program.mlir_module_serialized` is the portable artifact within.
 """
 
 from __future__ import annotations
