@@ -8,7 +8,8 @@ weights inside, for any batch size, height and width. With JAX alone:
   sr = program.call(lr)          # float32 [B, H, W, C] in [0, 1]
   text = program.mlir_module()   # the StableHLO itself, for other compilers
 
-JAX guarantees to read such files for at least six months; `program.mlir_module_serialized` is the portable artifact within.
+JAX guarantees to read such files for at least six months;
+`program.mlir_module_serialized` is the portable artifact within.
 """
 
 from __future__ import annotations
