@@ -14,7 +14,7 @@ from sr_jax.errors import UserError
 if TYPE_CHECKING:
   import flax.linen as nn
 
-_SHARED = ('common',)
+_SHARED = ('common', 'masking')
 
 
 def names() -> list[str]:

@@ -1,0 +1,65 @@
+"""Padded images through local networks as if they were not padded.
+
+A convolution pads with zeros. If the input of every spatial convolution is zero
+outside the image, an image that was padded to a larger shape gives there what
+it gives alone: images of many sizes then share few compiled shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+
+def masked_apply(
+  network: nn.Module,
+  params: Mapping[str, Any],
+  lr: jax.Array,
+  mask: jax.Array | None,
+) -> jax.Array:
+  """SR of the valid part of `lr`; outside it the output means nothing.
+
+  Holds for networks whose only spatial operations are stride-1 convolutions
+  with zero padding, each a Linen module with a `kernel_size`, on the LR grid
+  or a whole multiple of it.
+
+  Args:
+    network: Linen module returning `(sr, aux)`.
+    params: Its parameters.
+    lr: `[B, H, W, C]` in [0, 1].
+    mask: `[B, H, W, 1]`, 1 inside the image and 0 outside; None where all of
+      `lr` is image.
+
+  Returns:
+    `[B, sH, sW, C]`, unclipped.
+  """
+  if mask is None:
+    return network.apply({'params': params}, lr)[0]
+
+  def intercept(call, args, kwargs, context):
+    if context.method_name != '__call__' or not _is_spatial(context.module):
+      return call(*args, **kwargs)
+    x, *rest = args
+    return call(x * _at_size_of(mask, x), *rest, **kwargs)
+
+  with nn.intercept_methods(intercept):
+    return network.apply({'params': params}, lr)[0]
+
+
+def _is_spatial(module: nn.Module) -> bool:
+  size = getattr(module, 'kernel_size', 1)
+  return max(size) > 1 if isinstance(size, tuple | list) else size > 1
+
+
+def _at_size_of(mask: jax.Array, x: jax.Array) -> jax.Array:
+  """`mask` repeated to the resolution of `x` `[B, H, W, C]`."""
+  factor, rest = divmod(x.shape[1], mask.shape[1])
+  if rest or x.shape[2] != factor * mask.shape[2]:
+    raise ValueError(
+      f'a layer of {x.shape[1]}x{x.shape[2]} is no whole multiple of the mask'
+      f' {mask.shape[1]}x{mask.shape[2]}: this network cannot be masked'
+    )
+  return mask.repeat(factor, 1).repeat(factor, 2).astype(x.dtype)
