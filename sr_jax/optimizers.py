@@ -22,9 +22,10 @@ _NEVER = 2**31 - 1
 
 
 class EmaState(NamedTuple):
-  """Exponential moving average of the parameters."""
+  """Exponential moving average of the parameters, and its updates so far."""
 
   ema: PyTree
+  updates: jax.Array
 
 
 def make_schedule(
@@ -69,17 +70,27 @@ def make_schedule(
 
 
 def params_ema(decay: float) -> optax.GradientTransformation:
-  """Keeps an average of the parameters after each update; put it last."""
+  """Keeps an average of the parameters after each update; put it last.
 
-  def init(params: PyTree) -> EmaState:
-    return EmaState(jax.tree.map(jnp.array, params))
+  The decay rises to its value as (1 + t) / (10 + t), so that short runs do
+  not average over their start.
+  """
+
+  def init(params: optax.Params) -> EmaState:
+    return EmaState(jax.tree.map(jnp.array, params), jnp.zeros((), jnp.int32))
 
   def update(
-    updates: PyTree, state: EmaState, params: PyTree | None = None
-  ) -> tuple[PyTree, EmaState]:
+    updates: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params | None = None,
+  ) -> tuple[optax.Updates, optax.OptState]:
+    if params is None or not isinstance(state, EmaState):
+      raise ValueError('params_ema needs the parameters and its own state')
+    count = state.updates + 1
+    rate = jnp.minimum(decay, (1 + count) / (10 + count))
     new_params = optax.apply_updates(params, updates)
-    ema = optax.incremental_update(new_params, state.ema, 1 - decay)
-    return updates, EmaState(ema)
+    ema = optax.incremental_update(new_params, state.ema, 1 - rate)
+    return updates, EmaState(ema, count)
 
   return optax.GradientTransformation(init, update)
 

@@ -6,12 +6,13 @@ from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
+from absl import logging
 
 PyTree = Any
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
   """Everything a step reads and writes; donated to it, saved as it is.
 
   Attributes:
@@ -34,3 +35,24 @@ class TrainState:
   def step_key(self) -> jax.Array:
     """Key of the current step: a resumed step draws the same noise."""
     return jax.random.fold_in(self.key, self.step)
+
+
+def start_from(params: PyTree, pretrained: PyTree) -> PyTree:
+  """`params` with the pretrained leaves whose path and shape agree.
+
+  The others keep their fresh values and are named in a warning: the tail of
+  a x4 model that starts from x2 weights.
+  """
+  if not pretrained:
+    return params
+  given = dict(jax.tree_util.tree_leaves_with_path(pretrained))
+
+  def pick(path: Any, fresh: jax.Array) -> jax.Array:
+    value = given.get(path)
+    if value is not None and value.shape == fresh.shape:
+      return jnp.asarray(value, fresh.dtype)
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    logging.warning('init_from: %s keeps its fresh values', name)
+    return fresh
+
+  return jax.tree_util.tree_map_with_path(pick, params)

@@ -9,7 +9,7 @@ worker threads changes nothing.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 
@@ -99,7 +99,7 @@ def batches(
   *,
   workers: int = 1,
   prefetch: int = 4,
-) -> Iterator[tuple[int, int, Batch]]:
+) -> Generator[tuple[int, int, Batch]]:
   """Iterates over (step, scale, batch), beginning at `start_step`.
 
   Args:
@@ -157,7 +157,7 @@ def fixed_crops(source: Source, *, size: int, count: int, scale: int) -> Batch:
 
 def _prefetched(
   source: Source, spec: BatchSpec, steps: range, workers: int, prefetch: int
-) -> Iterator[tuple[int, int, Batch]]:
+) -> Generator[tuple[int, int, Batch]]:
   import grain  # brings JAX and Orbax with it
 
   def load(step: int) -> tuple[int, int, Batch]:

@@ -18,7 +18,8 @@ class Method(NamedTuple):
   """A training procedure as pure functions.
 
   Attributes:
-    init: `(key, batch, scale) -> TrainState`; runs inside jit.
+    init: `(key, batch, pretrained, scale) -> TrainState`; runs inside jit.
+      `pretrained` holds parameters by slot to start from, {} for none.
     train_step: `(state, batch, scale) -> (state, metrics)`; scale is static.
     predict: `(params, lr, mask=None) -> sr`, clipped to [0, 1]; `params` are
       slots as in `TrainState.params`, lr `[B, H, W, C]` in [0, 1], mask

@@ -17,7 +17,7 @@ from sr_jax.methods import Method
 from sr_jax.models.masking import masked_apply
 from sr_jax.ops.blur_kernels import parse_kernel_spec
 from sr_jax.ops.degrade import degrade, quantize
-from sr_jax.state import TrainState
+from sr_jax.state import TrainState, start_from
 
 _LOSSES = {'l1': pixel.l1, 'l2': pixel.l2, 'charbonnier': pixel.charbonnier}
 
@@ -97,12 +97,13 @@ def _init(
   tx: optax.GradientTransformation,
   key: jax.Array,
   batch: Mapping[str, jax.Array],
+  pretrained: Mapping[str, Any],
   scale: int,
 ) -> TrainState:
   init_key, state_key = jax.random.split(key)
   channels = batch['hr'].shape[-1]
   variables = generator(scale).init(init_key, jnp.zeros((1, 8, 8, channels)))
-  params = {'generator': variables['params']}
+  params = start_from({'generator': variables['params']}, pretrained)
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     key=state_key,
@@ -134,8 +135,8 @@ def _train_step(
   in_a_row, total = optimizers.skipped_updates(opt_state)
   metrics = {
     'loss': value,
-    'gradient_norm': optax.global_norm(grads),
-    'learning_rate': rate(state.step),
+    'gradient_norm': jnp.asarray(optax.global_norm(grads)),
+    'learning_rate': jnp.asarray(rate(state.step)),
     'skipped_in_a_row': in_a_row,
     'skipped': total,
   }

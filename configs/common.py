@@ -1,0 +1,118 @@
+"""What every experiment shares: sections, defaults, the :smoke preset.
+
+`--config configs/NAME.py:smoke` shrinks any experiment to about a minute on
+two CPU cores: it shows that everything runs, its scores mean nothing.
+"""
+
+import ml_collections
+
+
+def base() -> ml_collections.ConfigDict:
+  """All sections with their defaults; an experiment overrides them."""
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+  config.steps = 100_000
+  config.log_every = 100
+  # Joins several hosts at start; see README, "Several hosts".
+  config.multihost = False
+
+  config.method = ml_collections.ConfigDict({'name': 'supervised'})
+  config.model = ml_collections.ConfigDict(
+    {
+      'name': 'edsr',
+      'variant': 'baseline',
+      'scale': 2,
+      # Computation type; parameters stay float32. bfloat16 on GPU and TPU.
+      'dtype': 'float32',
+    }
+  )
+  # l1, l2 or charbonnier.
+  config.loss = 'l1'
+  config.degradation = ml_collections.ConfigDict(
+    {
+      'name': 'bicubic',  # bicubic, direct or blur-bicubic
+      'kernel': 'bicubic',  # for the last two: gaussian:2.0 or a file
+      'noise_sigma': 0.0,  # grey levels of 255
+      'jpeg_quality': 0,  # 1..100, 0 for none
+    }
+  )
+  config.optimizer = ml_collections.ConfigDict(
+    {
+      'name': 'adam',  # adam or sgd (momentum b1)
+      'learning_rate': 1e-4,
+      'schedule': 'constant',  # constant, cosine or step
+      'warmup_steps': 0,
+      'boundaries': (),  # for step: where the rate is multiplied by factor
+      'factor': 0.5,
+      'b1': 0.9,
+      'b2': 0.999,
+      'eps': 1e-8,
+      'weight_decay': 0.0,
+      'clip_norm': 0.0,  # global gradient norm, 0 for none
+      'clip_value': 0.0,  # each gradient element, 0 for none
+      'ema_decay': 0.0,  # moving average of the parameters, 0 for none
+    }
+  )
+  config.data = ml_collections.ConfigDict(
+    {
+      # embedded (scikit-image's photographs), folder:PATH, tfds:NAME:SPLIT
+      'source': 'embedded',
+      'lr_folder': '',  # real LR images of the HR in source, matched by name
+      'on_bad': 'refuse',  # or skip: unreadable and too small images
+      'batch_size': 16,  # of all devices and hosts together
+      'patch': 48,  # side of an LR crop
+      'augment': True,  # flips and transpositions
+      'workers': 1,
+      'prefetch': 4,
+      'cache_dir': '',  # decoded images; default: the user's cache folder
+    }
+  )
+  config.eval = ml_collections.ConfigDict(
+    {
+      'every': 1000,
+      'source': 'embedded',  # fixed crops for PSNR and image strips
+      'crops': 4,
+      'crop_size': 192,
+      'folders': (),  # HR folders to measure on as well, such as Set5
+      'protocol': 'y-uint8',
+    }
+  )
+  config.checkpoint = ml_collections.ConfigDict(
+    {
+      'every': 1000,
+      'keep': 2,  # newest
+      'keep_best': 1,  # by PSNR of the fixed crops
+      # Weights to start from; layers of other shapes stay as initialised.
+      'init_from': '',
+    }
+  )
+  return config
+
+
+def finish(
+  config: ml_collections.ConfigDict, preset: str | None
+) -> ml_collections.ConfigDict:
+  """Applies the preset after the colon of `--config file.py:preset`.
+
+  Raises:
+    ValueError: unknown preset.
+  """
+  if preset not in ('', None, 'smoke'):
+    raise ValueError(f'unknown preset {preset!r}; the only one is :smoke')
+  if preset == 'smoke':
+    _shrink(config)
+  return config
+
+
+def _shrink(config: ml_collections.ConfigDict) -> None:
+  config.steps = 20
+  config.log_every = 5
+  config.data.source = 'embedded'
+  config.data.batch_size = 4
+  config.data.patch = 16
+  config.eval.every = 10
+  config.eval.crops = 2
+  config.eval.crop_size = 96
+  config.eval.folders = ()
+  config.checkpoint.every = 10
+  config.checkpoint.init_from = ''

@@ -1,0 +1,95 @@
+"""Evaluation during training: fixed crops, image strips, benchmark folders."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from sr_jax.data import batches, sources
+from sr_jax.data.image_io import save_png_strip
+from sr_jax.methods import Method
+from sr_jax.metric_writers import MetricWriter
+from sr_jax.metrics.protocol import get_protocol, measure
+from sr_jax.ops.compilation import jit
+from sr_jax.ops.degrade import quantize
+from sr_jax.ops.resize import imresize
+
+
+class PeriodicEvaluation:
+  """Scores the current parameters on the same images every time.
+
+  Attributes:
+    protocol: Rules of the scores.
+  """
+
+  def __init__(
+    self, config: Mapping[str, Any], method: Method, workdir: pathlib.Path
+  ):
+    """Opens the fixed crops and makes their LR once.
+
+    Raises:
+      UserError: no image of `config.eval.source` is large enough.
+    """
+    section, self._scale = config['eval'], config['model']['scale']
+    self.protocol = get_protocol(section['protocol'])
+    self._predict = jit(method.predict)
+    self._images = workdir / 'images'
+    source = sources.open_source(
+      section['source'],
+      min_size=section['crop_size'],
+      on_bad='skip',
+      cache_dir=config['data']['cache_dir'] or None,
+    )
+    crops = batches.fixed_crops(
+      source,
+      size=section['crop_size'],
+      count=section['crops'],
+      scale=self._scale,
+    )
+    hr = crops['hr'].astype(np.float32) / 255
+    key = jax.random.key(config['seed'])
+    self._lr = np.asarray(
+      method.degrade(key, jax.numpy.asarray(hr), self._scale)
+    )
+    self._hr = hr
+
+  def __call__(
+    self, step: int, params: Mapping[str, Any], writer: MetricWriter
+  ) -> dict[str, float]:
+    """Mean scores of `params` (by slot) on the crops.
+
+    Every process computes them; the first writes them down.
+
+    Returns:
+      `psnr` and `ssim` under `self.protocol`.
+    """
+    local = jax.device_get(params)
+    sr = np.asarray(self._predict(local, self._lr))
+    scores = [
+      measure(a, b, protocol=self.protocol, scale=self._scale)
+      for a, b in zip(sr, self._hr, strict=True)
+    ]
+    mean = {
+      name: float(np.mean([score[name] for score in scores]))
+      for name in ('psnr', 'ssim')
+    }
+    writer.scalars(step, {f'crops/{k}': v for k, v in mean.items()})
+    if jax.process_index() == 0:
+      self._save_strips(step, sr, writer)
+    return mean
+
+  def _save_strips(
+    self, step: int, sr: np.ndarray, writer: MetricWriter
+  ) -> None:
+    """Writes bicubic | SR | HR of every crop as PNG and to TensorBoard."""
+    bicubic = quantize(imresize(self._lr, scale=self._scale))
+    strips = {}
+    for i, images in enumerate(zip(bicubic, sr, self._hr, strict=True)):
+      path = self._images / f'step_{step:08}_crop_{i}.png'
+      save_png_strip(path, list(images))
+      strips[f'crop_{i}'] = np.concatenate(images, axis=1)
+    writer.images(step, strips)

@@ -1,0 +1,340 @@
+"""The only training loop of the project."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import pathlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+
+from sr_jax import checkpoints, methods, sharding
+from sr_jax.data import batches, sources
+from sr_jax.errors import UserError
+from sr_jax.metric_writers import MetricWriter, Progress
+from sr_jax.ops.compilation import jit
+from sr_jax.periodic_eval import PeriodicEvaluation
+from sr_jax.state import TrainState
+
+# Consecutive non-finite updates after which a run stops.
+_PATIENCE = 10
+# What a resumed run may change: it leaves the parameters as they are.
+_FREE = ('steps', 'log_every', 'multihost', 'eval', 'checkpoint')
+_FREE_DATA = ('workers', 'prefetch', 'cache_dir')
+
+
+def train_and_evaluate(
+  config: Mapping[str, Any], workdir: str | os.PathLike[str]
+) -> TrainState:
+  """Trains until `config.steps`, resuming from the newest checkpoint.
+
+  Args:
+    config: As `configs/common.py` defines it.
+    workdir: Folder of the run, made if missing.
+
+  Returns:
+    The final state.
+
+  Raises:
+    UserError: anything the user can mend, in one line.
+  """
+  plain = to_plain(config)
+  if plain['multihost']:
+    sharding.start_processes()
+  folder = pathlib.Path(workdir).absolute()
+  _claim_workdir(folder, plain)
+  method = methods.module(plain).make(plain)
+  mesh = sharding.make_mesh()
+  sharding.check_batch_size(plain['data']['batch_size'], mesh)
+  source, spec = _open_data(plain)
+  main = jax.process_index() == 0
+  with contextlib.ExitStack() as stack:
+    keeper = stack.enter_context(_keeper(folder, **plain['checkpoint']))
+    first, _ = batches.sample(source, spec, 0)
+    state = _start(method, first, plain, keeper, mesh)
+    start, steps, data = int(state.step), plain['steps'], plain['data']
+    writer = MetricWriter(folder, enabled=main)
+    stack.callback(writer.close)
+    progress = Progress(start, steps, data['batch_size'], enabled=main)
+    stack.callback(progress.close)
+    stream = batches.batches(
+      *(source, spec, start, steps),
+      workers=data['workers'],
+      prefetch=data['prefetch'],
+    )
+    stack.callback(stream.close)
+    run = _Run(
+      config=plain,
+      method=method,
+      mesh=mesh,
+      train_step=jit(
+        method.train_step,
+        static_argnames='scale',
+        donate_argnums=0,
+        out_shardings=sharding.replicated(mesh),
+      ),
+      keeper=keeper,
+      evaluate=PeriodicEvaluation(plain, method, folder),
+      writer=writer,
+    )
+    return _run(run, state, stream, progress)
+
+
+class _Run(NamedTuple):
+  """What the steps of one run share."""
+
+  config: dict[str, Any]
+  method: methods.Method
+  mesh: jax.sharding.Mesh
+  train_step: Callable[..., Any]
+  keeper: checkpoints.Keeper
+  evaluate: PeriodicEvaluation
+  writer: MetricWriter
+
+
+@contextlib.contextmanager
+def _keeper(
+  folder: pathlib.Path, *, keep: int, keep_best: int, **others: Any
+) -> Iterator[checkpoints.Keeper]:
+  del others  # when to save and what to start from are the loop's concern
+  keeper = checkpoints.Keeper(
+    folder, keep=keep, keep_best=keep_best, best_metric='psnr'
+  )
+  try:
+    yield keeper
+  finally:
+    keeper.close()
+
+
+def to_plain(config: Any) -> dict[str, Any]:
+  """A ConfigDict, or any mapping, as plain values that JSON can hold."""
+  if hasattr(config, 'to_dict'):
+    config = config.to_dict()
+  return json.loads(json.dumps(config))
+
+
+def _claim_workdir(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
+  """Writes `config.json`, or checks that the workdir is of this experiment.
+
+  Raises:
+    UserError: the workdir belongs to another experiment.
+  """
+  path = folder / 'config.json'
+  if path.exists():
+    theirs, ours = (_flat(_binding(c)) for c in (_read(path), config))
+    keys = sorted(set(theirs) | set(ours))
+    missing = object()
+    unlike = [k for k in keys if theirs.get(k, missing) != ours.get(k, missing)]
+    if unlike:
+      raise UserError(
+        f'{folder} holds another experiment:'
+        f' {"; ".join(_unlike(k, theirs, ours) for k in unlike[:3])};'
+        ' use a new --workdir, or the old values to resume'
+      )
+  if jax.process_index() == 0:
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      temporary = path.with_suffix('.tmp')
+      temporary.write_text(json.dumps(config, indent=2) + '\n')
+      temporary.replace(path)
+    except OSError as error:
+      raise UserError(f'cannot write {path}: {error.strerror}') from error
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    return json.loads(path.read_text())
+  except (OSError, ValueError) as error:
+    raise UserError(f'cannot read {path}: {error}; remove it') from error
+
+
+def _binding(config: Mapping[str, Any]) -> dict[str, Any]:
+  """What makes an experiment: the config without what a resume may change."""
+  config = {k: v for k, v in config.items() if k not in _FREE}
+  data = {k: v for k, v in config['data'].items() if k not in _FREE_DATA}
+  return config | {'data': data}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  flat = {}
+  for key, value in tree.items():
+    if isinstance(value, Mapping):
+      flat |= _flat(value, f'{prefix}{key}.')
+    else:
+      flat[prefix + key] = value
+  return flat
+
+
+def _unlike(
+  key: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]
+) -> str:
+  return f'{key} is {theirs.get(key)!r} there, {ours.get(key)!r} here'
+
+
+def _open_data(
+  config: Mapping[str, Any],
+) -> tuple[batches.Source, batches.BatchSpec]:
+  data, scale = config['data'], config['model']['scale']
+  spec = batches.BatchSpec(
+    batch_size=data['batch_size'],
+    patch=data['patch'],
+    scales=(scale,),
+    seed=config['seed'],
+    augment=data['augment'],
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  options = {
+    'min_size': spec.crop_size,
+    'on_bad': data['on_bad'],
+    'cache_dir': data['cache_dir'] or None,
+  }
+  if data['lr_folder']:
+    hr_folder = data['source'].removeprefix('folder:')
+    source = sources.paired_source(
+      data['lr_folder'], hr_folder, scale, **options
+    )
+  else:
+    source = sources.open_source(data['source'], **options)
+  if source.skipped:
+    logging.warning('data: skipped %d images', len(source.skipped))
+  return source, spec
+
+
+def _start(
+  method: methods.Method,
+  first: Mapping[str, np.ndarray],
+  config: Mapping[str, Any],
+  keeper: checkpoints.Keeper,
+  mesh: jax.sharding.Mesh,
+) -> TrainState:
+  """The newest checkpoint, else a fresh state, on every device."""
+  init = functools.partial(method.init, scale=config['model']['scale'])
+  key = jax.random.key(config['seed'])
+  everywhere = sharding.replicated(mesh)
+
+  def abstract(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere)
+
+  like = jax.tree.map(abstract, jax.eval_shape(init, key, first, {}))
+  state = keeper.restore(like)
+  if state is not None:
+    return state
+  path = config['checkpoint']['init_from']
+  pretrained = checkpoints.load_params(path).params if path else {}
+  # Inside jit no two leaves share a buffer, which donation forbids.
+  return jit(init, out_shardings=everywhere)(key, first, pretrained)
+
+
+def _run(
+  run: _Run, state: TrainState, stream: Iterator[Any], progress: Progress
+) -> TrainState:
+  """Step, log, evaluate, save; the order makes a resume exact."""
+  config, steps = run.config, run.config['steps']
+  history: list[dict[str, jax.Array]] = []
+  with _stop() as stop:
+    for step, scale, batch, waited in _timed(stream):
+      batch = sharding.to_global(batch, run.mesh)
+      state, metrics = run.train_step(state, batch, scale=scale)
+      # One step ahead at most: waits are then counted where they happen.
+      if history:
+        jax.block_until_ready(history[-1])
+      history.append(metrics)
+      progress.step(waited)
+      done = step + 1
+      stopping = stop(done)
+      last = done == steps or stopping
+      if last or done % config['log_every'] == 0:
+        _log(done, history, progress, run.writer)
+        history = []
+      scores = None
+      if done == steps or done % config['eval']['every'] == 0:
+        scores = run.evaluate(done, run.method.averaged(state), run.writer)
+        progress.report(done, scores)
+      if last or done % config['checkpoint']['every'] == 0:
+        about = {'config': config, 'protocol': run.evaluate.protocol.to_dict()}
+        run.keeper.save(state, run.method.averaged(state), about, scores)
+      if stopping:
+        break
+  run.keeper.wait()
+  if int(state.step) < steps:
+    logging.warning('stopped by a signal; step %d is saved', int(state.step))
+  return state
+
+
+def _timed(stream: Iterator[Any]) -> Iterator[Any]:
+  """Adds to every batch the seconds it was waited for."""
+  while True:
+    began = time.perf_counter()
+    item = next(stream, None)
+    if item is None:
+      return
+    yield *item, time.perf_counter() - began
+
+
+def _log(
+  step: int,
+  history: list[dict[str, jax.Array]],
+  progress: Progress,
+  writer: MetricWriter,
+) -> None:
+  """Fetches, averages and writes the metrics since the last call.
+
+  Raises:
+    UserError: too many updates in a row were not finite.
+  """
+  fetched = jax.device_get(history)
+  means = {
+    name: float(np.mean([metrics[name] for metrics in fetched]))
+    for name in fetched[0]
+  }
+  for name in ('skipped_in_a_row', 'skipped', 'learning_rate'):
+    means[name] = float(fetched[-1][name])
+  in_a_row = max(int(metrics['skipped_in_a_row']) for metrics in fetched)
+  values = means | progress.speed(step)
+  writer.scalars(step, values)
+  shown = ('loss', 'samples_per_second', 'data_wait', 'eta_seconds')
+  progress.report(step, {k: values[k] for k in shown if k in values})
+  if in_a_row >= _PATIENCE:
+    raise UserError(
+      f'{in_a_row} updates in a row were not finite at step {step}; lower'
+      ' config.optimizer.learning_rate or set config.optimizer.clip_norm; the'
+      ' last checkpoint is kept'
+    )
+
+
+@contextlib.contextmanager
+def _stop() -> Iterator[Any]:
+  """`stop(step)` tells whether SIGTERM or Ctrl-C asked to save and end.
+
+  With several processes JAX's own preemption notice makes them agree.
+  """
+  asked = threading.Event()
+
+  def stop(step: int) -> bool:
+    if jax.process_count() > 1:
+      from jax.experimental import multihost_utils
+
+      return multihost_utils.reached_preemption_sync_point(step)
+    return asked.is_set()
+
+  in_main = threading.current_thread() is threading.main_thread()
+  if not in_main or jax.process_count() > 1:
+    yield stop
+    return
+  signals = (signal.SIGTERM, signal.SIGINT)
+  before = [signal.signal(s, lambda *_: asked.set()) for s in signals]
+  try:
+    yield stop
+  finally:
+    for number, handler in zip(signals, before, strict=True):
+      signal.signal(number, handler)

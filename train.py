@@ -1,0 +1,62 @@
+"""Trains one experiment: `train.py --config configs/NAME.py --workdir DIR`.
+
+Any value of the config can be set on the command line, as in
+`--config.optimizer.learning_rate=1e-3`. A second start with the same workdir
+resumes exactly where the last checkpoint left off.
+"""
+
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from sr_jax.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'Experiment, a file of configs/.', lock_config=True
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Folder for checkpoints, logs and image strips.'
+)
+flags.mark_flags_as_required(['config', 'workdir'])
+
+
+def _parse(argv: list[str]) -> list[str]:
+  """Parses flags; a wrong one ends in one line and exit status 2."""
+  try:
+    return flags.FLAGS(argv)
+  except (
+    flags.Error,
+    AttributeError,
+    KeyError,
+    OSError,
+    TypeError,
+    ValueError,
+  ) as error:
+    reason = ' '.join(str(error).split())
+    sys.exit(_complain(reason))
+
+
+def _complain(reason: str) -> int:
+  print(f'train.py: error: {reason}', file=sys.stderr)
+  return 2
+
+
+def main(argv: list[str]) -> int:
+  """Runs the experiment; returns the exit status."""
+  if len(argv) > 1:
+    return _complain(f'unexpected argument {argv[1]!r}; values are --flags')
+  # Orbax tells of every file it touches; -v 0 shows it.
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)
+  from sr_jax import train_loop
+
+  try:
+    train_loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+  except UserError as error:
+    return _complain(str(error))
+  return 0
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=_parse)
