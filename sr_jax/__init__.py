@@ -1,3 +1,25 @@
-"""Image super-resolution research in JAX and Flax."""
+"""Image super-resolution research in JAX and Flax.
+
+    model = sr_jax.load('edsr-small-x2')
+    sr = sr_jax.upscale(model, image)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from sr_jax.inference import load, upscale
+
+__all__ = ['__version__', 'load', 'upscale']
 
 __version__ = '0.1.0'
+
+
+def __getattr__(name: str) -> Any:
+  # On first use: `import sr_jax` and `sr-jax --help` stay free of JAX.
+  if name not in ('load', 'upscale'):
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  from sr_jax import inference
+
+  return getattr(inference, name)
