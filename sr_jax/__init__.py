@@ -1,7 +1,6 @@
 """Image super-resolution research in JAX and Flax.
 
-    model = sr_jax.load('edsr-small-x2')
-    sr = sr_jax.upscale(model, image)
+`load` gives a model by name or from a checkpoint, `upscale` enlarges an image.
 """
 
 from __future__ import annotations
