@@ -149,12 +149,12 @@ def make(
 
 def averaged_params(opt_state: PyTree, params: PyTree) -> PyTree:
   """The moving average that `opt_state` keeps, else `params` themselves."""
-  ema = optax.tree_utils.tree_get(opt_state, 'ema')
+  ema = optax.tree.get(opt_state, 'ema')
   return params if ema is None else ema
 
 
 def skipped_updates(opt_state: PyTree) -> tuple[jax.Array, jax.Array]:
   """Non-finite updates skipped in a row until now, and in all."""
-  in_a_row = optax.tree_utils.tree_get(opt_state, 'notfinite_count')
-  total = optax.tree_utils.tree_get(opt_state, 'total_notfinite')
+  in_a_row = optax.tree.get(opt_state, 'notfinite_count')
+  total = optax.tree.get(opt_state, 'total_notfinite')
   return in_a_row, total

@@ -135,7 +135,7 @@ def _train_step(
   in_a_row, total = optimizers.skipped_updates(opt_state)
   metrics = {
     'loss': value,
-    'gradient_norm': jnp.asarray(optax.global_norm(grads)),
+    'gradient_norm': jnp.asarray(optax.tree.norm(grads)),
     'learning_rate': jnp.asarray(rate(state.step)),
     'skipped_in_a_row': in_a_row,
     'skipped': total,
