@@ -1,0 +1,337 @@
+"""The `sr-jax` command: its options, and how its failures are told.
+
+Each command lives in its own file of `sr_jax.commands`, imported when it runs:
+`sr-jax --help` must not wait for JAX.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import sr_jax
+from sr_jax.errors import UserError
+
+_SPEC = (
+  'bicubic, gaussian:VAR, gaussian:VAR1,VAR2,THETA (variances in HR pixels '
+  'squared, radians) or a .mat / .npy file'
+)
+_DEFAULT_MODEL = 'edsr-small-x2'
+_MODEL = 'pretrained name, checkpoint folder, or bicubic'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs one command; 0 on success, 2 on anything the user can mend."""
+  _quieten()
+  try:
+    args = _parser().parse_args(argv)
+    module, _, _ = _COMMANDS[args.command]
+    return importlib.import_module(f'sr_jax.commands.{module}').run(args)
+  except UserError as error:
+    return _fail(str(error))
+  except KeyboardInterrupt:
+    return _fail('interrupted', 130)
+  except BrokenPipeError:
+    # Python would complain once more when it closes standard output.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _fail('the reader of the output went away')
+  except MemoryError as error:
+    return _fail(f'not enough memory: {_first_line(error)}')
+  except OSError as error:
+    where = f'{error.filename}: ' if error.filename else ''
+    return _fail(f'{where}{error.strerror or _first_line(error)}')
+
+
+def _fail(message: str, status: int = 2) -> int:
+  print(f'sr-jax: error: {message}', file=sys.stderr)
+  return status
+
+
+def _first_line(error: BaseException) -> str:
+  return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _quieten() -> None:
+  """Warnings and errors only, from the libraries too."""
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1')
+  logging.basicConfig(level=logging.WARNING, format='sr-jax: %(message)s')
+  logging.getLogger('absl').setLevel(logging.WARNING)
+
+
+class _Parser(argparse.ArgumentParser):
+  """Tells bad usage in one line, as every other fault."""
+
+  def error(self, message: str) -> NoReturn:
+    """Raises instead of printing the usage."""
+    raise UserError(f'{message} (see {self.prog} --help)')
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = _Parser(
+    prog='sr-jax',
+    description='Image super-resolution: enlarge, measure, convert.',
+    allow_abbrev=False,
+  )
+  parser.add_argument(
+    '--version', action='version', version=f'sr_jax {sr_jax.__version__}'
+  )
+  commands = parser.add_subparsers(
+    dest='command', metavar='COMMAND', required=True
+  )
+
+  for name, (_, fill, summary) in _COMMANDS.items():
+    fill(
+      commands.add_parser(
+        name, help=summary, description=summary, allow_abbrev=False
+      )
+    )
+  return parser
+
+
+def _positive(text: str) -> int:
+  """Argparse type: a whole number above 0."""
+  if not text.isdecimal() or int(text) < 1:
+    raise argparse.ArgumentTypeError(f'{text!r} is not a number above 0')
+  return int(text)
+
+
+def _scale(text: str) -> int:
+  """Argparse type: a scale."""
+  if not text.isdecimal() or int(text) < 2:
+    raise argparse.ArgumentTypeError(
+      f'{text!r} is not a whole number of 2 or more'
+    )
+  return int(text)
+
+
+def _tile(text: str) -> int | str:
+  """Argparse type: side of a tile in LR pixels, auto or off."""
+  return text if text in ('auto', 'off') else _positive(text)
+
+
+def _add_upscaler(parser: argparse.ArgumentParser) -> None:
+  """How a model is applied to one image."""
+  parser.add_argument(
+    '--self-ensemble',
+    action='store_true',
+    help='average over the 8 flips and turns of the image (8 times slower)',
+  )
+  parser.add_argument(
+    '--back-project',
+    type=_positive,
+    default=0,
+    metavar='N',
+    help='N steps that make the result, reduced again, agree with the input',
+  )
+  parser.add_argument(
+    '--tile',
+    type=_tile,
+    default='auto',
+    metavar='auto|N|off',
+    help='work on tiles of N LR pixels; auto fits them to the memory; the '
+    'result is the same (default: auto)',
+  )
+
+
+def _add_degradation(parser: argparse.ArgumentParser) -> None:
+  """How LR images are made."""
+  parser.add_argument(
+    '--degradation',
+    choices=('bicubic', 'direct', 'blur-bicubic'),
+    help='MATLAB resize; blur and take every S-th pixel; or blur and MATLAB '
+    'resize (default: bicubic)',
+  )
+  parser.add_argument(
+    '--kernel', metavar='SPEC', help=f'the blur of the last two: {_SPEC}'
+  )
+  parser.add_argument(
+    '--noise',
+    type=float,
+    default=0.0,
+    metavar='SIGMA',
+    help='add Gaussian noise of SIGMA grey levels (of 255)',
+  )
+  parser.add_argument(
+    '--jpeg',
+    type=int,
+    metavar='Q',
+    help='compress as JPEG of quality Q, 1..100',
+  )
+  parser.add_argument(
+    '--seed', type=int, default=0, help='of the noise (default: 0)'
+  )
+
+
+def _doctor(parser: argparse.ArgumentParser) -> None:
+  """No options."""
+  del parser
+
+
+def _upscale(parser: argparse.ArgumentParser) -> None:
+  parser.description = (
+    'Enlarge images. Folders are mirrored below OUT; photo.png becomes '
+    'photo_x2.png. Grey, palette, 16-bit, EXIF orientation and ICC profiles '
+    'are kept; transparency is enlarged by bicubic, the colour before it '
+    'premultiplied.'
+  )
+  parser.add_argument('inputs', nargs='+', metavar='INPUT', type=Path)
+  parser.add_argument(
+    '-o',
+    dest='output',
+    required=True,
+    type=Path,
+    metavar='OUT',
+    help='folder for the results; for one input file also a file name',
+  )
+  parser.add_argument(
+    '--model',
+    default=_DEFAULT_MODEL,
+    help=f'{_MODEL} (default: {_DEFAULT_MODEL})',
+  )
+  parser.add_argument(
+    '--scale',
+    type=_scale,
+    metavar='S',
+    help='needed by bicubic; a checkpoint has its own',
+  )
+  parser.add_argument(
+    '--kernel',
+    metavar='SPEC',
+    help='the blur that back-projection assumes in the input, used by '
+    f'--back-project alone: {_SPEC}',
+  )
+  _add_upscaler(parser)
+  parser.add_argument(
+    '--overwrite',
+    action='store_true',
+    help='do again what is already in OUT (default: skip it)',
+  )
+
+
+def _evaluate(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('--model', required=True, help=_MODEL)
+  parser.add_argument(
+    '--hr', required=True, type=Path, help='folder or file of large images'
+  )
+  parser.add_argument(
+    '--lr',
+    type=Path,
+    help='folder or file of their small images; without it they are made',
+  )
+  parser.add_argument(
+    '--scale',
+    type=_scale,
+    metavar='S',
+    help='needed by bicubic; a checkpoint has its own',
+  )
+  _add_degradation(parser)
+  _add_upscaler(parser)
+  parser.add_argument(
+    '--protocol',
+    default='y-uint8',
+    metavar='NAME',
+    help='y-uint8, y-float, rgb, or all to compare them (default: y-uint8)',
+  )
+  parser.add_argument(
+    '--crop',
+    type=int,
+    metavar='N',
+    help='border that is not measured (default: the scale)',
+  )
+  parser.add_argument(
+    '--json',
+    type=Path,
+    metavar='FILE',
+    help='write the result; an infinite PSNR is the string "Infinity"',
+  )
+  parser.add_argument(
+    '--save-images', type=Path, metavar='DIR', help='write the results as PNG'
+  )
+
+
+def _degrade(parser: argparse.ArgumentParser) -> None:
+  parser.description = (
+    'Make LR images of HR images: 8-bit PNG under the same names, and '
+    'degradation.json, which records how.'
+  )
+  parser.add_argument(
+    '--hr', required=True, type=Path, help='folder or file of large images'
+  )
+  parser.add_argument(
+    '-o', dest='output', required=True, type=Path, metavar='DIR'
+  )
+  parser.add_argument('--scale', required=True, type=_scale, metavar='S')
+  _add_degradation(parser)
+
+
+def _import(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    'weights', type=Path, metavar='WEIGHTS', help='.pth, .pt or .safetensors'
+  )
+  parser.add_argument(
+    '--model', required=True, metavar='NAME', help='architecture, such as edsr'
+  )
+  parser.add_argument(
+    '--variant', metavar='V', help='published size (default: as in the file)'
+  )
+  parser.add_argument(
+    '--scale', type=_scale, metavar='S', help='(default: as in the file)'
+  )
+  parser.add_argument(
+    '--option',
+    action='append',
+    default=[],
+    metavar='KEY=VALUE',
+    help='one option of the architecture that the file does not tell, such as '
+    'residual_scale=0.1; may be repeated',
+  )
+  parser.add_argument(
+    '-o', dest='output', required=True, type=Path, metavar='CHECKPOINT'
+  )
+
+
+def _export(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('checkpoint', metavar='CHECKPOINT', help=_MODEL)
+  parser.add_argument(
+    '--to',
+    required=True,
+    choices=('safetensors', 'stablehlo'),
+    help='the weights; or a program for any image size that needs only JAX',
+  )
+  parser.add_argument(
+    '-o', dest='output', required=True, type=Path, metavar='FILE'
+  )
+
+
+def _info(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('checkpoint', metavar='CHECKPOINT')
+
+
+# name -> (module of sr_jax.commands, its options, one line)
+_COMMANDS: dict[str, tuple[str, Callable[[_Parser], None], str]] = {
+  'doctor': (
+    'doctor',
+    _doctor,
+    'Show devices, versions and memory, and check that all works.',
+  ),
+  'upscale': ('upscale', _upscale, 'Enlarge images.'),
+  'evaluate': ('evaluate', _evaluate, 'Measure a model on HR images.'),
+  'degrade': ('degrade', _degrade, 'Make LR images of HR images.'),
+  'import': (
+    'import_weights',
+    _import,
+    'Turn published weights into a checkpoint.',
+  ),
+  'export': (
+    'export',
+    _export,
+    'Turn a checkpoint into a file for other software.',
+  ),
+  'info': ('info', _info, 'Show what a checkpoint holds.'),
+}

@@ -1,0 +1,1 @@
+"""What each sr-jax command does; `run(args)` gives the exit status."""

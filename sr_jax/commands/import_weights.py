@@ -1,0 +1,54 @@
+"""`sr-jax import`: published weights as a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from typing import Any
+
+import jax
+
+from sr_jax import checkpoints
+from sr_jax.errors import UserError
+from sr_jax.importers.weights import import_weights
+
+
+def run(args: argparse.Namespace) -> int:
+  """Writes the checkpoint and prints what the file was recognised as."""
+  if args.output.exists():
+    raise UserError(f'{args.output}: exists already: choose another name')
+  imported = import_weights(
+    args.weights,
+    model=args.model,
+    variant=args.variant,
+    scale=args.scale,
+    options=dict(_option(text) for text in args.option),
+  )
+  config, params = imported.config, imported.params
+  model = {'name': config['name'], 'scale': config['scale']}
+  checkpoints.save_params(
+    args.output,
+    {'generator': params},
+    {
+      'method': {'name': 'supervised'},
+      'model': {**model, **config['options']},
+    },
+  )
+  options = ', '.join(f'{k}={v}' for k, v in config['options'].items())
+  count = sum(leaf.size for leaf in jax.tree.leaves(params))
+  print(f'{args.weights}: {model["name"]} x{model["scale"]} ({options})')
+  for note in imported.notes:
+    print(f'  {note}')
+  print(f'{count:,} parameters -> {args.output}')
+  return 0
+
+
+def _option(text: str) -> tuple[str, Any]:
+  """`KEY=VALUE` with a Python literal or plain text as value."""
+  key, equals, value = text.partition('=')
+  if not key or not equals:
+    raise UserError(f'--option {text!r}: write KEY=VALUE')
+  try:
+    return key, ast.literal_eval(value)
+  except (ValueError, SyntaxError):
+    return key, value

@@ -1,0 +1,457 @@
+"""Benchmarks: LR images are made or read, enlarged, and measured against HR.
+
+The result is the JSON of `sr-jax evaluate`:
+
+  model, scale        what was measured
+  degradation         name, or 'given' where LR images were read from files
+  kernel              SPEC of the blur, or null
+  noise_sigma, jpeg_quality, seed    the rest of the degradation
+  protocol            rules of the scores, see `metrics.protocol`
+  images              [{name, psnr, ssim, seconds}, ...]
+  mean                {psnr, ssim} over the images
+  compile_seconds     spent compiling in all, not part of any image's seconds
+  others              [{protocol, images, mean}, ...]: the same images under
+                      further protocols, empty unless they were asked for
+
+A PSNR of equal images is infinite; JSON has no such number, so the file holds
+the string "Infinity", which `float` of Python and `Number` of JavaScript read.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import functools
+import hashlib
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from sr_jax.data.image_io import (
+  Found,
+  Picture,
+  check_targets,
+  find_images,
+  open_atomically,
+  read_image,
+  write_image,
+)
+from sr_jax.errors import UserError
+from sr_jax.inference import SRModel, Upscaler
+from sr_jax.metrics.protocol import PROTOCOLS, Protocol, get_protocol, measure
+from sr_jax.ops.blur_kernels import parse_kernel_spec
+from sr_jax.ops.degrade import degrade, quantize
+
+PathLike = str | os.PathLike[str]
+Report = Callable[[str], None]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Degradation:
+  """How LR files are made of HR files; rounded to 8 bit as files are.
+
+  Attributes:
+    degradation: 'bicubic', 'direct' or 'blur-bicubic', see `ops.degrade`.
+    kernel: SPEC of the blur as `parse_kernel_spec` reads it, or None.
+    noise_sigma: of Gaussian noise in grey levels.
+    jpeg_quality: 1..100, or None for no JPEG.
+    seed: of the noise; each image draws its own by its name.
+  """
+
+  degradation: str = 'bicubic'
+  kernel: str | None = None
+  noise_sigma: float = 0.0
+  jpeg_quality: int | None = None
+  seed: int = 0
+
+  def taps(self) -> np.ndarray | None:
+    """The kernel's `[K1, K2]` taps."""
+    return None if self.kernel is None else parse_kernel_spec(self.kernel)
+
+  def apply(self, hr: np.ndarray, name: str, scale: int) -> np.ndarray:
+    """LR on 8-bit levels of `hr` `[H, W, C]` in [0, 1], float64.
+
+    Raises:
+      UserError: the parts do not suit each other, see `ops.degrade`.
+    """
+    digest = hashlib.sha256(f'{self.seed}:{name}'.encode()).digest()
+    lr = degrade(
+      int.from_bytes(digest[:8]),
+      hr,
+      scale=scale,
+      degradation=self.degradation,
+      kernel=self.taps(),
+      noise_sigma=self.noise_sigma,
+      jpeg_quality=self.jpeg_quality,
+    )
+    return quantize(lr)
+
+  def __str__(self) -> str:
+    words = [self.degradation]
+    if self.kernel is not None:
+      words.append(f'kernel {self.kernel}')
+    if self.noise_sigma:
+      words.append(f'noise {self.noise_sigma:g} (seed {self.seed})')
+    if self.jpeg_quality is not None:
+      words.append(f'JPEG {self.jpeg_quality}')
+    return ', '.join(words)
+
+
+class _Pair(NamedTuple):
+  """One HR file and the LR file that belongs to it, if there is one."""
+
+  name: str
+  hr: Path
+  lr: Path | None
+
+
+def protocols_of(name: str, crop: int | None = None) -> list[Protocol]:
+  """The protocol called `name`, or every one for 'all'.
+
+  Raises:
+    UserError: unknown name or negative crop.
+  """
+  names = PROTOCOLS if name == 'all' else [name]
+  return [get_protocol(n, crop) for n in names]
+
+
+def evaluate_folder(
+  model: SRModel,
+  *,
+  hr_dir: PathLike,
+  lr_dir: PathLike | None = None,
+  degradation: Degradation | None = None,
+  protocols: Sequence[Protocol] = (PROTOCOLS['y-uint8'],),
+  self_ensemble: bool = False,
+  back_project: int = 0,
+  tile: int | str = 'auto',
+  save_images: PathLike | None = None,
+  report: Report | None = None,
+) -> dict[str, Any]:
+  """Enlarges the LR image of every HR image and measures the results.
+
+  HR is rounded to 8 bit and cut to a multiple of the scale. Grey images are
+  repeated to RGB for models that take RGB, as the field does.
+
+  Args:
+    model: what to measure, at `model.scale`.
+    hr_dir: folder (of any depth) or file of the large images.
+    lr_dir: folder or file of the small ones, used as they are. That of
+      `a/0001.png` is `a/0001`, `a/0001x2` or `a/0001_x2` with any suffix.
+    degradation: how LR is made of HR where `lr_dir` is not given.
+    protocols: the first gives the main scores, the rest go under `others`.
+    self_ensemble: see `Upscaler`, as `back_project` and `tile`.
+    back_project: steps of back-projection.
+    tile: LR pixels, 'auto' or 'off'.
+    save_images: folder for the results as PNG, under the names of HR.
+    report: called with each line of the table as soon as it is known.
+
+  Returns:
+    The result that the head of this file describes; PSNR may be inf.
+
+  Raises:
+    UserError: an image cannot be read, has no counterpart, does not fit the
+      scale or the model, or is too small for a protocol. No image is left out.
+  """
+  report = report or (lambda line: None)
+  made = None if lr_dir is not None else degradation or Degradation()
+  pairs = _find_pairs(Path(hr_dir), lr_dir, model.scale)
+  targets = _targets(pairs, save_images)
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    sizes = list(pool.map(lambda pair: _lr_size(pair, model), pairs))
+  upscaler = Upscaler(
+    model,
+    self_ensemble=self_ensemble,
+    back_project=back_project,
+    kernel=made.taps() if made else None,
+    degradation=made.degradation if made else None,
+    tile=tile,
+    sizes=sizes,
+  )
+  width = max(len('image'), *(len(pair.name) for pair in pairs))
+  report(f'{os.fspath(hr_dir)}: {len(pairs)} images')
+  for line in _header(model, made, lr_dir, protocols, width):
+    report(line)
+  scores: list[list[dict[str, Any]]] = [[] for _ in protocols]
+  compiling = 0.0
+  for pair, target in zip(pairs, targets, strict=True):
+    hr, lr = _read_pair(pair, model, made)
+    sr, seconds, compiled = _timed(upscaler, lr)
+    compiling += compiled
+    if target is not None:
+      write_image(target, Picture(sr))
+    rows = _measure(pair, sr, hr, protocols, model.scale)
+    for images, row in zip(scores, rows, strict=True):
+      images.append({'name': pair.name, **row, 'seconds': seconds})
+    report(_line(pair.name, rows, width, f'{seconds:9.3f}'))
+  result = _result(model, made, protocols, scores, compiling)
+  means = [result['mean'], *(other['mean'] for other in result['others'])]
+  report(_line('mean', means, width, ''))
+  return result
+
+
+def _find_pairs(
+  hr_dir: Path, lr_dir: PathLike | None, scale: int
+) -> list[_Pair]:
+  """HR files with their LR files, in natural order of their names."""
+  large = find_images([hr_dir])
+  if lr_dir is None:
+    return [_Pair(f.relative.as_posix(), f.path, None) for f in large]
+  small = find_images([Path(lr_dir)])
+  if not hr_dir.is_dir() and not Path(lr_dir).is_dir():
+    return [_Pair(hr_dir.name, hr_dir, Path(lr_dir))]
+  by_stem: dict[str, list[Found]] = {}
+  for found in small:
+    stem = found.relative.with_suffix('').as_posix()
+    by_stem.setdefault(stem, []).append(found)
+  pairs = []
+  for found in large:
+    stem = found.relative.with_suffix('').as_posix()
+    keys = (stem, f'{stem}x{scale}', f'{stem}_x{scale}')
+    matches = [f.path for key in keys for f in by_stem.get(key, [])]
+    if len(matches) != 1:
+      what = f'{matches[0]} and {matches[1]} are both' if matches else 'no file'
+      raise UserError(
+        f'{found.path}: {what} its LR image in {lr_dir} (it may be named '
+        f'{", ".join(keys)})'
+      )
+    pairs.append(_Pair(found.relative.as_posix(), found.path, matches[0]))
+  used = {pair.lr for pair in pairs}
+  if unused := [str(f.relative) for f in small if f.path not in used]:
+    _log.warning(
+      '%d LR images have no HR image and are not used: %s',
+      len(unused),
+      ', '.join(unused[:5]) + (', ...' if len(unused) > 5 else ''),
+    )
+  return pairs
+
+
+def _targets(
+  pairs: Sequence[_Pair], folder: PathLike | None
+) -> Sequence[Path | None]:
+  """Where the results go."""
+  if folder is None:
+    return [None] * len(pairs)
+  targets = [Path(folder, pair.name).with_suffix('.png') for pair in pairs]
+  check_targets(
+    (pair.hr, target) for pair, target in zip(pairs, targets, strict=True)
+  )
+  return targets
+
+
+def read_levels(path: Path) -> np.ndarray:
+  """An image file as `[H, W, C]` float64 in [0, 1], on 8-bit levels.
+
+  Transparency is dropped, the colour beneath kept.
+
+  Raises:
+    UserError: it cannot be read, or is an array of another value range.
+  """
+  return quantize(_read_unit(path))
+
+
+def _read_unit(path: Path) -> np.ndarray:
+  picture = read_image(path)
+  if (picture.low, picture.high) != (0.0, 1.0):
+    raise UserError(
+      f'{path}: values of {picture.low:g} to {picture.high:g}: scale them to '
+      '[0, 1], so that LR, SR and HR have one range'
+    )
+  return picture.color
+
+
+def cut_to_multiple(image: np.ndarray, scale: int, path: Path) -> np.ndarray:
+  """The upper left part of `[H, W, C]` whose sides are multiples of scale.
+
+  Raises:
+    UserError: nothing is left.
+  """
+  height, width = (n - n % scale for n in image.shape[:2])
+  if not height or not width:
+    raise UserError(
+      f'{path}: {image.shape[1]}x{image.shape[0]} pixels are too few for '
+      f'scale {scale}: leave it out'
+    )
+  return image[:height, :width]
+
+
+def _for_model(image: np.ndarray, model: SRModel) -> np.ndarray:
+  """Grey repeated to RGB where the model takes RGB."""
+  if image.shape[-1] == 1 and model.channels == 3:
+    return np.repeat(image, 3, axis=-1)
+  return image
+
+
+def _read_hr(pair: _Pair, scale: int) -> np.ndarray:
+  return cut_to_multiple(read_levels(pair.hr), scale, pair.hr)
+
+
+def _lr_size(pair: _Pair, model: SRModel) -> tuple[int, int]:
+  """LR height and width; reads the files, so that bad ones show early."""
+  height, width = _read_hr(pair, model.scale).shape[:2]
+  height, width = height // model.scale, width // model.scale
+  if pair.lr is not None:
+    given = _read_unit(pair.lr).shape[:2]
+    if given != (height, width):
+      raise UserError(
+        f'{pair.lr}: {given[1]}x{given[0]} pixels, but {pair.hr} at scale '
+        f'{model.scale} needs {width}x{height}'
+      )
+  return height, width
+
+
+def _read_pair(
+  pair: _Pair, model: SRModel, made: Degradation | None
+) -> tuple[np.ndarray, np.ndarray]:
+  """(hr, lr) of one pair, lr as float32."""
+  hr = _for_model(_read_hr(pair, model.scale), model)
+  if made is None:
+    assert pair.lr is not None
+    lr = _for_model(_read_unit(pair.lr), model)
+  else:
+    lr = made.apply(hr, pair.name, model.scale)
+  return hr, np.asarray(lr, np.float32)
+
+
+@functools.cache
+def _compile_spans() -> list[tuple[float, float]]:
+  """A list to which JAX adds (start, end) of all tracing and compiling."""
+  spans: list[tuple[float, float]] = []
+
+  def listen(
+    event: str, start_time: float, end_time: float, **unused: Any
+  ) -> None:
+    del unused
+    if event.startswith('/jax/core/compile/'):
+      spans.append((start_time, end_time))
+
+  jax.monitoring.register_event_time_span_listener(listen)
+  return spans
+
+
+def _covered(spans: Sequence[tuple[float, float]]) -> Iterator[float]:
+  """Lengths of the parts of the time line that (nested) spans cover."""
+  reached = -math.inf
+  for start, end in sorted(spans):
+    yield max(0.0, end - max(start, reached))
+    reached = max(reached, end)
+
+
+def _timed(
+  upscaler: Upscaler, lr: np.ndarray
+) -> tuple[np.ndarray, float, float]:
+  """SR, the seconds it took without compiling, and those of compiling."""
+  spans = _compile_spans()
+  spans.clear()
+  start = time.perf_counter()
+  sr = upscaler(lr)
+  total = time.perf_counter() - start
+  compiling = min(total, sum(_covered(spans)))
+  return sr, total - compiling, compiling
+
+
+def _measure(
+  pair: _Pair,
+  sr: np.ndarray,
+  hr: np.ndarray,
+  protocols: Sequence[Protocol],
+  scale: int,
+) -> list[dict[str, float]]:
+  """Scores under each protocol."""
+  try:
+    return [measure(sr, hr, protocol=p, scale=scale) for p in protocols]
+  except UserError as error:
+    raise UserError(f'{pair.hr}: {error}') from None
+
+
+def _result(
+  model: SRModel,
+  made: Degradation | None,
+  protocols: Sequence[Protocol],
+  scores: Sequence[list[dict[str, Any]]],
+  compiling: float,
+) -> dict[str, Any]:
+  parts = [
+    {
+      'protocol': protocol.to_dict(),
+      'images': images,
+      'mean': {
+        key: sum(row[key] for row in images) / len(images)
+        for key in ('psnr', 'ssim')
+      },
+    }
+    for protocol, images in zip(protocols, scores, strict=True)
+  ]
+  how = dataclasses.asdict(made or Degradation('given'))
+  return {
+    'model': model.name,
+    'scale': model.scale,
+    **how,
+    **parts[0],
+    'compile_seconds': compiling,
+    'others': parts[1:],
+  }
+
+
+def _header(
+  model: SRModel,
+  made: Degradation | None,
+  lr_dir: PathLike | None,
+  protocols: Sequence[Protocol],
+  width: int,
+) -> list[str]:
+  """What the numbers mean, and the names of the columns."""
+  if made is None:
+    lr = f'LR: read from {os.fspath(lr_dir or "")}'
+  else:
+    lr = f'LR: {made}, rounded to 8 bit'
+  lines = [f'model {model.name}, scale {model.scale}', lr]
+  for protocol in protocols:
+    crop = model.scale if protocol.crop is None else protocol.crop
+    lines.append(
+      f'{protocol.name}: {protocol.description}, {crop} px of border cut'
+    )
+  lines.append(
+    'all: HR cut to a multiple of the scale, SR and HR rounded to 8 bit, '
+    'resize as MATLAB imresize'
+  )
+  columns = ''.join(f'  {p.name:>8} {"SSIM":>7}' for p in protocols)
+  return [*lines, f'{"image":<{width}}{columns}   seconds']
+
+
+def _line(
+  name: str, rows: Sequence[dict[str, float]], width: int, seconds: str
+) -> str:
+  cells = ''.join(f'  {row["psnr"]:8.4f} {row["ssim"]:7.5f}' for row in rows)
+  return f'{name:<{width}}{cells} {seconds}'.rstrip()
+
+
+def write_json(path: PathLike, value: Any) -> None:
+  """Writes JSON, whole or not at all; infinities as the string "Infinity".
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  text = json.dumps(_finite(value), indent=2, allow_nan=False) + '\n'
+  with open_atomically(Path(path)) as file:
+    file.write(text.encode())
+
+
+def _finite(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {key: _finite(item) for key, item in value.items()}
+  if isinstance(value, list):
+    return [_finite(item) for item in value]
+  if isinstance(value, float) and math.isinf(value):
+    return 'Infinity' if value > 0 else '-Infinity'
+  return value
