@@ -246,7 +246,9 @@ class Upscaler:
     self._device = jax.local_devices()[0]
     # Through the host: the weights may lie on all devices of a training run.
     self._params = jax.device_put(jax.device_get(model.params), self._device)
-    self._program = _program(model.predict, self_ensemble, model.on_host)
+    self._program = model.predict if model.on_host else _jitted(model.predict)
+    predict = functools.partial(self._program, self._params)
+    self._predict = ensemble(predict) if self_ensemble else predict
     self._tile = _checked_tile(tile, model.name, self._halo)
     # Side of the windows; None while nothing needs to be divided.
     self._side = tile if isinstance(tile, int) else None
@@ -300,15 +302,15 @@ class Upscaler:
   def _run(self, lr: np.ndarray) -> np.ndarray:
     """The network on the host's `[1, h, w, C]`, padded to a planned shape."""
     if self.model.on_host:
-      return self._program(self._params, lr)
+      return self._predict(lr, None)
     lr = lr.astype(np.float32)
     height, width = lr.shape[1:3]
     shape = self._shapes.get((height, width))
     if shape is None:
-      return np.asarray(self._program(self._params, lr))
+      return np.asarray(self._predict(lr, None))
     pad = ((0, 0), (0, shape[0] - height), (0, shape[1] - width), (0, 0))
     mask = np.ones((1, height, width, 1), np.float32)
-    sr = self._program(self._params, np.pad(lr, pad), np.pad(mask, pad))
+    sr = self._predict(np.pad(lr, pad), np.pad(mask, pad))
     scale = self.model.scale
     return np.asarray(sr)[:, : scale * height, : scale * width]
 
@@ -349,7 +351,7 @@ class Upscaler:
     """Memory that the program needs for one image of this size."""
     shape = (1, height, width, self.model.channels or 3)
     lr = jax.ShapeDtypeStruct(shape, np.float32)
-    return tiling.program_bytes(self._program, self._params, lr)
+    return tiling.program_bytes(self._program, self._params, lr, None)
 
   def _refuse_if_too_large(self, height: int, width: int) -> None:
     needed = self._bytes(height, width)
@@ -387,16 +389,9 @@ class Upscaler:
 
 
 @functools.lru_cache(maxsize=16)
-def _program(
-  predict: Callable[..., Any], self_ensemble: bool, on_host: bool
-) -> Callable[..., Any]:
-  """`(params, lr, mask=None) -> sr`, compiled once for all its users."""
-
-  def run(params: Any, lr: Any, mask: Any = None) -> Any:
-    one = functools.partial(predict, params)
-    return (ensemble(one) if self_ensemble else one)(lr, mask)
-
-  return run if on_host else jit(run)
+def _jitted(predict: Callable[..., Any]) -> Any:
+  """One program for all users of a model: weights are its arguments."""
+  return jit(predict)
 
 
 def _projection(
