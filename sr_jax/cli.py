@@ -32,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     args = _parser().parse_args(argv)
     module, _, _ = _COMMANDS[args.command]
-    return importlib.import_module(f'sr_jax.commands.{module}').run(args)
+    status = importlib.import_module(f'sr_jax.commands.{module}').run(args)
+    sys.stdout.flush()  # while a broken pipe can still be told
+    return status
   except UserError as error:
     return _fail(str(error))
   except KeyboardInterrupt:

@@ -3,7 +3,8 @@
 The result is the JSON of `sr-jax evaluate`:
 
   model, scale        what was measured
-  degradation         name, or 'given' where LR images were read from files
+  degradation         name, or 'given' for LR images from files, for which the
+                      next two lines are null
   kernel              SPEC of the blur, or null
   noise_sigma, jpeg_quality, seed    the rest of the degradation
   protocol            rules of the scores, see `metrics.protocol`
@@ -66,6 +67,9 @@ class Degradation:
     noise_sigma: of Gaussian noise in grey levels.
     jpeg_quality: 1..100, or None for no JPEG.
     seed: of the noise; each image draws its own by its name.
+
+  Raises:
+    UserError: the parts do not suit each other, see `ops.degrade`.
   """
 
   degradation: str = 'bicubic'
@@ -74,16 +78,16 @@ class Degradation:
   jpeg_quality: int | None = None
   seed: int = 0
 
+  def __post_init__(self) -> None:
+    """Refuses by trial, before images are read."""
+    self.apply(np.zeros((8, 8, 1)), '', 2)
+
   def taps(self) -> np.ndarray | None:
     """The kernel's `[K1, K2]` taps."""
     return None if self.kernel is None else parse_kernel_spec(self.kernel)
 
   def apply(self, hr: np.ndarray, name: str, scale: int) -> np.ndarray:
-    """LR on 8-bit levels of `hr` `[H, W, C]` in [0, 1], float64.
-
-    Raises:
-      UserError: the parts do not suit each other, see `ops.degrade`.
-    """
+    """LR on 8-bit levels of `hr` `[H, W, C]` in [0, 1], float64."""
     digest = hashlib.sha256(f'{self.seed}:{name}'.encode()).digest()
     lr = degrade(
       int.from_bytes(digest[:8]),
@@ -392,11 +396,11 @@ def _result(
     }
     for protocol, images in zip(protocols, scores, strict=True)
   ]
-  how = dataclasses.asdict(made or Degradation('given'))
+  how = dataclasses.asdict(made or Degradation())
   return {
     'model': model.name,
     'scale': model.scale,
-    **how,
+    **(how if made else dict.fromkeys(how) | {'degradation': 'given'}),
     **parts[0],
     'compile_seconds': compiling,
     'others': parts[1:],

@@ -15,9 +15,9 @@ from sr_jax.importers.stablehlo import export_stablehlo
 
 def run(args: argparse.Namespace) -> int:
   """Writes the weights or the program."""
+  if args.checkpoint == 'bicubic':
+    raise UserError('bicubic has no weights to export: give a checkpoint')
   model = inference.load(args.checkpoint)
-  if 'generator' not in model.params:
-    raise UserError(f'{args.checkpoint}: has no weights to export')
   if args.to == 'safetensors':
     export_safetensors(
       model.params['generator'],

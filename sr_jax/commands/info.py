@@ -18,7 +18,8 @@ def run(args: argparse.Namespace) -> int:
   step = 'none, imported weights' if loaded.step is None else loaded.step
   print(f'training step: {step}')
   _print_section('config', loaded.config)
-  _print_section('protocol of its scores', loaded.protocol or {'': 'none'})
+  if loaded.protocol is not None:
+    _print_section('protocol of its scores', loaded.protocol)
   for slot, tree in loaded.params.items():
     counts = {name: _count(part) for name, part in tree.items()}
     total = f'{sum(counts.values()):,}'

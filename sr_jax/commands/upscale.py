@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
   for source in bar:
     try:
       line = _upscale(source, jobs, upscaler)
-      bar.write(f'{line}', file=sys.stdout)
+      bar.write(line, file=sys.stdout)
     except _FileFault as fault:
       bar.write(f'sr-jax: error: {fault}', file=sys.stderr)
       failed.append(source)
