@@ -250,7 +250,11 @@ def load_params(path: PathLike) -> Loaded:
   folder = _resolve(pathlib.Path(path).absolute())
   with _one_line('read checkpoint', folder):
     handler = ocp.CompositeCheckpointHandler(
-      params=ocp.StandardCheckpointHandler(), about=ocp.JsonCheckpointHandler()
+      params=ocp.StandardCheckpointHandler(),
+      about=ocp.JsonCheckpointHandler(),
+      # Not read, but unknown items would be warned of.
+      state=ocp.StandardCheckpointHandler(),
+      metrics=ocp.JsonCheckpointHandler(),
     )
     with ocp.Checkpointer(handler) as checkpointer:
       metadata = checkpointer.metadata(folder).item_metadata['params']

@@ -183,5 +183,5 @@ def test_one_two_and_eight_devices_agree():
 
 
 def test_a_batch_that_does_not_divide_is_refused():
-  with pytest.raises(UserError, match='batch_size=12 .* 8 devices'):
+  with pytest.raises(UserError, match=r'batch_size=12 .* 8 devices'):
     sharding.check_batch_size(12, sharding.make_mesh())

@@ -1,0 +1,85 @@
+"""Two processes with two devices each train as one process with four."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from sr_jax import checkpoints, train_loop
+from tests import tiny
+
+CODE = """
+import json, sys
+from sr_jax import train_loop
+train_loop.train_and_evaluate(json.loads(sys.argv[1]), sys.argv[2])
+"""
+
+
+def _start(config, folder, devices, **environment):
+  names = os.environ | {
+    'JAX_NUM_CPU_DEVICES': str(devices),
+    'JAX_PLATFORMS': 'cpu',
+    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+    **environment,
+  }
+  return subprocess.Popen(
+    [sys.executable, '-c', CODE, json.dumps(config), folder],
+    env=names,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def _free_port():
+  with socket.socket() as s:
+    s.bind(('localhost', 0))
+    return s.getsockname()[1]
+
+
+def _finish(processes):
+  try:
+    for process in processes:
+      _, err = process.communicate(timeout=150)
+      assert process.returncode == 0, err
+  finally:
+    for process in processes:
+      process.kill()
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path):
+  config = train_loop.to_plain(tiny.config())
+  one = _start(config, tmp_path / 'one', 4)
+  address = f'localhost:{_free_port()}'
+  two = [
+    _start(
+      config | {'multihost': True},
+      tmp_path / 'two',
+      2,
+      JAX_COORDINATOR_ADDRESS=address,
+      JAX_NUM_PROCESSES='2',
+      JAX_PROCESS_ID=str(i),
+    )
+    for i in range(2)
+  ]
+  _finish([one, *two])
+  names = ('one', 'two')
+  ours, theirs = (checkpoints.load_params(tmp_path / n) for n in names)
+  assert ours.step == theirs.step == 4
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+    ours.params,
+    theirs.params,
+  )
+  logs = [
+    [json.loads(line) for line in text.splitlines()]
+    for text in ((tmp_path / n / 'metrics.jsonl').read_text() for n in names)
+  ]
+  losses = [[line['loss'] for line in log if 'loss' in line] for log in logs]
+  np.testing.assert_allclose(*losses, rtol=1e-5)

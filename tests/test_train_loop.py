@@ -1,0 +1,243 @@
+"""The loop: exact resume, kills, signals, other workdirs, bad values."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from sr_jax import checkpoints, methods, train_loop
+from sr_jax.errors import UserError
+from tests import tiny
+
+ROOT = pathlib.Path(__file__).parent.parent
+# The same tiny experiment through train.py's flags.
+FLAGS = (
+  '--config.data.batch_size=8',
+  '--config.data.patch=8',
+  '--config.eval.crop_size=32',
+  '--config.eval.crops=1',
+  '--config.optimizer.ema_decay=0.9',
+)
+
+
+def _lines(workdir):
+  text = (workdir / 'metrics.jsonl').read_text()
+  return [json.loads(line) for line in text.splitlines()]
+
+
+def _equal(a, b):
+  leaves = zip(*(jax.tree.leaves(_plain(tree)) for tree in (a, b)), strict=True)
+  return all(np.array_equal(x, y) for x, y in leaves)
+
+
+def _plain(state):
+  return jax.device_get(state.replace(key=jax.random.key_data(state.key)))
+
+
+def _train_py(workdir, *flags):
+  config = f'{ROOT / "configs/edsr_small.py"}:smoke'
+  command = [sys.executable, ROOT / 'train.py', '--config', config]
+  return [*command, '--workdir', workdir, *FLAGS, *flags]
+
+
+def _start(workdir, *flags):
+  return subprocess.Popen(
+    _train_py(workdir, *flags),
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env=os.environ | {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'},
+  )
+
+
+def test_a_run_writes_checkpoints_logs_and_strips(tmp_path, capsys):
+  state = train_loop.train_and_evaluate(tiny.config(), tmp_path)
+  assert int(state.step) == 4
+  steps = sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir())
+  assert steps == [2, 4]
+  losses = [line for line in _lines(tmp_path) if 'loss' in line]
+  assert [line['step'] for line in losses] == [2, 4]
+  assert {'gradient_norm', 'learning_rate', 'skipped'} <= set(losses[0])
+  assert any('crops/psnr' in line for line in _lines(tmp_path))
+  assert list((tmp_path / 'images').glob('step_00000004_crop_0.png'))
+  out = capsys.readouterr().out.splitlines()
+  assert out[0].startswith('step 2/4  loss ')
+  assert 'psnr' in out[-1]
+
+  loaded = checkpoints.load_params(tmp_path)
+  assert loaded.step == 4
+  assert loaded.config['model']['name'] == 'edsr'
+  assert loaded.protocol['name'] == 'y-uint8'
+  method = methods.module(loaded.config).make(loaded.config)
+  average = jax.device_get(method.averaged(state))
+  jax.tree.map(np.testing.assert_array_equal, loaded.params, average)
+
+
+def test_resume_is_exact(tmp_path):
+  whole = train_loop.train_and_evaluate(tiny.config(), tmp_path / 'whole')
+  parts = tmp_path / 'parts'
+  train_loop.train_and_evaluate(tiny.config(steps=2), parts)
+  resumed = train_loop.train_and_evaluate(tiny.config(), parts)
+  assert _equal(whole, resumed)
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path):
+  first = train_loop.train_and_evaluate(tiny.config(steps=2), tmp_path)
+  written = _lines(tmp_path)
+  again = train_loop.train_and_evaluate(tiny.config(steps=2), tmp_path)
+  assert _equal(first, again)
+  assert _lines(tmp_path) == written
+
+
+def test_another_experiment_is_refused(tmp_path):
+  train_loop.train_and_evaluate(tiny.config(steps=2), tmp_path)
+  other = tiny.config(optimizer={'learning_rate': 0.5}, seed=3)
+  with pytest.raises(UserError) as error:
+    train_loop.train_and_evaluate(other, tmp_path)
+  message = str(error.value)
+  assert 'optimizer.learning_rate is 0.001 there, 0.5 here' in message
+  assert 'seed is 0 there, 3 here' in message
+  assert 'new --workdir' in message
+
+
+def test_a_diverging_run_stops_with_advice(tmp_path):
+  config = tiny.config(
+    steps=30,
+    optimizer={'learning_rate': 1e30, 'name': 'sgd'},
+    eval={'every': 100},
+    checkpoint={'every': 1},
+  )
+  with pytest.raises(UserError, match='updates in a row were not finite'):
+    train_loop.train_and_evaluate(config, tmp_path)
+  assert checkpoints.load_params(tmp_path).step < 30
+
+
+# Orbax's other reads of the damaged folder end after their event loop.
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
+  tmp_path, caplog
+):
+  train_loop.train_and_evaluate(tiny.config(), tmp_path)
+  newest = tmp_path / 'checkpoints' / '4'
+  for path in newest.rglob('*'):
+    if path.is_file() and path.parent.name == 'd':
+      path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+  state = train_loop.train_and_evaluate(tiny.config(steps=6), tmp_path)
+  assert int(state.step) == 6
+  assert 'resuming from step 2 instead' in caplog.text
+
+
+def test_init_from_starts_with_the_given_weights(tmp_path):
+  donor = train_loop.train_and_evaluate(tiny.config(steps=2), tmp_path / 'a')
+  config = tiny.config(
+    steps=1,
+    seed=9,
+    optimizer={'learning_rate': 0.0},
+    checkpoint={'init_from': str(tmp_path / 'a')},
+  )
+  state = train_loop.train_and_evaluate(config, tmp_path / 'b')
+  plain = train_loop.to_plain(config)
+  method = methods.module(plain).make(plain)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    jax.device_get(state.params),
+    jax.device_get(method.averaged(donor)),
+  )
+
+
+@pytest.mark.parametrize(
+  ('sections', 'reason'),
+  [
+    ({'model': {'name': 'edsrr'}}, 'did you mean'),
+    ({'data': {'source': 'folder:/nowhere/at/all'}}, '/nowhere/at/all'),
+    ({'data': {'batch_size': 0}}, 'batch_size'),
+    ({'checkpoint': {'init_from': '/nowhere'}}, '/nowhere'),
+    ({'eval': {'protocol': 'y-unit8'}}, 'y-uint8'),
+    ({'eval': {'crop_size': 33}}, '33'),
+    ({'method': {'name': 'supervized'}}, 'supervised'),
+  ],
+)
+def test_a_wrong_value_is_answered_in_one_line(tmp_path, sections, reason):
+  with pytest.raises(UserError) as error:
+    train_loop.train_and_evaluate(tiny.config(**sections), tmp_path)
+  assert reason in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('flag', 'reason'),
+  [
+    ('--config.modle.scale=2', 'modle'),
+    ('--config.steps=many', 'steps'),
+    ('--config.data.source=folder:/nowhere/at/all', '/nowhere/at/all'),
+  ],
+)
+def test_train_py_answers_a_wrong_flag_in_one_line(tmp_path, flag, reason):
+  with _start(tmp_path / 'run', flag) as process:
+    _, err = process.communicate(timeout=120)
+  lines = [line for line in err.splitlines() if line.strip()]
+  assert process.returncode == 2
+  assert len(lines) == 1
+  assert lines[0].startswith('train.py: error: ')
+  assert reason in lines[0]
+
+
+def test_sigterm_saves_and_exits_with_status_0(tmp_path):
+  flags = ('--config.steps=100000', '--config.log_every=1')
+  with _start(tmp_path, *flags) as process:
+    begun = _first_step(process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+  assert process.returncode == 0
+  assert checkpoints.load_params(tmp_path).step >= begun
+
+
+def _first_step(process):
+  """Waits for the first logged step of a run and returns its number."""
+  for line in process.stdout:
+    if line.startswith('step'):
+      return int(line.split()[1].split('/')[0])
+  raise AssertionError(process.stderr.read())
+
+
+def kill_and_resume(folder, kills, seed=0):
+  """Kills a run at random moments; it must end as one never killed."""
+  flags = (
+    '--config.steps=60',
+    '--config.checkpoint.every=1',
+    '--config.log_every=1',
+  )
+  whole, killed = folder / 'whole', folder / 'killed'
+  with _start(whole, *flags) as process:
+    process.communicate(timeout=120)
+  moments = random.Random(seed)
+  reached = 0
+  for _ in range(kills):
+    with _start(killed, *flags) as process:
+      begun = _first_step(process)
+      time.sleep(moments.uniform(0, 0.3))
+      process.kill()
+      rest = process.stdout.read().splitlines()
+    # The first step after a resume: at most one checkpoint was lost, the one
+    # that was being written, and the step that was being done.
+    assert begun >= reached - 1
+    done = [int(s.split()[1].split('/')[0]) for s in rest if s[:5] == 'step ']
+    reached = max([begun, *done])
+  with _start(killed, *flags) as process:
+    process.communicate(timeout=120)
+  ours, theirs = (checkpoints.load_params(p) for p in (killed, whole))
+  assert ours.step == theirs.step == 60
+  jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments_always_resumes(tmp_path):
+  kill_and_resume(tmp_path, kills=2)
