@@ -1,0 +1,62 @@
+"""The package as a whole: light imports, no TensorFlow, no torch."""
+
+import subprocess
+import sys
+
+# Makes packages look as if they were not installed.
+BLOCK = """
+import sys
+for name in ('tensorflow', 'torch', 'tensorboard'):
+  sys.modules[name] = None
+"""
+
+
+def _python(code, *arguments):
+  return subprocess.run(
+    [sys.executable, '-c', code, *map(str, arguments)],
+    capture_output=True,
+    text=True,
+    timeout=240,
+    check=False,
+  )
+
+
+def test_core_imports_without_tensorflow_and_torch():
+  code = (
+    BLOCK
+    + """
+import importlib, pkgutil, sr_jax
+names = [m.name for m in pkgutil.walk_packages(sr_jax.__path__, 'sr_jax.')]
+for name in names:
+  importlib.import_module(name)
+print(len(names))
+"""
+  )
+  result = _python(code)
+  assert result.returncode == 0, result.stderr
+  assert int(result.stdout) > 40
+
+
+def test_core_trains_and_upscales_without_tensorflow_and_torch(tmp_path):
+  code = (
+    BLOCK
+    + """
+import numpy as np
+sys.path.insert(0, '.')
+from tests import tiny
+import sr_jax
+from sr_jax import train_loop
+train_loop.train_and_evaluate(tiny.config(steps=2), sys.argv[1])
+sr = sr_jax.upscale(sr_jax.load(sys.argv[1]), np.zeros((6, 5, 3), np.uint8))
+print(sr.shape)
+"""
+  )
+  result = _python(code, tmp_path)
+  assert result.stdout.splitlines()[-1:] == ['(12, 10, 3)'], result.stderr
+
+
+def test_import_is_light():
+  code = (
+    'import sys, sr_jax; print("jax" in sys.modules, "numpy" in sys.modules)'
+  )
+  assert _python(code).stdout.split() == ['False', 'False']
