@@ -1,0 +1,429 @@
+"""Loading models, and enlarging images of any size with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import subprocess
+import sys
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import skimage.data
+from hypothesis import strategies as st
+
+import sr_jax
+from sr_jax import checkpoints, inference, models
+from sr_jax.errors import UserError
+from sr_jax.inference import Upscaler, load, upscale
+from sr_jax.methods import supervised
+from sr_jax.ops.blur_kernels import Kernel, gaussian_kernel
+from sr_jax.ops.color import rgb_to_y
+from sr_jax.ops.resize import imresize
+from sr_jax.transforms import tiling
+
+PHOTO = skimage.data.astronaut()[:80, 180:290]
+
+
+def tiny_config(scale=2, channels=3):
+  model = {'name': 'edsr', 'scale': scale, 'variant': 'small', 'blocks': 1}
+  return {
+    'method': {'name': 'supervised'},
+    'model': {**model, 'features': 4, 'channels': channels},
+  }
+
+
+@functools.cache
+def tiny(scale=2, channels=3):
+  """An untrained EDSR; halo 6."""
+  config = tiny_config(scale, channels)
+  network = models.create(config['model'])
+  variables = network.init(jax.random.key(0), jnp.ones((1, 8, 8, channels)))
+  return inference.SRModel(
+    name='tiny',
+    scale=scale,
+    channels=channels,
+    halo=network.halo,
+    config=config,
+    params={'generator': variables['params']},
+    predict=supervised.predictor(config),
+  )
+
+
+def counting(model):
+  """The model, and the list of LR shapes that were traced with it."""
+  traced = []
+
+  def predict(params, lr, mask=None):
+    traced.append(lr.shape[1:3])
+    return model.predict(params, lr, mask)
+
+  return dataclasses.replace(model, predict=predict), traced
+
+
+def random_image(height, width, channels=3):
+  rng = np.random.default_rng(0)
+  return rng.random((height, width, channels), np.float32)
+
+
+# Loading
+
+
+def test_checkpoint_comes_back(tmp_path):
+  model = tiny()
+  checkpoints.save_params(tmp_path / 'new', model.params, model.config)
+  loaded = load(tmp_path / 'new', scale=2)
+  assert (loaded.scale, loaded.channels, loaded.halo) == (2, 3, model.halo)
+  assert loaded.config == model.config
+  np.testing.assert_array_equal(upscale(loaded, PHOTO), upscale(model, PHOTO))
+  with pytest.raises(UserError, match='enlarges by 2, not by 3'):
+    load(tmp_path / 'new', scale=3)
+
+
+def test_pretrained_weights_are_found_by_name(tmp_path, monkeypatch):
+  root = tmp_path / 'pretrained'
+  checkpoints.save_params(root / 'tiny-x2', tiny().params, tiny_config())
+  monkeypatch.setattr(
+    inference.importlib.resources, 'files', lambda _: tmp_path
+  )
+  assert load('tiny-x2').name == 'tiny-x2'
+  with pytest.raises(UserError, match=r'did you mean tiny-x2\?.*bicubic, tiny'):
+    load('tinny-x2')
+
+
+@pytest.mark.parametrize(
+  ('name', 'scale', 'message'),
+  [
+    ('bicubik', None, r"no model 'bicubik'; did you mean bicubic\?"),
+    ('zzz', None, 'give one of these or a path'),
+    ('no/such/folder', None, 'no/such/folder: no such checkpoint'),
+    ('bicubic', None, 'needs a scale'),
+    ('bicubic', 2.5, 'whole number above 0, not 2.5'),
+    ('bicubic', 0, 'whole number above 0, not 0'),
+  ],
+)
+def test_unknown_models_are_refused_in_one_line(name, scale, message):
+  with pytest.raises(UserError, match=message) as error:
+    load(name, scale=scale)
+  assert '\n' not in str(error.value)
+
+
+def test_package_is_light_until_used():
+  code = (
+    'import sys, sr_jax;'
+    'assert not {"jax", "numpy", "flax"} & set(sys.modules);'
+    'sr_jax.load("bicubic", scale=2); assert "jax" in sys.modules'
+  )
+  subprocess.run([sys.executable, '-c', code], check=True)
+  assert sr_jax.upscale is upscale
+  with pytest.raises(AttributeError, match='no attribute'):
+    _ = sr_jax.nothing
+
+
+# Bicubic
+
+
+@pytest.mark.parametrize('scale', [2, 3, 4])
+@pytest.mark.parametrize('channels', [1, 2, 3, 4, 7])
+def test_bicubic_is_the_baseline_of_the_field(scale, channels):
+  image = random_image(23, 31, channels)
+  sr = upscale(load('bicubic', scale=scale), image)
+  assert sr.dtype == np.float32
+  expected = imresize(image, scale=scale).clip(0, 1)
+  np.testing.assert_array_equal(sr, expected.astype(np.float32))
+
+
+def test_bicubic_tiles_without_a_trace(monkeypatch):
+  monkeypatch.setattr(inference, '_HOST_SIDE', 128)
+  image = random_image(150, 140)
+  for scale in (2, 3):
+    model = load('bicubic', scale=scale)
+    np.testing.assert_allclose(
+      upscale(model, image), upscale(model, image, tile='off'), atol=6e-8
+    )
+
+
+# Networks
+
+
+@hypothesis.given(
+  height=st.integers(1, 70),
+  width=st.integers(1, 70),
+  scale=st.sampled_from([2, 3, 4, 8]),
+  channels=st.sampled_from([1, 3, 4]),
+  as_bytes=st.booleans(),
+)
+@hypothesis.settings(max_examples=12, deadline=None)
+def test_any_size_scale_and_channel_count(
+  height, width, scale, channels, as_bytes
+):
+  image = random_image(height, width, channels)
+  image = (image * 255).astype(np.uint8) if as_bytes else image
+  model = tiny(scale, channels)
+  sr = upscale(model, image, tile=20)
+  assert sr.shape == (scale * height, scale * width, channels)
+  assert sr.dtype == np.float32
+  assert sr.min() >= 0
+  assert sr.max() <= 1
+  lr = np.float32(image / 255 if as_bytes else image)
+  whole = jax.jit(model.predict)(model.params, lr[None])[0]
+  np.testing.assert_allclose(sr, whole, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  'options',
+  [
+    {},
+    {'self_ensemble': True},
+    {'back_project': 1},
+    {'back_project': 2, 'kernel': 'gaussian:2.0'},
+    {'self_ensemble': True, 'back_project': 1, 'kernel': 'gaussian:1.0'},
+  ],
+)
+@pytest.mark.parametrize('scale', [2, 3])
+def test_tiles_leave_no_trace(options, scale):
+  """Exactly none, whatever is composed."""
+  image = PHOTO[:70, :96]
+  whole = upscale(tiny(scale), image, tile='off', **options)
+  tiles = upscale(tiny(scale), image, tile=60, **options)
+  # 1/3 is no binary number: sample positions may differ in the last digit.
+  tolerance = 6e-8 if scale == 3 and 'back_project' in options else 0
+  np.testing.assert_allclose(tiles, whole, rtol=0, atol=tolerance)
+
+
+def test_long_strip_runs_in_tiles():
+  model, traced = counting(tiny())
+  sr = upscale(model, random_image(3, 20_000), tile=512)
+  assert sr.shape == (6, 40_000, 3)
+  assert traced == [(3, 512)]
+
+
+def test_self_ensemble_is_the_mean_of_eight():
+  image = random_image(9, 12)
+  model = tiny()
+  total = 0
+  for k in range(4):
+    for flip in (1, -1):
+      turned = np.rot90(image[:, ::flip], k)
+      total = total + np.rot90(upscale(model, turned), -k)[:, ::flip]
+  sr = upscale(model, image, self_ensemble=True)
+  np.testing.assert_allclose(sr, total / 8, atol=1e-6)
+
+
+@pytest.mark.parametrize('kernel', [None, 'gaussian:2.0'])
+def test_back_projection_agrees_with_the_input(kernel):
+  def residual(sr):
+    degradation = 'direct' if kernel else 'bicubic'
+    taps = gaussian_kernel(2.0) if kernel else None
+    lr = inference.degrade(
+      None, sr, scale=2, degradation=degradation, kernel=taps
+    )
+    return np.abs(lr - PHOTO / 255).mean()
+
+  model = load('bicubic', scale=2)
+  before = residual(upscale(model, PHOTO))
+  after = residual(upscale(model, PHOTO, back_project=5, kernel=kernel))
+  assert after < 0.6 * before
+
+
+def test_kernels_of_all_kinds_mean_the_same():
+  taps = gaussian_kernel(2.0)
+  model = tiny()
+  results = [
+    Upscaler(model, back_project=1, kernel=kernel, degradation='direct')(PHOTO)
+    for kernel in ('gaussian:2.0', taps, Kernel(taps))
+  ]
+  np.testing.assert_array_equal(results[0], results[1])
+  np.testing.assert_array_equal(results[0], results[2])
+
+
+def test_grey_image_through_a_colour_model():
+  """Y of the grey result is Y of the colour result, as tables have it."""
+  grey = PHOTO[..., :1]
+  sr = upscale(tiny(), grey)
+  colour = upscale(tiny(), grey.repeat(3, axis=-1))
+  assert sr.shape == (160, 220, 1)
+  np.testing.assert_allclose(
+    rgb_to_y(sr.repeat(3, axis=-1)), rgb_to_y(colour), atol=1e-6
+  )
+
+
+# Shapes and memory
+
+
+def test_hundred_sizes_compile_a_handful_of_shapes():
+  rng = np.random.default_rng(0)
+  sizes = [(int(h), int(w)) for h, w in rng.integers(10, 75, (100, 2))]
+  model, traced = counting(tiny())
+  upscaler = Upscaler(model, sizes=sizes)
+  worst = 0.0
+  for i, size in enumerate(sizes):
+    image = random_image(*size)
+    sr = upscaler(image)
+    if i % 20 == 0:
+      alone = model.predict(model.params, image[None])[0]
+      traced.pop()
+      worst = max(worst, float(np.abs(sr - alone).max()))
+  assert len(traced) <= 8
+  assert worst < 1e-6
+
+
+def test_few_sizes_keep_their_own_shapes():
+  model, traced = counting(tiny())
+  sizes = [(10 + i, 12) for i in range(8)] * 3
+  upscaler = Upscaler(model, sizes=sizes)
+  for size in sizes:
+    upscaler(random_image(*size))
+  assert sorted(set(sizes)) == sorted(traced)
+
+
+def test_padded_and_turned():
+  """Self-ensemble of padded images: the padding turns with them."""
+  sizes = [(10 + i, 30 - 2 * i) for i in range(10)]
+  upscaler = Upscaler(tiny(), sizes=sizes, self_ensemble=True)
+  for size in (sizes[0], sizes[7]):
+    image = random_image(*size)
+    alone = upscale(tiny(), image, self_ensemble=True)
+    np.testing.assert_allclose(upscaler(image), alone, atol=1e-6)
+
+
+def test_weights_share_the_compiled_program():
+  """A new `Upscaler` of new weights, as in training, traces nothing."""
+  model, traced = counting(tiny())
+  upscale(model, random_image(9, 8))
+  new = jax.tree.map(lambda x: 0 * x, model.params)
+  upscale(dataclasses.replace(model, params=new), random_image(9, 8))
+  assert traced == [(9, 8)]
+
+
+def test_weights_that_lie_on_all_devices():
+  mesh = jax.sharding.Mesh(jax.devices(), 'data')
+  spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  params = jax.device_put(tiny().params, spec)
+  spread = dataclasses.replace(tiny(), params=params)
+  np.testing.assert_array_equal(upscale(spread, PHOTO), upscale(tiny(), PHOTO))
+
+
+def test_auto_tile_follows_the_memory(monkeypatch):
+  image = random_image(130, 140)
+  whole = upscale(tiny(), image, tile='off')
+  needed = []
+
+  def plan_side(density, device):
+    needed.append(density)
+    return 90
+
+  monkeypatch.setattr(tiling, 'plan_side', plan_side)
+  model, traced = counting(tiny())
+  np.testing.assert_array_equal(upscale(model, image), whole)
+  # The probe of the memory, then tiles of one shape.
+  assert traced == [(128, 128), (90, 90)]
+  # At least the SR image itself, in float32.
+  assert needed[0] >= 4 * 3 * 4
+
+
+def out_of_memory_above(model, limit):
+  def predict(params, lr, mask=None):
+    if max(lr.shape[1:3]) > limit:
+      raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
+    return model.predict(params, lr, mask)
+
+  return dataclasses.replace(model, predict=predict)
+
+
+def test_tiles_are_halved_when_memory_runs_out(caplog):
+  image = random_image(100, 61)
+  model = out_of_memory_above(tiny(), 30)
+  with caplog.at_level(logging.WARNING):
+    sr = upscale(model, image)
+  assert [r.getMessage()[-2:] for r in caplog.records] == ['50', '25']
+  np.testing.assert_array_equal(sr, upscale(tiny(), image, tile='off'))
+
+
+@pytest.mark.parametrize(
+  ('tile', 'halo', 'message'),
+  [
+    ('off', 6, '--tile auto'),
+    ('auto', 6, 'tiles of 25 pixels, the smallest that model tiny allows'),
+    ('auto', None, 'give --tile N'),
+  ],
+)
+def test_no_memory_at_all_is_told(tile, halo, message):
+  model = dataclasses.replace(out_of_memory_above(tiny(), 4), halo=halo)
+  with pytest.raises(UserError, match=message):
+    upscale(model, random_image(100, 61), tile=tile)
+
+
+def test_other_errors_are_not_swallowed():
+  def predict(params, lr, mask=None):
+    raise jax.errors.JaxRuntimeError('INTERNAL: broken')
+
+  with pytest.raises(jax.errors.JaxRuntimeError, match='broken'):
+    upscale(dataclasses.replace(tiny(), predict=predict), PHOTO)
+
+
+def test_global_models_are_tiled_on_demand_only(monkeypatch, caplog):
+  model, traced = counting(dataclasses.replace(tiny(), halo=None))
+  image = random_image(130, 140)
+  upscale(model, image)
+  assert set(traced) == {(130, 140)}
+  with caplog.at_level(logging.WARNING):
+    assert upscale(model, image, tile=64).shape == (260, 280, 3)
+  assert 'may show seams' in caplog.text
+  monkeypatch.setattr(tiling, 'available_bytes', lambda device: 1000)
+  with pytest.raises(UserError, match='cannot be tiled exactly; give --tile N'):
+    upscale(model, image)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+  ('image', 'message'),
+  [
+    (np.full((4, 4, 3), np.nan), 'values from nan'),
+    (np.full((4, 4, 3), np.inf), 'values from inf'),
+    (np.full((4, 4, 3), 255.0), 'values from 255'),
+    (np.zeros((4, 4, 3), np.uint16), 'not uint16'),
+    (np.zeros((4, 4)), 'must be'),
+    (np.zeros((0, 4, 3)), 'must be'),
+    (np.zeros((4, 4, 2)), 'takes 3 channels, the image has 2'),
+    (np.zeros((4, 4, 4)), 'takes 3 channels, the image has 4'),
+  ],
+)
+def test_bad_images(image, message):
+  with pytest.raises(UserError, match=message) as error:
+    upscale(tiny(), image)
+  assert '\n' not in str(error.value)
+
+
+def test_one_nan_among_many_values():
+  image = random_image(20, 20)
+  image[3, 4, 1] = np.nan
+  with pytest.raises(UserError, match='finite'):
+    upscale(tiny(), image)
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'scale': 3}, 'enlarges by 2, not by 3'),
+    ({'tile': 12}, 'tile 12 is too small'),
+    ({'tile': 'big'}, "not 'big'"),
+    ({'back_project': -1}, '0 or more, not -1'),
+    ({'kernel': 'gaussian:2.0'}, 'only for back-projection'),
+    ({'kernel': 'none.mat', 'back_project': 1}, 'no such kernel file'),
+  ],
+)
+def test_bad_options(options, message):
+  with pytest.raises(UserError, match=message):
+    upscale(tiny(), PHOTO, **options)
+
+
+def test_plain_options_are_taken():
+  sr = upscale(tiny(), PHOTO, scale=2, kernel='bicubic', tile='auto')
+  np.testing.assert_array_equal(sr, upscale(tiny(), PHOTO))

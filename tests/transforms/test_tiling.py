@@ -1,0 +1,132 @@
+"""Windows, shared shapes and memory."""
+
+import types
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from sr_jax.transforms import tiling
+
+
+@hypothesis.given(
+  size=st.integers(1, 300), halo=st.integers(0, 20), extra=st.integers(1, 50)
+)
+def test_windows_make_up_the_axis(size, halo, extra):
+  tile = 2 * halo + extra
+  found = tiling.windows(size, tile, halo)
+  kept = [range(w.keep_from, w.keep_to) for w in found]
+  assert [i for part in kept for i in part] == list(range(size))
+  for w in found:
+    assert w.stop - w.start == min(size, tile)
+    assert w.start == 0 or w.keep_from - w.start >= halo
+    assert w.stop == size or w.stop - w.keep_to == halo
+
+
+def test_windows_without_an_inside_are_refused():
+  with pytest.raises(ValueError, match='tile 8 leaves nothing'):
+    tiling.windows(20, tile=8, halo=4)
+
+
+def blur_and_repeat(image, radius, scale):
+  """A local model of zero padding and a known radius."""
+  taps = np.arange(1.0, (2 * radius + 1) ** 2 + 1)
+  taps = taps.reshape(2 * radius + 1, -1, 1)
+  blurred = ndimage.correlate(image, taps, mode='constant')
+  return blurred.repeat(scale, 0).repeat(scale, 1)
+
+
+@hypothesis.given(
+  height=st.integers(1, 40),
+  width=st.integers(1, 40),
+  radius=st.integers(0, 3),
+  scale=st.integers(1, 4),
+  extra=st.integers(1, 20),
+)
+def test_tiled_equals_untiled(height, width, radius, scale, extra):
+  image = np.random.default_rng(0).random((height, width, 2))
+  shapes = set()
+
+  def predict(part):
+    shapes.add(part.shape)
+    return blur_and_repeat(part, radius, scale)
+
+  tile = 2 * radius + extra
+  run = tiling.tiled(predict, scale=scale, halo=radius, tile=tile)
+  np.testing.assert_array_equal(
+    run(image), blur_and_repeat(image, radius, scale)
+  )
+  assert shapes == {(min(height, tile), min(width, tile), 2)}
+
+
+def test_smaller_halo_shows():
+  """The check above can fail."""
+  image = np.random.default_rng(0).random((30, 30, 2))
+  run = tiling.tiled(
+    lambda part: blur_and_repeat(part, 3, 2), scale=2, halo=2, tile=12
+  )
+  assert np.abs(run(image) - blur_and_repeat(image, 3, 2)).max() > 0.1
+
+
+sizes = st.lists(
+  st.tuples(st.integers(1, 400), st.integers(1, 400)), min_size=1, max_size=120
+)
+
+
+@hypothesis.given(sizes=sizes, count=st.integers(1, 10))
+@hypothesis.settings(max_examples=30, deadline=None)
+def test_shared_shapes_hold_every_size(sizes, count):
+  shapes = tiling.shared_shapes(sizes, count)
+  assert shapes.keys() == set(sizes)
+  assert len(set(shapes.values())) <= count
+  top = np.max(sizes, axis=0)
+  for (h, w), (height, width) in shapes.items():
+    assert h <= height <= top[0]
+    assert w <= width <= top[1]
+  if len(shapes) <= count:
+    assert all(size == shape for size, shape in shapes.items())
+
+
+def test_shared_shapes_waste_little():
+  """Groups that are there are found, orientation included."""
+  rng = np.random.default_rng(0)
+  centres = [(321, 481), (481, 321), (128, 128), (200, 300)]
+  sizes = [
+    (h - int(a), w - int(b))
+    for h, w in centres
+    for a, b in rng.integers(0, 12, (25, 2))
+  ]
+  shapes = tiling.shared_shapes(sizes, 4)
+  computed = sum(np.prod(shapes[size]) for size in sizes)
+  assert computed < 1.15 * sum(np.prod(size) for size in sizes)
+
+
+def test_program_bytes_counts_the_output():
+  program = jax.jit(lambda x: jnp.tile(x, (4, 1)))
+  assert tiling.program_bytes(program, jnp.zeros((10, 100))) >= 16_000
+
+
+def device(platform, stats):
+  return types.SimpleNamespace(platform=platform, memory_stats=lambda: stats)
+
+
+def test_plan_follows_the_free_memory_of_an_accelerator():
+  stats = {'bytes_limit': 1_200_000, 'bytes_in_use': 200_000}
+  assert tiling.plan_side(7.0, device('gpu', stats)) == 316
+
+
+def test_plan_takes_at_most_a_gibibyte_of_a_cpu(monkeypatch):
+  monkeypatch.setattr(tiling, '_available_ram', lambda: 2**40)
+  assert tiling.plan_side(1024.0, device('cpu', None)) == 1024
+  monkeypatch.setattr(tiling, '_available_ram', lambda: 2**20)
+  assert tiling.plan_side(1024.0, device('cpu', None)) == 32
+
+
+def test_available_memory_of_this_machine():
+  assert tiling.available_bytes(jax.devices()[0]) > 2**20
+  # An accelerator that tells nothing is taken for as large as the machine.
+  assert tiling.available_bytes(device('tpu', None)) > 2**20
