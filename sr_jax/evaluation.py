@@ -192,9 +192,9 @@ def evaluate_folder(
     hr, lr = _read_pair(pair, model, made)
     sr, seconds, compiled = _timed(upscaler, lr)
     compiling += compiled
+    rows = _measure(pair, sr, hr, protocols, model.scale)
     if target is not None:
       write_image(target, Picture(sr))
-    rows = _measure(pair, sr, hr, protocols, model.scale)
     for images, row in zip(scores, rows, strict=True):
       images.append({'name': pair.name, **row, 'seconds': seconds})
     report(_line(pair.name, rows, width, f'{seconds:9.3f}'))
