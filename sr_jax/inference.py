@@ -13,6 +13,7 @@ import dataclasses
 import difflib
 import functools
 import importlib.resources
+import json
 import logging
 import math
 import os
@@ -105,18 +106,33 @@ def load(name: str | os.PathLike[str], *, scale: int | None = None) -> SRModel:
     hint = f'did you mean {near[0]}?' if near else 'give one of these or a path'
     raise UserError(f'no model {str(name)!r}; {hint} ({", ".join(names)})')
   loaded = checkpoints.load_params(path)
-  network: Any = models.create(loaded.config['model'])
-  model = SRModel(
-    name=str(name),
-    scale=loaded.config['model']['scale'],
-    channels=network.channels,
-    halo=getattr(network, 'halo', None),
-    config=loaded.config,
-    params=loaded.params,
-    predict=methods.module(loaded.config).predictor(loaded.config),
-  )
+  model = from_params(loaded.config, loaded.params, name=str(name))
   _check_scale(model, scale)
   return model
+
+
+def from_params(
+  config: Mapping[str, Any], params: Mapping[str, Any], *, name: str
+) -> SRModel:
+  """The model that a config describes, with these parameters by slot."""
+  network: Any = models.create(config['model'])
+  return SRModel(
+    name=name,
+    scale=config['model']['scale'],
+    channels=network.channels,
+    halo=getattr(network, 'halo', None),
+    config=config,
+    params=params,
+    predict=_predictor(json.dumps([config['method'], config['model']])),
+  )
+
+
+@functools.lru_cache(maxsize=16)
+def _predictor(config: str) -> Callable[..., Any]:
+  """One function per config, so that new weights do not compile it anew."""
+  method, model = json.loads(config)
+  sections = {'method': method, 'model': model}
+  return methods.module(sections).predictor(sections)
 
 
 def _bicubic(scale: int | None) -> SRModel:

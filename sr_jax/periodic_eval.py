@@ -11,6 +11,8 @@ import numpy as np
 
 from sr_jax.data import batches, sources
 from sr_jax.data.image_io import save_png_strip
+from sr_jax.evaluation import Degradation, evaluate_folder
+from sr_jax.inference import from_params
 from sr_jax.methods import Method
 from sr_jax.metric_writers import MetricWriter
 from sr_jax.metrics.protocol import get_protocol, measure
@@ -35,6 +37,14 @@ class PeriodicEvaluation:
       UserError: no image of `config.eval.source` is large enough.
     """
     section, self._scale = config['eval'], config['model']['scale']
+    self._config, self._folders = config, section['folders']
+    made = config['degradation']
+    self._degradation = Degradation(
+      degradation=made['name'],
+      kernel=made['kernel'],
+      noise_sigma=made['noise_sigma'],
+      jpeg_quality=made['jpeg_quality'] or None,
+    )
     self.protocol = get_protocol(section['protocol'])
     self._predict = jit(method.predict)
     self._images = workdir / 'images'
@@ -62,10 +72,12 @@ class PeriodicEvaluation:
   ) -> dict[str, float]:
     """Mean scores of `params` (by slot) on the crops.
 
-    Every process computes them; the first writes them down.
+    Every process computes them; the first writes them down, and measures
+    the benchmark folders.
 
     Returns:
-      `psnr` and `ssim` under `self.protocol`.
+      `psnr` and `ssim` on the crops under `self.protocol`, and the PSNR of
+      each benchmark folder under its name.
     """
     local = jax.device_get(params)
     sr = np.asarray(self._predict(local, self._lr))
@@ -80,7 +92,24 @@ class PeriodicEvaluation:
     writer.scalars(step, {f'crops/{k}': v for k, v in mean.items()})
     if jax.process_index() == 0:
       self._save_strips(step, sr, writer)
+      for folder in self._folders:
+        scores = self._benchmark(folder, local)
+        name = pathlib.Path(folder).name
+        writer.scalars(step, {f'{name}/{k}': v for k, v in scores.items()})
+        mean |= {name: scores['psnr']}
     return mean
+
+  def _benchmark(
+    self, folder: str, params: Mapping[str, Any]
+  ) -> dict[str, float]:
+    """Mean scores on the HR images of a folder, as `sr-jax evaluate`."""
+    result = evaluate_folder(
+      from_params(self._config, params, name='training'),
+      hr_dir=folder,
+      degradation=self._degradation,
+      protocols=[self.protocol],
+    )
+    return result['mean']
 
   def _save_strips(
     self, step: int, sr: np.ndarray, writer: MetricWriter

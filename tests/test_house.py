@@ -5,9 +5,18 @@ import sys
 
 # Makes packages look as if they were not installed.
 BLOCK = """
-import sys
-for name in ('tensorflow', 'torch', 'tensorboard'):
-  sys.modules[name] = None
+import builtins, importlib.util, sys
+real_import, real_find = builtins.__import__, importlib.util.find_spec
+def blocked(name):
+  return name.split('.')[0] in ('tensorflow', 'torch', 'tensorboard')
+def guarded_import(name, *args, **kwargs):
+  if blocked(name):
+    raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+  return real_import(name, *args, **kwargs)
+builtins.__import__ = guarded_import
+importlib.util.find_spec = (
+  lambda name, package=None: None if blocked(name) else real_find(name, package)
+)
 """
 
 

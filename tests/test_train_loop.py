@@ -12,6 +12,8 @@ import time
 import jax
 import numpy as np
 import pytest
+import skimage.data
+import skimage.io
 
 from sr_jax import checkpoints, methods, train_loop
 from sr_jax.errors import UserError
@@ -79,6 +81,16 @@ def test_a_run_writes_checkpoints_logs_and_strips(tmp_path, capsys):
   method = methods.module(loaded.config).make(loaded.config)
   average = jax.device_get(method.averaged(state))
   jax.tree.map(np.testing.assert_array_equal, loaded.params, average)
+
+
+def test_benchmark_folders_are_measured(tmp_path):
+  photo = skimage.data.astronaut()[:40, :44]
+  skimage.io.imsave(tmp_path / 'face.png', photo, check_contrast=False)
+  config = tiny.config(steps=1, eval={'folders': (str(tmp_path),)})
+  train_loop.train_and_evaluate(config, tmp_path / 'run')
+  scores = _lines(tmp_path / 'run')[-1]
+  assert 0 < scores[f'{tmp_path.name}/psnr'] < 60
+  assert -1 < scores[f'{tmp_path.name}/ssim'] < 1
 
 
 def test_resume_is_exact(tmp_path):
