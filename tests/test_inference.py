@@ -412,7 +412,8 @@ def test_one_nan_among_many_values():
   ('options', 'message'),
   [
     ({'scale': 3}, 'enlarges by 2, not by 3'),
-    ({'tile': 12}, 'tile 12 is too small'),
+    ({'tile': 12}, 'tile 12 is too small for model tiny: give more than 12'),
+    ({'tile': 0}, 'tile 0 is too small'),
     ({'tile': 'big'}, "not 'big'"),
     ({'back_project': -1}, '0 or more, not -1'),
     ({'kernel': 'gaussian:2.0'}, 'only for back-projection'),
