@@ -42,26 +42,26 @@ def run(args: argparse.Namespace) -> int:
   found = find_images(args.inputs, skip=args.output)
   model = inference.load(args.model, scale=args.scale)
   jobs = _plan(found, args, model.scale)
-  todo = [job for job in jobs if args.overwrite or not _finished(job, jobs)]
+  todo = [t for t in jobs if args.overwrite or not _finished(t, jobs)]
   upscaler = inference.Upscaler(
     model,
     self_ensemble=args.self_ensemble,
     back_project=args.back_project,
     kernel=args.kernel,
     tile=args.tile,
-    sizes=_sizes(todo),
+    sizes=_sizes([jobs[target] for target in todo]),
   )
   failed = []
   bar = tqdm(todo, unit='image', leave=False, disable=not sys.stderr.isatty())
-  for source in bar:
+  for target in bar:
     try:
-      line = _upscale(source, jobs, upscaler)
+      line = _upscale(target, jobs, upscaler)
       bar.write(line, file=sys.stdout)
     except _FileFault as fault:
       bar.write(f'sr-jax: error: {fault}', file=sys.stderr)
-      failed.append(source)
+      failed.append(jobs[target])
   if len(jobs) > 1 or len(todo) < len(jobs):
-    there = [source for source in jobs if source not in todo]
+    there = [jobs[target] for target in jobs if target not in todo]
     print(_summary(len(todo) - len(failed), there, failed))
   return 2 if failed else 0
 
@@ -73,7 +73,7 @@ class _FileFault(Exception):
 def _plan(
   found: Sequence[Found], args: argparse.Namespace, scale: int
 ) -> dict[Path, Path]:
-  """Output file by input file."""
+  """Input file by output file."""
   output: Path = args.output
   alone = len(args.inputs) == 1 and args.inputs[0].is_file()
   named = output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir()
@@ -81,13 +81,15 @@ def _plan(
     raise UserError(f'{output}: give a folder for the results of several files')
   if not named and output.exists() and not output.is_dir():
     raise UserError(f'{output}: is a file: give a folder for the results')
+  if named and output.resolve() == args.inputs[0].resolve():
+    raise UserError(f'{output}: is the input itself: give another name')
   if named:
-    return {found[0].path: output}
+    return {output: found[0].path}
   pairs = [(f.path, output / _name(f.relative, scale)) for f in found]
   check_targets(pairs)
   # Results of an earlier run into the input folder itself are no input.
   results = {target.resolve() for _, target in pairs}
-  return {s: t for s, t in pairs if s.resolve() not in results}
+  return {t: s for s, t in pairs if s.resolve() not in results}
 
 
 def _name(relative: Path, scale: int) -> Path:
@@ -96,11 +98,10 @@ def _name(relative: Path, scale: int) -> Path:
   return relative.with_name(f'{relative.stem}_x{scale}{suffix}')
 
 
-def _finished(source: Path, jobs: dict[Path, Path]) -> bool:
+def _finished(target: Path, jobs: dict[Path, Path]) -> bool:
   """Whether the result is there, as planned or as the PNG it had to become."""
-  target = jobs[source]
   png = target.with_suffix('.png')
-  return target.exists() or (png not in jobs.values() and png.exists())
+  return target.exists() or (png not in jobs and png.exists())
 
 
 def _sizes(sources: Sequence[Path]) -> list[tuple[int, int]] | None:
@@ -120,7 +121,7 @@ def _sizes(sources: Sequence[Path]) -> list[tuple[int, int]] | None:
 
 
 def _upscale(
-  source: Path, jobs: dict[Path, Path], upscaler: inference.Upscaler
+  target: Path, jobs: dict[Path, Path], upscaler: inference.Upscaler
 ) -> str:
   """Enlarges one file and writes it; a line that tells what was done.
 
@@ -128,11 +129,11 @@ def _upscale(
     _FileFault: the file is at fault.
     UserError: the result cannot be written, and no other will be.
   """
-  start = time.perf_counter()
+  start, source = time.perf_counter(), jobs[target]
   try:
     picture = read_image(source)
     result = _enlarged(picture, upscaler)
-    target = _fitting(jobs[source], result, jobs)
+    target = _fitting(target, result, jobs)
   except UserError as error:
     named = str(error).startswith(str(source))
     raise _FileFault(error if named else f'{source}: {error}') from error
@@ -174,7 +175,7 @@ def _fitting(target: Path, picture: Picture, jobs: dict[Path, Path]) -> Path:
     return target
   except UserError:
     png = target.with_suffix('.png')
-    if png == target or png in jobs.values():
+    if png in jobs:
       raise
     image_formats.check_encodable(png, samples)
     return png

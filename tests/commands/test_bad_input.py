@@ -176,6 +176,8 @@ def test_output_that_is_no_folder(run, photos, photo, tmp_path, out):
   assert done.refused('big.png', 'give a folder')
   done = run('degrade', '--hr', photo, '-o', tmp_path / 'file', '--scale', 2)
   assert done.refused('file')
+  done = run('upscale', photo, '-o', photo, *bicubic(), '--overwrite')
+  assert done.refused('one.png', 'another name')
 
 
 @pytest.mark.parametrize('command', ['upscale', 'degrade'])

@@ -8,7 +8,7 @@ from conftest import texture
 
 from sr_jax import cli
 from sr_jax.data.image_io import Picture, read_image, write_image
-from sr_jax.evaluation import Degradation, evaluate_folder, protocols_of
+from sr_jax.evaluation import evaluate_folder
 from sr_jax.inference import load
 from sr_jax.metrics.protocol import PROTOCOLS
 from sr_jax.ops.degrade import DEGRADATIONS
@@ -180,22 +180,6 @@ def test_upscaler_options_change_the_score(photos, checkpoint):
   assert scores[1] == pytest.approx(scores[0], abs=1e-3)
   assert scores[2] > scores[0] + 1
   assert abs(scores[3] - scores[0]) > 1e-3
-
-
-def test_noise_depends_on_seed_and_name_alone():
-  hr = texture(16, 16)
-  one, two = (Degradation(noise_sigma=9, seed=seed) for seed in (0, 1))
-  again = Degradation(noise_sigma=9)
-  lr = one.apply(hr, 'a', 2)
-  np.testing.assert_array_equal(lr, again.apply(hr, 'a', 2))
-  assert (lr != one.apply(hr, 'b', 2)).any()
-  assert (lr != two.apply(hr, 'a', 2)).any()
-  np.testing.assert_array_equal(np.round(lr * 255), lr * 255)
-
-
-def test_protocols_of():
-  assert [p.name for p in protocols_of('all')] == list(PROTOCOLS)
-  assert protocols_of('rgb', 6)[0].crop == 6
 
 
 def test_degradations_of_the_command_line(capsys):

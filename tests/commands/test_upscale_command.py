@@ -56,6 +56,16 @@ def test_results_beside_their_sources_are_no_input(run, photos):
   assert len(names(photos)) == 4
 
 
+def test_file_met_twice_goes_to_both_places(run, photos, tmp_path):
+  out = tmp_path / 'out'
+  done = run(
+    *('upscale', photos, photos / 'sub' / 'two.png', '-o', out),
+    *('--model', 'bicubic', '--scale', 2),
+  )
+  assert done.status == 0, done
+  assert names(out) == ['one_x2.png', 'sub/two_x2.png', 'two_x2.png']
+
+
 def test_pixels_are_those_of_the_model(run, photos, checkpoint, tmp_path):
   done = run(
     *('upscale', photos / 'one.png', '-o', tmp_path, '--model', checkpoint)
