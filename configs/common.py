@@ -105,14 +105,14 @@ def finish(
 
 
 def _shrink(config: ml_collections.ConfigDict) -> None:
-  config.steps = 20
-  config.log_every = 5
+  config.steps = 100
+  config.log_every = 20
+  config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, 10)
   config.data.source = 'embedded'
-  config.data.batch_size = 4
-  config.data.patch = 16
-  config.eval.every = 10
+  config.data.batch_size = 8
+  config.data.patch = 24
+  config.eval.every = 50
   config.eval.crops = 2
-  config.eval.crop_size = 96
   config.eval.folders = ()
-  config.checkpoint.every = 10
+  config.checkpoint.every = 50
   config.checkpoint.init_from = ''

@@ -20,4 +20,5 @@ def get_config(preset=None):
   config.optimizer.warmup_steps = 100
   config.optimizer.ema_decay = 0.999
   config.data.batch_size = 8
+  config.data.on_bad = 'skip'
   return common.finish(config, preset)
