@@ -5,9 +5,11 @@ Any value of the config can be set on the command line, as in
 resumes exactly where the last checkpoint left off.
 """
 
+import logging
 import sys
 
-from absl import app, flags, logging
+from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from sr_jax.errors import UserError
@@ -24,7 +26,8 @@ flags.mark_flags_as_required(['config', 'workdir'])
 def _parse(argv: list[str]) -> list[str]:
   """Parses flags; a wrong one ends in one line and exit status 2."""
   try:
-    return flags.FLAGS(argv)
+    rest = flags.FLAGS(argv)
+    _CONFIG.value.to_dict()  # a file that cannot be loaded fails here
   except (
     flags.Error,
     AttributeError,
@@ -33,8 +36,17 @@ def _parse(argv: list[str]) -> list[str]:
     TypeError,
     ValueError,
   ) as error:
-    reason = ' '.join(str(error).split())
-    sys.exit(_complain(reason))
+    sys.exit(_complain(_reason(error)))
+  return rest
+
+
+def _reason(error: Exception) -> str:
+  """What went wrong, without the traceback that ml_collections quotes."""
+  # str() of a KeyError is the repr of its message.
+  text = str(error.args[0] if isinstance(error, KeyError) else error)
+  if 'Traceback' in text:
+    text = text.strip().splitlines()[-1]
+  return ' '.join(text.split())
 
 
 def _complain(reason: str) -> int:
@@ -46,9 +58,11 @@ def main(argv: list[str]) -> int:
   """Runs the experiment; returns the exit status."""
   if len(argv) > 1:
     return _complain(f'unexpected argument {argv[1]!r}; values are --flags')
-  # Orbax tells of every file it touches; -v 0 shows it.
+  # Orbax tells of every file it touches, and its errors come as exceptions;
+  # --verbosity=0 shows all.
   if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)
+    absl_logging.set_verbosity(absl_logging.FATAL)
+  logging.basicConfig(format='%(message)s', level=logging.WARNING)
   from sr_jax import train_loop
 
   try:

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
+import os
 import pathlib
 import shutil
 import tempfile
@@ -26,6 +28,8 @@ import orbax.checkpoint as ocp
 
 from sr_jax.errors import UserError
 from sr_jax.state import TrainState
+
+_log = logging.getLogger(__name__)
 
 PathLike = str | pathlib.Path
 _FORMAT = 1
@@ -127,8 +131,9 @@ class Keeper:
     step = int(state.step)
     if step in self._manager.all_steps():
       return
+    self.wait()
     with _one_line('save checkpoint in', self.path):
-      self._manager.wait_until_finished()
+      _check_space(self.path, (state, params))
       self._manager.save(
         step,
         args=ocp.args.Composite(
@@ -163,7 +168,7 @@ class Keeper:
         problems.append(str(error))
         continue
       for problem in problems:
-        _warn(f'{problem}; resuming from step {step} instead')
+        _log.warning('%s; resuming from step %d instead', problem, step)
       return restored['state']
     if problems:
       raise UserError(problems[0] + '; no older checkpoint is left')
@@ -175,19 +180,25 @@ class Keeper:
     Raises:
       UserError: it could not be written.
     """
-    with _one_line('save checkpoint in', self.path):
-      self._manager.wait_until_finished()
-      self._manager.check_for_errors()
+    try:
+      with _one_line('save checkpoint in', self.path):
+        self._manager.wait_until_finished()
+        self._manager.check_for_errors()
+    except UserError:
+      for unfinished in self.path.glob('*.orbax-checkpoint-tmp*'):
+        shutil.rmtree(unfinished, ignore_errors=True)
+      raise
 
   def close(self) -> None:
     """Finishes and releases the folder."""
     self._manager.close()
 
 
-def _warn(message: str) -> None:
-  from absl import logging
-
-  logging.warning(message)
+def _check_space(folder: pathlib.Path, tree: Any) -> None:
+  """Refuses to begin what cannot be finished."""
+  needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+  if shutil.disk_usage(folder).free < needed:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def save_params(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-from absl import logging
+
+_log = logging.getLogger(__name__)
 
 PyTree = Any
 
@@ -52,7 +54,7 @@ def start_from(params: PyTree, pretrained: PyTree) -> PyTree:
     if value is not None and value.shape == fresh.shape:
       return jnp.asarray(value, fresh.dtype)
     name = jax.tree_util.keystr(path, simple=True, separator='/')
-    logging.warning('init_from: %s keeps its fresh values', name)
+    _log.warning('init_from: %s keeps its fresh values', name)
     return fresh
 
   return jax.tree_util.tree_map_with_path(pick, params)

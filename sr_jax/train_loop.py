@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 import os
 import pathlib
 import signal
@@ -15,7 +16,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import logging
 
 from sr_jax import checkpoints, methods, sharding
 from sr_jax.data import batches, sources
@@ -24,6 +24,8 @@ from sr_jax.metric_writers import MetricWriter, Progress
 from sr_jax.ops.compilation import jit
 from sr_jax.periodic_eval import PeriodicEvaluation
 from sr_jax.state import TrainState
+
+_log = logging.getLogger(__name__)
 
 # Consecutive non-finite updates after which a run stops.
 _PATIENCE = 10
@@ -206,7 +208,7 @@ def _open_data(
   else:
     source = sources.open_source(data['source'], **options)
   if source.skipped:
-    logging.warning('data: skipped %d images', len(source.skipped))
+    _log.warning('data: skipped %d images', len(source.skipped))
   return source, spec
 
 
@@ -267,7 +269,7 @@ def _run(
         break
   run.keeper.wait()
   if int(state.step) < steps:
-    logging.warning('stopped by a signal; step %d is saved', int(state.step))
+    _log.warning('stopped by a signal; step %d is saved', int(state.step))
   return state
 
 
