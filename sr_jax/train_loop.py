@@ -256,7 +256,7 @@ def _run(
       stopping = stop(done)
       last = done == steps or stopping
       if last or done % config['log_every'] == 0:
-        _log(done, history, progress, run.writer)
+        _report(done, history, progress, run.writer)
         history = []
       scores = None
       if done == steps or done % config['eval']['every'] == 0:
@@ -283,7 +283,7 @@ def _timed(stream: Iterator[Any]) -> Iterator[Any]:
     yield *item, time.perf_counter() - began
 
 
-def _log(
+def _report(
   step: int,
   history: list[dict[str, jax.Array]],
   progress: Progress,
