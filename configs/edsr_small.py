@@ -13,7 +13,7 @@ from configs import common
 def get_config(preset=None):
   """EDSR with 4 blocks of 32 features."""
   config = common.base()
-  config.steps = 5000
+  config.steps = 4500
   config.model.variant = 'small'
   config.optimizer.learning_rate = 1e-3
   config.optimizer.schedule = 'cosine'
