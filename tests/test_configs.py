@@ -1,0 +1,136 @@
+"""Every experiment of configs/: keys, smoke preset, docstring, abstract run."""
+
+import functools
+import importlib
+import math
+import pathlib
+import re
+import shlex
+import warnings
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from configs import common
+from sr_jax import methods, train_loop
+
+ROOT = pathlib.Path(__file__).parent.parent
+FILES = sorted((ROOT / 'configs').rglob('*.py'))
+FILES.remove(ROOT / 'configs' / 'common.py')
+every_file = pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
+every_preset = pytest.mark.parametrize('preset', [None, 'smoke'])
+
+
+def parse_train_flags(arguments):
+  """The config that `python train.py ARGUMENTS` would run; cwd is the root.
+
+  Raises:
+    Exception: of several types, for what train.py refuses.
+  """
+  argv = ['train.py', *arguments]
+  values = flags.FlagValues()
+  config = config_flags.DEFINE_config_file(
+    'config', None, '', values, lock_config=True, sys_argv=argv
+  )
+  flags.DEFINE_string('workdir', None, '', flag_values=values)
+  flags.mark_flags_as_required(['config', 'workdir'], values)
+  with warnings.catch_warnings():
+    # ml_collections still loads the file by it.
+    warnings.filterwarnings('ignore', r'the load_module\(\)')
+    assert values(argv) == ['train.py']
+    config.value.to_dict()  # the file is loaded at its first use
+  return config.value
+
+
+def _module(path):
+  name = path.relative_to(ROOT).with_suffix('').as_posix().replace('/', '.')
+  return importlib.import_module(name)
+
+
+def _leaves(config):
+  """Values by dotted key."""
+  leaves = {}
+  for key, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      leaves |= {f'{key}.{name}': v for name, v in _leaves(value).items()}
+    else:
+      leaves[key] = value
+  return leaves
+
+
+def test_the_folder_has_experiments():
+  assert {'edsr', 'edsr_small'} <= {path.stem for path in FILES}
+
+
+@every_preset
+@every_file
+def test_keys_and_types_are_those_of_the_base(path, preset):
+  base = _leaves(common.base())
+  ours = _leaves(_module(path).get_config(preset))
+  assert ours.keys() == base.keys()
+  types = {key: type(value) for key, value in base.items()}
+  assert {key: type(value) for key, value in ours.items()} == types
+
+
+@every_file
+def test_smoke_is_smaller_and_needs_no_files(path):
+  full = _module(path).get_config()
+  smoke = _module(path).get_config('smoke')
+  assert smoke.steps <= 100 < full.steps
+  for key in ('batch_size', 'patch'):
+    assert smoke.data[key] <= full.data[key]
+  assert smoke.data.source == 'embedded'
+  assert smoke.eval.folders == ()
+  assert smoke.checkpoint.init_from == ''
+  assert smoke.model == full.model
+  for section in (smoke.eval, smoke.checkpoint):
+    assert smoke.steps % section.every == 0
+
+
+@every_file
+def test_unknown_preset_is_refused_by_name(path):
+  with pytest.raises(ValueError, match=r"unknown preset 'smok'.*:smoke"):
+    _module(path).get_config('smok')
+
+
+@every_file
+def test_docstring_tells_command_and_origin(path, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  doc = _module(path).__doc__
+  assert re.search(r'et al\., [A-Z]\w+ \d{4}\)|[Oo]ur own', doc)
+  unfolded = doc.replace('\\\n', ' ')
+  command = re.search(r'^  python train\.py (.*)', unfolded, re.M)
+  arguments = shlex.split(command[1])
+  config = parse_train_flags(arguments)
+  where = arguments[arguments.index('--config') + 1]
+  assert where == path.relative_to(ROOT).as_posix()
+  # Flags that the text names outside the command.
+  named = re.findall(r'--config\.\S+=\S+', doc)
+  assert named
+  changed = parse_train_flags(['--config', where, '--workdir', 'x', *named])
+  assert _leaves(changed).keys() == _leaves(config).keys()
+
+
+@every_preset
+@every_file
+def test_method_starts_and_steps_abstractly(path, preset):
+  config = train_loop.to_plain(_module(path).get_config(preset))
+  method = methods.module(config).make(config)
+  data, scale = config['data'], config['model']['scale']
+  side = data['patch'] * scale
+  shape = (data['batch_size'], side, side, 3)
+  batch = {'hr': jax.ShapeDtypeStruct(shape, np.uint8)}
+  init = functools.partial(method.init, scale=scale)
+  state = jax.eval_shape(init, jax.random.key(0), batch, {})
+  count = sum(math.prod(p.shape) for p in jax.tree.leaves(state.params))
+  assert 1000 < count < 1e9
+  step = functools.partial(method.train_step, scale=scale)
+  after, metrics = jax.eval_shape(step, state, batch)
+  assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+    lambda x: (x.shape, x.dtype), state
+  )
+  assert metrics['loss'].shape == ()
