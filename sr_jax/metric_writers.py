@@ -1,6 +1,6 @@
 """Where the numbers of a run go: JSON lines always, TensorBoard if it can.
 
-TensorBoard needs TensorFlow (the `tf` extra), through clu.
+TensorBoard needs the `tf` extra: clu writes its files through TensorFlow.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class MetricWriter:
     self._file = path.open('a')
     if cut_off:
       self._file.write('\n')
-    if importlib.util.find_spec('tensorflow'):
+    needed = ('tensorflow', 'tensorboard')
+    if all(importlib.util.find_spec(name) for name in needed):
       from clu import metric_writers
 
       self._tensorboard = metric_writers.SummaryWriter(str(workdir))

@@ -1,0 +1,105 @@
+"""JSON lines, TensorBoard through clu, and the speed of a run."""
+
+import importlib.util
+import json
+import sys
+import types
+
+import numpy as np
+
+from sr_jax import metric_writers
+
+
+def _lines(folder):
+  text = (folder / 'metrics.jsonl').read_text()
+  return [json.loads(line) for line in text.splitlines()]
+
+
+def test_scalars_become_json_lines(tmp_path):
+  writer = metric_writers.MetricWriter(tmp_path, enabled=True)
+  writer.scalars(1, {'loss': 0.5, 'psnr': float('inf')})
+  writer.scalars(2, {'loss': np.float32(0.25)})
+  writer.close()
+  assert _lines(tmp_path) == [
+    {'step': 1, 'loss': 0.5, 'psnr': None},
+    {'step': 2, 'loss': 0.25},
+  ]
+
+
+def test_a_line_cut_off_by_a_crash_spoils_no_other(tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "lo')
+  writer = metric_writers.MetricWriter(tmp_path, enabled=True)
+  writer.scalars(2, {'loss': 0.5})
+  writer.close()
+  lines = path.read_text().splitlines()
+  assert json.loads(lines[0])['step'] == 1
+  assert json.loads(lines[2]) == {'step': 2, 'loss': 0.5}
+
+
+def test_other_processes_write_nothing(tmp_path):
+  writer = metric_writers.MetricWriter(tmp_path, enabled=False)
+  writer.scalars(1, {'loss': 0.5})
+  writer.images(1, {'crop': np.zeros((2, 2, 3))})
+  writer.close()
+  assert not list(tmp_path.iterdir())
+
+
+def test_tensorboard_gets_scalars_and_images(tmp_path, monkeypatch):
+  """A stand-in for clu's writer, which needs TensorFlow."""
+  written = {}
+
+  class SummaryWriter:
+    def __init__(self, folder):
+      written['folder'] = folder
+
+    def write_scalars(self, step, values):
+      written[step] = values
+
+    def write_images(self, step, images):
+      written['shape'] = {name: image.shape for name, image in images.items()}
+
+    def close(self):
+      written['closed'] = True
+
+  module = types.ModuleType('clu.metric_writers')
+  module.SummaryWriter = SummaryWriter
+  monkeypatch.setitem(sys.modules, 'clu.metric_writers', module)
+  monkeypatch.setattr('clu.metric_writers', module, raising=False)
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: object())
+  writer = metric_writers.MetricWriter(tmp_path, enabled=True)
+  writer.scalars(3, {'loss': 0.5})
+  writer.images(3, {'crop': np.zeros((4, 12, 3))})
+  writer.close()
+  assert written == {
+    'folder': str(tmp_path),
+    3: {'loss': 0.5},
+    'shape': {'crop': (1, 4, 12, 3)},
+    'closed': True,
+  }
+
+
+def test_speed_leaves_out_the_first_step(monkeypatch):
+  clock = iter([10.0, 14.0, 14.0])
+  monkeypatch.setattr(metric_writers.time, 'perf_counter', lambda: next(clock))
+  progress = metric_writers.Progress(0, 100, batch_size=8, enabled=False)
+  assert progress.speed(0) == {}
+  progress.step(waited=99.0)  # compiles: the clock starts at its end
+  progress.step(waited=0.5)
+  progress.step(waited=0.5)
+  assert progress.speed(3) == {
+    'samples_per_second': 4.0,
+    'data_wait': 0.25,
+    'eta_seconds': 194.0,
+  }
+
+
+def test_a_plain_line_where_there_is_no_terminal(capsys):
+  progress = metric_writers.Progress(0, 20_000, batch_size=8, enabled=True)
+  values = {'loss': 0.0123456, 'data_wait': 0.0042, 'eta_seconds': 3661.0}
+  progress.report(100, values)
+  progress.close()
+  out = capsys.readouterr().out
+  assert out == (
+    'step 100/20000  loss 0.012346  data_wait 0.4%  eta_seconds 1:01:01\n'
+  )

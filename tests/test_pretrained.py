@@ -1,0 +1,31 @@
+"""Every model that comes with the package does its work."""
+
+import pytest
+import skimage.data
+
+import sr_jax
+from sr_jax import inference
+from sr_jax.metrics.protocol import PROTOCOLS, measure
+from sr_jax.ops.degrade import degrade, quantize
+
+
+def _psnr(name, lr, hr, scale):
+  sr = sr_jax.upscale(sr_jax.load(name), lr)
+  return measure(sr, hr, protocol=PROTOCOLS['y-uint8'], scale=scale)['psnr']
+
+
+def test_the_default_of_the_command_line_is_there():
+  assert 'edsr-small-x2' in inference.pretrained()
+
+
+@pytest.mark.parametrize('name', inference.pretrained())
+def test_it_beats_bicubic(name):
+  scale = sr_jax.load(name).scale
+  photo = skimage.data.astronaut()[:240, 120:360] / 255
+  lr = quantize(degrade(None, photo, scale=scale))
+  bicubic = inference.load('bicubic', scale=scale)
+  baseline = sr_jax.upscale(bicubic, lr)
+  floor = measure(baseline, photo, protocol=PROTOCOLS['y-uint8'], scale=scale)[
+    'psnr'
+  ]
+  assert _psnr(name, lr, photo, scale) > floor + 2
