@@ -27,6 +27,7 @@ from sr_jax.state import TrainState
 
 _log = logging.getLogger(__name__)
 
+_CONFIG = 'config.json'
 # Consecutive non-finite updates after which a run stops.
 _PATIENCE = 10
 # What a resumed run may change: it leaves the parameters as they are.
@@ -53,7 +54,6 @@ def train_and_evaluate(
   if plain['multihost']:
     sharding.start_processes()
   folder = pathlib.Path(workdir).absolute()
-  _claim_workdir(folder, plain)
   method = methods.module(plain).make(plain)
   mesh = sharding.make_mesh()
   sharding.check_batch_size(plain['data']['batch_size'], mesh)
@@ -61,6 +61,8 @@ def train_and_evaluate(
   main = jax.process_index() == 0
   with contextlib.ExitStack() as stack:
     keeper = stack.enter_context(_keeper(folder, **plain['checkpoint']))
+    if keeper.steps():
+      _check_same_experiment(folder / _CONFIG, plain)
     first, _ = batches.sample(source, spec, 0)
     state = _start(method, first, plain, keeper, mesh)
     start, steps, data = int(state.step), plain['steps'], plain['data']
@@ -88,6 +90,8 @@ def train_and_evaluate(
       evaluate=PeriodicEvaluation(plain, method, folder),
       writer=writer,
     )
+    if main:
+      _write_config(folder / _CONFIG, plain)
     return _run(run, state, stream, progress)
 
 
@@ -124,32 +128,34 @@ def to_plain(config: Any) -> dict[str, Any]:
   return json.loads(json.dumps(config))
 
 
-def _claim_workdir(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
-  """Writes `config.json`, or checks that the workdir is of this experiment.
+def _check_same_experiment(path: pathlib.Path, ours: Mapping[str, Any]) -> None:
+  """Compares the `config.json` beside the checkpoints with this config.
 
   Raises:
     UserError: the workdir belongs to another experiment.
   """
-  path = folder / 'config.json'
-  if path.exists():
-    theirs, ours = (_flat(_binding(c)) for c in (_read(path), config))
-    keys = sorted(set(theirs) | set(ours))
-    missing = object()
-    unlike = [k for k in keys if theirs.get(k, missing) != ours.get(k, missing)]
-    if unlike:
-      raise UserError(
-        f'{folder} holds another experiment:'
-        f' {"; ".join(_unlike(k, theirs, ours) for k in unlike[:3])};'
-        ' use a new --workdir, or the old values to resume'
-      )
-  if jax.process_index() == 0:
-    try:
-      folder.mkdir(parents=True, exist_ok=True)
-      temporary = path.with_suffix('.tmp')
-      temporary.write_text(json.dumps(config, indent=2) + '\n')
-      temporary.replace(path)
-    except OSError as error:
-      raise UserError(f'cannot write {path}: {error.strerror}') from error
+  before, now = _flat(_binding(_read(path))), _flat(_binding(ours))
+  missing = object()
+  unlike = [
+    f'{key} is {before.get(key)!r} there, {now.get(key)!r} here'
+    for key in sorted(before | now)
+    if before.get(key, missing) != now.get(key, missing)
+  ]
+  if unlike:
+    raise UserError(
+      f'{path.parent} holds another experiment: {"; ".join(unlike[:3])}; use a'
+      ' new --workdir, or the old values to resume'
+    )
+
+
+def _write_config(path: pathlib.Path, config: Mapping[str, Any]) -> None:
+  """Writes `config.json`, whole or not at all."""
+  temporary = path.with_suffix('.tmp')
+  try:
+    temporary.write_text(json.dumps(config, indent=2) + '\n')
+    temporary.replace(path)
+  except OSError as error:
+    raise UserError(f'cannot write {path}: {error.strerror}') from error
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
@@ -174,12 +180,6 @@ def _flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
     else:
       flat[prefix + key] = value
   return flat
-
-
-def _unlike(
-  key: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]
-) -> str:
-  return f'{key} is {theirs.get(key)!r} there, {ours.get(key)!r} here'
 
 
 def _open_data(

@@ -104,10 +104,9 @@ def test_a_folder_without_checkpoints_is_refused(tmp_path, where):
     checkpoints.load_params(tmp_path / where)
 
 
-# Orbax's other reads of the damaged folder end after their event loop.
-@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 @pytest.mark.parametrize('damage', ['about', 'params', 'data'])
 def test_a_cut_off_checkpoint_is_refused_in_one_line(tmp_path, damage):
+  """In a process of its own: Orbax's other reads outlive the failed one."""
   folder = tmp_path / 'a'
   checkpoints.save_params(folder, PARAMS, CONFIG)
   if damage == 'about':
@@ -117,10 +116,18 @@ def test_a_cut_off_checkpoint_is_refused_in_one_line(tmp_path, damage):
   else:
     for path in (folder / 'params').rglob('d/*'):
       path.write_bytes(path.read_bytes()[:3])
-  with pytest.raises(UserError) as error:
-    checkpoints.load_params(folder)
-  assert str(folder) in str(error.value)
-  assert '\n' not in str(error.value)
+  code = """
+import sys
+from sr_jax import checkpoints
+from sr_jax.errors import UserError
+try:
+  checkpoints.load_params(sys.argv[1])
+except UserError as error:
+  print(error)
+"""
+  lines = _single_device(code, folder).stdout.splitlines()
+  assert len(lines) == 1
+  assert str(folder) in lines[0]
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint_and_no_remains(tmp_path):
@@ -148,6 +155,26 @@ except UserError as error:
   assert os.listdir(tmp_path) == ['first']
   loaded = checkpoints.load_params(tmp_path / 'first')
   assert loaded.params['generator']['w'].shape == (10,)
+
+
+@pytest.mark.parametrize(
+  ('about', 'reason'),
+  [
+    ({'format': 1, 'step': 3}, 'holds no config'),
+    ([1, 2], 'holds no config'),
+    ({'format': 2, 'config': CONFIG}, 'its format 2 is not 1'),
+    ({'config': CONFIG}, 'its format None is not 1'),
+  ],
+)
+def test_an_about_file_of_others_is_refused_in_one_line(
+  tmp_path, about, reason
+):
+  checkpoints.save_params(tmp_path / 'a', PARAMS, CONFIG)
+  (tmp_path / 'a' / 'about' / 'metadata').write_text(json.dumps(about))
+  with pytest.raises(UserError, match=reason) as error:
+    checkpoints.load_params(tmp_path / 'a')
+  assert str(tmp_path / 'a') in str(error.value)
+  assert '\n' not in str(error.value)
 
 
 def test_newest_and_best_are_kept(tmp_path):

@@ -120,6 +120,14 @@ def test_another_experiment_is_refused(tmp_path):
   assert 'new --workdir' in message
 
 
+def test_a_start_that_failed_claims_no_workdir(tmp_path):
+  wrong = tiny.config(data={'source': 'folder:/nowhere/at/all'})
+  with pytest.raises(UserError, match='/nowhere/at/all'):
+    train_loop.train_and_evaluate(wrong, tmp_path)
+  state = train_loop.train_and_evaluate(tiny.config(steps=1), tmp_path)
+  assert int(state.step) == 1
+
+
 def test_a_diverging_run_stops_with_advice(tmp_path):
   config = tiny.config(
     steps=30,
@@ -132,19 +140,29 @@ def test_a_diverging_run_stops_with_advice(tmp_path):
   assert checkpoints.load_params(tmp_path).step < 30
 
 
-# Orbax's other reads of the damaged folder end after their event loop.
-@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
-def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
-  tmp_path, caplog
-):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path):
+  """In a process of its own: Orbax's other reads outlive the failed one."""
   train_loop.train_and_evaluate(tiny.config(), tmp_path)
   newest = tmp_path / 'checkpoints' / '4'
   for path in newest.rglob('*'):
     if path.is_file() and path.parent.name == 'd':
       path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-  state = train_loop.train_and_evaluate(tiny.config(steps=6), tmp_path)
-  assert int(state.step) == 6
-  assert 'resuming from step 2 instead' in caplog.text
+  code = """
+import json, logging, sys
+from sr_jax import train_loop
+logging.basicConfig()
+config = json.load(open(sys.argv[1] + '/config.json')) | {'steps': 6}
+print(int(train_loop.train_and_evaluate(config, sys.argv[1]).step))
+"""
+  result = subprocess.run(
+    [sys.executable, '-c', code, tmp_path],
+    capture_output=True,
+    text=True,
+    timeout=120,
+    check=False,
+  )
+  assert result.stdout.split()[-1] == '6', result.stderr
+  assert 'resuming from step 2 instead' in result.stderr
 
 
 def test_init_from_starts_with_the_given_weights(tmp_path):
