@@ -26,6 +26,7 @@ import numpy as np
 
 from sr_jax import checkpoints, methods, models
 from sr_jax.errors import UserError
+from sr_jax.models.parameters import check_parameters
 from sr_jax.ops.blur_kernels import Kernel, correlation_taps, parse_kernel_spec
 from sr_jax.ops.color import rgb_to_y
 from sr_jax.ops.compilation import jit
@@ -106,6 +107,7 @@ def load(name: str | os.PathLike[str], *, scale: int | None = None) -> SRModel:
     hint = f'did you mean {near[0]}?' if near else 'give one of these or a path'
     raise UserError(f'no model {str(name)!r}; {hint} ({", ".join(names)})')
   loaded = checkpoints.load_params(path)
+  _check_loaded(loaded, path)
   model = from_params(loaded.config, loaded.params, name=str(name))
   _check_scale(model, scale)
   return model
@@ -116,6 +118,7 @@ def from_params(
 ) -> SRModel:
   """The model that a config describes, with these parameters by slot."""
   network: Any = models.create(config['model'])
+  sections = {name: config[name] for name in ('method', 'model')}
   return SRModel(
     name=name,
     scale=config['model']['scale'],
@@ -123,15 +126,26 @@ def from_params(
     halo=getattr(network, 'halo', None),
     config=config,
     params=params,
-    predict=_predictor(json.dumps([config['method'], config['model']])),
+    predict=_predictor(json.dumps(sections)),
   )
+
+
+def _check_loaded(loaded: checkpoints.Loaded, path: pathlib.Path) -> None:
+  """Refuses a config without model, or parameters of another model."""
+  sections = (loaded.config.get(s) or () for s in ('method', 'model'))
+  if not all('name' in section for section in sections):
+    raise UserError(f'{path}: its config names no method and model')
+  try:
+    network = models.create(loaded.config['model'])
+    check_parameters(network, loaded.params.get('generator'))
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from error
 
 
 @functools.lru_cache(maxsize=16)
 def _predictor(config: str) -> Callable[..., Any]:
   """One function per config, so that new weights do not compile it anew."""
-  method, model = json.loads(config)
-  sections = {'method': method, 'model': model}
+  sections = json.loads(config)
   return methods.module(sections).predictor(sections)
 
 
@@ -267,9 +281,14 @@ class Upscaler:
     self._predict = ensemble(predict) if self_ensemble else predict
     self._tile = _checked_tile(tile, model.name, self._halo)
     # Side of the windows; None while nothing needs to be divided.
-    self._side = tile if isinstance(tile, int) else None
+    self._side = None if isinstance(tile, str) else int(tile)
     self._sizes = list(sizes or ())
     self._shapes = self._plan_shapes()
+
+  @property
+  def tile(self) -> int | None:
+    """Side of tiles in LR pixels; None while no image needed them."""
+    return self._side
 
   def __call__(self, image: np.ndarray) -> np.ndarray:
     """Enlarges one image.
@@ -343,8 +362,7 @@ class Upscaler:
 
   def _side_for(self, height: int, width: int) -> int:
     """Side of the windows for an image of this size."""
-    large = height * width > _SMALL
-    if self._tile == 'auto' and self._side is None and large:
+    if self._tile == 'auto' and not self._side and height * width > _SMALL:
       self._side = self._auto_side(height, width)
     return self._side or max(height, width)
 

@@ -84,6 +84,33 @@ def test_checkpoint_comes_back(tmp_path):
     load(tmp_path / 'new', scale=3)
 
 
+@pytest.mark.parametrize(
+  ('section', 'message'),
+  [
+    (
+      {'features': 5},
+      r'body_0/conv1/bias is \(4,\), not \(5,\);.* and 8 more',
+    ),
+    ({'blocks': 2}, r'body_1/conv1/bias is missing, not \(4,\);.*and 1 more'),
+    ({'blocks': 0}, r'body_0/conv1/bias is \(4,\), not there;'),
+    ({'scale': 4}, r'upsample/conv_1/bias is missing'),
+    ({'scale': 5}, 'scale 5 is not supported'),
+    ({'dtype': 'float33'}, "config.model.dtype: unknown 'float33'"),
+    ({'features': 'many'}, 'its options make no network'),
+    ({'name': 'edsrr'}, 'did you mean'),
+    (None, 'names no method and model'),
+  ],
+)
+def test_parameters_of_another_config_are_refused(tmp_path, section, message):
+  config = tiny_config()
+  config['model'] = section and {**config['model'], **section}
+  checkpoints.save_params(tmp_path / 'a', tiny().params, config)
+  with pytest.raises(UserError, match=message) as error:
+    load(tmp_path / 'a')
+  assert str(tmp_path / 'a') in str(error.value)
+  assert '\n' not in str(error.value)
+
+
 def test_pretrained_weights_are_found_by_name(tmp_path, monkeypatch):
   root = tmp_path / 'pretrained'
   checkpoints.save_params(root / 'tiny-x2', tiny().params, tiny_config())
@@ -322,6 +349,10 @@ def test_auto_tile_follows_the_memory(monkeypatch):
   np.testing.assert_array_equal(upscale(model, image), whole)
   # The probe of the memory, then tiles of one shape.
   assert traced == [(128, 128), (90, 90)]
+  upscaler = Upscaler(model)
+  assert upscaler.tile is None
+  upscaler(image)
+  assert upscaler.tile == 90
   # At least the SR image itself, in float32.
   assert needed[0] >= 4 * 3 * 4
 

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     back_project=args.back_project,
     kernel=args.kernel,
     tile=args.tile,
-    sizes=_sizes([jobs[target] for target in todo]),
+    sizes=None if model.on_host else _sizes([jobs[t] for t in todo]),
   )
   failed = []
   bar = tqdm(todo, unit='image', leave=False, disable=not sys.stderr.isatty())
@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
       bar.write(f'sr-jax: error: {fault}', file=sys.stderr)
       failed.append(jobs[target])
   if len(jobs) > 1 or len(todo) < len(jobs):
-    there = [jobs[target] for target in jobs if target not in todo]
+    undone = set(todo)
+    there = [jobs[target] for target in jobs if target not in undone]
     print(_summary(len(todo) - len(failed), there, failed))
   return 2 if failed else 0
 
@@ -143,9 +144,11 @@ def _upscale(
     ) from error
   write_image(target, result)
   seconds = time.perf_counter() - start
+  tiled = upscaler.tile and max(picture.color.shape[:2]) > upscaler.tile
+  tiles = f'tiles of {upscaler.tile}, ' if tiled else ''
   return (
     f'{source} {_size(picture)} -> {target} {_size(result)} '
-    f'({upscaler.model.name}, {seconds:.2f} s)'
+    f'({upscaler.model.name}, {tiles}{seconds:.2f} s)'
   )
 
 

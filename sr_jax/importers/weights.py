@@ -22,6 +22,7 @@ from sr_jax.importers.names import Weights, to_flax
 from sr_jax.importers.safetensors_io import read_safetensors
 from sr_jax.importers.torch_pickle import LEGACY_START, read_tensors
 from sr_jax.models.common import select_variant
+from sr_jax.models.parameters import expected_shapes
 
 _LISTED = 20
 
@@ -213,15 +214,9 @@ def _parameters(network: Any, key: jax.Array) -> dict[str, jax.Array]:
 def _shapes(module: ModuleType, options: Mapping[str, Any]) -> Shapes:
   network = _build(module, options)
   try:
-    tree = jax.eval_shape(
-      lambda key: _parameters(network, key), jax.random.key(0)
-    )
-  except UserError:
-    raise
-  except (TypeError, ValueError, ArithmeticError) as error:
-    reason = ' '.join(str(error).split())[:200]
-    raise UserError(f'cannot be {_text(options)}: {reason}') from None
-  return {path: leaf.shape for path, leaf in tree.items()}
+    return expected_shapes(network)
+  except UserError as error:
+    raise UserError(f'cannot be {_text(options)}: {error}') from None
 
 
 def _initial(

@@ -14,7 +14,8 @@ from sr_jax.errors import UserError
 if TYPE_CHECKING:
   import flax.linen as nn
 
-_SHARED = ('common', 'masking')
+_SHARED = ('common', 'masking', 'parameters')
+_DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 def names() -> list[str]:
@@ -47,11 +48,15 @@ def create(config: Mapping[str, Any]) -> nn.Module:
       `variant`, `dtype` (by name), overrides of single options.
 
   Raises:
-    UserError: unknown name, variant or option.
+    UserError: unknown name, variant, option or dtype.
   """
   options = dict(config)
   name = options.pop('name')
   architecture = module(name)
+  if options.get('dtype', 'float32') not in _DTYPES:
+    raise UserError(
+      f'config.model.dtype: unknown {options["dtype"]!r}; choose from {_DTYPES}'
+    )
   try:
     return architecture.Model(**options)
   except TypeError as error:

@@ -91,7 +91,9 @@ def test_options_reach_the_upscaler(run, photos, checkpoint, tmp_path):
   results = {}
   for name, options in variants.items():
     path = tmp_path / f'{name}.png'
-    assert run('upscale', source, '-o', path, *model, *options).status == 0
+    done = run('upscale', source, '-o', path, *model, *options)
+    assert done.status == 0
+    assert ('tiles of 24, ' in done.out) == (name == 'tiled')
     results[name] = read_image(path).color
   base = read_image(plain).color
   np.testing.assert_allclose(results.pop('tiled'), base, atol=1.01 / 255)

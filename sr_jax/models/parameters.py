@@ -1,0 +1,57 @@
+"""Shapes of a network's parameters, by path such as `head/kernel`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sr_jax.errors import UserError
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def shapes_of(tree: Any) -> Shapes:
+  """Shape of every leaf of a parameter tree."""
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf.shape
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+
+
+def expected_shapes(network: Any) -> Shapes:
+  """Shapes that a Linen network initialises; nothing is computed.
+
+  Raises:
+    UserError: its options make no network.
+  """
+  lr = jnp.zeros((1, 8, 8, getattr(network, 'channels', 3)))
+  try:
+    tree = jax.eval_shape(network.init, jax.random.key(0), lr)['params']
+  except UserError:
+    raise
+  except (TypeError, ValueError, ArithmeticError) as error:
+    reason = ' '.join(str(error).split())[:200]
+    raise UserError(f'its options make no network: {reason}') from error
+  return shapes_of(tree)
+
+
+def check_parameters(network: Any, params: Any) -> None:
+  """Refuses parameters that are not the network's.
+
+  Raises:
+    UserError: naming up to three that differ.
+  """
+  expected, given = expected_shapes(network), shapes_of(params)
+  unlike = [
+    f'{path} is {given.get(path, "missing")}, not {expected.get(path, "there")}'
+    for path in sorted({*expected, *given})
+    if expected.get(path) != given.get(path)
+  ]
+  if unlike:
+    more = f' and {len(unlike) - 3} more' if len(unlike) > 3 else ''
+    raise UserError(
+      f'its parameters are not those of its config:'
+      f' {"; ".join(unlike[:3])}{more}'
+    )
