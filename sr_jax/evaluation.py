@@ -37,7 +37,6 @@ import jax
 import numpy as np
 
 from sr_jax.data.image_io import (
-  Found,
   Picture,
   check_targets,
   find_images,
@@ -45,6 +44,7 @@ from sr_jax.data.image_io import (
   read_image,
   write_image,
 )
+from sr_jax.data.sources import match_lr
 from sr_jax.errors import UserError
 from sr_jax.inference import SRModel, Upscaler
 from sr_jax.metrics.protocol import PROTOCOLS, Protocol, get_protocol, measure
@@ -150,8 +150,8 @@ def evaluate_folder(
   Args:
     model: what to measure, at `model.scale`.
     hr_dir: folder (of any depth) or file of the large images.
-    lr_dir: folder or file of the small ones, used as they are. That of
-      `a/0001.png` is `a/0001`, `a/0001x2` or `a/0001_x2` with any suffix.
+    lr_dir: folder or file of the small ones, used as they are; matched as
+      `data.sources.match_lr` does.
     degradation: how LR is made of HR where `lr_dir` is not given.
     protocols: the first gives the main scores, the rest go under `others`.
     self_ensemble: see `Upscaler`, as `back_project` and `tile`.
@@ -165,7 +165,8 @@ def evaluate_folder(
 
   Raises:
     UserError: an image cannot be read, has no counterpart, does not fit the
-      scale or the model, or is too small for a protocol. No image is left out.
+      scale or the model, or is too small for a protocol; the model gives NaN;
+      a result would replace an input. No image is left out.
   """
   report = report or (lambda line: None)
   made = None if lr_dir is not None else degradation or Degradation()
@@ -191,6 +192,10 @@ def evaluate_folder(
   for pair, target in zip(pairs, targets, strict=True):
     hr, lr = _read_pair(pair, model, made)
     sr, seconds, compiled = _timed(upscaler, lr)
+    if not np.isfinite(sr).all():
+      raise UserError(
+        f'{pair.hr}: model {model.name} gives NaN: check its checkpoint'
+      )
     compiling += compiled
     rows = _measure(pair, sr, hr, protocols, model.scale)
     if target is not None:
@@ -214,30 +219,18 @@ def _find_pairs(
   small = find_images([Path(lr_dir)])
   if not hr_dir.is_dir() and not Path(lr_dir).is_dir():
     return [_Pair(hr_dir.name, hr_dir, Path(lr_dir))]
-  by_stem: dict[str, list[Found]] = {}
-  for found in small:
-    stem = found.relative.with_suffix('').as_posix()
-    by_stem.setdefault(stem, []).append(found)
-  pairs = []
-  for found in large:
-    stem = found.relative.with_suffix('').as_posix()
-    keys = (stem, f'{stem}x{scale}', f'{stem}_x{scale}')
-    matches = [f.path for key in keys for f in by_stem.get(key, [])]
-    if len(matches) != 1:
-      what = f'{matches[0]} and {matches[1]} are both' if matches else 'no file'
-      raise UserError(
-        f'{found.path}: {what} its LR image in {lr_dir} (it may be named '
-        f'{", ".join(keys)})'
-      )
-    pairs.append(_Pair(found.relative.as_posix(), found.path, matches[0]))
-  used = {pair.lr for pair in pairs}
-  if unused := [str(f.relative) for f in small if f.path not in used]:
+  hr = {found.relative.as_posix(): found.path for found in large}
+  lr = {found.relative.as_posix(): found.path for found in small}
+  matched = match_lr(hr, lr, scale)
+  for name, fault in matched.faults.items():
+    raise UserError(f'{hr[name]}: {fault} in {lr_dir}')
+  if unused := matched.unused:
     _log.warning(
       '%d LR images have no HR image and are not used: %s',
       len(unused),
       ', '.join(unused[:5]) + (', ...' if len(unused) > 5 else ''),
     )
-  return pairs
+  return [_Pair(a, hr[a], lr[b]) for a, b in matched.pairs.items()]
 
 
 def _targets(
@@ -250,6 +243,12 @@ def _targets(
   check_targets(
     (pair.hr, target) for pair, target in zip(pairs, targets, strict=True)
   )
+  inputs = {path.resolve() for pair in pairs for path in pair[1:] if path}
+  for target in targets:
+    if target.resolve() in inputs:
+      raise UserError(
+        f'{target}: is an input: choose another folder for the results'
+      )
   return targets
 
 

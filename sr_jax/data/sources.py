@@ -10,17 +10,19 @@ import concurrent.futures
 import dataclasses
 import functools
 import importlib.util
+import logging
 import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from absl import logging
 
 from sr_jax.data import cache, image_io
 from sr_jax.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 PathLike = cache.PathLike
 OnBad = Literal['refuse', 'skip']
@@ -221,9 +223,8 @@ def paired_source(
 ) -> PairedSource:
   """Pairs of an LR and an HR folder, matched by their relative paths.
 
-  The LR file of `a/0001.png` is `a/0001`, `a/0001x2` (DIV2K) or `a/0001_x2`
-  (BasicSR) with any image suffix. HR counts as `scale` times LR when cutting
-  its sides to multiples of `scale` gives exactly that.
+  See `match_lr`. HR counts as `scale` times LR when cutting its sides to
+  multiples of `scale` gives exactly that.
 
   Args:
     lr_dir: Folder of the small images.
@@ -239,10 +240,14 @@ def paired_source(
   where = f'pairs {lr_dir}, {hr_dir}'
   lr_images, lr_bad = _list_images(lr_dir)
   hr_images, hr_bad = _list_images(hr_dir)
-  pairs, unmatched = _match(lr_images, hr_images, scale)
-  lr_openers = _cached_files([lr_images[lr] for lr, _ in pairs], cache_dir)
-  hr_openers = _cached_files([hr_images[hr] for _, hr in pairs], cache_dir)
-  names = tuple(hr for _, hr in pairs)
+  pairs, faults, unused = match_lr(hr_images, lr_images, scale)
+  unmatched = [
+    *faults.items(),
+    *((name, 'LR image without an HR image') for name in unused),
+  ]
+  lr_openers = _cached_files([lr_images[n] for n in pairs.values()], cache_dir)
+  hr_openers = _cached_files([hr_images[n] for n in pairs], cache_dir)
+  names = tuple(pairs)
 
   def check(index: int) -> str | None:
     lr, hr = lr_openers[index](), hr_openers[index]()
@@ -254,7 +259,7 @@ def paired_source(
     where, names, check, (*lr_bad, *hr_bad, *unmatched), on_bad
   )
   return PairedSource(
-    lr=_pick([lr for lr, _ in pairs], lr_openers, keep),
+    lr=_pick(tuple(pairs.values()), lr_openers, keep),
     hr=_pick(names, hr_openers, keep),
     scale=scale,
     skipped=skipped,
@@ -314,7 +319,7 @@ def _sift(
       # The message begins with the path, the report with the name.
       return str(error).rpartition(f'{names[index]}: ')[2]
 
-  logging.info('%s: opening %d images, new ones slowly', where, len(names))
+  _log.info('%s: opening %d images, new ones slowly', where, len(names))
   # Decoding releases the GIL.
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     reasons = list(pool.map(reason, range(len(names))))
@@ -324,7 +329,7 @@ def _sift(
     *((names[i], fault) for i, fault in enumerate(reasons) if fault),
   )
   for name, fault in skipped:
-    logging.warning('%s: %s does not serve: %s', where, name, fault)
+    _log.warning('%s: %s does not serve: %s', where, name, fault)
   if skipped and on_bad == 'refuse':
     name, fault = skipped[0]
     more = f' (and {len(skipped) - 1} more)' if len(skipped) > 1 else ''
@@ -390,30 +395,49 @@ def _list_images(
   return dict(sorted(images.items())), tuple(bad)
 
 
-def _match(
-  lr_images: dict[str, pathlib.Path],
-  hr_images: dict[str, pathlib.Path],
-  scale: int,
-) -> tuple[list[tuple[str, str]], Skipped]:
-  """Pairs (lr name, hr name); the names without a counterpart."""
-  lr_by_stem = {os.path.splitext(name)[0]: name for name in lr_images}
-  pairs = []
-  unmatched = []
-  for name in hr_images:
+class Matched(NamedTuple):
+  """Which LR image belongs to which HR image, by relative paths.
+
+  Attributes:
+    pairs: LR by HR, in the order of HR.
+    faults: Why an HR image has no LR image, by HR.
+    unused: LR images that belong to none.
+  """
+
+  pairs: dict[str, str]
+  faults: dict[str, str]
+  unused: list[str]
+
+
+def match_lr(hr: Iterable[str], lr: Iterable[str], scale: int) -> Matched:
+  """Matches HR and LR images by their relative paths.
+
+  The LR image of `a/0001.png` is `a/0001`, `a/0001x2` (DIV2K) or `a/0001_x2`
+  (BasicSR) with any suffix, at scale 2. Two such files are a fault: neither
+  is taken.
+  """
+  unused = dict.fromkeys(lr)
+  by_stem: dict[str, list[str]] = {}
+  for name in unused:
+    by_stem.setdefault(os.path.splitext(name)[0], []).append(name)
+  pairs: dict[str, str] = {}
+  faults: dict[str, str] = {}
+  owner: dict[str, str] = {}
+  for name in hr:
     stem = os.path.splitext(name)[0]
-    candidates = (stem, f'{stem}x{scale}', f'{stem}_x{scale}')
-    lr = next((c for c in candidates if c in lr_by_stem), None)
-    if lr is None:
-      unmatched.append((name, f'no LR image (looked for {candidates[1]} too)'))
+    stems = (stem, f'{stem}x{scale}', f'{stem}_x{scale}')
+    found = [lr_name for s in stems for lr_name in by_stem.get(s, ())]
+    for lr_name in found:
+      unused.pop(lr_name, None)
+    if not found:
+      faults[name] = f'no LR image (looked for {", ".join(stems)})'
+    elif len(found) > 1:
+      faults[name] = f'{found[0]} and {found[1]} are both its LR image'
+    elif (first := owner.setdefault(found[0], name)) != name:
+      faults[name] = f'its LR image {found[0]} belongs to {first} too'
     else:
-      pairs.append((lr_by_stem.pop(lr), name))
-  used = {lr for lr, _ in pairs}
-  unmatched.extend(
-    (name, 'LR image without an HR image')
-    for name in lr_images
-    if name not in used
-  )
-  return pairs, tuple(unmatched)
+      pairs[name] = found[0]
+  return Matched(pairs, faults, list(unused))
 
 
 def _split_tfds_name(name: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import pytest
 from conftest import texture
 from PIL import Image
 
-from sr_jax import inference
+from sr_jax import checkpoints, inference
 from sr_jax.data.image_io import Picture, write_image
 
 
@@ -267,6 +267,31 @@ def test_lr_image_that_is_missing_or_ambiguous(run, photos, tmp_path):
   assert run(*command).refused('two.png', 'sub/two_x2')
   write_image(lr / 'onex2.png', small)
   assert run(*command).refused('one.png', 'onex2.png')
+
+
+def test_evaluation_does_not_replace_its_inputs(run, photos, tmp_path):
+  lr = tmp_path / 'lr'
+  command = ('--scale', 2, '--hr', photos)
+  assert run('degrade', *command, '-o', lr).status == 0
+  command = ('evaluate', '--model', 'bicubic', *command)
+  before = [p.read_bytes() for p in (photos / 'one.png', lr / 'one.png')]
+  done = run(*command, '--save-images', photos)
+  assert done.refused('one.png', 'is an input')
+  done = run(*command, '--lr', lr, '--save-images', lr)
+  assert done.refused('one.png', 'is an input')
+  after = [p.read_bytes() for p in (photos / 'one.png', lr / 'one.png')]
+  assert after == before
+
+
+def test_checkpoint_that_gives_nan(run, checkpoint, photos, tmp_path, out):
+  loaded = checkpoints.load_params(checkpoint)
+  loaded.params['generator']['tail']['bias'][:] = np.nan
+  checkpoints.save_params(tmp_path / 'nan', loaded.params, loaded.config)
+  model = ('--model', tmp_path / 'nan')
+  done = run('evaluate', '--hr', photos, *model, '--json', out / 'r.json')
+  assert done.refused('one.png', 'NaN', 'check its checkpoint')
+  done = run('upscale', photos / 'one.png', '-o', out, *model)
+  assert done.refused('NaN')
 
 
 def test_degrade_does_not_mix_with_what_is_there(run, photos, out, tmp_path):

@@ -219,6 +219,21 @@ def test_pairs_match_by_the_names_of_the_common_data_sets(tmp_path, cache_dir):
     assert large.shape == (20, 24, 3)
 
 
+def test_lr_images_that_are_ambiguous_are_not_taken():
+  matched = sources.match_lr(
+    ['a.png', 'b.png', 'c.jpg', 'c.png', 'd/e.png'],
+    ['a.png', 'a_x3.png', 'b.bmp', 'b.png', 'cx3.png', 'd/e_x3.png', 'ex3.png'],
+    3,
+  )
+  assert matched.pairs == {'c.jpg': 'cx3.png', 'd/e.png': 'd/e_x3.png'}
+  assert matched.faults == {
+    'a.png': 'a.png and a_x3.png are both its LR image',
+    'b.png': 'b.bmp and b.png are both its LR image',
+    'c.png': 'its LR image cx3.png belongs to c.jpg too',
+  }
+  assert matched.unused == ['ex3.png']
+
+
 @pytest.mark.parametrize('height', [30, 31, 32])
 @pytest.mark.parametrize('width', [36, 37, 38])
 def test_hr_is_cut_to_the_multiple(tmp_path, cache_dir, height, width):
@@ -248,7 +263,7 @@ def test_pairs_that_do_not_fit_are_named(tmp_path, cache_dir):
   assert source.names == ('good.png',)
   assert dict(source.skipped) == {
     'list.txt': 'not an image file',
-    'alone.png': 'no LR image (looked for alonex2 too)',
+    'alone.png': 'no LR image (looked for alone, alonex2, alone_x2)',
     'widow.png': 'LR image without an HR image',
     'large.png': '24x20 is not 2 times its LR image of 12x11',
     'small.png': '24x20 is not 2 times its LR image of 12x9',
