@@ -9,7 +9,6 @@ import logging
 import sys
 
 from absl import app, flags
-from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from sr_jax.errors import UserError
@@ -61,14 +60,18 @@ def main(argv: list[str]) -> int:
   # Orbax tells of every file it touches, and its errors come as exceptions;
   # --verbosity=0 shows all.
   if not flags.FLAGS['verbosity'].present:
-    absl_logging.set_verbosity(absl_logging.FATAL)
-  logging.basicConfig(format='%(message)s', level=logging.WARNING)
+    logging.getLogger('absl').setLevel(logging.CRITICAL)
+    # In place of absl's handler, whose level is that of all loggers.
+    logging.basicConfig(format='%(message)s', level=logging.WARNING, force=True)
   from sr_jax import train_loop
 
   try:
     train_loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
   except UserError as error:
     return _complain(str(error))
+  except OSError as error:
+    where = f'{error.filename}: ' if error.filename else ''
+    return _complain(f'{where}{error.strerror or error}')
   return 0
 
 

@@ -108,6 +108,7 @@ class Keeper:
       cleanup_tmp_directories=True,
       enable_async_checkpointing=True,
     )
+    self._unreadable: set[int] = set()
     with _one_line('open checkpoints in', self.path):
       self._manager = ocp.CheckpointManager(self.path, options=options)
 
@@ -124,15 +125,21 @@ class Keeper:
   ) -> None:
     """Starts saving; a step that is already there is left as it is.
 
+    One that `restore` could not read is replaced.
+
     Raises:
       UserError: this or the previous save could not be written; the
         checkpoints before it are intact.
     """
     step = int(state.step)
-    if step in self._manager.all_steps():
+    there = step in self._manager.all_steps()
+    if there and step not in self._unreadable:
       return
     self.wait()
     with _one_line('save checkpoint in', self.path):
+      if there:
+        self._manager.delete(step)
+        self._unreadable.remove(step)
       _check_space(self.path, (state, params))
       self._manager.save(
         step,
@@ -166,6 +173,7 @@ class Keeper:
           )
       except UserError as error:
         problems.append(str(error))
+        self._unreadable.add(step)
         continue
       for problem in problems:
         _log.warning('%s; resuming from step %d instead', problem, step)
@@ -190,8 +198,13 @@ class Keeper:
       raise
 
   def close(self) -> None:
-    """Finishes and releases the folder."""
-    self._manager.close()
+    """Finishes and releases the folder.
+
+    Raises:
+      UserError: the last save could not be written.
+    """
+    with _one_line('save checkpoint in', self.path):
+      self._manager.close()
 
 
 def _check_space(folder: pathlib.Path, tree: Any) -> None:
@@ -279,13 +292,25 @@ def load_params(path: PathLike) -> Loaded:
           params=ocp.args.StandardRestore(like), about=ocp.args.JsonRestore()
         ),
       )
-  about = restored['about']
+  about = _checked_about(restored['about'], folder)
   return Loaded(
     config=about['config'],
     params=restored['params'],
     step=about.get('step'),
     protocol=about.get('protocol'),
   )
+
+
+def _checked_about(about: Any, folder: pathlib.Path) -> dict[str, Any]:
+  """`about` if this version can read it."""
+  if not isinstance(about, dict) or not isinstance(about.get('config'), dict):
+    raise UserError(f'cannot read checkpoint {folder}: it holds no config')
+  if about.get('format') != _FORMAT:
+    raise UserError(
+      f'cannot read checkpoint {folder}: its format {about.get("format")} is'
+      f' not {_FORMAT}; use the sr_jax that wrote it, or a newer one'
+    )
+  return about
 
 
 def _about_file(folder: pathlib.Path) -> pathlib.Path:

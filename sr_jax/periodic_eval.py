@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from sr_jax.data import batches, sources
-from sr_jax.data.image_io import save_png_strip
+from sr_jax.data.image_io import find_images, save_png_strip
 from sr_jax.evaluation import Degradation, evaluate_folder
 from sr_jax.inference import from_params
 from sr_jax.methods import Method
@@ -34,10 +34,14 @@ class PeriodicEvaluation:
     """Opens the fixed crops and makes their LR once.
 
     Raises:
-      UserError: no image of `config.eval.source` is large enough.
+      UserError: no image of `config.eval.source` is large enough, or a folder
+        of `config.eval.folders` is missing or empty.
     """
     section, self._scale = config['eval'], config['model']['scale']
     self._config, self._folders = config, section['folders']
+    if jax.process_index() == 0:  # it alone reads them, hours later
+      for folder in self._folders:
+        find_images([folder])
     made = config['degradation']
     self._degradation = Degradation(
       degradation=made['name'],

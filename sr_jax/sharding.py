@@ -23,18 +23,26 @@ def start_processes() -> None:
   (host:port of process 0), JAX_NUM_PROCESSES, JAX_PROCESS_ID.
 
   Raises:
-    UserError: the environment names the run only in part.
+    UserError: the environment names the run only in part or wrongly, or the
+      hosts do not find each other.
   """
   names = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
   values = [os.environ.get(name) for name in names]
-  if not any(values):
-    jax.distributed.initialize()
-    return
-  address, count, index = values
-  if address is None or count is None or index is None:
-    missing = [n for n, v in zip(names, values, strict=True) if not v]
+  missing = [n for n, v in zip(names, values, strict=True) if not v]
+  if missing and any(values):
     raise UserError(f'multi-host start: set {", ".join(missing)} as well')
-  jax.distributed.initialize(address, int(count), int(index))
+  address, count, index = values
+  try:
+    jax.distributed.initialize(
+      address or None,
+      int(count) if count else None,
+      int(index) if index else None,
+    )
+  except (ValueError, RuntimeError) as error:
+    reason = ' '.join(str(error).split())[:200]
+    raise UserError(
+      f'multi-host start: {reason}; set {", ".join(names)}'
+    ) from error
 
 
 def make_mesh() -> Mesh:

@@ -30,7 +30,20 @@ _log = logging.getLogger(__name__)
 _CONFIG = 'config.json'
 # Consecutive non-finite updates after which a run stops.
 _PATIENCE = 10
-# What a resumed run may change: it leaves the parameters as they are.
+# Least values of what is counted.
+_LEAST = {
+  'steps': 0,
+  'log_every': 1,
+  'eval.every': 1,
+  'eval.crops': 1,
+  'checkpoint.every': 1,
+  'checkpoint.keep': 1,
+  'checkpoint.keep_best': 0,
+  'data.workers': 0,
+  'data.prefetch': 0,
+  'optimizer.warmup_steps': 0,
+}
+# What a resumed run may change: no update that is done depends on it.
 _FREE = ('steps', 'log_every', 'multihost', 'eval', 'checkpoint')
 _FREE_DATA = ('workers', 'prefetch', 'cache_dir')
 
@@ -51,6 +64,7 @@ def train_and_evaluate(
     UserError: anything the user can mend, in one line.
   """
   plain = to_plain(config)
+  _check_numbers(plain)
   if plain['multihost']:
     sharding.start_processes()
   folder = pathlib.Path(workdir).absolute()
@@ -61,7 +75,7 @@ def train_and_evaluate(
   main = jax.process_index() == 0
   with contextlib.ExitStack() as stack:
     keeper = stack.enter_context(_keeper(folder, **plain['checkpoint']))
-    if keeper.steps():
+    if keeper.steps() and (folder / _CONFIG).exists():
       _check_same_experiment(folder / _CONFIG, plain)
     first, _ = batches.sample(source, spec, 0)
     state = _start(method, first, plain, keeper, mesh)
@@ -126,6 +140,14 @@ def to_plain(config: Any) -> dict[str, Any]:
   if hasattr(config, 'to_dict'):
     config = config.to_dict()
   return json.loads(json.dumps(config))
+
+
+def _check_numbers(config: Mapping[str, Any]) -> None:
+  """Refuses counts that the loop cannot run with."""
+  flat = _flat(config)
+  for key, least in _LEAST.items():
+    if flat[key] < least:
+      raise UserError(f'config.{key}={flat[key]}: give {least} or more')
 
 
 def _check_same_experiment(path: pathlib.Path, ours: Mapping[str, Any]) -> None:
@@ -267,7 +289,7 @@ def _run(
         run.keeper.save(state, run.method.averaged(state), about, scores)
       if stopping:
         break
-  run.keeper.wait()
+    run.keeper.wait()
   if int(state.step) < steps:
     _log.warning('stopped by a signal; step %d is saved', int(state.step))
   return state

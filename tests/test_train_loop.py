@@ -163,6 +163,8 @@ print(int(train_loop.train_and_evaluate(config, sys.argv[1]).step))
   )
   assert result.stdout.split()[-1] == '6', result.stderr
   assert 'resuming from step 2 instead' in result.stderr
+  # Done anew, it replaces the damaged one.
+  assert checkpoints.load_params(newest).step == 4
 
 
 def test_init_from_starts_with_the_given_weights(tmp_path):
@@ -189,6 +191,15 @@ def test_init_from_starts_with_the_given_weights(tmp_path):
     ({'model': {'name': 'edsrr'}}, 'did you mean'),
     ({'data': {'source': 'folder:/nowhere/at/all'}}, '/nowhere/at/all'),
     ({'data': {'batch_size': 0}}, 'batch_size'),
+    ({'data': {'workers': -1}}, 'config.data.workers=-1: give 0 or more'),
+    ({'log_every': 0}, 'config.log_every=0: give 1 or more'),
+    ({'eval': {'every': 0}}, 'config.eval.every=0: give 1 or more'),
+    ({'eval': {'crops': 0}}, 'config.eval.crops=0'),
+    ({'eval': {'folders': ('/nowhere', '.')}}, '/nowhere'),
+    ({'checkpoint': {'every': 0}}, 'config.checkpoint.every=0'),
+    ({'checkpoint': {'keep': 0}}, 'config.checkpoint.keep=0'),
+    ({'model': {'dtype': 'float33'}}, 'float33'),
+    ({'multihost': True}, 'JAX_COORDINATOR_ADDRESS'),
     ({'checkpoint': {'init_from': '/nowhere'}}, '/nowhere'),
     ({'eval': {'protocol': 'y-unit8'}}, 'y-uint8'),
     ({'eval': {'crop_size': 33}}, '33'),
@@ -220,14 +231,30 @@ def test_train_py_answers_a_wrong_flag_in_one_line(tmp_path, flag, reason):
   assert reason in lines[0]
 
 
+def test_train_py_names_the_files_it_skips(tmp_path):
+  photo = skimage.data.astronaut()
+  for name, side in (('large', 80), ('small', 9)):
+    path = tmp_path / 'photos' / f'{name}.png'
+    path.parent.mkdir(exist_ok=True)
+    skimage.io.imsave(path, photo[:side, :side], check_contrast=False)
+  source = f'--config.data.source=folder:{path.parent}'
+  with _start(tmp_path / 'run', source, '--config.steps=1') as process:
+    _, err = process.communicate(timeout=120)
+  assert process.returncode == 0, err
+  assert 'small.png does not serve: 9x9 is smaller' in err
+  assert len(err.splitlines()) == 2
+
+
 def test_sigterm_saves_and_exits_with_status_0(tmp_path):
   flags = ('--config.steps=100000', '--config.log_every=1')
   with _start(tmp_path, *flags) as process:
     begun = _first_step(process)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
   assert process.returncode == 0
-  assert checkpoints.load_params(tmp_path).step >= begun
+  step = checkpoints.load_params(tmp_path).step
+  assert step >= begun
+  assert f'stopped by a signal; step {step} is saved' in err
 
 
 def _first_step(process):
