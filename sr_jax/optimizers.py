@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -111,11 +112,13 @@ def make(
   clip_norm: float,
   clip_value: float,
   ema_decay: float,
+  constants: Sequence[str] = (),
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
   """The optimizer of one slot and its learning-rate schedule.
 
   Updates with a non-finite gradient are skipped and counted
-  (`optax.apply_if_finite`). Zero turns clipping, decay and EMA off.
+  (`optax.apply_if_finite`). Zero turns clipping, decay and EMA off. Decay
+  spares the layers named in `constants`, which get no gradient either.
 
   Raises:
     UserError: unknown optimizer or schedule.
@@ -140,11 +143,20 @@ def make(
     parts.append(optax.clip_by_global_norm(clip_norm))
   parts.append(_OPTIMIZERS[name](b1=b1, b2=b2, eps=eps))
   if weight_decay:
-    parts.append(optax.add_decayed_weights(weight_decay))
+    mask = functools.partial(_all_but, constants)
+    parts.append(optax.add_decayed_weights(weight_decay, mask))
   parts.append(optax.scale_by_learning_rate(rate))
   if ema_decay:
     parts.append(params_ema(ema_decay))
   return optax.apply_if_finite(optax.chain(*parts), _NEVER), rate
+
+
+def _all_but(names: Sequence[str], params: Mapping[str, Any]) -> PyTree:
+  """True for every leaf but those of the layers `names`."""
+  return {
+    layer: jax.tree.map(lambda _, kept=layer not in names: kept, leaves)
+    for layer, leaves in params.items()
+  }
 
 
 def averaged_params(opt_state: PyTree, params: PyTree) -> PyTree:

@@ -51,6 +51,16 @@ def test_sgd_with_clipping_in_closed_form():
   np.testing.assert_allclose(new['w'], [-3.0, -3.5])
 
 
+def test_weight_decay_spares_constants():
+  params = {'mean': {'w': jnp.ones(2)}, 'conv': {'w': jnp.ones(2)}}
+  grads = {'mean': {'w': jnp.zeros(2)}, 'conv': {'w': jnp.zeros(2)}}
+  options = {'name': 'sgd', 'learning_rate': 0.5, 'weight_decay': 0.1}
+  tx, _ = _make(**options, constants=('mean',))
+  new, _ = _step(tx, grads, params, tx.init(params))
+  np.testing.assert_array_equal(new['mean']['w'], [1, 1])
+  np.testing.assert_allclose(new['conv']['w'], [0.95, 0.95], rtol=1e-6)
+
+
 def test_ema_follows_its_formula():
   tx, _ = _make(name='sgd', b1=0.0, learning_rate=1.0, ema_decay=0.2)
   params = {'w': jnp.zeros(1)}

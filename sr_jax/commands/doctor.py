@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
   print(f'sr_jax {sr_jax.__version__}, Python {platform.python_version()}')
   print(', '.join(f'{p} {importlib.metadata.version(p)}' for p in _PACKAGES))
   print(f'host: {platform.platform()}, {_host_memory()}')
-  for device in jax.devices():
+  for device in _devices():
     kind = f'{device.platform} {device.device_kind}'
     print(f'device {device.id}: {kind}, {_device_memory(device)}')
   failures = [_check(name, check) for name, check in _CHECKS.items()]
@@ -54,6 +54,16 @@ def run(args: argparse.Namespace) -> int:
     broken = '; '.join(filter(None, failures))
     raise UserError(f'{broken}: reinstall jax and sr_jax for this machine')
   return 0
+
+
+def _devices() -> list[jax.Device]:
+  try:
+    return jax.devices()
+  except Exception as error:  # a backend's plugin may raise anything
+    reason = ' '.join(str(error).split())[:200] or type(error).__name__
+    raise UserError(
+      f'JAX cannot start: {reason}; check JAX_PLATFORMS and the installed jax'
+    ) from error
 
 
 def _host_memory() -> str:

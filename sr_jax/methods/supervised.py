@@ -31,7 +31,12 @@ def make(config: Mapping[str, Any]) -> Method:
     UserError: unknown loss, or a section that its consumer refuses.
   """
   generator = functools.partial(_create, config['model'])
-  tx, rate = optimizers.make(steps=config['steps'], **config['optimizer'])
+  architecture = models.module(config['model']['name'])
+  tx, rate = optimizers.make(
+    steps=config['steps'],
+    constants=getattr(architecture, 'CONSTANTS', ()),
+    **config['optimizer'],
+  )
   make_lr = functools.partial(_make_lr, **_degradation(config['degradation']))
   return Method(
     init=functools.partial(_init, generator, tx),

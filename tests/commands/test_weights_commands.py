@@ -108,6 +108,14 @@ def test_doctor(run):
   assert 'device 0: cpu' in done.out
 
 
+def test_doctor_tells_that_jax_cannot_start(run, monkeypatch):
+  def devices():
+    raise RuntimeError('Unable to initialize backend\n  cuda')
+
+  monkeypatch.setattr(doctor.jax, 'devices', devices)
+  assert run('doctor').refused('Unable to initialize backend cuda')
+
+
 def test_doctor_tells_what_is_broken(run, monkeypatch):
   checks = {'sums': lambda: 0.5, 'products': lambda: 0.0}
   monkeypatch.setattr(doctor, '_CHECKS', checks)

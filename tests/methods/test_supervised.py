@@ -53,8 +53,9 @@ def test_three_steps_learn_in_one_trace():
   assert int(state.step) == 3
 
 
-def test_the_mean_shift_stays_and_the_rest_moves():
-  _, method = _setup()
+@pytest.mark.parametrize('weight_decay', [0.0, 0.1])
+def test_the_mean_shift_stays_and_the_rest_moves(weight_decay):
+  _, method = _setup(optimizer={'weight_decay': weight_decay})
   state = _init(method, _batch())
   before = jax.tree.map(np.array, state.params['generator'])
   after = _jitted(method)(state, _batch(), scale=2)[0].params['generator']
