@@ -54,13 +54,27 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   x, kernel = residuals
   padding = kernel.shape[0] // 2
+  # Else the producers of x and dy are computed again for each use below.
+  x, dy = jax.lax.optimization_barrier((x, dy))
   # dx: correlate dy with the kernel flipped in space, channels swapped.
   dx = _same(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), padding)
-  # dw: channels of x become images, images its channels, dy the kernel.
-  dw = _same(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), padding)
   flat = dy.reshape(-1, dy.shape[-1])
   db = (jnp.ones((1, flat.shape[0]), dy.dtype) @ flat)[0]
-  return dx, dw.transpose(1, 2, 0, 3), db
+  return dx, _kernel_gradient(x, dy, padding), db
+
+
+def _kernel_gradient(x: jax.Array, dy: jax.Array, padding: int) -> jax.Array:
+  """Correlates x with dy over images, rows and columns.
+
+  As a convolution: the channels of one stand as its images, the images of
+  both as channels. The narrower one is turned so, which is the dearer part.
+  """
+  if x.shape[-1] < dy.shape[-1]:
+    dw = _same(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), padding)
+    return dw.transpose(1, 2, 0, 3)
+  # Shifts of dy against x are those of x against dy, reversed.
+  dw = _same(dy.transpose(3, 1, 2, 0), x.transpose(1, 2, 0, 3), padding)
+  return jnp.flip(dw, (1, 2)).transpose(1, 2, 3, 0)
 
 
 _cpu_conv2d.defvjp(_forward, _backward)

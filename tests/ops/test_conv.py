@@ -23,9 +23,10 @@ def _reference(x, kernel, bias):
   return y + bias[None, None, None]
 
 
+@pytest.mark.parametrize('channels', [(3, 5), (5, 3)])
 @pytest.mark.parametrize('size', [1, 3, 5])
-def test_values_and_gradients_equal_lax(size):
-  inputs = _inputs(size)
+def test_values_and_gradients_equal_lax(size, channels):
+  inputs = _inputs(size, channels)
   np.testing.assert_allclose(
     conv.conv2d(*inputs), _reference(*inputs), atol=1e-4
   )
@@ -47,6 +48,22 @@ def test_forward_over_reverse_equals_lax():
 
   ours, theirs = hessian_product(conv.conv2d), hessian_product(_reference)
   np.testing.assert_allclose(ours, theirs, atol=1e-4 * jnp.abs(theirs).max())
+
+
+def test_vmap_over_kernels_and_scan_equal_a_loop():
+  x, kernel, bias = _inputs(3, channels=(4, 4))
+  kernels = jnp.stack([kernel, kernel[::-1]])
+
+  def grad(k):
+    return jax.grad(lambda w: (conv.conv2d(x, w, bias) ** 2).sum())(k)
+
+  one_by_one = jnp.stack([grad(k) for k in kernels])
+  scale = jnp.abs(one_by_one).max()
+  np.testing.assert_allclose(
+    jax.vmap(grad)(kernels) / scale, one_by_one / scale, atol=1e-6
+  )
+  _, scanned = jax.lax.scan(lambda c, k: (c, grad(k)), 0, kernels)
+  np.testing.assert_allclose(scanned / scale, one_by_one / scale, atol=1e-6)
 
 
 def test_other_backends_use_xla_gradients(monkeypatch):
