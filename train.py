@@ -69,6 +69,9 @@ def main(argv: list[str]) -> int:
     train_loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
   except UserError as error:
     return _complain(str(error))
+  except KeyboardInterrupt:
+    _complain('interrupted; the last checkpoint is kept')
+    return 130
   except OSError as error:
     where = f'{error.filename}: ' if error.filename else ''
     return _complain(f'{where}{error.strerror or error}')

@@ -9,6 +9,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from sr_jax.errors import UserError
+
 _log = logging.getLogger(__name__)
 
 PyTree = Any
@@ -44,17 +46,30 @@ def start_from(params: PyTree, pretrained: PyTree) -> PyTree:
 
   The others keep their fresh values and are named in a warning: the tail of
   a x4 model that starts from x2 weights.
+
+  Raises:
+    UserError: next to nothing agrees.
   """
   if not pretrained:
     return params
   given = dict(jax.tree_util.tree_leaves_with_path(pretrained))
+  fitting = 0
 
   def pick(path: Any, fresh: jax.Array) -> jax.Array:
+    nonlocal fitting
     value = given.get(path)
     if value is not None and value.shape == fresh.shape:
+      fitting += fresh.size
       return jnp.asarray(value, fresh.dtype)
     name = jax.tree_util.keystr(path, simple=True, separator='/')
     _log.warning('init_from: %s keeps its fresh values', name)
     return fresh
 
-  return jax.tree_util.tree_map_with_path(pick, params)
+  started = jax.tree_util.tree_map_with_path(pick, params)
+  total = sum(leaf.size for leaf in jax.tree.leaves(params))
+  if fitting < total / 100:
+    raise UserError(
+      f'config.checkpoint.init_from: only {fitting:,} of {total:,} parameters'
+      ' fit this model; choose a checkpoint of the same architecture'
+    )
+  return started

@@ -21,6 +21,7 @@ from sr_jax import checkpoints, methods, sharding
 from sr_jax.data import batches, sources
 from sr_jax.errors import UserError
 from sr_jax.metric_writers import MetricWriter, Progress
+from sr_jax.metrics.protocol import comparable, get_protocol
 from sr_jax.ops.compilation import jit
 from sr_jax.periodic_eval import PeriodicEvaluation
 from sr_jax.state import TrainState
@@ -156,7 +157,10 @@ def _check_same_experiment(path: pathlib.Path, ours: Mapping[str, Any]) -> None:
   Raises:
     UserError: the workdir belongs to another experiment.
   """
-  before, now = _flat(_binding(_read(path))), _flat(_binding(ours))
+  theirs = _read(path)
+  # The best checkpoint is kept by its score.
+  comparable(*(get_protocol(c['eval']['protocol']) for c in (theirs, ours)))
+  before, now = _flat(_binding(theirs)), _flat(_binding(ours))
   missing = object()
   unlike = [
     f'{key} is {before.get(key)!r} there, {now.get(key)!r} here'
@@ -189,7 +193,10 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
 
 def _binding(config: Mapping[str, Any]) -> dict[str, Any]:
   """What makes an experiment: the config without what a resume may change."""
-  config = {k: v for k, v in config.items() if k not in _FREE}
+  free = set(_FREE)
+  if config['optimizer']['schedule'] == 'cosine':
+    free.remove('steps')  # the rate depends on it
+  config = {k: v for k, v in config.items() if k not in free}
   data = {k: v for k, v in config['data'].items() if k not in _FREE_DATA}
   return config | {'data': data}
 
@@ -281,7 +288,8 @@ def _run(
         _report(done, history, progress, run.writer)
         history = []
       scores = None
-      if done == steps or done % config['eval']['every'] == 0:
+      due = done == steps or done % config['eval']['every'] == 0
+      if due and not stopping:  # a preempted run has little time to save
         scores = run.evaluate(done, run.method.averaged(state), run.writer)
         progress.report(done, scores)
       if last or done % config['checkpoint']['every'] == 0:
@@ -355,8 +363,15 @@ def _stop() -> Iterator[Any]:
   if not in_main or jax.process_count() > 1:
     yield stop
     return
+
+  def ask(*unused: Any) -> None:
+    del unused
+    if asked.is_set():
+      raise KeyboardInterrupt  # asked twice: do not wait for the step
+    asked.set()
+
   signals = (signal.SIGTERM, signal.SIGINT)
-  before = [signal.signal(s, lambda *_: asked.set()) for s in signals]
+  before = [signal.signal(number, ask) for number in signals]
   try:
     yield stop
   finally:

@@ -120,6 +120,35 @@ def test_another_experiment_is_refused(tmp_path):
   assert 'new --workdir' in message
 
 
+@pytest.mark.parametrize(
+  ('sections', 'reason'),
+  [
+    ({'eval': {'protocol': 'rgb'}}, 'unlike protocols'),
+    ({'optimizer': {'schedule': 'cosine'}}, 'optimizer.schedule'),
+  ],
+)
+def test_what_binds_a_resumed_run(tmp_path, sections, reason):
+  train_loop.train_and_evaluate(tiny.config(steps=1), tmp_path)
+  with pytest.raises(UserError, match=reason):
+    train_loop.train_and_evaluate(tiny.config(steps=1, **sections), tmp_path)
+
+
+def test_cosine_decay_binds_the_number_of_steps(tmp_path):
+  cosine = {'optimizer': {'schedule': 'cosine'}}
+  train_loop.train_and_evaluate(tiny.config(steps=1, **cosine), tmp_path)
+  with pytest.raises(UserError, match='steps is 1 there, 2 here'):
+    train_loop.train_and_evaluate(tiny.config(steps=2, **cosine), tmp_path)
+
+
+def test_init_from_another_architecture_is_refused(tmp_path):
+  train_loop.train_and_evaluate(tiny.config(steps=1), tmp_path / 'a')
+  other = tiny.config(
+    model={'features': 16}, checkpoint={'init_from': str(tmp_path / 'a')}
+  )
+  with pytest.raises(UserError, match=r'only .* parameters fit'):
+    train_loop.train_and_evaluate(other, tmp_path / 'b')
+
+
 def test_a_start_that_failed_claims_no_workdir(tmp_path):
   wrong = tiny.config(data={'source': 'folder:/nowhere/at/all'})
   with pytest.raises(UserError, match='/nowhere/at/all'):

@@ -141,7 +141,8 @@ def _train_step(
   metrics = {
     'loss': value,
     'gradient_norm': jnp.asarray(optax.tree.norm(grads)),
-    'learning_rate': jnp.asarray(rate(state.step)),
+    # The schedule counts the updates that were not skipped.
+    'learning_rate': jnp.asarray(rate(state.step - total)),
     'skipped_in_a_row': in_a_row,
     'skipped': total,
   }
