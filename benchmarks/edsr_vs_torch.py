@@ -1,7 +1,7 @@
 """EDSR-baseline x2 against PyTorch on the same CPU cores.
 
   pip install '.[bench]'
-  python benchmarks/edsr_vs_torch.py
+  python -m benchmarks.edsr_vs_torch
 
 Train step: batch 16, LR 48x48, L1, Adam; ours includes making the LR images
 on the device. Inference: one LR image of 512x512. The two run in turn, so
@@ -19,7 +19,7 @@ from configs import edsr
 from sr_jax import methods, train_loop
 from sr_jax.ops.compilation import jit
 
-_ROUNDS = 7
+_ROUNDS = 11
 
 
 class ResBlock(torch.nn.Module):

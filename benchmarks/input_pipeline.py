@@ -1,6 +1,6 @@
 """Does the input pipeline keep up with a train step?
 
-    python benchmarks/input_pipeline.py
+    python -m benchmarks.input_pipeline
 
 Prints the cost of a batch (16 crops of 192x192 from a cached folder, in one
 thread) and the time from nothing to the first batch of a folder of ten images,

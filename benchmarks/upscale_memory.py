@@ -1,6 +1,6 @@
 """How much memory does a large photograph take?
 
-    python benchmarks/upscale_memory.py [--model NAME|CHECKPOINT]
+    python -m benchmarks.upscale_memory [--model NAME|CHECKPOINT]
 
 Runs `sr-jax upscale` on a 4000x3000 PNG file, x2, once with bicubic and once
 with a network, each in a process of its own, and prints peak resident memory
