@@ -178,9 +178,9 @@ def _doctor(parser: argparse.ArgumentParser) -> None:
 def _upscale(parser: argparse.ArgumentParser) -> None:
   parser.description = (
     'Enlarge images. Folders are mirrored below OUT; photo.png becomes '
-    'photo_x2.png. Grey, palette, 16-bit, EXIF orientation and ICC profiles '
-    'are kept; transparency is enlarged by bicubic, the colour before it '
-    'premultiplied.'
+    'photo_x2.png. Grey, 16 bits and ICC profiles are kept; palettes become '
+    'RGB, EXIF orientation is applied; transparency is enlarged by bicubic, '
+    'the colour before it premultiplied.'
   )
   parser.add_argument('inputs', nargs='+', metavar='INPUT', type=Path)
   parser.add_argument(
