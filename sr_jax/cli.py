@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ _SPEC = (
   'squared, radians) or a .mat / .npy file'
 )
 _DEFAULT_MODEL = 'edsr-small-x2'
-_MODEL = 'pretrained name, checkpoint folder, or bicubic'
+_MODEL = 'pretrained name, checkpoint folder, bicubic, zssr or zssr-gradual'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -112,6 +113,31 @@ def _scale(text: str) -> int:
   return int(text)
 
 
+def _any_scale(text: str) -> float:
+  """Argparse type: a scale above 1, whole or not."""
+  try:
+    scale = float(text)
+  except ValueError:
+    scale = math.nan
+  if not 1 < scale < math.inf:
+    raise argparse.ArgumentTypeError(f'{text!r} is not a number above 1')
+  return int(scale) if scale == int(scale) else scale
+
+
+def _steps(text: str) -> int | str:
+  """Argparse type: a number of steps from 0, or auto."""
+  if text == 'auto' or text.isdecimal():
+    return text if text == 'auto' else int(text)
+  raise argparse.ArgumentTypeError(f'{text!r} is neither auto nor a number')
+
+
+def _count(text: str) -> int:
+  """Argparse type: a whole number from 0."""
+  if not text.isdecimal():
+    raise argparse.ArgumentTypeError(f'{text!r} is not a number from 0')
+  return int(text)
+
+
 def _tile(text: str) -> int | str:
   """Argparse type: side of a tile in LR pixels, auto or off."""
   return text if text in ('auto', 'off') else _positive(text)
@@ -126,10 +152,17 @@ def _add_upscaler(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--back-project',
-    type=_positive,
-    default=0,
+    type=_count,
     metavar='N',
-    help='N steps that make the result, reduced again, agree with the input',
+    help='N steps that make the result, reduced again, agree with the input '
+    '(default: 0; what zssr does by itself)',
+  )
+  parser.add_argument(
+    '--adapt-steps',
+    type=_steps,
+    metavar='N|auto',
+    help='steps that mzsr and zssr fit themselves to the image; auto stops by '
+    'how well the image itself is reconstructed (default: as the model says)',
   )
   parser.add_argument(
     '--tile',
@@ -166,7 +199,10 @@ def _add_degradation(parser: argparse.ArgumentParser) -> None:
     help='compress as JPEG of quality Q, 1..100',
   )
   parser.add_argument(
-    '--seed', type=int, default=0, help='of the noise (default: 0)'
+    '--seed',
+    type=_count,
+    default=0,
+    help='of the noise and of what zssr draws (default: 0)',
   )
 
 
@@ -198,15 +234,28 @@ def _upscale(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--scale',
-    type=_scale,
+    type=_any_scale,
     metavar='S',
-    help='needed by bicubic; a checkpoint has its own',
+    help='needed by bicubic and zssr; a checkpoint has its own',
   )
   parser.add_argument(
     '--kernel',
     metavar='SPEC',
-    help='the blur that back-projection assumes in the input, used by '
-    f'--back-project alone: {_SPEC}',
+    help='the blur that made the input, used by mzsr, zssr and '
+    f'--back-project: {_SPEC}',
+  )
+  parser.add_argument(
+    '--noise',
+    type=float,
+    default=0.0,
+    metavar='SIGMA',
+    help='noise of the input in grey levels (of 255), for mzsr and zssr',
+  )
+  parser.add_argument(
+    '--seed',
+    type=_count,
+    default=0,
+    help='of what zssr draws at random (default: 0)',
   )
   _add_upscaler(parser)
   parser.add_argument(
@@ -230,7 +279,7 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     '--scale',
     type=_scale,
     metavar='S',
-    help='needed by bicubic; a checkpoint has its own',
+    help='needed by bicubic and zssr; a checkpoint has its own',
   )
   _add_degradation(parser)
   _add_upscaler(parser)
@@ -274,7 +323,11 @@ def _degrade(parser: argparse.ArgumentParser) -> None:
 
 def _import(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
-    'weights', type=Path, metavar='WEIGHTS', help='.pth, .pt or .safetensors'
+    'weights',
+    type=Path,
+    metavar='WEIGHTS',
+    help='.pth, .pt, .safetensors, or a TensorFlow 1 checkpoint: NAME, where '
+    'NAME.index and NAME.data-00000-of-00001 lie',
   )
   parser.add_argument(
     '--model', required=True, metavar='NAME', help='architecture, such as edsr'
@@ -283,7 +336,10 @@ def _import(parser: argparse.ArgumentParser) -> None:
     '--variant', metavar='V', help='published size (default: as in the file)'
   )
   parser.add_argument(
-    '--scale', type=_scale, metavar='S', help='(default: as in the file)'
+    '--scale',
+    type=_scale,
+    metavar='S',
+    help='(default: as in the file, which does not tell it for mzsr)',
   )
   parser.add_argument(
     '--option',

@@ -10,6 +10,8 @@ The result is the JSON of `sr-jax evaluate`:
   protocol            rules of the scores, see `metrics.protocol`
   images              [{name, psnr, ssim, seconds}, ...]
   mean                {psnr, ssim} over the images
+  adapt_steps         steps of the fit to each image that were asked for: a
+                      number, 'auto', or null for what the model does by itself
   compile_seconds     spent compiling in all, not part of any image's seconds
   others              [{protocol, images, mean}, ...]: the same images under
                       further protocols, empty unless they were asked for
@@ -137,7 +139,8 @@ def evaluate_folder(
   degradation: Degradation | None = None,
   protocols: Sequence[Protocol] = (PROTOCOLS['y-uint8'],),
   self_ensemble: bool = False,
-  back_project: int = 0,
+  back_project: int | None = None,
+  adapt_steps: int | str | None = None,
   tile: int | str = 'auto',
   save_images: PathLike | None = None,
   report: Report | None = None,
@@ -152,10 +155,12 @@ def evaluate_folder(
     hr_dir: folder (of any depth) or file of the large images.
     lr_dir: folder or file of the small ones, used as they are; matched as
       `data.sources.match_lr` does.
-    degradation: how LR is made of HR where `lr_dir` is not given.
+    degradation: how LR is made of HR; with `lr_dir` how it was made, which a
+      model that fits itself to the images needs to know.
     protocols: the first gives the main scores, the rest go under `others`.
     self_ensemble: see `Upscaler`, as `back_project` and `tile`.
     back_project: steps of back-projection.
+    adapt_steps: steps of the fit to each image, see `Upscaler`.
     tile: LR pixels, 'auto' or 'off'.
     save_images: folder for the results as PNG, under the names of HR.
     report: called with each line of the table as soon as it is known.
@@ -170,7 +175,8 @@ def evaluate_folder(
   """
   report = report or (lambda line: None)
   made = None if lr_dir is not None else degradation or Degradation()
-  pairs = _find_pairs(Path(hr_dir), lr_dir, model.scale)
+  assumed = degradation or made or Degradation()
+  pairs = _find_pairs(Path(hr_dir), lr_dir, model.whole_scale)
   targets = _targets(pairs, save_images)
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
     sizes = list(pool.map(lambda pair: _lr_size(pair, model), pairs))
@@ -178,10 +184,13 @@ def evaluate_folder(
     model,
     self_ensemble=self_ensemble,
     back_project=back_project,
-    kernel=made.taps() if made else None,
-    degradation=made.degradation if made else None,
+    kernel=assumed.taps(),
+    degradation=degradation.degradation if degradation else None,
+    noise_sigma=assumed.noise_sigma,
+    adapt_steps=adapt_steps,
     tile=tile,
     sizes=sizes,
+    seed=assumed.seed,
   )
   width = max(len('image'), *(len(pair.name) for pair in pairs))
   report(f'{os.fspath(hr_dir)}: {len(pairs)} images')
@@ -197,13 +206,14 @@ def evaluate_folder(
         f'{pair.hr}: model {model.name} gives NaN: check its checkpoint'
       )
     compiling += compiled
-    rows = _measure(pair, sr, hr, protocols, model.scale)
+    rows = _measure(pair, sr, hr, protocols, model.whole_scale)
     if target is not None:
       write_image(target, Picture(sr))
     for images, row in zip(scores, rows, strict=True):
       images.append({'name': pair.name, **row, 'seconds': seconds})
     report(_line(pair.name, rows, width, f'{seconds:9.3f}'))
   result = _result(model, made, protocols, scores, compiling)
+  result['adapt_steps'] = adapt_steps
   means = [result['mean'], *(other['mean'] for other in result['others'])]
   report(_line('mean', means, width, ''))
   return result
@@ -301,8 +311,8 @@ def _read_hr(pair: _Pair, scale: int) -> np.ndarray:
 
 def _lr_size(pair: _Pair, model: SRModel) -> tuple[int, int]:
   """LR height and width; reads the files, so that bad ones show early."""
-  height, width = _read_hr(pair, model.scale).shape[:2]
-  height, width = height // model.scale, width // model.scale
+  scale = model.whole_scale
+  height, width = (n // scale for n in _read_hr(pair, scale).shape[:2])
   if pair.lr is not None:
     given = _read_unit(pair.lr).shape[:2]
     if given != (height, width):
@@ -317,12 +327,12 @@ def _read_pair(
   pair: _Pair, model: SRModel, made: Degradation | None
 ) -> tuple[np.ndarray, np.ndarray]:
   """(hr, lr) of one pair, lr as float32."""
-  hr = _for_model(_read_hr(pair, model.scale), model)
+  hr = _for_model(_read_hr(pair, model.whole_scale), model)
   if made is None:
     assert pair.lr is not None
     lr = _for_model(_read_unit(pair.lr), model)
   else:
-    lr = made.apply(hr, pair.name, model.scale)
+    lr = made.apply(hr, pair.name, model.whole_scale)
   return hr, np.asarray(lr, np.float32)
 
 

@@ -2,6 +2,8 @@
 
     model = sr_jax.load('edsr-small-x2')
     sr = sr_jax.upscale(model, image)
+    model = sr_jax.load('mzsr-x2')  # fits itself to the image's blur
+    sr = sr_jax.upscale(model, image, kernel='gaussian:2.0', adapt_steps=10)
 
 For several images make one `Upscaler` and tell it their sizes: it then compiles
 a handful of shapes, however many sizes there are.
@@ -26,11 +28,12 @@ import numpy as np
 
 from sr_jax import checkpoints, methods, models
 from sr_jax.errors import UserError
+from sr_jax.fitting import Fitted, fit_images
 from sr_jax.models.parameters import check_parameters
 from sr_jax.ops.blur_kernels import Kernel, correlation_taps, parse_kernel_spec
 from sr_jax.ops.color import rgb_to_y
 from sr_jax.ops.compilation import jit
-from sr_jax.ops.degrade import degrade
+from sr_jax.ops.degrade import degrade, lr_offset
 from sr_jax.ops.resize import imresize
 from sr_jax.transforms import tiling
 from sr_jax.transforms.back_projection import back_project as project
@@ -66,17 +69,34 @@ class SRModel:
     params: Parameters by slot.
     predict: `(params, lr, mask) -> sr` with lr `[B, H, W, C]` and sr in [0, 1];
       mask `[B, H, W, 1]` marks the image in a padded lr, None without padding.
+    fitting: `(assumed, steps) -> Fitting` for a model that fits itself to each
+      image, see `methods`; None for the others.
     on_host: Whether `predict` works on NumPy arrays and is not compiled.
   """
 
   name: str
-  scale: int
+  scale: float
   channels: int | None
   halo: int | None
   config: Mapping[str, Any]
   params: Mapping[str, Any]
   predict: Callable[..., Any]
+  fitting: Callable[..., methods.Fitting] | None = None
   on_host: bool = False
+
+  @property
+  def whole_scale(self) -> int:
+    """The scale, for what needs whole ones.
+
+    Raises:
+      UserError: it is none.
+    """
+    if self.scale != int(self.scale):
+      raise UserError(
+        f'model {self.name} at scale {self.scale:g}: this works at whole'
+        ' scales alone; choose one'
+      )
+    return int(self.scale)
 
 
 def pretrained() -> dict[str, pathlib.Path]:
@@ -86,31 +106,46 @@ def pretrained() -> dict[str, pathlib.Path]:
   return {p.name: p for p in folders if p.is_dir() and p.name[0] not in '._'}
 
 
-def load(name: str | os.PathLike[str], *, scale: int | None = None) -> SRModel:
+def load(
+  name: str | os.PathLike[str], *, scale: float | None = None
+) -> SRModel:
   """A model by name, or from a checkpoint.
 
   Args:
-    name: 'bicubic', a name in `pretrained()`, or a checkpoint: a workdir, a
-      step's folder, or imported weights.
-    scale: Needed for bicubic; otherwise checked against the checkpoint's.
+    name: 'bicubic', 'zssr' or 'zssr-gradual' (which need no weights), a name in
+      `pretrained()`, or a checkpoint: a workdir, a step's folder, or imported
+      weights.
+    scale: Needed without weights; otherwise checked against the checkpoint's,
+      or chosen within the range that it was trained for.
 
   Raises:
     UserError: no such model, a damaged checkpoint, or another scale.
   """
-  if name == 'bicubic':
-    return _bicubic(scale)
+  if name in _WITHOUT_WEIGHTS:
+    return _WITHOUT_WEIGHTS[str(name)](_needed_scale(str(name), scale))
   known = pretrained()
   path = known.get(str(name), pathlib.Path(name))
   if not path.exists() and len(path.parts) == 1:
-    names = ['bicubic', *known]
+    names = [*_WITHOUT_WEIGHTS, *known]
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f'did you mean {near[0]}?' if near else 'give one of these or a path'
     raise UserError(f'no model {str(name)!r}; {hint} ({", ".join(names)})')
   loaded = checkpoints.load_params(path)
   _check_loaded(loaded, path)
-  model = from_params(loaded.config, loaded.params, name=str(name))
+  config = _at_scale(loaded.config, scale)
+  model = from_params(config, loaded.params, name=str(name))
   _check_scale(model, scale)
   return model
+
+
+def _at_scale(
+  config: Mapping[str, Any], scale: float | None
+) -> Mapping[str, Any]:
+  """The config of a multi-scale model at one of its scales."""
+  trained = config['method'].get('scales') or (config['model']['scale'],)
+  if scale is None or not min(trained) <= scale <= max(trained):
+    return config
+  return {**config, 'model': {**config['model'], 'scale': _whole(scale)}}
 
 
 def from_params(
@@ -119,6 +154,7 @@ def from_params(
   """The model that a config describes, with these parameters by slot."""
   network: Any = models.create(config['model'])
   sections = {name: config[name] for name in ('method', 'model')}
+  fitting = getattr(methods.module(config), 'fitting', None)
   return SRModel(
     name=name,
     scale=config['model']['scale'],
@@ -127,6 +163,7 @@ def from_params(
     config=config,
     params=params,
     predict=_predictor(json.dumps(sections)),
+    fitting=fitting and functools.partial(fitting, config),
   )
 
 
@@ -149,34 +186,61 @@ def _predictor(config: str) -> Callable[..., Any]:
   return methods.module(sections).predictor(sections)
 
 
-def _bicubic(scale: int | None) -> SRModel:
-  """MATLAB's cubic interpolation, the baseline of every table."""
+def _needed_scale(name: str, scale: float | None) -> float:
+  """The scale of a model that has none of its own."""
   if scale is None:
-    raise UserError('model bicubic needs a scale: give --scale S (scale=S)')
-  if scale != int(scale) or scale < 1:
-    raise UserError(f'scale must be a whole number above 0, not {scale}')
+    raise UserError(f'model {name} needs a scale: give --scale S (scale=S)')
+  if not 1 < scale < math.inf:
+    raise UserError(f'scale must be above 1, not {scale:g}')
+  return _whole(scale)
+
+
+def _whole(scale: float) -> float:
+  """An int where it is one."""
+  return int(scale) if scale == int(scale) else float(scale)
+
+
+def _bicubic(scale: float) -> SRModel:
+  """MATLAB's cubic interpolation, the baseline of every table."""
   return SRModel(
     name='bicubic',
-    scale=int(scale),
+    scale=scale,
     channels=None,
-    halo=_BICUBIC_HALO,
+    halo=_BICUBIC_HALO if isinstance(scale, int) else None,
     config={'method': {'name': 'bicubic'}, 'model': {'name': 'bicubic'}},
     params={},
-    predict=functools.partial(_enlarge, scale=int(scale)),
+    predict=functools.partial(_enlarge, scale=scale),
     on_host=True,
   )
 
 
-def _enlarge(params: Any, lr: Any, mask: None = None, *, scale: int) -> Any:
+def _zssr(name: str, gradual: bool, scale: float) -> SRModel:
+  """ZSSR, whose weights are found for each image."""
+  config = {
+    'method': {'name': 'zero_shot', 'gradual': gradual},
+    'model': {'name': 'zssr', 'scale': scale},
+  }
+  return dataclasses.replace(from_params(config, {}, name=name), channels=None)
+
+
+# name -> its model at a scale
+_WITHOUT_WEIGHTS: dict[str, Callable[[float], SRModel]] = {
+  'bicubic': _bicubic,
+  'zssr': functools.partial(_zssr, 'zssr', False),
+  'zssr-gradual': functools.partial(_zssr, 'zssr-gradual', True),
+}
+
+
+def _enlarge(params: Any, lr: Any, mask: None = None, *, scale: float) -> Any:
   del params, mask
   return imresize(lr, scale=scale).clip(0, 1)
 
 
-def _check_scale(model: SRModel, scale: int | None) -> None:
+def _check_scale(model: SRModel, scale: float | None) -> None:
   if scale not in (None, model.scale):
     raise UserError(
-      f'model {model.name} enlarges by {model.scale}, not by {scale}; leave the'
-      ' scale out or choose another model'
+      f'model {model.name} enlarges by {model.scale:g}, not by {scale:g}; leave'
+      ' the scale out or choose another model'
     )
 
 
@@ -184,11 +248,13 @@ def upscale(
   model: SRModel,
   image: np.ndarray,
   *,
-  scale: int | None = None,
+  scale: float | None = None,
   kernel: str | np.ndarray | Kernel | None = None,
+  adapt_steps: int | str | None = None,
   self_ensemble: bool = False,
-  back_project: int = 0,
+  back_project: int | None = None,
   tile: int | str = 'auto',
+  seed: int = 0,
 ) -> np.ndarray:
   """Enlarges one image.
 
@@ -197,30 +263,33 @@ def upscale(
     image: `[H, W, C]`, float in [0, 1] or uint8.
     scale: Checked against the model's if given.
     kernel: Blur that made the image; see `Upscaler`, as for the others.
+    adapt_steps: Steps that the model fits itself to the image, or 'auto'.
     self_ensemble: Mean over the eight flips and rotations.
     back_project: Number of back-projections after it.
     tile: Side of the tiles in LR pixels, 'auto' or 'off'.
+    seed: Of what a fit draws at random, together with the image itself.
 
   Returns:
-    float32 `[scale * H, scale * W, C]` in [0, 1].
+    float32 `[ceil(scale * H), ceil(scale * W), C]` in [0, 1].
 
   Raises:
     UserError: as `Upscaler`, or a kernel that nothing would use.
   """
   _check_scale(model, scale)
-  kernel = parse_kernel_spec(kernel) if isinstance(kernel, str) else kernel
-  if kernel is not None and not back_project:
-    raise UserError(
-      f'model {model.name} uses a kernel only for back-projection; add'
-      ' back_project=N (--back-project N) or leave the kernel out'
-    )
   upscaler = Upscaler(
     model,
     self_ensemble=self_ensemble,
     back_project=back_project,
     kernel=kernel,
+    adapt_steps=adapt_steps,
     tile=tile,
+    seed=seed,
   )
+  if kernel is not None and not upscaler.uses_kernel:
+    raise UserError(
+      f'model {model.name} uses a kernel only for back-projection; add'
+      ' back_project=N (--back-project N) or leave the kernel out'
+    )
   return upscaler(image)
 
 
@@ -240,57 +309,116 @@ class Upscaler:
     model: SRModel,
     *,
     self_ensemble: bool = False,
-    back_project: int = 0,
+    back_project: int | None = None,
     kernel: str | np.ndarray | Kernel | None = None,
     degradation: str | None = None,
+    noise_sigma: float = 0.0,
+    adapt_steps: int | str | None = None,
     tile: int | str = 'auto',
     sizes: Sequence[tuple[int, int]] | None = None,
+    seed: int = 0,
   ):
     """Puts the weights on this process's first device.
 
     Args:
       model: From `load`.
       self_ensemble: Mean over the eight flips and rotations.
-      back_project: Number of back-projections after it.
+      back_project: Number of back-projections after it; None for what the
+        model does by itself, mostly none.
       kernel: Blur that made the LR images, as in `ops.degrade`: an array, a
-        `Kernel` or a SPEC of the command line. Back-projection uses it.
+        `Kernel` or a SPEC of the command line. Back-projection uses it, and a
+        model that fits itself to the images.
       degradation: How LR was made, see `ops.degrade`; 'direct' with a kernel
         and 'bicubic' without one unless given.
+      noise_sigma: Noise of the LR images in grey levels, for the fit.
+      adapt_steps: Steps of the fit, 'auto' to stop by the reconstruction of
+        the image itself, 0 for none; None for the model's own number. Other
+        models take none.
       tile: Side of the tiles in LR pixels with their overlap, 'auto' for what
         fits the memory, or 'off'.
       sizes: (H, W) of the images to come. With more than eight distinct ones
         the images of a local model are padded to eight shapes; unannounced
         images run in their own shape.
+      seed: Of what the fit draws at random.
 
     Raises:
       UserError: a tile or a number of back-projections that is none, a kernel
-        that cannot be read.
+        that cannot be read or does not suit the model.
     """
-    if back_project < 0:
+    if (back_project or 0) < 0:
       raise UserError(f'back-projections must be 0 or more, not {back_project}')
     kernel = parse_kernel_spec(kernel) if isinstance(kernel, str) else kernel
+    taps = None if kernel is None else np.asarray(correlation_taps(kernel))
     self.model = model
-    self._project = _projection(model.scale, back_project, kernel, degradation)
-    self._halo = _total_halo(model, back_project, kernel)
-    self._on_host = model.on_host or back_project > 0
+    self.fitting = _fitting(
+      model, methods.Assumed(degradation, taps, noise_sigma), adapt_steps
+    )
+    own = self.fitting
+    self._seed = seed
     self._device = jax.local_devices()[0]
     # Through the host: the weights may lie on all devices of a training run.
     self._params = jax.device_put(jax.device_get(model.params), self._device)
-    self._program = model.predict if model.on_host else _jitted(model.predict)
-    predict = functools.partial(self._program, self._params)
-    self._predict = ensemble(predict) if self_ensemble else predict
-    self._tile = _checked_tile(tile, model.name, self._halo)
+    predict = own.predict if own else model.predict
+    self._program = predict if model.on_host else _jitted(predict)
+    if back_project is None:
+      back_project = own.back_project if own else 0
+    median = own is not None and own.ensemble
+    self._project = _projection(model.scale, back_project, taps, degradation)
+    self._ensemble = _ensemble(median, self_ensemble, self._project)
+    passes = back_project * (2 if median else 1)
+    local = own.halo if own else model.halo
+    self._halo = _total_halo(local, passes, taps, model.scale)
+    self._on_host = model.on_host or back_project > 0
+    self._uses_kernel = own is not None or back_project > 0
+    self._tile = _checked_tile(tile, model, self._halo)
+    # Parameters whose shapes tell how much memory the network needs.
+    self._example: Mapping[str, Any] = self._params
+    self._channels = model.channels or 3
     # Side of the windows; None while nothing needs to be divided.
     self._side = None if isinstance(tile, str) else int(tile)
     self._sizes = list(sizes or ())
     self._shapes = self._plan_shapes()
 
   @property
+  def uses_kernel(self) -> bool:
+    """Whether the kernel has any effect."""
+    return self._uses_kernel
+
+  @property
   def tile(self) -> int | None:
     """Side of tiles in LR pixels; None while no image needed them."""
     return self._side
 
-  def __call__(self, image: np.ndarray) -> np.ndarray:
+  def check(self, image: np.ndarray) -> None:
+    """Refuses what is no image, or none for this model.
+
+    Raises:
+      UserError: as for a call.
+    """
+    _check_image(image, self.model)
+
+  def fit(self, images: Sequence[np.ndarray]) -> list[Fitted]:
+    """Fits the model to images, those of one size together.
+
+    Args:
+      images: As for a call.
+
+    Returns:
+      What a call takes as `fitted`, for each image.
+
+    Raises:
+      UserError: as for a call.
+    """
+    if self.fitting is None:
+      return [Fitted(self._params, 0) for _ in images]
+    for image in images:
+      self.check(image)
+    prepared = [self._as_input(x)[0].astype(np.float32)[0] for x in images]
+    return fit_images(self.fitting, self._params, prepared, self._seed)
+
+  def __call__(
+    self, image: np.ndarray, fitted: Fitted | None = None
+  ) -> np.ndarray:
     """Enlarges one image.
 
     A one-channel image is repeated for a model that takes RGB, and luma of
@@ -298,21 +426,26 @@ class Upscaler:
 
     Args:
       image: `[H, W, C]`, float in [0, 1] or uint8.
+      fitted: From `fit`; without it the model is fitted now, if it can be.
 
     Returns:
-      float32 `[scale * H, scale * W, C]` in [0, 1].
+      float32 `[ceil(scale * H), ceil(scale * W), C]` in [0, 1].
 
     Raises:
       UserError: not such an image, NaN, channels that the model does not take,
         or more pixels than memory can hold.
     """
-    _check_image(image, self.model)
+    self.check(image)
+    if fitted is None:
+      (fitted,) = self.fit([image])
+    self._example = fitted.params
+    self._channels = self.model.channels or image.shape[2]
+    window = functools.partial(self._window, fitted.params)
+    scale = math.ceil(self.model.scale)  # one that is not whole has no tiles
     while True:
       side = self._side_for(*image.shape[:2])
       halo = side // 4 if self._halo is None else self._halo
-      run = tiling.tiled(
-        self._window, scale=self.model.scale, halo=halo, tile=side
-      )
+      run = tiling.tiled(window, scale=scale, halo=halo, tile=side)
       try:
         return run(image)
       except jax.errors.JaxRuntimeError as error:
@@ -320,39 +453,48 @@ class Upscaler:
           raise
         self._shrink(min(side, max(image.shape[:2])))
 
-  def _window(self, image: np.ndarray) -> np.ndarray:
-    """The whole way of one window `[h, w, C]`, float32 and clipped."""
+  def _as_input(self, image: np.ndarray) -> tuple[np.ndarray, bool]:
+    """float64 `[1, H, W, C]` for the model, and whether it was grey."""
     lr = np.asarray(image, np.float64)[None]
     if image.dtype == np.uint8:
       lr = lr / 255
     grey = lr.shape[-1] == 1 and self.model.channels == 3
-    if grey:
-      lr = np.repeat(lr, 3, axis=-1)
-    sr = self._project(self._run)(lr)
+    return (np.repeat(lr, 3, axis=-1) if grey else lr), grey
+
+  def _window(self, params: Mapping[str, Any], image: np.ndarray) -> np.ndarray:
+    """The whole way of one window `[h, w, C]`, float32 and clipped."""
+    lr, grey = self._as_input(image)
+    network = functools.partial(self._program, params)
+    sr = self._ensemble(functools.partial(self._run, network))(lr)
     if grey:
       # Y of BT.601 spans 16..235.
       sr = (rgb_to_y(sr) * 255 - 16) / 219
     return np.clip(sr[0], 0, 1).astype(np.float32, copy=False)
 
-  def _run(self, lr: np.ndarray) -> np.ndarray:
+  def _run(self, network: Callable[..., Any], lr: np.ndarray) -> np.ndarray:
     """The network on the host's `[1, h, w, C]`, padded to a planned shape."""
     if self.model.on_host:
-      return self._predict(lr, None)
+      return network(lr, None)
     lr = lr.astype(np.float32)
     height, width = lr.shape[1:3]
     shape = self._shapes.get((height, width))
+    if shape is None and (width, height) in self._shapes:  # a turned version
+      shape = self._shapes[width, height][::-1]
     if shape is None:
-      return np.asarray(self._predict(lr, None))
+      return np.asarray(network(lr, None))
     pad = ((0, 0), (0, shape[0] - height), (0, shape[1] - width), (0, 0))
-    mask = np.ones((1, height, width, 1), np.float32)
-    sr = self._predict(np.pad(lr, pad), np.pad(mask, pad))
+    mask = np.pad(np.ones((1, height, width, 1), np.float32), pad)
+    # Mirrored, as the border of a cubic enlargement is.
+    sr = network(np.pad(lr, pad, 'symmetric'), mask)
     scale = self.model.scale
     return np.asarray(sr)[:, : scale * height, : scale * width]
 
   def _plan_shapes(self) -> dict[tuple[int, int], tuple[int, int]]:
     """Window size -> shape to pad it to; empty where none is padded."""
-    if not self._sizes or self.model.halo is None or self.model.on_host:
+    if not self._sizes or self._halo is None or self.model.on_host:
       return {}
+    if self.fitting is not None:
+      return {}  # the fit is compiled for each size anyhow
     self._side_for(*max(self._sizes, key=math.prod))
     limit = self._side or max(max(size) for size in self._sizes)
     windows = [(min(h, limit), min(w, limit)) for h, w in self._sizes]
@@ -374,7 +516,7 @@ class Upscaler:
     least = 2 * self._halo + _LEAST_KEPT
     sides = []
     if self._on_host:
-      sides.append(max(_HOST_SIDE // self.model.scale, least))
+      sides.append(max(int(_HOST_SIDE // self.model.scale), least))
     if not self.model.on_host:
       probe = math.isqrt(_SMALL)
       density = self._bytes(probe, probe) / _SMALL
@@ -383,13 +525,20 @@ class Upscaler:
 
   def _bytes(self, height: int, width: int) -> int:
     """Memory that the program needs for one image of this size."""
-    shape = (1, height, width, self.model.channels or 3)
+    shape = (1, height, width, self._channels)
     lr = jax.ShapeDtypeStruct(shape, np.float32)
-    return tiling.program_bytes(self._program, self._params, lr, None)
+    return tiling.program_bytes(self._program, self._example, lr, None)
 
   def _refuse_if_too_large(self, height: int, width: int) -> None:
+    if self.model.on_host:
+      return
     needed = self._bytes(height, width)
     if needed > tiling.available_bytes(self._device):
+      if self.model.scale != int(self.model.scale):
+        raise UserError(
+          f'{height}x{width} pixels need {needed / 2**30:.1f} GiB at scale'
+          f' {self.model.scale:g}, which cannot be tiled; choose a whole scale'
+        )
       raise UserError(
         f'{height}x{width} pixels need {needed / 2**30:.1f} GiB with model'
         f' {self.model.name}, which cannot be tiled exactly; give --tile N'
@@ -428,50 +577,101 @@ def _jitted(predict: Callable[..., Any]) -> Any:
   return jit(predict)
 
 
+def _fitting(
+  model: SRModel, assumed: methods.Assumed, steps: int | str | None
+) -> methods.Fitting | None:
+  """How the model fits itself to the images; None if it does not."""
+  if isinstance(steps, int) and steps < 0:
+    raise UserError(f'adapt steps must be 0 or more, not {steps}')
+  if isinstance(steps, str) and steps != 'auto':
+    raise UserError(f"adapt steps must be a number or 'auto', not {steps!r}")
+  if model.fitting is None:
+    if steps:
+      raise UserError(
+        f'model {model.name} does not fit itself to images: leave adapt_steps'
+        ' (--adapt-steps) out'
+      )
+    return None
+  if steps == 0 and model.params:
+    return None
+  if steps == 0:
+    raise UserError(f'model {model.name} has no weights without adapt steps')
+  try:
+    return model.fitting(assumed, steps)
+  except UserError as error:
+    raise UserError(f'model {model.name}: {error}') from None
+
+
 def _projection(
-  scale: int,
+  scale: float,
   iterations: int,
-  kernel: np.ndarray | Kernel | None,
+  taps: np.ndarray | None,
   degradation: str | None,
 ) -> Callable[..., Any]:
   """Back-projection as a transform of predict functions, on the host."""
-  made = functools.partial(
-    degrade,
-    None,
-    scale=scale,
-    degradation=degradation or ('bicubic' if kernel is None else 'direct'),
-    kernel=kernel,
-  )
-  return functools.partial(
-    project,
-    degrade=made,
-    upsample=functools.partial(imresize, scale=scale),
-    iterations=iterations,
-  )
+  made_by = degradation or ('bicubic' if taps is None else 'direct')
+
+  def transform(predict: Callable[..., Any]) -> Callable[..., Any]:
+    def projected(lr: np.ndarray) -> Any:
+      made = functools.partial(
+        degrade,
+        None,
+        scale=scale,
+        degradation=made_by,
+        kernel=taps,
+        shape=lr.shape[1:3],
+      )
+      spread = functools.partial(
+        imresize, scale=scale, offset=lr_offset(scale, made_by, taps)
+      )
+      return project(predict, made, spread, iterations=iterations)(lr)
+
+    return projected
+
+  return transform
+
+
+def _ensemble(
+  median: bool, mean: bool, projection: Callable[..., Any]
+) -> Callable[..., Any]:
+  """Predict -> predict with ensemble and back-projection.
+
+  The median ensemble back-projects its versions too (ZSSR).
+  """
+  if median:
+    return lambda predict: projection(ensemble(projection(predict), 'median'))
+  if mean:
+    return lambda predict: projection(ensemble(predict))
+  return projection
 
 
 def _total_halo(
-  model: SRModel, iterations: int, kernel: np.ndarray | Kernel | None
+  local: int | None, iterations: int, taps: np.ndarray | None, scale: float
 ) -> int | None:
-  """Receptive radius in LR pixels of model and back-projections."""
-  if model.halo is None:
+  """Receptive radius in LR pixels of a network and back-projections."""
+  if local is None:
     return None
-  taps = 1 if kernel is None else max(correlation_taps(kernel).shape)
-  blur = math.ceil(taps // 2 / model.scale)
-  return model.halo + iterations * (_PROJECTION_HALO + blur)
+  blur = 0 if taps is None else math.ceil(max(taps.shape) // 2 / scale)
+  return local + iterations * (_PROJECTION_HALO + blur)
 
 
-def _checked_tile(tile: int | str, name: str, halo: int | None) -> int | str:
+def _checked_tile(
+  tile: int | str, model: SRModel, halo: int | None
+) -> int | str:
   if isinstance(tile, str):
     if tile not in ('auto', 'off'):
       raise UserError(f'tile must be auto, off or a number, not {tile!r}')
+  elif model.scale != int(model.scale):
+    raise UserError(
+      f'scale {model.scale:g} cannot be tiled: leave tile (--tile) out'
+    )
   elif tile <= 2 * (halo or 0):
     raise UserError(
-      f'tile {tile} is too small for model {name}: give more than'
+      f'tile {tile} is too small for model {model.name}: give more than'
       f' {2 * (halo or 0)}'
     )
   elif halo is None:
-    _log.warning('model %s is not local: its tiles may show seams', name)
+    _log.warning('model %s is not local: its tiles may show seams', model.name)
   return tile
 
 

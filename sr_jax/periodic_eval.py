@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from sr_jax.data import batches, sources
 from sr_jax.data.image_io import find_images, save_png_strip
 from sr_jax.evaluation import Degradation, evaluate_folder
-from sr_jax.inference import from_params
+from sr_jax.inference import Upscaler, from_params
 from sr_jax.methods import Method
 from sr_jax.metric_writers import MetricWriter
 from sr_jax.metrics.protocol import get_protocol, measure
@@ -50,6 +51,7 @@ class PeriodicEvaluation:
       jpeg_quality=made['jpeg_quality'] or None,
     )
     self.protocol = get_protocol(section['protocol'])
+    self._tests = config['method'].get('test')
     self._predict = jit(method.predict)
     self._images = workdir / 'images'
     source = sources.open_source(
@@ -84,15 +86,11 @@ class PeriodicEvaluation:
       each benchmark folder under its name.
     """
     local = jax.device_get(params)
-    sr = np.asarray(self._predict(local, self._lr))
-    scores = [
-      measure(a, b, protocol=self.protocol, scale=self._scale)
-      for a, b in zip(sr, self._hr, strict=True)
-    ]
-    mean = {
-      name: float(np.mean([score[name] for score in scores]))
-      for name in ('psnr', 'ssim')
-    }
+    if self._tests:
+      sr, mean = self._fitted(local)
+    else:
+      sr = np.asarray(self._predict(local, self._lr))
+      mean = self._mean_scores(sr)
     writer.scalars(step, {f'crops/{k}': v for k, v in mean.items()})
     if jax.process_index() == 0:
       self._save_strips(step, sr, writer)
@@ -102,6 +100,53 @@ class PeriodicEvaluation:
         writer.scalars(step, {f'{name}/{k}': v for k, v in scores.items()})
         mean |= {name: scores['psnr']}
     return mean
+
+  def _mean_scores(self, sr: np.ndarray) -> dict[str, float]:
+    """Mean PSNR and SSIM of SR crops `[N, H, W, C]`."""
+    scores = [
+      measure(a, b, protocol=self.protocol, scale=self._scale)
+      for a, b in zip(sr, self._hr, strict=True)
+    ]
+    return {
+      name: float(np.mean([score[name] for score in scores]))
+      for name in ('psnr', 'ssim')
+    }
+
+  def _fitted(
+    self, params: Mapping[str, Any]
+  ) -> tuple[np.ndarray, dict[str, float]]:
+    """Scores of a model that fits itself to its images, kernel by kernel.
+
+    Returns:
+      SR crops of the configured kernel after the most steps; and the PSNR
+      after each number of steps as `KERNEL@STEPS`, with `psnr` and `ssim` the
+      means over the kernels after the most steps.
+    """
+    model = from_params(self._config, params, name='training')
+    sr, scores, final = self._hr, {}, []
+    # The configured kernel comes last: its crops become the strips.
+    others = [
+      k for k in self._tests['kernels'] if k != self._degradation.kernel
+    ]
+    for kernel in (*others, self._degradation.kernel):
+      made = dataclasses.replace(self._degradation, kernel=kernel)
+      lr = [made.apply(hr, '', self._scale) for hr in self._hr]
+      means: dict[str, float] = {}
+      for steps in sorted(self._tests['steps']):
+        upscaler = Upscaler(
+          model,
+          kernel=kernel,
+          degradation=made.degradation,
+          noise_sigma=made.noise_sigma,
+          adapt_steps=steps,
+        )
+        fits = upscaler.fit(lr)
+        sr = np.stack([upscaler(*x) for x in zip(lr, fits, strict=True)])
+        means = self._mean_scores(sr)
+        scores[f'{kernel}@{steps}'] = means['psnr']
+      final.append(means)
+    mean = {k: float(np.mean([f[k] for f in final])) for k in final[0]}
+    return sr, mean | scores
 
   def _benchmark(
     self, folder: str, params: Mapping[str, Any]

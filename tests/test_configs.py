@@ -62,18 +62,32 @@ def _leaves(config):
   return leaves
 
 
+def _types(config):
+  """Types by dotted key of all but the method's own section."""
+  leaves = _leaves(config).items()
+  return {k: type(v) for k, v in leaves if not k.startswith('method.')}
+
+
 def test_the_folder_has_experiments():
-  assert {'edsr', 'edsr_small'} <= {path.stem for path in FILES}
+  stems = {path.stem for path in FILES}
+  assert {'edsr', 'edsr_small', 'mzsr', 'mzsr_pretrain'} <= stems
 
 
 @every_preset
 @every_file
 def test_keys_and_types_are_those_of_the_base(path, preset):
-  base = _leaves(common.base())
-  ours = _leaves(_module(path).get_config(preset))
-  assert ours.keys() == base.keys()
-  types = {key: type(value) for key, value in base.items()}
-  assert {key: type(value) for key, value in ours.items()} == types
+  config = _module(path).get_config(preset)
+  assert _types(config) == _types(common.base())
+  assert config.method.name in methods.names()
+
+
+@every_file
+def test_presets_change_no_key_or_type_of_the_method(path):
+  full, smoke = (
+    {k: type(v) for k, v in _leaves(_module(path).get_config(preset)).items()}
+    for preset in (None, 'smoke')
+  )
+  assert smoke == full
 
 
 @every_file
@@ -101,7 +115,7 @@ def test_unknown_preset_is_refused_by_name(path):
 def test_docstring_tells_command_and_origin(path, monkeypatch):
   monkeypatch.chdir(ROOT)
   doc = _module(path).__doc__
-  assert re.search(r'et al\., [A-Z]\w+ \d{4}\)|[Oo]ur own', doc)
+  assert re.search(r'et al\., [A-Z]\w+ \d{4}[,)]|[Oo]ur own', doc)
   unfolded = doc.replace('\\\n', ' ')
   command = re.search(r'^  python train\.py (.*)', unfolded, re.M)
   arguments = shlex.split(command[1])
@@ -109,7 +123,7 @@ def test_docstring_tells_command_and_origin(path, monkeypatch):
   where = arguments[arguments.index('--config') + 1]
   assert where == path.relative_to(ROOT).as_posix()
   # Flags that the text names outside the command.
-  named = re.findall(r'--config\.\S+=\S+', doc)
+  named = shlex.split(' '.join(re.findall(r'--config\.\S+=\S+', doc)))
   assert named
   changed = parse_train_flags(['--config', where, '--workdir', 'x', *named])
   assert _leaves(changed).keys() == _leaves(config).keys()

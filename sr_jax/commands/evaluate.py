@@ -12,19 +12,19 @@ from sr_jax.errors import UserError
 
 def run(args: argparse.Namespace) -> int:
   """Prints the table, writes JSON and images if asked to."""
-  if args.lr is not None:
-    _refuse_degradation(args)
-  degradation = None if args.lr is not None else degradation_of(args)
   protocols = evaluation.protocols_of(args.protocol, args.crop)
   model = inference.load(args.model, scale=args.scale)
+  if args.lr is not None:
+    _refuse_degradation(args, fits=model.fitting is not None)
   result = evaluation.evaluate_folder(
     model,
     hr_dir=args.hr,
     lr_dir=args.lr,
-    degradation=degradation,
+    degradation=_degradation(args),
     protocols=protocols,
     self_ensemble=args.self_ensemble,
     back_project=args.back_project,
+    adapt_steps=args.adapt_steps,
     tile=args.tile,
     save_images=args.save_images,
     report=functools.partial(print, flush=True),
@@ -34,14 +34,27 @@ def run(args: argparse.Namespace) -> int:
   return 0
 
 
-def _refuse_degradation(args: argparse.Namespace) -> None:
-  """Options that would have no effect on LR images from files."""
-  given = {
-    '--degradation': args.degradation,
-    '--kernel': args.kernel,
-    '--noise': args.noise,
-    '--jpeg': args.jpeg,
-  }
+def _degradation(args: argparse.Namespace) -> evaluation.Degradation | None:
+  """How LR is made, or was made; None where nothing is said of given LR."""
+  if args.lr is not None and args.kernel is None and args.degradation is None:
+    return None
+  if args.degradation is None and args.kernel is not None and args.lr:
+    return evaluation.Degradation(degradation='direct', kernel=args.kernel)
+  return degradation_of(args)
+
+
+def _refuse_degradation(args: argparse.Namespace, *, fits: bool) -> None:
+  """Options that would have no effect on LR images from files.
+
+  A model that fits itself to them does use what is known of their making.
+  """
+  given = {'--jpeg': args.jpeg}
+  if not fits:
+    given |= {
+      '--degradation': args.degradation,
+      '--kernel': args.kernel,
+      '--noise': args.noise,
+    }
   if names := [name for name, value in given.items() if value]:
     raise UserError(
       f'--lr gives the LR images as they are: leave out {", ".join(names)}'

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
       lambda params, lr: model.predict(params, lr, None),
       model.params,
       args.output,
-      scale=model.scale,
+      scale=model.whole_scale,
       channels=model.channels or 3,
     )
   size = args.output.stat().st_size / 2**20

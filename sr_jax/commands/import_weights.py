@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from sr_jax import checkpoints
+from sr_jax import checkpoints, models
 from sr_jax.errors import UserError
 from sr_jax.importers.weights import import_weights
 
@@ -26,11 +26,12 @@ def run(args: argparse.Namespace) -> int:
   )
   config, params = imported.config, imported.params
   model = {'name': config['name'], 'scale': config['scale']}
+  module = models.module(config['name'])
   checkpoints.save_params(
     args.output,
     {'generator': params},
     {
-      'method': {'name': 'supervised'},
+      'method': dict(getattr(module, 'METHOD', {'name': 'supervised'})),
       'model': {**model, **config['options']},
     },
   )

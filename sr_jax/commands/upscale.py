@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import dataclasses
+import hashlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from sr_jax import inference
 from sr_jax.data import image_formats
+from sr_jax.data.arrays import keep_zeros
 from sr_jax.data.image_io import (
   IMAGE_SUFFIXES,
   Found,
@@ -27,39 +29,50 @@ from sr_jax.data.image_io import (
   write_image,
 )
 from sr_jax.errors import UserError
+from sr_jax.fitting import Fitted
+from sr_jax.methods import Fitting
+from sr_jax.ops.blur_kernels import save_kernel
 
 # Fewer images are not worth a look at their sizes beforehand.
 _FEW = 8
+# Images in memory at once, where those of one size are fitted together.
+_TOGETHER = 8
 
 
 def run(args: argparse.Namespace) -> int:
   """Enlarges every input; 2 if one of them could not be."""
-  if args.kernel is not None and not args.back_project:
-    raise UserError(
-      '--kernel is used by back-projection alone: add --back-project N or '
-      'leave it out'
-    )
   found = find_images(args.inputs, skip=args.output)
   model = inference.load(args.model, scale=args.scale)
   jobs = _plan(found, args, model.scale)
   todo = [t for t in jobs if args.overwrite or not _finished(t, jobs)]
+  sizes = None if model.on_host else _sizes([jobs[t] for t in todo])
   upscaler = inference.Upscaler(
     model,
     self_ensemble=args.self_ensemble,
     back_project=args.back_project,
     kernel=args.kernel,
+    noise_sigma=args.noise,
+    adapt_steps=args.adapt_steps,
     tile=args.tile,
-    sizes=None if model.on_host else _sizes([jobs[t] for t in todo]),
+    sizes=sizes,
+    seed=args.seed,
   )
+  _check_use(args, upscaler)
+  if upscaler.fitting is not None and todo:
+    print(_kernel_line(args, upscaler.fitting), flush=True)
   failed = []
-  bar = tqdm(todo, unit='image', leave=False, disable=not sys.stderr.isatty())
-  for target in bar:
-    try:
-      line = _upscale(target, jobs, upscaler)
-      bar.write(line, file=sys.stdout)
-    except _FileFault as fault:
-      bar.write(f'sr-jax: error: {fault}', file=sys.stderr)
-      failed.append(jobs[target])
+  bar = tqdm(
+    total=len(todo), unit='image', leave=False, disable=not sys.stderr.isatty()
+  )
+  for group in _groups(todo, jobs, upscaler):
+    for target, result in _upscale_group(group, jobs, upscaler):
+      if isinstance(result, _FileFault):
+        bar.write(f'sr-jax: error: {result}', file=sys.stderr)
+        failed.append(jobs[target])
+      else:
+        bar.write(result, file=sys.stdout)
+      bar.update()
+  bar.close()
   if len(jobs) > 1 or len(todo) < len(jobs):
     undone = set(todo)
     there = [jobs[target] for target in jobs if target not in undone]
@@ -67,17 +80,65 @@ def run(args: argparse.Namespace) -> int:
   return 2 if failed else 0
 
 
+def _check_use(args: argparse.Namespace, upscaler: inference.Upscaler) -> None:
+  """Refuses options that would have no effect."""
+  if args.kernel is not None and not upscaler.uses_kernel:
+    raise UserError(
+      f'--kernel: model {upscaler.model.name} uses none but for'
+      ' back-projection: add --back-project N or leave it out'
+    )
+  if args.noise and upscaler.fitting is None:
+    raise UserError(
+      f'--noise: model {upscaler.model.name} does not fit itself to the images:'
+      ' leave it out'
+    )
+
+
+def _kernel_line(args: argparse.Namespace, fitting: Fitting) -> str:
+  """Tells the blur that images are taken to have, and saves its taps."""
+  if fitting.kernel is None:
+    return f'kernel: none, the input is taken for a {fitting.degradation} image'
+  digest = hashlib.sha256(np.ascontiguousarray(fitting.kernel).tobytes())
+  folder = args.output if _is_folder(args.output) else args.output.parent
+  path = folder / f'kernel_{digest.hexdigest()[:8]}.npy'
+  if not path.exists():
+    folder.mkdir(parents=True, exist_ok=True)
+    save_kernel(path, fitting.kernel)
+  height, width = fitting.kernel.shape
+  return (
+    f'kernel: {args.kernel}, {height}x{width} taps, {fitting.degradation},'
+    f' saved as {path}'
+  )
+
+
+def _groups(
+  todo: Sequence[Path], jobs: dict[Path, Path], upscaler: inference.Upscaler
+) -> list[list[Path]]:
+  """Targets to do together: images of one size, where the model is fitted."""
+  if upscaler.fitting is None or len(todo) == 1:
+    return [[target] for target in todo]
+  groups: dict[object, list[Path]] = {}
+  for target in todo:
+    size = _size_of(jobs[target])
+    groups.setdefault(size or target, []).append(target)
+  return [
+    group[i : i + _TOGETHER]
+    for group in groups.values()
+    for i in range(0, len(group), _TOGETHER)
+  ]
+
+
 class _FileFault(Exception):
   """One input cannot be enlarged; the others still can."""
 
 
 def _plan(
-  found: Sequence[Found], args: argparse.Namespace, scale: int
+  found: Sequence[Found], args: argparse.Namespace, scale: float
 ) -> dict[Path, Path]:
   """Input file by output file."""
   output: Path = args.output
   alone = len(args.inputs) == 1 and args.inputs[0].is_file()
-  named = output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir()
+  named = not _is_folder(output)
   if named and not alone:
     raise UserError(f'{output}: give a folder for the results of several files')
   if not named and output.exists() and not output.is_dir():
@@ -93,10 +154,15 @@ def _plan(
   return {t: s for s, t in pairs if s.resolve() not in results}
 
 
-def _name(relative: Path, scale: int) -> Path:
+def _is_folder(output: Path) -> bool:
+  """Whether -o names a folder and not a file."""
+  return output.is_dir() or output.suffix.lower() not in IMAGE_SUFFIXES
+
+
+def _name(relative: Path, scale: float) -> Path:
   known = relative.suffix.lower() in IMAGE_SUFFIXES
   suffix = relative.suffix if known else '.png'
-  return relative.with_name(f'{relative.stem}_x{scale}{suffix}')
+  return relative.with_name(f'{relative.stem}_x{scale:g}{suffix}')
 
 
 def _finished(target: Path, jobs: dict[Path, Path]) -> bool:
@@ -109,62 +175,97 @@ def _sizes(sources: Sequence[Path]) -> list[tuple[int, int]] | None:
   """(height, width) of the readable images, if there are many."""
   if len(sources) <= _FEW:
     return None
-
-  def size(path: Path) -> tuple[int, int] | None:
-    try:
-      height, width = image_formats.decode(path).values.shape[:2]
-      return height, width
-    except UserError:
-      return None  # told when its turn comes
-
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
-    return [found for found in pool.map(size, sources) if found]
+    return [found for found in pool.map(_size_of, sources) if found]
 
 
-def _upscale(
-  target: Path, jobs: dict[Path, Path], upscaler: inference.Upscaler
-) -> str:
-  """Enlarges one file and writes it; a line that tells what was done.
+def _size_of(path: Path) -> tuple[int, int] | None:
+  """(height, width) of an image; None for a file that cannot be read."""
+  try:
+    height, width = image_formats.decode(path).values.shape[:2]
+    return height, width
+  except UserError:
+    return None  # told when its turn comes
+
+
+def _upscale_group(
+  targets: Sequence[Path], jobs: dict[Path, Path], upscaler: inference.Upscaler
+) -> Iterator[tuple[Path, str | _FileFault]]:
+  """Enlarges files, fitted together; what was done or the fault, for each.
 
   Raises:
-    _FileFault: the file is at fault.
-    UserError: the result cannot be written, and no other will be.
+    UserError: a result cannot be written, and no other will be.
   """
-  start, source = time.perf_counter(), jobs[target]
-  try:
-    picture = read_image(source)
-    result = _enlarged(picture, upscaler)
-    target = _fitting(target, result, jobs)
-  except UserError as error:
-    named = str(error).startswith(str(source))
-    raise _FileFault(error if named else f'{source}: {error}') from error
-  except MemoryError as error:
-    raise _FileFault(
-      f'{source}: does not fit into memory: cut it into parts'
-    ) from error
-  write_image(target, result)
-  seconds = time.perf_counter() - start
-  tiled = upscaler.tile and max(picture.color.shape[:2]) > upscaler.tile
-  tiles = f'tiles of {upscaler.tile}, ' if tiled else ''
-  return (
-    f'{source} {_size(picture)} -> {target} {_size(result)} '
-    f'({upscaler.model.name}, {tiles}{seconds:.2f} s)'
-  )
+  start = time.perf_counter()
+  pictures: dict[Path, Picture] = {}
+  for target in targets:
+    try:
+      pictures[target] = read_image(jobs[target], per_channel=True)
+      upscaler.check(premultiply(pictures[target]))
+    except (UserError, MemoryError) as error:
+      pictures.pop(target, None)
+      yield target, _fault(jobs[target], error)
+  colors = [premultiply(picture) for picture in pictures.values()]
+  fits = upscaler.fit(colors)
+  shared = (time.perf_counter() - start) / max(len(colors), 1)
+  for (target, picture), fitted in zip(pictures.items(), fits, strict=True):
+    start = time.perf_counter() - shared
+    try:
+      result = _enlarged(picture, upscaler, fitted)
+      path = _writable(target, result, jobs)
+    except (UserError, MemoryError) as error:
+      yield target, _fault(jobs[target], error)
+      continue
+    write_image(path, result)
+    seconds = time.perf_counter() - start
+    how = _how(picture, upscaler, fitted, seconds)
+    sizes = f'{_size(picture)} -> {path} {_size(result)}'
+    yield target, f'{jobs[target]} {sizes} ({how})'
 
 
-def _enlarged(picture: Picture, upscaler: inference.Upscaler) -> Picture:
+def _fault(source: Path, error: Exception) -> _FileFault:
+  """One line that names the file."""
+  if isinstance(error, MemoryError):
+    return _FileFault(f'{source}: does not fit into memory: cut it into parts')
+  named = str(error).startswith(str(source))
+  return _FileFault(error if named else f'{source}: {error}')
+
+
+def _how(
+  picture: Picture,
+  upscaler: inference.Upscaler,
+  fitted: Fitted,
+  seconds: float,
+) -> str:
+  """By what and how long a picture was enlarged."""
+  words = [upscaler.model.name]
+  if upscaler.fitting is not None:
+    words.append(f'{fitted.steps} steps')
+  if upscaler.tile and max(picture.color.shape[:2]) > upscaler.tile:
+    words.append(f'tiles of {upscaler.tile}')
+  return ', '.join([*words, f'{seconds:.2f} s'])
+
+
+def _enlarged(
+  picture: Picture, upscaler: inference.Upscaler, fitted: Fitted
+) -> Picture:
   """The picture in its own kind; its transparency by bicubic."""
   if picture.alpha is None:
-    return dataclasses.replace(picture, color=upscaler(picture.color))
+    color = upscaler(picture.color, fitted)
+    if picture.bit_depth is None:  # sparse data stay sparse
+      color = keep_zeros(
+        color, picture.color, upscaler.model.scale, picture.low, picture.high
+      )
+    return dataclasses.replace(picture, color=color)
   bicubic = inference.load('bicubic', scale=upscaler.model.scale)
   alpha = inference.Upscaler(bicubic)(picture.alpha)
-  color = upscaler(premultiply(picture))
+  color = upscaler(premultiply(picture), fitted)
   return dataclasses.replace(
     picture, color=unpremultiply(color, alpha), alpha=alpha
   )
 
 
-def _fitting(target: Path, picture: Picture, jobs: dict[Path, Path]) -> Path:
+def _writable(target: Path, picture: Picture, jobs: dict[Path, Path]) -> Path:
   """`target`, or a PNG beside it where its format cannot hold the picture."""
   height, width, channels = picture.color.shape
   shape = (height, width, channels + (picture.alpha is not None))

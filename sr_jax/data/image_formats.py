@@ -20,7 +20,7 @@ import warnings
 import zlib
 from collections.abc import Generator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import imagecodecs
 import numpy as np
@@ -40,6 +40,8 @@ IMAGE_SUFFIXES = (
   '.npy',
 )
 MAX_PIXELS = 10**9
+# How a TIFF holds channels: by pixel, as planes of one page, or on pages.
+Layout = Literal['contig', 'separate', 'pages']
 
 _PILLOW_FORMATS = ('PNG', 'JPEG', 'BMP', 'WEBP', 'TIFF')
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
@@ -62,6 +64,8 @@ class Samples(NamedTuple):
     alpha: `'straight'`, `'premultiplied'` or None: what the last channel is.
     icc_profile: colour profile of `values`.
     ndim: axes of the array in the file: 2 or 3.
+    layout: place of the channels, TIFF alone; they are the first axis of the
+      array in the file if not `'contig'`.
   """
 
   values: np.ndarray
@@ -69,6 +73,7 @@ class Samples(NamedTuple):
   alpha: str | None = None
   icc_profile: bytes | None = None
   ndim: int = 3
+  layout: Layout = 'contig'
 
 
 def decode(path: Path) -> Samples:
@@ -246,7 +251,7 @@ def _decode_tiff(path: Path) -> Samples:
         f'{path}: damaged, lists {listed} of {needed} strips or tiles: copy it '
         'again'
       )
-    values, ndim = _tiff_array(path, tiff)
+    values, ndim, layout = _tiff_array(path, tiff)
     bits = page.bitspersample if values.dtype.kind in 'bu' else None
     if bits is not None and bits > 16:
       bits = None
@@ -257,18 +262,19 @@ def _decode_tiff(path: Path) -> Samples:
       kinds = {1: 'premultiplied', 2: 'straight'}
       alpha = kinds.get(next(iter(page.extrasamples), 0))
     orientation = page.tags.valueof(_ORIENTATION, 1)
-    return Samples(
-      _upright(values, orientation), bits, alpha, page.iccprofile, ndim
-    )
+    values = _upright(values, orientation)
+    return Samples(values, bits, alpha, page.iccprofile, ndim, layout)
 
 
-def _tiff_array(path: Path, tiff: tifffile.TiffFile) -> tuple[np.ndarray, int]:
-  """The first image of a TIFF as `[H, W, C]`, and its own number of axes.
+def _tiff_array(
+  path: Path, tiff: tifffile.TiffFile
+) -> tuple[np.ndarray, int, Layout]:
+  """The first image of a TIFF as `[H, W, C]`, its number of axes and layout.
 
   Labelled sample and channel axes (S, C) are taken at their word. An unlabelled
-  one (Q: tifffile wrote a bare three-dimensional array) is the shorter of the
-  first and the last axis, the last when they are equal. Of stacks (pages, time,
-  depth) the first page is taken.
+  one (Q: tifffile wrote a bare three-dimensional array) is the first or the
+  last: that which leaves a square image, or else the shorter one, the last when
+  they are equal. Of stacks (pages, time, depth) the first page is taken.
   """
   series = tiff.series[0]
   source = series if set(series.axes) <= set('YXSCQ') else tiff.pages.first
@@ -276,23 +282,33 @@ def _tiff_array(path: Path, tiff: tifffile.TiffFile) -> tuple[np.ndarray, int]:
     _log.warning('%s: has %d pages, the first is taken', path, len(tiff.pages))
   axes, values = source.axes, source.asarray()
   if values.ndim == 2:
-    return values[..., None], 2
+    return values[..., None], 2, 'contig'
   if values.ndim != 3:
     raise UserError(
       f'{path}: an array of shape {values.shape} (axes {axes}) is no image: '
       'give [H, W] or [H, W, C]'
     )
-  if 'Q' in axes:
-    channel_axis = 0 if values.shape[0] < values.shape[-1] else 2
-  else:
-    channel_axis = next(i for i, axis in enumerate(axes) if axis in 'SC')
-  return np.moveaxis(values, channel_axis, -1), 3
+  channel_axis = _channel_axis(axes, values.shape)
+  layout: Layout = 'contig'
+  if channel_axis == 0:
+    layout = 'separate' if axes[0] == 'S' else 'pages'
+  return np.moveaxis(values, channel_axis, -1), 3, layout
+
+
+def _channel_axis(axes: str, shape: tuple[int, ...]) -> int:
+  """The channel axis of three, see `_tiff_array`."""
+  if 'Q' not in axes:
+    return next(i for i, axis in enumerate(axes) if axis in 'SC')
+  first, middle, last = shape
+  if first != last and middle in (first, last):
+    return 0 if middle == last else 2
+  return 0 if first < last else 2
 
 
 def depth_for(path: Path, bits: int | None) -> int | None:
   """Bits per sample that the format of `path` keeps of a `bits` deep picture.
 
-  None stands for float32. Float pictures become 16-bit PNG; JPEG, BMP and WebP
+  None stands for plain numbers, which become 16 bits in PNG; JPEG, BMP and WebP
   hold 8 bits of anything.
   """
   suffix = path.suffix.lower()
@@ -301,6 +317,19 @@ def depth_for(path: Path, bits: int | None) -> int | None:
   if suffix == '.png':
     return bits or 16
   return 8
+
+
+def number_dtype(path: Path, dtype: np.dtype | None) -> np.dtype:
+  """Type in which the format of `path`, `.npy` or TIFF, keeps plain numbers.
+
+  float32 where they have none of their own, and for what TIFF cannot hold:
+  floats of more than 64 bits. Another byte order is kept by `.npy` alone.
+  """
+  if dtype is None:
+    return np.dtype(np.float32)
+  if path.suffix.lower() == '.npy':
+    return dtype
+  return dtype.newbyteorder('=') if dtype.itemsize <= 8 else np.dtype('f4')
 
 
 def check_encodable(path: Path, samples: Samples) -> None:
@@ -335,7 +364,10 @@ def check_encodable(path: Path, samples: Samples) -> None:
 
 
 def encode(file: BinaryIO, suffix: str, samples: Samples) -> None:
-  """Writes samples (uint8, uint16 or float32) that `check_encodable` passed."""
+  """Writes samples that `check_encodable` passed.
+
+  Their type is uint8 or uint16, or for `.npy` and TIFF that of `number_dtype`.
+  """
   if suffix == '.npy':
     values = samples.values
     np.save(file, values[..., 0] if samples.ndim == 2 else values)
@@ -367,20 +399,26 @@ def _encode_png(file: BinaryIO, samples: Samples) -> None:
 
 def _encode_tiff(file: BinaryIO, samples: Samples) -> None:
   values = _squeezed(samples.values)
-  colors = samples.values.shape[-1] - bool(samples.alpha)
-  stacked = values.ndim == 3
-  others = samples.values.shape[-1] - (3 if colors == 3 else 1)
+  layout = samples.layout if values.ndim == 3 else None
+  if layout in ('separate', 'pages'):
+    values = np.moveaxis(values, -1, 0)
+  channels = samples.values.shape[-1]
+  rgb = channels - bool(samples.alpha) == 3 and layout != 'pages'
   kind = 'unassalpha' if samples.alpha else 'unspecified'
+  planes = layout in ('contig', 'separate')
   tifffile.imwrite(
     file,
     values,
-    photometric='rgb' if colors == 3 else 'minisblack',
-    planarconfig='contig' if stacked else None,
-    extrasamples=[kind] * others if stacked else None,
+    photometric='rgb' if rgb else 'minisblack',
+    planarconfig=layout if planes else None,
+    extrasamples=[kind] * (channels - (3 if rgb else 1)) if planes else None,
+    bigtiff=values.nbytes > 2**32 - 2**25,  # not the default if compressed
     compression='zlib',
-    predictor=True,
+    # The codecs know no differences of 64-bit integers.
+    predictor=values.dtype.kind == 'f' or values.dtype.itemsize < 8,
     iccprofile=samples.icc_profile,
-    metadata=None,
+    # Without the label the reader would have to guess.
+    metadata={'axes': 'CYX'} if layout == 'pages' else None,
   )
 
 

@@ -1,9 +1,10 @@
 """Pictures: image files as float32 arrays in [0, 1], and back in kind.
 
 `read_image` and `write_image` keep what a file is: grey stays grey, 16 bits
-stay 16 bits, alpha and the ICC profile travel along, float arrays come back in
-their own value range. EXIF orientation is applied on reading and not written.
-Palettes become RGB or RGBA, 1-bit images 8-bit grey, CMYK plain RGB.
+stay 16 bits, alpha and the ICC profile travel along, arrays of plain numbers
+come back in their own value range, type and layout. EXIF orientation is applied
+on reading and not written. Palettes become RGB or RGBA, 1-bit images 8-bit
+grey, CMYK plain RGB.
 """
 
 from __future__ import annotations
@@ -19,8 +20,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sr_jax.data import image_formats
-from sr_jax.data.image_formats import IMAGE_SUFFIXES, Samples, open_atomically
+from sr_jax.data import arrays, image_formats
+from sr_jax.data.image_formats import (
+  IMAGE_SUFFIXES,
+  Layout,
+  Samples,
+  open_atomically,
+)
 from sr_jax.errors import UserError
 
 __all__ = [
@@ -51,21 +57,32 @@ class Picture:
     alpha: float32 `[H, W, 1]` in [0, 1], or None.
     bit_depth: 8 or 16; None for arrays of plain numbers.
     icc_profile: the colour profile of `color`, or None.
-    low: value that 0 in `color` stands for (arrays outside [0, 1] only).
-    high: value that 1 in `color` stands for.
+    low: value that 0 in `color` stands for, 0 unless the source was mapped;
+      float64 `[C]` if channel by channel.
+    high: value that 1 in `color` stands for, alike.
     ndim: axes of the source array, 2 or 3: `.npy` files come back alike.
+    dtype: type of the source's plain numbers, None for float32; unused where
+      there is a bit depth.
+    layout: how a TIFF held its channels: as it will again.
   """
 
   color: np.ndarray
   alpha: np.ndarray | None = None
   bit_depth: int | None = 8
   icc_profile: bytes | None = None
-  low: float = 0.0
-  high: float = 1.0
+  low: float | np.ndarray = 0.0
+  high: float | np.ndarray = 1.0
   ndim: int = 3
+  dtype: np.dtype | None = None
+  layout: Layout = 'contig'
+
+  @property
+  def mapped(self) -> bool:
+    """Whether 0 and 1 in `color` stand for other values."""
+    return not (np.all(self.low == 0) and np.all(self.high == 1))
 
 
-def read_image(path: Path | str) -> Picture:
+def read_image(path: Path | str, *, per_channel: bool = False) -> Picture:
   """Reads PNG, JPEG, BMP, WebP, TIFF or `.npy`, by content, not by suffix.
 
   Integers of up to 16 bits are divided by their largest value. Other numbers
@@ -75,15 +92,28 @@ def read_image(path: Path | str) -> Picture:
   image_formats for the axis order of TIFF. Of several frames the first is
   taken, with a warning in the log.
 
+  Args:
+    path: the file.
+    per_channel: map other numbers of neither 1 nor 3 channels, whatever their
+      range, channel by channel, each from its own [minimum, maximum].
+
   Raises:
     UserError: missing, damaged, empty or oversized file; NaN or infinities.
   """
   path = Path(path)
   samples = image_formats.decode(path)
   if samples.bits is None:
-    color, low, high = _to_unit_range(path, samples.values)
+    color, low, high = _to_unit_range(path, samples.values, per_channel)
+    dtype = samples.values.dtype
     return Picture(
-      color, None, None, samples.icc_profile, low, high, samples.ndim
+      color,
+      bit_depth=None,
+      icc_profile=samples.icc_profile,
+      low=low,
+      high=high,
+      ndim=samples.ndim,
+      dtype=None if dtype.kind == 'b' else dtype,
+      layout=samples.layout,
     )
   values, alpha = samples.values, None
   if samples.alpha:
@@ -94,7 +124,12 @@ def read_image(path: Path | str) -> Picture:
     color = unpremultiply(color, alpha)
   bit_depth = 8 if samples.bits <= 8 else 16
   return Picture(
-    color, alpha, bit_depth, samples.icc_profile, ndim=samples.ndim
+    color,
+    alpha,
+    bit_depth,
+    samples.icc_profile,
+    ndim=samples.ndim,
+    layout=samples.layout,
   )
 
 
@@ -105,26 +140,27 @@ def _divided(values: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _to_unit_range(
-  path: Path, values: np.ndarray
-) -> tuple[np.ndarray, float, float]:
+  path: Path, values: np.ndarray, per_channel: bool = False
+) -> tuple[np.ndarray, float | np.ndarray, float | np.ndarray]:
   """Numbers of any range as float32 in [0, 1], with `low` and `high`."""
   bad = values.size - int(np.count_nonzero(np.isfinite(values)))
   if bad:
     raise UserError(
       f'{path}: {bad} of {values.size} values are NaN or infinite: replace them'
     )
-  low, high = float(values.min()), float(values.max())
-  if low >= 0 and high <= 1:
+  least, largest = float(values.min()), float(values.max())
+  low, high = least, largest
+  if per_channel and values.shape[-1] not in (1, 3):
+    low = values.min(axis=(0, 1)).astype(np.float64)
+    high = values.max(axis=(0, 1)).astype(np.float64)
+  elif least >= 0 and largest <= 1:
     return np.array(values, np.float32, order='C'), 0.0, 1.0
-  if max(-low, high) > float(np.finfo(np.float32).max) / 2:
+  if max(-least, largest) > float(np.finfo(np.float32).max) / 2:
     raise UserError(
-      f'{path}: values of {low:g} to {high:g} do not fit float32: rescale them'
+      f'{path}: values of {least:g} to {largest:g} do not fit float32: rescale '
+      'them'
     )
-  span = (high - low) or 1.0
-  unit = np.empty(values.shape, np.float32)
-  for row, source in zip(unit, values, strict=True):  # float64, a row at a time
-    row[...] = (source.astype(np.float64) - low) / span
-  return unit, low, high
+  return arrays.to_unit(values, low, high), low, high
 
 
 def read_rgb(path: Path | str) -> np.ndarray:
@@ -164,11 +200,14 @@ def _quantized(values: np.ndarray, bits: int) -> np.ndarray:
 def write_image(path: Path | str, picture: Picture) -> None:
   """Writes a picture in the format of the suffix, whole or not at all.
 
-  Integer files are clipped to [0, 1] and rounded; `.npy` and TIFF of a picture
-  without bit depth are float32, mapped back to [low, high], not clipped. PNG
-  holds 8 or 16 bits (16 for float pictures); JPEG (quality 95, 4:4:4), BMP and
-  WebP (lossless; grey as RGB) hold 8. The ICC profile is kept by all but BMP
-  and `.npy`. The folder is made if missing.
+  Integer files are clipped to [0, 1] and rounded. `.npy` and TIFF of a picture
+  without bit depth are mapped back to [low, high], not clipped to it, in the
+  type of the source: integers rounded, values that overflow the type clipped to
+  its range (float16: 65504). The type is float32 where the picture has none,
+  and in TIFF for floats of more than 64 bits. PNG holds 8 or 16 bits (16 for
+  float pictures); JPEG (quality 95, 4:4:4), BMP and WebP (lossless; grey as
+  RGB) hold 8. The ICC profile is kept by all but BMP and `.npy`. The folder is
+  made if missing.
 
   Raises:
     UserError: the format cannot hold the picture, it has NaN or infinities, or
@@ -176,24 +215,18 @@ def write_image(path: Path | str, picture: Picture) -> None:
   """
   path = Path(path)
   bits = image_formats.depth_for(path, picture.bit_depth)
-  if bits is not None and (picture.low, picture.high) != (0.0, 1.0):
+  if bits is not None and picture.mapped:
     raise UserError(
-      f'{path}: {path.suffix} cannot hold values of {picture.low:g} to '
-      f'{picture.high:g}: write .npy or .tif'
+      f'{path}: {path.suffix} cannot hold values of {np.min(picture.low):g} to '
+      f'{np.max(picture.high):g}: write .npy or .tif'
     )
   parts = [picture.color]
   if picture.alpha is not None:
     parts.append(picture.alpha)
-  bad = sum(x.size - int(np.count_nonzero(np.isfinite(x))) for x in parts)
-  if bad:
-    raise UserError(
-      f'{path}: {bad} values of the picture are NaN or infinite: check the '
-      'model and its checkpoint'
-    )
+  _check_finite(path, parts)
   if bits is None:
-    span = picture.high - picture.low
-    color = np.asarray(picture.low + parts[0] * span, np.float32)
-    parts[0] = color
+    dtype = image_formats.number_dtype(path, picture.dtype)
+    parts[0] = arrays.from_unit(parts[0], picture.low, picture.high, dtype)
   else:
     parts = [_quantized(part, bits) for part in parts]
   samples = Samples(
@@ -202,10 +235,21 @@ def write_image(path: Path | str, picture: Picture) -> None:
     'straight' if picture.alpha is not None else None,
     picture.icc_profile,
     picture.ndim,
+    picture.layout,
   )
   image_formats.check_encodable(path, samples)
   with open_atomically(path) as file:
     image_formats.encode(file, path.suffix.lower(), samples)
+
+
+def _check_finite(path: Path, parts: Sequence[np.ndarray]) -> None:
+  """Refuses results with NaN or infinities."""
+  bad = sum(x.size - int(np.count_nonzero(np.isfinite(x))) for x in parts)
+  if bad:
+    raise UserError(
+      f'{path}: {bad} values of the picture are NaN or infinite: check the '
+      'model and its checkpoint'
+    )
 
 
 def premultiply(picture: Picture) -> np.ndarray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -14,7 +15,15 @@ from sr_jax.errors import UserError
 # In this order: an averaged copy is what its authors evaluated.
 _WRAPPERS = ('params_ema', 'params', 'state_dict', 'model', 'net')
 _PREFIXES = ('module.', 'model.', 'net.')
-_LEAVES = {'weight': 'kernel', 'bias': 'bias'}
+_TORCH_LEAVES = {'.weight': '/kernel', '.bias': '/bias'}
+_TF_LEAVES = {'/kernel': '/kernel', '/bias': '/bias'}
+# What TensorFlow 1 keeps beside the weights, in training alone.
+_TF_SLOT = re.compile(r'(.+)/(Adam(?:_[0-9]+)?)')
+_TF_STATE = {
+  r'beta[12]_power(_[0-9]+)?': 'state of the optimizer',
+  r'global_step': 'step of the training',
+  r'stop_grad': 'switch of the training',
+}
 
 
 class Weights(NamedTuple):
@@ -53,12 +62,16 @@ def unwrap(value: Any) -> tuple[dict[str, np.ndarray], list[str]]:
   ):
     raise UserError(f'holds no state_dict; looked for {", ".join(_WRAPPERS)}')
   tensors = {k: v for k, v in value.items() if isinstance(v, np.ndarray)}
-  for name in tensors:
-    if not isinstance(name, str) or not name.isprintable() or len(name) > 200:
-      raise UserError(f'has a tensor of the unusual name {name!r:.80}')
+  _check_names(tensors)
   if others := [k for k in value if k not in tensors]:
     notes.append(f'ignored, no tensors: {_list(others)}')
   return tensors, notes
+
+
+def _check_names(names: Iterable[Any]) -> None:
+  for name in names:
+    if not isinstance(name, str) or not name.isprintable() or len(name) > 200:
+      raise UserError(f'has a tensor of the unusual name {name!r:.80}')
 
 
 def _list(names: list[Any]) -> str:
@@ -77,7 +90,7 @@ def to_flax(value: Any, module: ModuleType) -> Weights:
 
   Raises:
     UserError: no scheme knows any name, two names mean one parameter, or a
-      tensor is not of finite floating-point numbers.
+      tensor is empty or not of finite floating-point numbers.
   """
   tensors, notes = unwrap(value)
   if all('/' in name for name in tensors):
@@ -91,12 +104,71 @@ def to_flax(value: Any, module: ModuleType) -> Weights:
       else tensors[name]
       for name, path in paths.items()
     }
+  return _collect({**tensors, **layouts}, paths, notes)
+
+
+def tf_to_flax(
+  variables: Mapping[str, np.ndarray], module: ModuleType
+) -> Weights:
+  """Names of a TensorFlow 1 checkpoint, as one model file has them.
+
+  Kernels lie in Flax's order already. The optimizer's variables are left out
+  and noted.
+
+  Args:
+    variables: What `read_bundle` gives.
+    module: A file of `sr_jax.models`; the scheme of its `TF_NAMES` that knows
+      most of the names is used.
+
+  Raises:
+    UserError: as `to_flax`.
+  """
+  _check_names(variables)
+  weights, notes = _without_training(variables)
+  schemes = getattr(module, 'TF_NAMES', {})
+  paths = _translate_by_best(weights, schemes, _TF_LEAVES)
+  if not paths:
+    raise _unknown(variables, schemes)
+  return _collect(weights, paths, notes)
+
+
+def _without_training(
+  variables: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], list[str]]:
+  """Variables that may be weights, and notes on all others."""
+  weights: dict[str, np.ndarray] = {}
+  slots: Counter[str] = Counter()
+  state: dict[str, list[str]] = {}
+  for name, array in variables.items():
+    slot = _TF_SLOT.fullmatch(name)
+    kinds = [
+      kind for rule, kind in _TF_STATE.items() if re.fullmatch(rule, name)
+    ]
+    if slot and slot[1] in variables:
+      slots[slot[2]] += 1
+    elif kinds:
+      state.setdefault(kinds[0], []).append(name)
+    else:
+      weights[name] = array
+  notes = [f'ignored, {kind}: {_list(names)}' for kind, names in state.items()]
+  if slots:
+    counts = ', '.join(f'{count} x /{slot}' for slot, count in slots.items())
+    notes.insert(0, f'ignored, moments of the optimizer: {counts}')
+  return weights, notes
+
+
+def _collect(
+  tensors: Mapping[str, np.ndarray],
+  paths: Mapping[str, str],
+  notes: list[str],
+) -> Weights:
+  """Tensors under the paths of their names, and those that have none."""
   arrays: dict[str, np.ndarray] = {}
   sources: dict[str, str] = {}
   for name, path in paths.items():
     if path in arrays:
       raise UserError(f'{sources[path]} and {name} both mean {path}')
-    arrays[path] = _float32(name, layouts[name])
+    arrays[path] = _float32(name, tensors[name])
     sources[path] = name
   unused = {k: v for k, v in tensors.items() if k not in paths}
   return Weights(arrays, sources, unused, notes)
@@ -118,17 +190,17 @@ def _translate_all(
   """
   stripped: dict[str, np.ndarray] | None = tensors
   while stripped:
-    translations = [
-      {name: path for name in stripped if (path := _translate(name, rules))}
-      for rules in schemes.values()
-    ]
-    paths = max(translations, key=len)
+    paths = _translate_by_best(stripped, schemes, _TORCH_LEAVES)
     if paths:
       return stripped, paths
     stripped = _strip(stripped)
-  raise UserError(
-    f'tensor names such as {next(iter(tensors))!r} are of none of the known '
-    f'schemes: {", ".join(schemes)}'
+  raise _unknown(tensors, schemes)
+
+
+def _unknown(names: Iterable[str], schemes: Iterable[str]) -> UserError:
+  return UserError(
+    f'tensor names such as {next(iter(names))!r} are of none of the known '
+    f'schemes: {", ".join(schemes) or "this model has none for such files"}'
   )
 
 
@@ -140,19 +212,37 @@ def _strip(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
   return None
 
 
-def _translate(name: str, rules: Mapping[str, str]) -> str | None:
+def _translate_by_best(
+  names: Iterable[str],
+  schemes: Mapping[str, Mapping[str, str]],
+  leaves: Mapping[str, str],
+) -> dict[str, str]:
+  """Flax paths of the names that the best scheme knows."""
+  translations = [
+    {name: path for name in names if (path := _translate(name, rules, leaves))}
+    for rules in schemes.values()
+  ]
+  return max(translations, key=len, default={})
+
+
+def _translate(
+  name: str, rules: Mapping[str, str], leaves: Mapping[str, str]
+) -> str | None:
   """Flax path of one tensor name, such as `body.3.conv1.weight`."""
-  layer, _, leaf = name.rpartition('.')
-  if leaf not in _LEAVES:
-    return None
-  for rule, path in rules.items():
-    pattern = re.sub(r'\\\{(\w+)\\\}', r'(?P<\1>[0-9]+)', re.escape(rule))
-    if match := re.fullmatch(pattern, layer):
-      return f'{path.format(**match.groupdict())}/{_LEAVES[leaf]}'
+  for ending, leaf in leaves.items():
+    if not name.endswith(ending):
+      continue
+    layer = name.removesuffix(ending)
+    for rule, path in rules.items():
+      pattern = re.sub(r'\\\{(\w+)\\\}', r'(?P<\1>[0-9]+)', re.escape(rule))
+      if match := re.fullmatch(pattern, layer):
+        return f'{path.format(**match.groupdict())}{leaf}'
   return None
 
 
 def _float32(name: str, array: np.ndarray) -> np.ndarray:
+  if not array.size:
+    raise UserError(f'{name} holds no numbers')
   if array.dtype.kind != 'f':
     raise UserError(f'{name} holds {array.dtype} numbers, not floating point')
   with np.errstate(over='ignore'):

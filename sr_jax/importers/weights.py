@@ -7,7 +7,7 @@ model is filled, and shapes agree.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -18,8 +18,9 @@ from flax import traverse_util
 
 from sr_jax import models
 from sr_jax.errors import UserError
-from sr_jax.importers.names import Weights, to_flax
+from sr_jax.importers.names import Weights, tf_to_flax, to_flax
 from sr_jax.importers.safetensors_io import read_safetensors
+from sr_jax.importers.tf_bundle import find_bundle, read_bundle
 from sr_jax.importers.torch_pickle import LEGACY_START, read_tensors
 from sr_jax.models.common import select_variant
 from sr_jax.models.parameters import expected_shapes
@@ -53,12 +54,13 @@ def import_weights(
   scale: int | None = None,
   options: Mapping[str, Any] | None = None,
 ) -> Imported:
-  """Reads a `.pth`, `.pt` or `.safetensors` file into a model's parameters.
+  """Reads published weights into a model's parameters.
 
   What is not given is recognised from the tensors' shapes.
 
   Args:
-    path: Weights published in PyTorch, or written by `export_safetensors`.
+    path: A `.pth`, `.pt` or `.safetensors` file, or a TensorFlow 1
+      checkpoint as `find_bundle` takes it.
     model: Name of the architecture, such as `edsr`.
     variant: A published size; must agree with the tensors.
     scale: Enlargement; must agree with the tensors.
@@ -70,11 +72,11 @@ def import_weights(
       the model's; the last adds a list of `- missing` and `+ unused` ones.
   """
   module = models.module(model)
-  value, stored = _read(path)
+  value, stored, translate = _read(path)
   try:
     if stored.get('name', model) != model:
       raise UserError(f'holds {stored["name"]}, not {model}')
-    weights = to_flax(value, module)
+    weights = translate(value, module)
     recognised = _recognise(weights, module, stored)
     given = _given(module, variant, scale, options or {})
     return _fit(weights, module, recognised, given)
@@ -82,16 +84,23 @@ def import_weights(
     raise UserError(f'{path}: {error}') from None
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
-  """Contents of a file of either format, and its config if it carries one."""
+def _read(
+  path: str | os.PathLike[str],
+) -> tuple[Any, dict[str, Any], Callable[[Any, ModuleType], Weights]]:
+  """Contents of a file, its config if it carries one, and what its names mean.
+
+  The last is the function of `names` for the file's format.
+  """
+  if bundle := find_bundle(path):
+    return read_bundle(bundle), {}, tf_to_flax
   try:
     with open(path, 'rb') as file:
       start = file.read(len(LEGACY_START))
   except OSError as error:
     raise UserError(f'{path}: {error.strerror or error}') from None
   if start[8:9] == b'{':  # after the length of a safetensors header
-    return read_safetensors(path)
-  return read_tensors(path), {}
+    return *read_safetensors(path), to_flax
+  return read_tensors(path), {}, to_flax
 
 
 def _recognise(

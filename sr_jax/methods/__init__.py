@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from sr_jax.errors import UserError
 from sr_jax.state import TrainState
@@ -35,6 +36,47 @@ class Method(NamedTuple):
   averaged: Callable[[TrainState], dict[str, Any]]
 
 
+class Assumed(NamedTuple):
+  """How the LR images were made, as far as it is known.
+
+  Attributes:
+    degradation: Name, see `ops.degrade`; None where it is not said.
+    kernel: `[K1, K2]` taps to correlate with; None for no blur.
+    noise_sigma: Of Gaussian noise in grey levels of 255.
+  """
+
+  degradation: str | None = None
+  kernel: np.ndarray | None = None
+  noise_sigma: float = 0.0
+
+
+class Fitting(NamedTuple):
+  """How a model fits itself to images, for one assumption of their making.
+
+  Attributes:
+    fit: `(params, lr, keys) -> (params, report)` for images `[N, H, W, C]` of
+      one size with a PRNG key each; the results are stacked along a first axis.
+      report holds `steps` `[N]`, gradient steps taken.
+    predict: As `Method.predict`, with the fitted parameters of one image.
+    halo: Receptive radius of predict in LR pixels, None where it has no bound.
+    side: Largest height and width in LR pixels that are fitted at once.
+    ensemble: Whether this method by itself takes the median of the eight flips
+      and rotations, each back-projected.
+    back_project: Back-projections that this method does by itself.
+    degradation: What it takes the images to be made by.
+    kernel: Its kernel, None for no blur.
+  """
+
+  fit: Callable[..., tuple[dict[str, Any], dict[str, jax.Array]]]
+  predict: Callable[..., jax.Array]
+  halo: int | None
+  side: int
+  ensemble: bool
+  back_project: int
+  degradation: str
+  kernel: np.ndarray | None
+
+
 def names() -> list[str]:
   """Names of all methods, one per file of this package."""
   return sorted(module.name for module in pkgutil.iter_modules(__path__))
@@ -44,7 +86,9 @@ def module(config: Mapping[str, Any]) -> ModuleType:
   """The file of the method that `config['method']['name']` names.
 
   It offers `make(config) -> Method`, and `predictor(config) -> predict` for
-  inference, which needs no training sections.
+  inference, which needs no training sections. A method whose models fit
+  themselves to each image also offers `fitting(config, assumed, steps)`, which
+  gives a `Fitting`.
 
   Raises:
     UserError: no method has this name.

@@ -41,11 +41,11 @@ def make(config: Mapping[str, Any]) -> Method:
   return Method(
     init=functools.partial(_init, generator, tx),
     train_step=functools.partial(
-      _train_step, generator, tx, rate, _loss(config['loss']), make_lr
+      _train_step, generator, tx, rate, loss_by_name(config['loss']), make_lr
     ),
     predict=predictor(config),
     degrade=make_lr,
-    averaged=_averaged,
+    averaged=averaged,
   )
 
 
@@ -59,7 +59,12 @@ def _create(model: Mapping[str, Any], scale: int | None = None) -> Any:
   return models.create({**model, 'scale': scale or model['scale']})
 
 
-def _loss(name: str) -> Callable[..., jax.Array]:
+def loss_by_name(name: str) -> Callable[..., jax.Array]:
+  """The pixel loss that `config.loss` names.
+
+  Raises:
+    UserError: there is none of this name.
+  """
   if name not in _LOSSES:
     raise UserError(
       f'config.loss: unknown {name!r}; choose from {sorted(_LOSSES)}'
@@ -164,7 +169,8 @@ def _predict(
   return jnp.clip(sr, 0, 1)
 
 
-def _averaged(state: TrainState) -> dict[str, Any]:
+def averaged(state: TrainState) -> dict[str, Any]:
+  """Parameters by slot for inference: the moving average if one is kept."""
   slots = state.params.items()
   return {
     slot: optimizers.averaged_params(state.opt_state[slot], params)

@@ -67,11 +67,19 @@ class Conv(nn.Module):
   Attributes:
     features: Output channels.
     kernel_size: Odd side of the square kernel.
+    use_bias: Whether a bias is added.
+    kernel_init: Initialiser of the kernel.
+    bias_init: Initialiser of the bias; None is PyTorch's default.
     dtype: Computation type; parameters stay float32.
   """
 
   features: int
   kernel_size: int = 3
+  use_bias: bool = True
+  kernel_init: Callable[..., jax.Array] = nn.initializers.variance_scaling(
+    1 / 3, 'fan_in', 'uniform'
+  )
+  bias_init: Callable[..., jax.Array] | None = None
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -79,15 +87,13 @@ class Conv(nn.Module):
     """Maps `[B, H, W, C]` to `[B, H, W, features]`."""
     size, channels = self.kernel_size, x.shape[-1]
     kernel = self.param(
-      'kernel',
-      nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform'),
-      (size, size, channels, self.features),
+      'kernel', self.kernel_init, (size, size, channels, self.features)
     )
-    bias = self.param(
-      'bias', uniform_bias(channels * size**2), (self.features,)
-    )
-    x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
-    return conv2d(x, kernel, bias)
+    bias = None
+    if self.use_bias:
+      init = self.bias_init or uniform_bias(channels * size**2)
+      bias = self.param('bias', init, (self.features,)).astype(self.dtype)
+    return conv2d(x.astype(self.dtype), kernel.astype(self.dtype), bias)
 
 
 class MeanShift(nn.Module):

@@ -16,6 +16,7 @@ to bicubic is the commonest way to a wrong blind-SR number.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import pathlib
@@ -30,6 +31,8 @@ from sr_jax.errors import UserError
 from sr_jax.ops.namespace import Array, array_namespace
 from sr_jax.ops.precision import as_float, einsum
 from sr_jax.ops.resize import cubic
+
+_log = logging.getLogger(__name__)
 
 Convention = Literal['correlation', 'convolution']
 Alignment = Literal['corner', 'block']
@@ -93,6 +96,36 @@ def gaussian_kernel(
   across = y * xp.cos(theta) - x * xp.sin(theta)
   weights = xp.exp(-0.5 * (along**2 / var1 + across**2 / var2))
   return weights / weights.sum()
+
+
+def random_gaussian(
+  key: jax.Array,
+  *,
+  scale: float | jax.Array,
+  size: int,
+  min_variance: float,
+  max_variance: float,
+) -> jax.Array:
+  """A random anisotropic Gaussian `[size, size]`, drawn on the device.
+
+  The distribution of MZSR's tasks: an angle from [0, pi), the larger variance
+  from [min_variance, max_variance * scale], the smaller one from
+  [min_variance, larger], all uniform.
+
+  Args:
+    key: PRNG key.
+    scale: SR factor s; may be traced.
+    size: Taps per axis.
+    min_variance: HR pixels squared; 1 in MZSR.
+    max_variance: HR pixels squared per unit of scale; 2.5 in MZSR.
+  """
+  keys = jax.random.split(key, 3)
+  theta = jax.random.uniform(keys[0], maxval=math.pi)
+  larger = jax.random.uniform(
+    keys[1], minval=min_variance, maxval=max_variance * scale
+  )
+  smaller = jax.random.uniform(keys[2], minval=min_variance, maxval=larger)
+  return gaussian_kernel(larger, smaller, theta, size=size)
 
 
 def centre_of_mass(kernel: Array) -> Any:
@@ -221,6 +254,11 @@ def _checked(kernel: np.ndarray, name: str) -> np.ndarray:
     raise UserError(
       f'{name}: the kernel sums to {total:g}; it must have a positive sum'
     )
+  negative = int((kernel < 0).sum())
+  if abs(total - 1) > 1e-3:
+    _log.warning('%s: the taps sum to %g; divided by it', name, total)
+  if negative:
+    _log.warning('%s: %d taps are negative; kept', name, negative)
   return kernel / total
 
 

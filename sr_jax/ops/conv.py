@@ -15,7 +15,9 @@ def _same(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
   )
 
 
-def conv2d(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+def conv2d(
+  x: jax.Array, kernel: jax.Array, bias: jax.Array | None
+) -> jax.Array:
   """Stride-1 convolution of odd kernel size, zero padded to the same size.
 
   On CPU the gradients are written as plain forward convolutions, which XLA
@@ -26,7 +28,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
   Args:
     x: `[B, H, W, C_in]`.
     kernel: `[K, K, C_in, C_out]`, K odd.
-    bias: `[C_out]`.
+    bias: `[C_out]`, or None for none.
 
   Returns:
     `[B, H, W, C_out]`.
@@ -36,31 +38,36 @@ def conv2d(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
   return _conv2d(x, kernel, bias)
 
 
-def _conv2d(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-  return _same(x, kernel, kernel.shape[0] // 2) + bias.reshape(1, 1, 1, -1)
+def _conv2d(
+  x: jax.Array, kernel: jax.Array, bias: jax.Array | None
+) -> jax.Array:
+  y = _same(x, kernel, kernel.shape[0] // 2)
+  return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
 
 _cpu_conv2d = jax.custom_vjp(_conv2d)
 
 
 def _forward(
-  x: jax.Array, kernel: jax.Array, bias: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  return _conv2d(x, kernel, bias), (x, kernel)
+  x: jax.Array, kernel: jax.Array, bias: jax.Array | None
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array | None]]:
+  return _conv2d(x, kernel, bias), (x, kernel, bias)
 
 
 def _backward(
-  residuals: tuple[jax.Array, jax.Array], dy: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-  x, kernel = residuals
+  residuals: tuple[jax.Array, jax.Array, jax.Array | None], dy: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+  x, kernel, bias = residuals
   padding = kernel.shape[0] // 2
   # Else the producers of x and dy are computed again for each use below.
   x, dy = jax.lax.optimization_barrier((x, dy))
   # dx: correlate dy with the kernel flipped in space, channels swapped.
   dx = _same(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), padding)
+  dw = _kernel_gradient(x, dy, padding)
+  if bias is None:
+    return dx, dw, None
   flat = dy.reshape(-1, dy.shape[-1])
-  db = (jnp.ones((1, flat.shape[0]), dy.dtype) @ flat)[0]
-  return dx, _kernel_gradient(x, dy, padding), db
+  return dx, dw, (jnp.ones((1, flat.shape[0]), dy.dtype) @ flat)[0]
 
 
 def _kernel_gradient(x: jax.Array, dy: jax.Array, padding: int) -> jax.Array:

@@ -11,6 +11,7 @@ edge pixel is repeated) throughout, as in MZSR and ZSSR.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,11 +20,15 @@ import numpy as np
 from scipy import ndimage
 
 from sr_jax.errors import UserError
-from sr_jax.ops.blur_kernels import Kernel, correlation_taps
+from sr_jax.ops.blur_kernels import (
+  Kernel,
+  centre_of_mass,
+  correlation_taps,
+)
 from sr_jax.ops.jpeg import jpeg
 from sr_jax.ops.namespace import Array, array_namespace
-from sr_jax.ops.precision import as_float
-from sr_jax.ops.resize import imresize, resized_size
+from sr_jax.ops.precision import as_float, einsum
+from sr_jax.ops.resize import imresize, resize_matrix, resized_size
 
 DEGRADATIONS = ('bicubic', 'direct', 'blur-bicubic')
 
@@ -55,17 +60,74 @@ def correlate(image: Array, kernel: Array) -> Any:
   return jnp.moveaxis(blurred.reshape(channels_first), -3, -1)
 
 
-def sample_indices(size: int, scale: float) -> np.ndarray:
+def sample_indices(
+  size: int, scale: float, count: int | None = None
+) -> np.ndarray:
   """Rows that direct sampling keeps: 0, s, 2s, ... where s divides `size`.
 
-  Otherwise ceil(size / s) rows spread evenly and rounded half to even, as the
-  MZSR and ZSSR data was made; the spacing is then uneven, so crop HR first.
+  Otherwise ceil(size / s) rows, or `count` of them, spread evenly and rounded
+  half to even, as the MZSR and ZSSR data was made; the spacing is then uneven,
+  so crop HR first.
   """
-  count = resized_size(size, 1 / scale)
+  count = resized_size(size, 1 / scale) if count is None else count
   return np.rint(np.linspace(0, size - scale, count)).astype(int)
 
 
-def _add_noise(key: Any, image: Array, sigma: float | Array) -> Any:
+def lr_offset(
+  scale: float, degradation: str, kernel: Array | Kernel | None
+) -> tuple[float, float]:
+  """Where LR pixel (0, 0) sits on the HR grid: (row, column) in HR pixels.
+
+  Direct sampling puts it on the kernel's centre of mass, the cubic resize on
+  the middle of its s x s block, moved by what the kernel is off its own centre.
+  Enlarging with this offset (`imresize`) shows an image where it was, whatever
+  the kernel's size and centre.
+  """
+  start = 0.0 if degradation == 'direct' else (scale - 1) / 2
+  if kernel is None:
+    return start, start
+  taps = np.asarray(correlation_taps(kernel))
+  row, column = centre_of_mass(taps) - np.array(taps.shape) // 2
+  return start + float(row), start + float(column)
+
+
+def reduction_tables(
+  size: int, scales: Sequence[float], degradation: str
+) -> tuple[np.ndarray, np.ndarray]:
+  """One axis of sampling and of cubic enlargement, for several scales.
+
+  A compiled program can choose a scale by index, because all are padded to one
+  size: `up[i] @ down[i] @ x` is the signal x of `size` pixels as its LR version
+  shows it enlarged. What is between them, padding included, has no effect.
+
+  Args:
+    size: Pixels of the axis.
+    scales: Reduction factors.
+    degradation: 'direct' samples, the others use the cubic resize.
+
+  Returns:
+    down `[scales, L, size]` and up `[scales, size, L]`, float64, with L that
+    of the smallest scale.
+  """
+  counts = [resized_size(size, 1 / scale) for scale in scales]
+  down = np.zeros((len(counts), max(counts), size))
+  up = np.zeros((len(counts), size, max(counts)))
+  for i, (scale, count) in enumerate(zip(scales, counts, strict=True)):
+    if degradation == 'direct':
+      down[i, :count] = np.eye(size)[sample_indices(size, scale)]
+    else:
+      down[i, :count] = resize_matrix(size, count, 1 / scale)
+    up[i, :, :count] = resize_matrix(count, size, scale)
+  return down, up
+
+
+def apply_tables(rows: Array, columns: Array, image: Array) -> Any:
+  """`[..., H, W, C]` with a matrix `[H', H]` and one `[W', W]` applied."""
+  image = einsum('oh,...hwc->...owc', rows, image)
+  return einsum('ow,...hwc->...hoc', columns, image)
+
+
+def add_noise(key: Any, image: Array, sigma: float | Array) -> Any:
   """Adds Gaussian noise of `sigma` grey levels and clips to [0, 1]."""
   if key is None:
     raise ValueError('noise needs a key or an integer seed')
@@ -114,6 +176,7 @@ def degrade(
   kernel: Array | Kernel | None = None,
   noise_sigma: float | Array = 0.0,
   jpeg_quality: int | None = None,
+  shape: tuple[int, int] | None = None,
 ) -> Any:
   """LR image of an HR image; float, neither rounded nor clipped of itself.
 
@@ -132,6 +195,8 @@ def degrade(
       result is clipped to [0, 1]. May be traced.
     jpeg_quality: 1..100 to compress the result, see `ops.jpeg`; the result is
       then on 8-bit levels.
+    shape: LR (height, width) where it is not ceil(H / s), ceil(W / s), as for
+      an HR image that was made from an LR image by a scale that is not whole.
 
   Returns:
     `[..., ceil(H / s), ceil(W / s), C]`.
@@ -145,12 +210,15 @@ def degrade(
   if kernel is not None:
     lr = correlate(lr, correlation_taps(kernel))
   if degradation == 'direct':
-    rows, columns = (sample_indices(n, scale) for n in lr.shape[-3:-1])
+    rows, columns = (
+      sample_indices(n, scale, count)
+      for n, count in zip(lr.shape[-3:-1], shape or (None, None), strict=True)
+    )
     lr = lr[..., rows, :, :][..., columns, :]
   else:
-    lr = imresize(lr, scale=1 / scale)
+    lr = imresize(lr, scale=1 / scale, shape=shape)
   if isinstance(noise_sigma, jax.Array) or noise_sigma > 0:
-    lr = _add_noise(key, lr, noise_sigma)
+    lr = add_noise(key, lr, noise_sigma)
   return lr if jpeg_quality is None else jpeg(lr, jpeg_quality)
 
 

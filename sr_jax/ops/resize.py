@@ -45,13 +45,19 @@ def resized_size(size: int, scale: float) -> int:
 
 
 def _sparse_matrix(
-  in_size: int, out_size: int, scale: float, method: str, antialias: bool
+  in_size: int,
+  out_size: int,
+  scale: float,
+  method: str,
+  antialias: bool,
+  offset: float | None,
 ) -> sparse.csr_array:
   kernel, width = METHODS[method]
   # A shrinking resize is a low-pass filter: the kernel widens by 1/scale.
   stretch = min(scale, 1.0) if antialias else 1.0
   width /= stretch
-  centres = (np.arange(out_size) + 0.5) / scale - 0.5
+  offset = (scale - 1) / 2 if offset is None else offset
+  centres = (np.arange(out_size) - offset) / scale
   first = np.floor(centres - width / 2).astype(int)
   taps = first[:, None] + np.arange(math.ceil(width) + 2)
   weights = kernel((centres[:, None] - taps) * stretch)
@@ -73,9 +79,11 @@ def resize_matrix(
   *,
   method: str = 'cubic',
   antialias: bool = True,
+  offset: float | None = None,
 ) -> np.ndarray:
   """Dense float64 weights `[out_size, in_size]` of a resize along one axis."""
-  return _sparse_matrix(in_size, out_size, scale, method, antialias).toarray()
+  matrix = _sparse_matrix(in_size, out_size, scale, method, antialias, offset)
+  return matrix.toarray()
 
 
 def _geometry(
@@ -112,6 +120,7 @@ def imresize(
   shape: tuple[int, int] | None = None,
   method: str = 'cubic',
   antialias: bool = True,
+  offset: tuple[float, float] | None = None,
 ) -> Any:
   """Resizes `[..., H, W, C]` as MATLAB does; neither rounded nor clipped.
 
@@ -122,6 +131,9 @@ def imresize(
       needed where H * scale is not whole; alone it implies the scale.
     method: 'cubic' or 'linear'.
     antialias: low-pass filter where the image shrinks.
+    offset: position of input pixel (0, 0) in the output, vertical and
+      horizontal. MATLAB's (scale - 1) / 2, the default, maps the image's area;
+      0 puts the pixel's centre on that of output pixel 0.
 
   Returns:
     `[..., H', W', C]` with H' = ceil(H * scale) unless `shape` says otherwise.
@@ -137,8 +149,11 @@ def imresize(
   image = as_float(image)
   height, width = image.shape[-3:-1]
   scales, sizes = _geometry((height, width), scale, shape)
-  rows = _sparse_matrix(height, sizes[0], scales[0], method, antialias)
-  columns = _sparse_matrix(width, sizes[1], scales[1], method, antialias)
+  starts = offset or (None, None)
+  rows, columns = (
+    _sparse_matrix(n, sizes[i], scales[i], method, antialias, starts[i])
+    for i, n in enumerate((height, width))
+  )
   if xp is np:
     return _resize_axis(_resize_axis(image, rows, -3), columns, -2)
   image = einsum('oh,...hwc->...owc', rows.toarray(), image)

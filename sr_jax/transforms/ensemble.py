@@ -4,28 +4,43 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
+
+from sr_jax.ops.namespace import array_namespace
+
+Reduction = Literal['mean', 'median']
 
 
-def self_ensemble(predict: Callable[..., Any]) -> Callable[..., Any]:
-  """Mean over the eight flips and rotations of the input (Lim et al., 2017).
+def self_ensemble(
+  predict: Callable[..., Any], reduce: Reduction = 'mean'
+) -> Callable[..., Any]:
+  """Combines the outputs for the eight flips and rotations of the input.
 
-  Each output is turned back before the mean, which is taken in float.
+  The mean is that of Lim et al. (2017), the median that of ZSSR (Shocher et
+  al., CVPR 2018). Each output is turned back before, all in float.
 
   Args:
     predict: `(*inputs) -> output`, all `[B, H, W, C]` (of any resolution),
       NumPy or JAX.
+    reduce: 'mean' or 'median', pixel by pixel.
 
   Returns:
     A function of the same inputs. Inputs that are None stay None.
   """
 
   def ensembled(*inputs: Any) -> Any:
-    total = 0.0
+    total, versions = 0.0, []
     for symmetry in itertools.product((False, True), repeat=3):
       turned = (x if x is None else _turn(x, *symmetry) for x in inputs)
-      total = total + _turn_back(predict(*turned), *symmetry)
-    return total / 8
+      version = _turn_back(predict(*turned), *symmetry)
+      if reduce == 'mean':
+        total = total + version
+      else:
+        versions.append(version)
+    if reduce == 'mean':
+      return total / 8
+    xp = array_namespace(*versions)
+    return xp.median(xp.stack(versions), axis=0)
 
   return ensembled
 

@@ -329,6 +329,8 @@ def test_float_picture_becomes_16_bit_png(tmp_path):
     ((5, 9, 8), {'photometric': 'minisblack', 'planarconfig': 'separate'}, 0),
     ((9, 8, 5), {'photometric': 'minisblack'}, 2),  # tifffile: 9 pages of 8x5
     ((5, 9, 8), {'photometric': 'minisblack'}, 0),
+    ((8, 8, 11), {'photometric': 'minisblack'}, 2),
+    ((11, 8, 8), {'photometric': 'minisblack'}, 0),
     ((9, 8, 3), {'photometric': 'rgb', 'compression': 'lzw'}, 2),
     ((9, 8, 3), {'photometric': 'rgb', 'tile': (16, 16)}, 2),
   ],
@@ -349,9 +351,10 @@ def test_tiff_axes(tmp_path, shape, options, channel_axis, dtype):
   np.testing.assert_allclose(values, expected, atol=1e-2)
   out = tmp_path / 'out.tif'
   write_image(out, picture)
-  np.testing.assert_allclose(
-    tifffile.imread(out), np.squeeze(expected), atol=1e-2
-  )
+  np.testing.assert_allclose(tifffile.imread(out), array, atol=1e-2)
+  again = read_image(out)  # whatever had to be guessed is labelled now
+  np.testing.assert_allclose(again.color, picture.color, atol=1e-6)
+  assert again.layout == picture.layout
 
 
 def test_tiff_white_is_zero_and_12_bits(tmp_path):

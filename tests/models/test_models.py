@@ -9,6 +9,8 @@ import pytest
 
 from sr_jax import models
 from sr_jax.errors import UserError
+from sr_jax.models import zssr
+from sr_jax.ops.resize import imresize, resize_matrix
 
 CASES = [
   (name, variant, scale, count)
@@ -17,7 +19,13 @@ CASES = [
   for scale, count in entry.parameters.items()
 ]
 # Overrides that make any architecture small enough for a test.
-TINY = {'edsr': {'blocks': 2, 'features': 8}}
+TINY = {
+  'edsr': {'blocks': 2, 'features': 8},
+  'mzsr': {'depth': 3, 'features': 8},
+  'zssr': {'depth': 3, 'features': 8},
+}
+# These enlarge by any factor; the factor is no part of their weights.
+ANY_SCALE = ('mzsr', 'zssr')
 
 
 def _tiny(name, scale, **overrides):
@@ -79,16 +87,36 @@ def test_bfloat16_computes_low_but_keeps_float32_parameters(name):
 @pytest.mark.parametrize('scale', [2, 3, 4, 8])
 @pytest.mark.parametrize('name', models.names())
 def test_halo_is_the_receptive_radius(name, scale):
-  """A NaN in the centre pixel reaches outputs within `halo`, and no farther."""
+  """The centre pixel changes outputs within `halo`, and no farther.
+
+  It changes by a large finite amount: a NaN spreads in every matrix product.
+  """
   model = _tiny(name, scale)
   side = 2 * model.halo + 3
   centre = side // 2
-  lr = jnp.zeros((1, side, side, 3))
+  lr = jax.random.uniform(jax.random.key(1), (4, side, side, 3))
   variables = model.init(jax.random.key(0), lr)
-  sr, _ = model.apply(variables, lr.at[0, centre, centre].set(jnp.nan))
-  rows = np.flatnonzero(np.isnan(sr).any((0, 2, 3)))
+  change = jnp.asarray([100.0, -100.0, 300.0, -300.0])[:, None]
+  (before, _), (after, _) = (
+    model.apply(variables, x)
+    for x in (lr, lr.at[:, centre, centre].add(change))
+  )
+  rows = np.flatnonzero(np.asarray(before != after).any((0, 2, 3)))
   reach = max(centre - rows[0] // scale, rows[-1] // scale - centre)
   assert reach == model.halo
+
+
+@pytest.mark.parametrize('offset', [None, 0.0, -3.5, 7.0])
+@pytest.mark.parametrize('scale', [2, 3, 4, 8])
+def test_halo_of_enlarging_networks_of_any_depth(scale, offset):
+  """Which rows one LR pixel reaches: its column of the resize, widened."""
+  pixels, centre = 61, 30
+  matrix = resize_matrix(pixels, scale * pixels, scale, offset=offset)
+  enlarged = np.abs(matrix[:, centre]) > 1e-9
+  for depth in (1, 2, 5, 8, 20):
+    rows = np.flatnonzero(np.convolve(enlarged, np.ones(2 * depth + 1), 'same'))
+    reach = max(centre - rows[0] // scale, rows[-1] // scale - centre)
+    assert zssr.enlarged_halo(scale, depth, offset) == reach
 
 
 @pytest.mark.parametrize('channels', [1, 4])
@@ -100,13 +128,66 @@ def test_other_channel_counts(name, channels):
   assert sr.shape == (1, 8, 8, channels)
 
 
+@pytest.mark.parametrize('name', ANY_SCALE)
+def test_scales_that_are_not_whole(name):
+  model = _tiny(name, 2.5)
+  assert model.halo is None
+  lr = jax.random.uniform(jax.random.key(1), (2, 5, 4, 3))
+  (sr, _), variables = model.init_with_output(jax.random.key(0), lr)
+  assert sr.shape == (2, 13, 10, 3)
+  # The weights are a correction of the cubic enlargement, at every scale.
+  nothing = jax.tree.map(jnp.zeros_like, variables)
+  for scale in (1.7, 2, 3):
+    sr, _ = _tiny(name, scale).apply(nothing, lr)
+    np.testing.assert_array_equal(sr, imresize(lr, scale=scale))
+
+
+@pytest.mark.parametrize('name', ANY_SCALE)
+def test_refine_is_what_follows_the_enlargement(name):
+  model = _tiny(name, 2)
+  lr = jax.random.uniform(jax.random.key(1), (1, 5, 4, 3))
+  variables = model.init(jax.random.key(0), lr)
+  enlarged = imresize(lr, scale=2)
+  refined = model.apply(variables, enlarged, method='refine')
+  np.testing.assert_array_equal(refined, model.apply(variables, lr)[0])
+  assert (refined != enlarged).any()
+
+
+@pytest.mark.parametrize(
+  ('name', 'spread', 'largest', 'biases'),
+  [
+    # The standard deviation times sqrt(fan_in). MZSR: a normal distribution cut
+    # at two standard deviations, as in TensorFlow 1, has 0.8796 of one left.
+    ('mzsr', 0.8796, 2.0, 8),
+    ('zssr', math.sqrt(0.1), math.inf, 0),
+  ],
+)
+def test_initial_weights_of_the_papers(name, spread, largest, biases):
+  model = models.create({'name': name, 'scale': 2})
+  init = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
+  params = init['params']
+  for i in range(1, 9):
+    kernel = np.asarray(params[f'conv{i}']['kernel'])
+    normal = kernel * math.sqrt(math.prod(kernel.shape[:3]))
+    assert normal.std() == pytest.approx(
+      spread, rel=0.06 if i in (1, 8) else 0.02
+    )
+    assert abs(normal).max() <= largest * 1.0001
+    assert abs(normal).max() > 1.9 * spread
+  found = [layer['bias'] for layer in params.values() if 'bias' in layer]
+  assert len(found) == biases
+  assert not any(bias.any() for bias in found)
+
+
 def test_unknown_names_and_options_are_told_in_one_line():
   with pytest.raises(UserError, match="did you mean 'edsr'"):
     models.create({'name': 'edsrr', 'scale': 2})
   with pytest.raises(UserError, match='variant'):
     models.create({'name': 'edsr', 'scale': 2, 'variant': 'huge'})
-  with pytest.raises(UserError, match='blokcs'):
-    models.create({'name': 'edsr', 'scale': 2, 'blokcs': 3})
+  for name in models.names():
+    with pytest.raises(UserError, match='blokcs'):
+      models.create({'name': name, 'scale': 2, 'blokcs': 3})
+  # An architecture with trained upsampling knows some scales only.
   model = models.create({'name': 'edsr', 'scale': 5})
   with pytest.raises(UserError, match='scale 5'):
     model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))

@@ -20,7 +20,7 @@ def _reference(x, kernel, bias):
   y = jax.lax.conv_general_dilated(
     x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
   )
-  return y + bias[None, None, None]
+  return y if bias is None else y + bias[None, None, None]
 
 
 @pytest.mark.parametrize('channels', [(3, 5), (5, 3)])
@@ -37,6 +37,28 @@ def test_values_and_gradients_equal_lax(size, channels):
   for ours, theirs in zip(grads(conv.conv2d), grads(_reference), strict=True):
     scale = jnp.abs(theirs).max()
     np.testing.assert_allclose(ours / scale, theirs / scale, atol=2e-6)
+
+
+@pytest.mark.parametrize('channels', [(3, 5), (5, 3)])
+def test_without_a_bias_it_equals_lax(channels):
+  x, kernel, _ = _inputs(3, channels)
+  np.testing.assert_allclose(
+    conv.conv2d(x, kernel, None), _reference(x, kernel, None), atol=1e-4
+  )
+
+  def grads(f):
+    loss = jax.grad(lambda *a: (f(*a, None) ** 3).sum(), argnums=(0, 1))
+    _, scanned = jax.lax.scan(
+      lambda c, s: (c, loss(s * x, kernel)), 0, jnp.asarray([1.0, 0.5])
+    )
+    return loss(x, kernel), scanned
+
+  compiled = jax.jit(grads, static_argnums=0)
+  ours, theirs = (
+    jax.tree.leaves(compiled(f)) for f in (conv.conv2d, _reference)
+  )
+  for a, b in zip(ours, theirs, strict=True):
+    np.testing.assert_allclose(a / abs(b).max(), b / abs(b).max(), atol=2e-6)
 
 
 def test_forward_over_reverse_equals_lax():

@@ -10,7 +10,14 @@ from scipy import ndimage
 
 from sr_jax.errors import UserError
 from sr_jax.ops.blur_kernels import gaussian_kernel
-from sr_jax.ops.degrade import correlate, degrade, quantize, sample_indices
+from sr_jax.ops.degrade import (
+  apply_tables,
+  correlate,
+  degrade,
+  quantize,
+  reduction_tables,
+  sample_indices,
+)
 from sr_jax.ops.resize import imresize
 
 h, w, c = np.ogrid[:12, :12, :3]
@@ -177,3 +184,50 @@ def test_refuses_contradictions(arguments, reason):
 def test_noise_without_a_key_is_an_error():
   with pytest.raises(ValueError, match='key'):
     degrade(None, np.zeros((8, 8, 3)), scale=2, noise_sigma=1.0)
+
+
+TABLE_SCALES = (2.0, 2.2, 3.0, 3.4, 4.0)
+
+
+@pytest.mark.parametrize('degradation', ['direct', 'blur-bicubic'])
+@pytest.mark.parametrize('size', [(16, 16), (13, 24), (64, 5)])
+def test_tables_are_the_degradation_enlarged_again(size, degradation):
+  hr = np.random.default_rng(0).random((2, *size, 3))
+  kernel = gaussian_kernel(3.0, 1.0, 0.4, size=7)
+  blurred = correlate(hr, kernel)
+  tables = [reduction_tables(n, TABLE_SCALES, degradation) for n in size]
+  for i, scale in enumerate(TABLE_SCALES):
+    (down_rows, up_rows), (down_columns, up_columns) = (
+      (down[i], up[i]) for down, up in tables
+    )
+    lr = degrade(None, hr, scale=scale, degradation=degradation, kernel=kernel)
+    padded = apply_tables(down_rows, down_columns, blurred)
+    np.testing.assert_allclose(
+      padded[:, : lr.shape[1], : lr.shape[2]], lr, atol=1e-12
+    )
+    enlarged = apply_tables(up_rows, up_columns, padded)
+    expected = imresize(lr, scale=scale, shape=size)
+    np.testing.assert_allclose(enlarged, expected, atol=1e-12)
+    # Noise in the padding has no effect either.
+    padded[:, lr.shape[1] :] = padded[:, :, lr.shape[2] :] = 7.0
+    again = apply_tables(up_rows, up_columns, padded)
+    np.testing.assert_array_equal(again, enlarged)
+
+
+def test_tables_choose_a_scale_by_a_traced_index():
+  down, up = (
+    jnp.asarray(table, jnp.float32)
+    for table in reduction_tables(12, TABLE_SCALES, 'direct')
+  )
+  image = jnp.asarray(TEST_IMAGE, jnp.float32)
+
+  @jax.jit
+  def reduced(index):
+    small = apply_tables(down[index], down[index], image)
+    return apply_tables(up[index], up[index], small)
+
+  for i, scale in enumerate(TABLE_SCALES):
+    rows = sample_indices(12, scale)
+    lr = TEST_IMAGE[rows][:, rows]
+    expected = imresize(lr, scale=scale, shape=(12, 12))
+    np.testing.assert_allclose(reduced(i), expected, atol=1e-6)

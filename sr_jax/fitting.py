@@ -1,0 +1,116 @@
+"""Models that fit themselves to images, applied to images of any size.
+
+Images of one size are fitted together by one program. Each draws from a key
+made of its own pixels, so that what it gets depends neither on its name nor on
+what it is fitted with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from sr_jax.methods import Fitting
+
+# Images fitted by one program at a time.
+_TOGETHER = 8
+
+
+class Fitted(NamedTuple):
+  """Parameters for one image.
+
+  Attributes:
+    params: By slot.
+    steps: Gradient steps taken.
+  """
+
+  params: Mapping[str, Any]
+  steps: int
+
+
+def fit_images(
+  fitting: Fitting,
+  params: Mapping[str, Any],
+  images: Sequence[np.ndarray],
+  seed: int,
+) -> list[Fitted]:
+  """Fits a model to each of the images.
+
+  Alone or with others an image gets the same parameters, but for the rounding
+  of another program (1e-5 of the result).
+
+  Args:
+    fitting: Of the model.
+    params: Its parameters by slot.
+    images: `[H, W, C]` float32 in [0, 1], of any sizes.
+    seed: Of everything random, with the pixels of the image.
+  """
+  groups: dict[tuple[int, ...], list[int]] = {}
+  views = [detailed_window(image, fitting.side) for image in images]
+  for i, view in enumerate(views):
+    groups.setdefault(view.shape, []).append(i)
+  found: list[Fitted | None] = [None] * len(images)
+  for members in groups.values():
+    for start in range(0, len(members), _TOGETHER):
+      part = members[start : start + _TOGETHER]
+      fitted = _fit_alike(fitting, params, [views[i] for i in part], seed)
+      for i, one in zip(part, fitted, strict=True):
+        found[i] = one
+  return [one for one in found if one is not None]
+
+
+def _fit_alike(
+  fitting: Fitting,
+  params: Mapping[str, Any],
+  images: Sequence[np.ndarray],
+  seed: int,
+) -> list[Fitted]:
+  """Images of one size, in one program."""
+  keys = jax.numpy.stack([image_key(image, seed) for image in images])
+  trees, report = fitting.fit(params, np.stack(images), keys)
+  steps = np.asarray(report['steps'])
+  return [
+    Fitted(jax.tree.map(lambda leaf, i=i: leaf[i], trees), int(steps[i]))
+    for i in range(len(images))
+  ]
+
+
+def image_key(image: np.ndarray, seed: int) -> jax.Array:
+  """PRNG key of a seed and the image's own numbers."""
+  digest = hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()
+  key = jax.random.key(seed)
+  return jax.random.fold_in(key, int.from_bytes(digest[:4]))
+
+
+def detailed_window(image: np.ndarray, side: int) -> np.ndarray:
+  """The part of `[H, W, C]` with the most detail, at most `side` high and wide.
+
+  Detail is the mean absolute difference of neighbouring pixels; windows are
+  tried at steps of a quarter of their side.
+  """
+  height, width = (min(n, side) for n in image.shape[:2])
+  if (height, width) == image.shape[:2]:
+    return image
+  detail = np.zeros(image.shape[:2])
+  detail[1:] += np.abs(np.diff(image, axis=0)).sum(-1)
+  detail[:, 1:] += np.abs(np.diff(image, axis=1)).sum(-1)
+  sums = np.pad(detail.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+  tops = range(0, image.shape[0] - height + 1, max(side // 4, 1))
+  lefts = range(0, image.shape[1] - width + 1, max(side // 4, 1))
+
+  def inside(corner: tuple[int, int]) -> float:
+    top, left = corner
+    bottom, right = top + height, left + width
+    return float(
+      sums[bottom, right]
+      - sums[top, right]
+      - sums[bottom, left]
+      + sums[top, left]
+    )
+
+  top, left = max(((t, x) for t in tops for x in lefts), key=inside)
+  return image[top : top + height, left : left + width]

@@ -1,0 +1,371 @@
+"""MZSR's meta-training (Soh et al., CVPR 2020, Algorithm 1, stage 2).
+
+A task is a blur kernel and a scale, with some images to fit (support) and some
+to judge the fit by (query), all degraded by that kernel. The inner loop fits
+the network to the support images by gradient descent; the outer loss is the
+query loss along the inner loop. Stage 1 is supervised training on bicubic
+pairs.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sr_jax import models, optimizers, sharding
+from sr_jax.errors import UserError
+from sr_jax.methods import Method, supervised, zero_shot
+from sr_jax.ops.blur_kernels import random_gaussian
+from sr_jax.ops.degrade import (
+  add_noise,
+  apply_tables,
+  correlate,
+  reduction_tables,
+)
+from sr_jax.state import TrainState, start_from
+from sr_jax.transforms import meta
+
+predictor = supervised.predictor
+
+_CHOICES = {
+  'inner.learned_rates': ('', 'layer', 'weight'),
+  'outer.weights': ('annealed', 'uniform'),
+  'outer.task_axis': ('auto', 'map', 'vmap', 'unroll'),
+}
+_COUNTS = ('tasks', 'support', 'query', 'kernel_size', 'inner.steps')
+fitting = zero_shot.gradient_fitting
+
+
+class Tasks(NamedTuple):
+  """Distribution of the tasks; see `configs/mzsr.py` for the figures.
+
+  Attributes:
+    tasks: Tasks of one outer step.
+    support: Images of the inner loop, per task.
+    query: Images of the outer loss, per task.
+    scales: One is drawn for each task, uniformly.
+    kernel_size: Taps per axis.
+    min_variance: Of the kernels, in HR pixels squared.
+    max_variance: The same, per unit of scale.
+    degradation: 'direct' or 'blur-bicubic'.
+    noise_sigma: Of the LR images, in grey levels of 255.
+  """
+
+  tasks: int
+  support: int
+  query: int
+  scales: Sequence[float]
+  kernel_size: int
+  min_variance: float
+  max_variance: float
+  degradation: str
+  noise_sigma: float
+
+  @property
+  def images(self) -> int:
+    """Images of one outer step."""
+    return self.tasks * (self.support + self.query)
+
+
+class Inner(NamedTuple):
+  """The inner loop.
+
+  Attributes:
+    steps: Gradient steps.
+    rate: Learning rate of each.
+    learned_rates: '' for constant rates, 'layer' or 'weight' to train them.
+    unroll: Whether the steps are written out instead of scanned.
+  """
+
+  steps: int
+  rate: float
+  learned_rates: Literal['', 'layer', 'weight']
+  unroll: bool
+
+
+class Outer(NamedTuple):
+  """The outer loss.
+
+  Attributes:
+    weights: 'annealed' or 'uniform' weights of the inner steps.
+    saturate_at: Step from which on annealed weights stay.
+    exact_from: Step from which on the outer gradient is of second order.
+    task_axis: 'map', 'vmap', 'unroll', or 'auto' for what suits the backend.
+  """
+
+  weights: str
+  saturate_at: float
+  exact_from: int
+  task_axis: str
+
+
+def make(config: Mapping[str, Any]) -> Method:
+  """Meta-training of `config['model']`.
+
+  Sections used: `method`, `model`, `loss`, `degradation`, `optimizer`, `data`
+  (the batch size), `steps`.
+
+  Raises:
+    UserError: a value that its consumer refuses, or tasks that do not make up
+      the batch.
+  """
+  tasks, inner, outer = _sections(config)
+  network = models.create(config['model'])
+  if not hasattr(network, 'refine'):
+    raise UserError(
+      f'config.model.name={config["model"]["name"]!r}: meta_transfer trains'
+      ' networks that refine an enlarged image, such as mzsr'
+    )
+  tx, rate = optimizers.make(steps=config['steps'], **config['optimizer'])
+  loss = supervised.loss_by_name(config['loss'])
+
+  def task_loss(params: Any, pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+    enlarged, hr = pair
+    refined = network.apply({'params': params}, enlarged, method='refine')
+    return loss(refined, hr)
+
+  return Method(
+    init=functools.partial(_init, network, tx, inner),
+    train_step=functools.partial(
+      _train_step, tx, rate, task_loss, tasks, inner, outer
+    ),
+    predict=predictor(config),
+    degrade=supervised.make(
+      {**config, 'method': {'name': 'supervised'}}
+    ).degrade,
+    averaged=supervised.averaged,
+  )
+
+
+def _sections(config: Mapping[str, Any]) -> tuple[Tasks, Inner, Outer]:
+  """The method's settings by their concern, checked."""
+  section, degradation = config['method'], config['degradation']
+  of_degradation = {
+    'degradation': degradation['name'],
+    'noise_sigma': degradation['noise_sigma'],
+  }
+  try:
+    tasks = Tasks(**{k: (section | of_degradation)[k] for k in Tasks._fields})
+    inner = Inner(**{k: section['inner'][k] for k in Inner._fields})
+    outer = Outer(**{k: section['outer'][k] for k in Outer._fields})
+  except KeyError as error:
+    raise UserError(
+      f'config.method has no {error}, which meta_transfer needs: start from'
+      ' configs/mzsr.py'
+    ) from error
+  _check(section)
+  if tasks.degradation not in ('direct', 'blur-bicubic'):
+    raise UserError(
+      f'config.degradation.name={tasks.degradation!r}: tasks draw a blur, which'
+      " only 'direct' and 'blur-bicubic' use"
+    )
+  if config['data']['batch_size'] != tasks.images:
+    raise UserError(
+      f'config.data.batch_size={config["data"]["batch_size"]}: {tasks.tasks}'
+      f' tasks of {tasks.support}+{tasks.query} images need {tasks.images}'
+    )
+  return tasks, inner, outer
+
+
+def _check(section: Mapping[str, Any]) -> None:
+  """Refuses values of `config.method` that no training can run with."""
+
+  def value(path: str) -> Any:
+    return functools.reduce(operator.getitem, path.split('.'), section)
+
+  for path, choices in _CHOICES.items():
+    if value(path) not in choices:
+      raise UserError(
+        f'config.method.{path}={value(path)!r}: choose one of {choices}'
+      )
+  for path in _COUNTS:
+    if value(path) < 1:
+      raise UserError(f'config.method.{path}={value(path)}: give 1 or more')
+  scales, least = section['scales'], section['min_variance']
+  if not scales or min(scales) < 1:
+    raise UserError(f'config.method.scales={scales}: give 1 or more')
+  if not 0 < least <= section['max_variance'] * min(scales):
+    raise UserError(
+      f'config.method.min_variance={least}: give more than 0 and no more than'
+      ' max_variance times the least scale'
+    )
+
+
+def _init(
+  network: Any,
+  tx: optax.GradientTransformation,
+  inner: Inner,
+  key: jax.Array,
+  batch: Mapping[str, jax.Array],
+  pretrained: Mapping[str, Any],
+  scale: int,
+) -> TrainState:
+  del scale  # the network works on the enlarged image
+  init_key, state_key = jax.random.split(key)
+  channels = batch['hr'].shape[-1]
+  variables = network.init(init_key, jnp.zeros((1, 8, 8, channels)))
+  params = start_from({'generator': variables['params']}, pretrained)
+  if inner.learned_rates:
+    params['rates'] = meta.learned_rates(
+      params['generator'], inner.steps, inner.rate, per=inner.learned_rates
+    )
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    key=state_key,
+    params=params,
+    opt_state={slot: tx.init(tree) for slot, tree in params.items()},
+  )
+
+
+def _train_step(
+  tx: optax.GradientTransformation,
+  rate: optax.Schedule,
+  loss: meta.LossFn,
+  tasks: Tasks,
+  inner: Inner,
+  outer: Outer,
+  state: TrainState,
+  batch: Mapping[str, jax.Array],
+  scale: int,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  del scale  # each task draws its own
+  found = _outer_gradient(loss, tasks, inner, outer, state, batch['hr'])
+  params, opt_state = {}, {}
+  for slot, old in state.params.items():
+    updates, opt_state[slot] = tx.update(
+      found['grads'][slot], state.opt_state[slot], old
+    )
+    params[slot] = optax.apply_updates(old, updates)
+  in_a_row, total = optimizers.skipped_updates(opt_state['generator'])
+  metrics = {
+    'loss': found['loss'],
+    'inner_loss': found['support'][0],
+    'query_first': found['query'][0],
+    'query_last': found['query'][-1],
+    'gradient_norm': jnp.asarray(optax.tree.norm(found['grads'])),
+    'learning_rate': jnp.asarray(rate(state.step - total)),
+    'skipped_in_a_row': in_a_row,
+    'skipped': total,
+  }
+  state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
+  return state, metrics
+
+
+def _outer_gradient(
+  loss: meta.LossFn,
+  tasks: Tasks,
+  inner: Inner,
+  outer: Outer,
+  state: TrainState,
+  hr: jax.Array,
+) -> dict[str, Any]:
+  """Mean over the tasks of loss, gradients and the losses along the way."""
+  keys = jax.random.split(state.step_key(), tasks.tasks)
+  images = hr.reshape(tasks.tasks, -1, *hr.shape[1:])
+  weights = _step_weights(outer, inner, state.step)
+
+  def gradient(order: meta.Order) -> Callable[..., Any]:
+    one = functools.partial(_one_task, loss, tasks, inner, order)
+    return meta.mean_over_tasks(
+      one, axis=_task_axis(outer.task_axis), mesh=_task_mesh(tasks.tasks)
+    )
+
+  shared, stacked = (state.params, weights), (keys, images)
+  if not outer.exact_from:
+    return gradient('exact')(shared, stacked)
+  return jax.lax.cond(
+    state.step < outer.exact_from,
+    gradient('first'),
+    gradient('exact'),
+    *(shared, stacked),
+  )
+
+
+def _one_task(
+  loss: meta.LossFn,
+  tasks: Tasks,
+  inner: Inner,
+  order: meta.Order,
+  shared: tuple[Any, jax.Array],
+  task: tuple[jax.Array, jax.Array],
+) -> dict[str, Any]:
+  """Outer loss of one task and its gradient in all slots."""
+  params, weights = shared
+  key, images = task
+  hr = images.astype(jnp.float32) / 255
+  enlarged = draw_task(key, hr, tasks)
+  n = tasks.support
+
+  def objective(params: Any) -> tuple[jax.Array, meta.Adapted]:
+    return meta.meta_loss(
+      loss,
+      params['generator'],
+      (enlarged[:n], hr[:n]),
+      (enlarged[n:], hr[n:]),
+      weights,
+      learning_rates=params.get('rates', inner.rate),
+      order=order,
+      unroll=inner.unroll,
+    )
+
+  (value, adapted), grads = jax.value_and_grad(objective, has_aux=True)(params)
+  return {
+    'loss': value,
+    'grads': grads,
+    'support': adapted.losses,
+    'query': adapted.observed,
+  }
+
+
+def draw_task(key: jax.Array, hr: jax.Array, tasks: Tasks) -> jax.Array:
+  """Degrades images by one random kernel and scale, and enlarges them again.
+
+  Args:
+    key: Of the task.
+    hr: `[N, S, S, C]` in [0, 1].
+    tasks: What to draw from.
+
+  Returns:
+    `[N, S, S, C]`, input of the network whose target is `hr`; not clipped.
+  """
+  scale_key, kernel_key, noise_key = jax.random.split(key, 3)
+  size = hr.shape[1]
+  index = jax.random.randint(scale_key, (), 0, len(tasks.scales))
+  scale = jnp.asarray(tasks.scales, jnp.float32)[index]
+  kernel = random_gaussian(
+    kernel_key,
+    scale=scale,
+    size=tasks.kernel_size,
+    min_variance=tasks.min_variance,
+    max_variance=tasks.max_variance,
+  )
+  tables = reduction_tables(size, tasks.scales, tasks.degradation)
+  down, up = (jnp.asarray(table, hr.dtype)[index] for table in tables)
+  lr = apply_tables(down, down, correlate(hr, kernel))
+  if tasks.noise_sigma:
+    lr = add_noise(noise_key, lr, tasks.noise_sigma)
+  return apply_tables(up, up, lr)
+
+
+def _step_weights(outer: Outer, inner: Inner, step: jax.Array) -> jax.Array:
+  if outer.weights == 'annealed':
+    return meta.multi_step_weights(
+      step, inner.steps, saturate_at=outer.saturate_at
+    )
+  return meta.uniform_weights(inner.steps)
+
+
+def _task_axis(name: str) -> Any:
+  return 'map' if name == 'auto' else name
+
+
+def _task_mesh(tasks: int) -> Any:
+  """The devices that share the tasks; None if each computes them all."""
+  mesh = sharding.make_mesh()
+  return mesh if mesh.size > 1 and tasks % mesh.size == 0 else None

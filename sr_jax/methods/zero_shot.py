@@ -1,0 +1,382 @@
+"""Fitting a network to the image it is to enlarge.
+
+MZSR (Soh et al., CVPR 2020, Algorithm 2) takes meta-trained weights some steps
+of gradient descent on one pair: the image as target, and its son, the image
+reduced by the given blur, as input. ZSSR (Shocher et al., CVPR 2018) trains
+fresh weights on thousands of such pairs cut from the image.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sr_jax import models
+from sr_jax.errors import UserError
+from sr_jax.methods import Assumed, Fitting, supervised
+from sr_jax.models.masking import masked_apply
+from sr_jax.ops.compilation import jit
+from sr_jax.ops.degrade import degrade, lr_offset
+from sr_jax.transforms import meta
+from sr_jax.transforms.self_training import (
+  Augmentation,
+  Policy,
+  Progress,
+  draw_crop,
+  train_on_fathers,
+)
+
+predictor = supervised.predictor
+
+# Side of ZSSR's fathers.
+_CROP = 128
+# Sides in LR pixels of what is fitted at once: gradients of larger images do
+# not fit the memory of small devices, nor would they change much.
+_GRADIENT_SIDE = 512
+_TRAINING_SIDE = 1024
+
+
+def make_son(
+  network: Any,
+  lr: jax.Array,
+  key: jax.Array,
+  *,
+  degradation: str,
+  kernel: jax.Array | None,
+  noise_sigma: float,
+) -> jax.Array:
+  """The image reduced as it was made itself, and enlarged to its own size.
+
+  Args:
+    network: Offers `scale` and `enlarge`.
+    lr: `[B, H, W, C]` in [0, 1].
+    key: Of the noise.
+    degradation: How LR images are made, see `ops.degrade`.
+    kernel: Its blur.
+    noise_sigma: Grey levels of 255.
+
+  Returns:
+    `[B, H, W, C]`, the input of `network.refine` whose target is `lr`.
+  """
+  son = degrade(
+    key,
+    lr,
+    scale=network.scale,
+    degradation=degradation,
+    kernel=kernel,
+    noise_sigma=noise_sigma,
+  )
+  return network.enlarge(son, lr.shape[1:3])
+
+
+def whole_sons(lr: jax.Array, scale: float) -> jax.Array:
+  """Upper left part of `[..., H, W, C]` that direct sampling takes evenly."""
+  if scale != int(scale):
+    return lr
+  height, width = (
+    max(n - n % int(scale), min(n, int(scale))) for n in lr.shape[-3:-1]
+  )
+  return lr[..., :height, :width, :]
+
+
+def reconstruction_loss(network: Any) -> meta.LossFn:
+  """L1 of the network on pairs (enlarged, target), `[B, H, W, C]` each."""
+
+  def loss(params: Any, pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+    enlarged, target = pair
+    refined = network.apply({'params': params}, enlarged, method='refine')
+    return jnp.abs(refined - target).mean()
+
+  return loss
+
+
+def rates_of_steps(given: Sequence[float], steps: int) -> tuple[float, ...]:
+  """One rate per step; the last of those given holds for the rest."""
+  return tuple(given[min(i, len(given) - 1)] for i in range(steps))
+
+
+# --- MZSR, Algorithm 2 ---
+
+
+def gradient_fitting(
+  config: Mapping[str, Any], assumed: Assumed, steps: int | str | None
+) -> Fitting:
+  """MZSR's fit to an image: some steps of plain gradient descent.
+
+  Args:
+    config: Of the checkpoint: `model`, `method.adapt` with `steps` and `rates`,
+      and `degradation.name` it was trained for, if that is known.
+    assumed: How the images were made; the kernel must be known.
+    steps: Number of steps; None takes the checkpoint's.
+
+  Raises:
+    UserError: no kernel, or images made in another way than the weights were
+      trained for.
+  """
+  trained_for = config.get('degradation', {}).get('name')
+  section = config['method']['adapt']
+  if assumed.kernel is None:
+    how = f' by {trained_for!r} sampling' if trained_for else ''
+    raise UserError(
+      f'its weights fit themselves to a blur{how}: give the kernel (--kernel'
+      ' SPEC), or no adapt steps (--adapt-steps 0)'
+    )
+  degradation = assumed.degradation or trained_for or 'direct'
+  if degradation != (trained_for or degradation):
+    raise UserError(
+      f'its weights were trained for {trained_for!r} images, not'
+      f' {degradation!r}: choose others, or no adapt steps (--adapt-steps 0)'
+    )
+  network: Any = models.create(config['model'])
+  steps = section['steps'] if steps is None else int(steps)
+  program = _gradient_program(
+    network,
+    degradation,
+    assumed.noise_sigma,
+    rates_of_steps(section['rates'], steps),
+  )
+  return Fitting(
+    fit=functools.partial(program, np.asarray(assumed.kernel, np.float32)),
+    predict=predictor(config),
+    halo=network.halo,
+    side=_GRADIENT_SIDE,
+    ensemble=False,
+    back_project=0,
+    degradation=degradation,
+    kernel=assumed.kernel,
+  )
+
+
+@functools.lru_cache(maxsize=32)
+def _gradient_program(
+  network: Any,
+  degradation: str,
+  noise_sigma: float,
+  rates: tuple[float, ...],
+) -> Callable[..., Any]:
+  """Compiled `(kernel, params, lr, keys)` -> (params, report) per image."""
+  loss = reconstruction_loss(network)
+  steps = len(rates)
+
+  def fit_one(
+    kernel: jax.Array, params: Any, image: jax.Array, key: jax.Array
+  ) -> Any:
+    target = whole_sons(image, network.scale)[None]
+    son = make_son(
+      network,
+      target,
+      key,
+      degradation=degradation,
+      kernel=kernel,
+      noise_sigma=noise_sigma,
+    )
+    adapted = meta.adapt(
+      loss,
+      params['generator'],
+      (son, target),
+      steps=steps,
+      learning_rates=_rates(params, rates),
+    )
+    return {**params, 'generator': adapted.params}, {'steps': steps}
+
+  def fit(kernel: jax.Array, params: Any, lr: jax.Array, keys: jax.Array):
+    one = functools.partial(fit_one, kernel)
+    return _each_image(one, params, lr, keys)
+
+  return jit(fit)
+
+
+def _rates(params: Mapping[str, Any], given: tuple[float, ...]) -> Any:
+  """The learned rates if the weights came with some, else those given."""
+  if 'rates' not in params:
+    return jnp.asarray(given)
+  picked = [min(i, _steps_of(params['rates']) - 1) for i in range(len(given))]
+  return jax.tree.map(lambda leaf: leaf[jnp.array(picked)], params['rates'])
+
+
+def _steps_of(rates: Any) -> int:
+  return jax.tree.leaves(rates)[0].shape[0]
+
+
+def _each_image(
+  fit_one: Callable[..., Any], params: Any, lr: jax.Array, keys: jax.Array
+) -> Any:
+  """`fit_one(params, image, key)` for every image, as the backend likes it."""
+  if jax.default_backend() == 'cpu':
+    return jax.lax.map(lambda pair: fit_one(params, *pair), (lr, keys))
+  return jax.vmap(functools.partial(fit_one, params))(lr, keys)
+
+
+# --- ZSSR ---
+
+
+def fitting(
+  config: Mapping[str, Any], assumed: Assumed, steps: int | str | None
+) -> Fitting:
+  """ZSSR: a network trained from nothing on each image.
+
+  Without a kernel, images are taken for bicubic reductions, fathers are turned
+  and mirrored, and the result is the median of eight versions. A given kernel
+  would be turned as well, so that neither is done then (the released presets).
+
+  Args:
+    config: `model`.
+    assumed: How the images were made.
+    steps: Most training steps; None leaves the end to the learning-rate policy.
+
+  Raises:
+    UserError: a degradation that does not suit the kernel.
+  """
+  blurred = assumed.kernel is not None
+  degradation = assumed.degradation or ('direct' if blurred else 'bicubic')
+  if blurred != (degradation != 'bicubic'):
+    raise UserError(
+      f'degradation {degradation!r} {"takes no" if blurred else "needs a"}'
+      ' kernel (--kernel SPEC)'
+    )
+  model = dict(config['model'])
+  if blurred:
+    model['offset'] = lr_offset(model['scale'], degradation, assumed.kernel)
+  recipe = Recipe(
+    degradation=degradation,
+    noise_sigma=assumed.noise_sigma,
+    scales=_gradual(model['scale']) if config['method']['gradual'] else (),
+    augmentation=Augmentation(turn=not blurred),
+    policy=Policy() if steps is None else Policy(max_steps=int(steps)),
+  )
+  if recipe.scales and blurred:
+    raise UserError(
+      'gradual ZSSR needs a kernel for every scale between: use model zssr, or'
+      ' leave the kernel out'
+    )
+  kernel = np.asarray(assumed.kernel, np.float32) if blurred else None
+  program = _training_program(tuple(model.items()), recipe)
+  return Fitting(
+    fit=functools.partial(program, kernel),
+    predict=functools.partial(_predict, model),
+    halo=_network(model, 3).halo,
+    side=_TRAINING_SIDE,
+    ensemble=not blurred,
+    back_project=2 if blurred else 10,
+    degradation=degradation,
+    kernel=assumed.kernel,
+  )
+
+
+class Recipe(NamedTuple):
+  """How ZSSR trains, beside the network.
+
+  Attributes:
+    degradation: Of father to son, see `ops.degrade`.
+    noise_sigma: Of the sons, in grey levels of 255.
+    scales: Scales to solve before the network's own, each from where the one
+      before ended; their results join the images that fathers are cut from.
+    augmentation: Of the fathers.
+    policy: Of the learning rate.
+  """
+
+  degradation: str
+  noise_sigma: float
+  scales: tuple[float, ...]
+  augmentation: Augmentation
+  policy: Policy
+
+
+def _gradual(scale: float) -> tuple[float, ...]:
+  """Scales between 1 and `scale`, in equal ratios of at most 1.5."""
+  count = math.ceil(math.log(scale) / math.log(1.5))
+  return tuple(scale ** (i / count) for i in range(1, count))
+
+
+def _network(model: Mapping[str, Any], channels: int, **changes: Any) -> Any:
+  return models.create({**model, 'channels': channels, **changes})
+
+
+def _predict(
+  model: Mapping[str, Any],
+  params: Mapping[str, Any],
+  lr: jax.Array,
+  mask: jax.Array | None = None,
+) -> jax.Array:
+  """As `Method.predict`, for the channels of `lr`."""
+  network = _network(model, lr.shape[-1])
+  return jnp.clip(masked_apply(network, params['generator'], lr, mask), 0, 1)
+
+
+@functools.lru_cache(maxsize=32)
+def _training_program(
+  model: tuple[tuple[str, Any], ...], recipe: Recipe
+) -> Callable[..., Any]:
+  """Compiled `(kernel, params, lr, keys)` -> (params, report) per image."""
+
+  def fit_one(
+    kernel: jax.Array | None, unused: Any, image: jax.Array, key: jax.Array
+  ) -> Any:
+    del unused  # every image begins from nothing
+    keys = jax.random.split(key, 2 + len(recipe.scales))
+    network = _network(dict(model), image.shape[-1])
+    params = network.init(keys[0], image[None, :8, :8])['params']
+    pool, steps = [image], jnp.zeros((), jnp.int32)
+    for scale, stage_key in zip(
+      (*recipe.scales, network.scale), keys[1:], strict=True
+    ):
+      stage = network.clone(scale=scale)
+      end = _train_stage(stage, recipe, kernel, pool, params, stage_key)
+      params, steps = end.params, steps + end.step
+      sr = stage.apply({'params': params}, image[None])[0][0]
+      pool = [*pool, jnp.clip(sr, 0, 1)]
+    return {'generator': params}, {'steps': steps}
+
+  def fit(kernel: Any, params: Any, lr: jax.Array, keys: jax.Array) -> Any:
+    return _each_image(functools.partial(fit_one, kernel), params, lr, keys)
+
+  return jit(fit)
+
+
+def _train_stage(
+  network: Any,
+  recipe: Recipe,
+  kernel: jax.Array | None,
+  pool: Sequence[jax.Array],
+  params: Any,
+  key: jax.Array,
+) -> Progress:
+  """Trains for one scale on fathers from a pool whose first image is LR."""
+  son_of = functools.partial(
+    make_son,
+    network,
+    degradation=recipe.degradation,
+    kernel=kernel,
+    noise_sigma=recipe.noise_sigma,
+  )
+  side = min(_CROP, *pool[0].shape[:2])
+  side = max(side - side % math.ceil(network.scale), 1)
+  crops = [
+    functools.partial(
+      draw_crop, image=image, side=side, augmentation=recipe.augmentation
+    )
+    for image in pool
+  ]
+
+  def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    choice_key, crop_key, noise_key = jax.random.split(key, 3)
+    index = jax.random.randint(choice_key, (), 0, len(crops))
+    father = jax.lax.switch(index, crops, crop_key)[None]
+    return son_of(father, noise_key), father
+
+  noise_key, train_key = jax.random.split(key)
+  whole = whole_sons(pool[0], network.scale)[None]
+  son = son_of(whole, noise_key)
+
+  def error(params: Any) -> jax.Array:
+    refined = network.apply({'params': params}, son, method='refine')
+    return jnp.square(refined - whole).mean()
+
+  loss = reconstruction_loss(network)
+  return train_on_fathers(loss, error, draw, params, train_key, recipe.policy)

@@ -1,0 +1,45 @@
+"""MZSR: meta-transfer learning for zero-shot SR (Soh et al., CVPR 2020).
+
+ZSSR's layout with biases: 8 convolutions on the bicubically enlarged image.
+What makes it MZSR is how its weights are found, `methods.meta_transfer`, and
+how they are fitted to an image, `methods.zero_shot`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sr_jax.models import common, zssr
+
+VARIANTS = {
+  'released': common.Variant(
+    {'depth': 8, 'features': 64},
+    {2: 225_091, 3: 225_091, 4: 225_091, 8: 225_091},
+  ),
+}
+TORCH_NAMES: dict[str, dict[str, str]] = {}
+# Variable names of the released TensorFlow checkpoints.
+TF_NAMES = {'MZSR': {'MODEL/conv{i}': 'conv{i}'}}
+# Of imported weights: how the released direct x2 model is fitted.
+METHOD = {
+  'name': 'meta_transfer',
+  'adapt': {'steps': 10, 'rates': (0.02, 0.01, 0.01, 0.01, 0.005)},
+}
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Options that parameter shapes tell; the scale leaves no trace in them."""
+  return zssr.recognise(shapes)
+
+
+def Model(
+  *, scale: float, variant: str = 'released', **overrides: Any
+) -> zssr.ZSSR:
+  """MZSR's network; overrides replace single options of the variant."""
+  options: dict[str, Any] = {
+    'use_bias': True,
+    'kernel_init': 'tf1-fan-in',
+    **common.select_variant(VARIANTS, variant),
+  }
+  return zssr.ZSSR(scale=scale, **{**options, **overrides})

@@ -1,0 +1,136 @@
+"""ZSSR: zero-shot SR by deep internal learning (Shocher et al., CVPR 2018).
+
+Eight plain 3x3 convolutions on the bicubically enlarged image, whose output is
+added to it. The released code's layout: 7 hidden layers and an output layer, no
+biases; it is trained on the test image alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sr_jax.models import common
+from sr_jax.ops.resize import imresize, resize_matrix
+
+# The network works on the enlarged image: its size does not know the scale.
+VARIANTS = {
+  'released': common.Variant(
+    {'depth': 8, 'features': 64},
+    {2: 224_640, 3: 224_640, 4: 224_640, 8: 224_640},
+  ),
+}
+# No weights were released: every image has its own.
+TORCH_NAMES: dict[str, dict[str, str]] = {}
+
+# Initialisers of the kernels, by name; biases start at zero.
+_INITIALISERS = {
+  # ZSSR: variance 0.1 / fan_in, not truncated.
+  'small-normal': nn.initializers.variance_scaling(0.1, 'fan_in', 'normal'),
+  # MZSR: TensorFlow 1's fan-in initialiser, which does not make up for what
+  # truncation takes from the variance, as Flax's does: hence the factor.
+  'tf1-fan-in': nn.initializers.variance_scaling(
+    0.7737, 'fan_in', 'truncated_normal'
+  ),
+}
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Options that parameter shapes tell; the scale leaves no trace in them."""
+  channels, features = shapes['conv1/kernel'][2:]
+  depth = sum(path.endswith('/kernel') for path in shapes)
+  return {'channels': channels, 'features': features, 'depth': depth}
+
+
+class ZSSR(nn.Module):
+  """Plain convolutions between an enlarged image and its correction.
+
+  Attributes:
+    scale: Enlargement, whole or not.
+    depth: Number of convolutions.
+    features: Channels of the hidden layers.
+    channels: Image channels.
+    use_bias: Whether the convolutions have biases.
+    kernel_init: Initialiser of the kernels: 'small-normal' or 'tf1-fan-in'.
+    offset: Position of LR pixel (0, 0) in the SR image, vertical and
+      horizontal; None is where bicubic resizing puts it.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  scale: float
+  depth: int
+  features: int
+  channels: int = 3
+  use_bias: bool = False
+  kernel_init: str = 'small-normal'
+  offset: tuple[float, float] | None = None
+  dtype: Any = jnp.float32
+
+  def __call__(
+    self, lr: jax.Array, *, train: bool = False
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Enlarges `lr` `[B, H, W, C]` in [0, 1]; unclipped.
+
+    Returns:
+      `[B, ceil(sH), ceil(sW), C]` and an empty dict.
+    """
+    del train
+    return self.refine(self.enlarge(jnp.asarray(lr))), {}
+
+  def enlarge(
+    self, lr: jax.Array, shape: tuple[int, int] | None = None
+  ) -> jax.Array:
+    """Cubic enlargement of `lr` `[B, H, W, C]`, what `refine` starts from.
+
+    `shape` is the (height, width) of the result where they are not ceil(sH) and
+    ceil(sW).
+    """
+    return imresize(lr, scale=self.scale, shape=shape, offset=self.offset)
+
+  @nn.compact
+  def refine(self, enlarged: jax.Array) -> jax.Array:
+    """Corrects a bicubically enlarged image `[B, H, W, C]` of any scale."""
+    conv = functools.partial(
+      common.Conv,
+      use_bias=self.use_bias,
+      kernel_init=_INITIALISERS[self.kernel_init],
+      bias_init=nn.initializers.zeros,
+    )
+    x = enlarged
+    for i in range(1, self.depth):
+      x = nn.relu(conv(self.features, dtype=self.dtype, name=f'conv{i}')(x))
+    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    return enlarged + conv(self.channels, name=f'conv{self.depth}')(x)
+
+  @property
+  def halo(self) -> int | None:
+    """Receptive radius in LR pixels; None for a scale that is not whole."""
+    if self.scale != int(self.scale):
+      return None
+    offsets = self.offset or (None, None)
+    return max(enlarged_halo(int(self.scale), self.depth, o) for o in offsets)
+
+
+def enlarged_halo(scale: int, radius: int, offset: float | None) -> int:
+  """Reach in LR pixels of a network of this radius on the enlarged image."""
+  middle = 2 * radius + 4 + math.ceil(abs(offset or 0))
+  count = 2 * middle + 1
+  matrix = resize_matrix(count, scale * count, scale, offset=offset)
+  first, last = scale * middle, scale * middle + scale - 1
+  rows = matrix[first - radius : last + radius + 1]
+  reached = np.flatnonzero((np.abs(rows) > 1e-9).any(0))
+  return max(middle - int(reached[0]), int(reached[-1]) - middle)
+
+
+def Model(*, scale: float, variant: str = 'released', **overrides: Any) -> ZSSR:
+  """ZSSR of one variant; overrides replace single options of it."""
+  return ZSSR(
+    scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
+  )

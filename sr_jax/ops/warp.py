@@ -1,0 +1,45 @@
+"""Sampling images at arbitrary points."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+def sample_cubic(image: jax.Array, points: jax.Array) -> jax.Array:
+  """Values between pixels by Keys' cubic interpolation; exact on pixels.
+
+  Args:
+    image: `[H, W, C]`.
+    points: `[..., 2]` (row, column) in pixels; the centre of the first pixel is
+      (0, 0). Beyond the border the image goes on mirrored, edge repeated.
+
+  Returns:
+    `[..., C]`, not clipped.
+  """
+  base = jnp.floor(points)
+  taps = jnp.arange(-1, 3)
+  weights = _keys((points - base)[..., None] - taps)
+  rows, columns = (
+    _mirrored(base[..., i, None].astype(jnp.int32) + taps, n)
+    for i, n in enumerate(image.shape[:2])
+  )
+  values = image[rows[..., :, None], columns[..., None, :]]
+  return jnp.einsum(
+    '...i,...j,...ijc->...c',
+    *(weights[..., 0, :], weights[..., 1, :], values),
+    precision=jax.lax.Precision.HIGHEST,
+  )
+
+
+def _keys(x: jax.Array) -> jax.Array:
+  """Keys' kernel with a = -0.5, as `ops.resize.cubic`, on the device."""
+  x = jnp.abs(x)
+  inner = (1.5 * x - 2.5) * x**2 + 1
+  outer = ((-0.5 * x + 2.5) * x - 4) * x + 2
+  return jnp.where(x <= 1, inner, jnp.where(x <= 2, outer, 0))
+
+
+def _mirrored(index: jax.Array, size: int) -> jax.Array:
+  index = index % (2 * size)
+  return jnp.where(index < size, index, 2 * size - 1 - index)

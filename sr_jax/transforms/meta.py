@@ -1,0 +1,370 @@
+"""Meta-learning as function transforms, for any loss and any pytree.
+
+The inner loop (`adapt`) fits parameters to one task by a few gradient steps;
+the outer loss (`meta_loss`) asks how well the fitted parameters do on other
+data of the same task, and is differentiated through the inner loop (MAML: Finn
+et al., ICML 2017; for SR: Soh et al., CVPR 2020, Algorithm 1).
+
+Exact outer gradients need Hessian-vector products of the inner loss. The usual
+reverse-over-reverse costs two to three times more than forward-over-reverse,
+which the symmetry of the Hessian allows: `curvature_grad` carries that rule, so
+everything built on it is cheap to differentiate (the idea is known as
+mixed-mode differentiation: Kemaev et al., "MixFlow-MG", 2025).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import Mesh, PartitionSpec
+
+PyTree = Any
+LossFn = Callable[..., jax.Array]
+Order = Literal['exact', 'first']
+TaskAxis = Literal['map', 'vmap', 'unroll']
+
+_INNER_GRADIENT = 'inner_gradient'
+# Kept of an inner step for the outer gradient: its parameters and its gradient.
+# All else, such as the activations of the query loss, is computed again.
+_LEAN = jax.checkpoint_policies.save_only_these_names(_INNER_GRADIENT)
+
+
+def curvature_grad(loss_fn: LossFn) -> Callable[..., PyTree]:
+  """`jax.grad(loss_fn)` whose own derivative runs forward-over-reverse.
+
+  Args:
+    loss_fn: `(params, *args) -> scalar`, twice differentiable. What it closes
+      over cannot be differentiated: JAX refuses that.
+
+  Returns:
+    `(params, *args) -> gradient` with respect to params. Reverse-mode
+    differentiable in params and in the floating-point leaves of args.
+  """
+  value_and_grad = _curvature_value_and_grad(loss_fn)
+  return lambda params, *args: value_and_grad(params, *args)[1]
+
+
+def _curvature_value_and_grad(loss_fn: LossFn) -> Callable[..., Any]:
+  """(value, gradient); the value itself has no derivative."""
+
+  @jax.custom_vjp
+  def value_and_grad(params: PyTree, *args: Any) -> tuple[jax.Array, PyTree]:
+    return jax.value_and_grad(loss_fn)(params, *args)
+
+  def forward(params: PyTree, *args: Any) -> tuple[Any, Any]:
+    return jax.value_and_grad(loss_fn)(params, *args), (params, args)
+
+  def backward(primals: Any, cotangents: Any) -> tuple[PyTree, ...]:
+    params, args = primals
+    _, direction = cotangents
+    floats, merge = _split_floats(args)
+
+    def gradients(params: PyTree) -> tuple[PyTree, list[jax.Array]]:
+      of_both = jax.grad(lambda p, f: loss_fn(p, *merge(f)), (0, 1))
+      return of_both(params, floats)
+
+    # Because second derivatives are symmetric, the change of both gradients
+    # along `direction` is the product that reverse mode asks for.
+    _, (curved, mixed) = jax.jvp(gradients, (params,), (direction,))
+    return curved, *merge(mixed, _no_cotangent)
+
+  value_and_grad.defvjp(forward, backward)
+  return value_and_grad
+
+
+def _split_floats(
+  args: PyTree,
+) -> tuple[list[jax.Array], Callable[..., PyTree]]:
+  """Floating-point leaves of `args`, and a function that puts them back.
+
+  That function takes new leaves for them and, optionally, what to do with the
+  others, which are kept otherwise.
+  """
+  leaves, treedef = jax.tree.flatten(args)
+  real = [jnp.issubdtype(jnp.result_type(x), jnp.inexact) for x in leaves]
+
+  def merge(
+    floats: Sequence[Any], others: Callable[[Any], Any] = lambda x: x
+  ) -> PyTree:
+    given = iter(floats)
+    pairs = zip(leaves, real, strict=True)
+    return treedef.unflatten(
+      [next(given) if is_real else others(x) for x, is_real in pairs]
+    )
+
+  return [x for x, r in zip(leaves, real, strict=True) if r], merge
+
+
+def _no_cotangent(x: Any) -> np.ndarray:
+  return np.zeros(jnp.shape(x), jax.dtypes.float0)
+
+
+class Adapted(NamedTuple):
+  """What an inner loop arrives at.
+
+  Attributes:
+    params: Parameters after the last step.
+    losses: `[steps]` inner loss before each step; without derivative.
+    observed: `observe(params)` after each step, stacked; None without it.
+  """
+
+  params: PyTree
+  losses: jax.Array
+  observed: PyTree
+
+
+def adapt(
+  loss_fn: LossFn,
+  params: PyTree,
+  batch: PyTree,
+  *,
+  steps: int,
+  learning_rates: PyTree = 1.0,
+  optimizer: optax.GradientTransformation | None = None,
+  order: Order = 'exact',
+  observe: Callable[[PyTree], PyTree] | None = None,
+  unroll: int | bool = 1,
+  policy: Callable[..., Any] | None = _LEAN,
+) -> Adapted:
+  """Fits parameters to a batch by gradient steps: the inner loop.
+
+  theta_{j+1} = theta_j + rate_j * optimizer(gradient of loss_fn at theta_j)
+
+  Args:
+    loss_fn: `(params, batch) -> scalar`.
+    params: Where to start.
+    batch: Data of all steps.
+    steps: Number of steps; 0 returns `params`.
+    learning_rates: Factor on the optimizer's updates: a number, one per step,
+      or a tree like `params` whose leaves have a leading axis of steps (a rate
+      per layer and step as in MAML++, or per weight as in Meta-SGD). It may be
+      differentiated.
+    optimizer: Any optax optimizer; default `optax.sgd(1.0)`, so that the rates
+      are plain learning rates.
+    order: 'exact' lets outer derivatives pass through the inner gradients,
+      'first' takes those for constants (first-order MAML).
+    observe: Function of the parameters, evaluated after every step.
+    unroll: Steps per iteration of the scan; True unrolls all.
+    policy: What each step keeps for the outer gradient, as `jax.checkpoint`
+      takes it; None keeps everything.
+
+  Raises:
+    ValueError: unknown order, negative steps, or rates that do not fit.
+  """
+  if order not in ('exact', 'first'):
+    raise ValueError(f"order must be 'exact' or 'first', not {order!r}")
+  if steps < 0:
+    raise ValueError(f'steps must be 0 or more, not {steps}')
+  optimizer = optax.sgd(1.0) if optimizer is None else optimizer
+  value_and_grad = _curvature_value_and_grad(loss_fn)
+
+  def step(carry: tuple[PyTree, PyTree], rates: PyTree) -> tuple[Any, Any]:
+    params, opt_state = carry
+    loss, grads = value_and_grad(params, batch)
+    grads = checkpoint_name(grads, _INNER_GRADIENT)
+    if order == 'first':
+      grads = jax.lax.stop_gradient(grads)
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    params = jax.tree.map(
+      lambda p, u, r: p + (r * u).astype(p.dtype), params, updates, rates
+    )
+    seen = None if observe is None else observe(params)
+    return (params, opt_state), (jax.lax.stop_gradient(loss), seen)
+
+  body = step if policy is None else jax.checkpoint(step, policy=policy)
+  (params, _), (losses, observed) = jax.lax.scan(
+    body,
+    (params, optimizer.init(params)),
+    _per_step(learning_rates, params, steps),
+    length=steps,
+    unroll=unroll,
+  )
+  return Adapted(params, losses, observed)
+
+
+def _per_step(rates: PyTree, params: PyTree, steps: int) -> PyTree:
+  """Rates as a tree like `params` with leaves `[steps, ...]`."""
+  leaves = jax.tree.leaves(rates)
+  alike = jax.tree.structure(rates) == jax.tree.structure(params)
+  if alike and all(jnp.ndim(leaf) for leaf in leaves):
+    for leaf, of in zip(leaves, jax.tree.leaves(params), strict=True):
+      if not _fits(jnp.shape(leaf), jnp.shape(of), steps):
+        raise ValueError(
+          f'learning_rates of shape {jnp.shape(leaf)} do not fit {steps} steps'
+          f' of parameters of shape {jnp.shape(of)}'
+        )
+    return rates
+  try:
+    flat = jnp.asarray(rates, jnp.result_type(float))
+  except TypeError:  # a tree
+    flat = None
+  if flat is None or flat.shape not in ((), (steps,)):
+    raise ValueError(
+      f'learning_rates: give one number, {steps} of them, or a tree like params'
+      ' whose leaves have a leading axis of steps'
+    )
+  each = jnp.broadcast_to(flat, (steps,))
+  return jax.tree.map(lambda _: each, params)
+
+
+def _fits(rates: tuple[int, ...], leaf: tuple[int, ...], steps: int) -> bool:
+  """Whether shapes agree: a rate per step for the leaf, or per part of it."""
+  each = rates[1:] or (1,) * len(leaf)
+  alike = len(each) == len(leaf) and rates[0] == steps
+  return alike and all(r in (1, n) for r, n in zip(each, leaf, strict=True))
+
+
+def learned_rates(
+  params: PyTree, steps: int, rate: float, *, per: Literal['layer', 'weight']
+) -> PyTree:
+  """Inner rates to be trained with the parameters, all `rate` at first.
+
+  Args:
+    params: What the rates are for.
+    steps: Inner steps; each has rates of its own.
+    rate: Initial value.
+    per: 'layer' gives every leaf one rate (LSLR: Antoniou et al., "How to train
+      your MAML", ICLR 2019), 'weight' every number (Meta-SGD: Li et al., 2017).
+
+  Returns:
+    A tree like `params` with leaves `[steps]` or `[steps, ...]`.
+  """
+  if per not in ('layer', 'weight'):
+    raise ValueError(f"per must be 'layer' or 'weight', not {per!r}")
+
+  def rates(leaf: jax.Array) -> jax.Array:
+    shape = leaf.shape if per == 'weight' else ()
+    return jnp.full((steps, *shape), rate, leaf.dtype)
+
+  return jax.tree.map(rates, params)
+
+
+def multi_step_weights(
+  step: int | jax.Array, steps: int, *, saturate_at: float = 9700 / 3
+) -> jax.Array:
+  """Weight of the query loss after each inner step, at an outer step.
+
+  All begin at 1 / steps; those of the early steps fall linearly to 3 % of it
+  and the last takes what they lose (multi-step loss of MAML++, with the figures
+  of MZSR: for five steps .2 each, in the end .006 and .976).
+
+  Args:
+    step: Outer step, may be traced.
+    steps: Inner steps.
+    saturate_at: Outer step from which on the weights stay.
+
+  Returns:
+    `[steps]` with sum 1.
+  """
+  progress = jnp.clip(step / saturate_at, 0.0, 1.0)
+  early = (1 - 0.97 * progress) / steps
+  last = 1 - (steps - 1) * early
+  return jnp.full((steps,), early).at[-1].set(last)
+
+
+def uniform_weights(steps: int) -> jax.Array:
+  """Equal weights, as MZSR's released models were trained with."""
+  return jnp.full((steps,), 1 / steps)
+
+
+def meta_loss(
+  loss_fn: LossFn,
+  params: PyTree,
+  support: PyTree,
+  query: PyTree,
+  weights: jax.Array,
+  **options: Any,
+) -> tuple[jax.Array, Adapted]:
+  """Outer loss of one task: query losses along the inner loop, weighted.
+
+  sum_j w_j L_query(theta_j), with theta_j after j steps on the support data
+  (Soh et al., equation 6).
+
+  Args:
+    loss_fn: `(params, batch) -> scalar`, of both loops.
+    params: Where the inner loop starts; differentiate with respect to these.
+    support: Batch of the inner loop.
+    query: Batch of the outer loss.
+    weights: `[steps]`, one for each inner step.
+    **options: Of `adapt`, such as `learning_rates`.
+
+  Returns:
+    The loss, and what the inner loop arrived at; its `observed` are the query
+    losses.
+  """
+  adapted = adapt(
+    loss_fn,
+    params,
+    support,
+    steps=weights.shape[0],
+    observe=lambda fitted: loss_fn(fitted, query),
+    **options,
+  )
+  return jnp.vdot(weights, adapted.observed), adapted
+
+
+def mean_over_tasks(
+  task_fn: Callable[[PyTree, PyTree], PyTree],
+  *,
+  axis: TaskAxis,
+  mesh: Mesh | None = None,
+) -> Callable[[PyTree, PyTree], PyTree]:
+  """Mean of `task_fn(shared, task)` over the first axis of all tasks.
+
+  Let `task_fn` return values and gradients of one task: the mean gradient is
+  then found without anything kept for a second pass over the tasks.
+
+  Args:
+    task_fn: `(shared, task) -> tree of arrays`.
+    axis: 'map' runs one task after the other, 'vmap' all at once, 'unroll'
+      writes them out one after the other. Fitted weights differ by task, which
+      makes 'vmap' a grouped convolution: slow on CPU, to be measured elsewhere.
+    mesh: Divides the tasks over the devices of its only axis (`shard_map`).
+
+  Returns:
+    `(shared, tasks) -> tree`, the tasks stacked along their first axis.
+
+  Raises:
+    ValueError: unknown axis; tasks that do not divide over the mesh (when it
+      is called).
+  """
+  if axis not in ('map', 'vmap', 'unroll'):
+    raise ValueError(f"axis must be 'map', 'vmap' or 'unroll', not {axis!r}")
+
+  def mean(shared: PyTree, tasks: PyTree) -> PyTree:
+    one = functools.partial(task_fn, shared)
+    if axis == 'vmap':
+      stacked = jax.vmap(one)(tasks)
+    elif axis == 'map':
+      stacked = jax.lax.map(one, tasks)
+    else:
+      count = len(jax.tree.leaves(tasks)[0])
+      each = [
+        one(jax.tree.map(lambda x, i=i: x[i], tasks)) for i in range(count)
+      ]
+      stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *each)
+    return jax.tree.map(lambda x: x.mean(0), stacked)
+
+  if mesh is None:
+    return mean
+  (name,) = mesh.axis_names
+
+  def shard(shared: PyTree, tasks: PyTree) -> PyTree:
+    return jax.lax.pmean(mean(shared, tasks), name)
+
+  # Inner loops carry what starts equal and becomes the device's own, which the
+  # check of replication refuses.
+  return jax.shard_map(
+    shard,
+    mesh=mesh,
+    in_specs=(PartitionSpec(), PartitionSpec(name)),
+    out_specs=PartitionSpec(),
+    check_vma=False,
+  )
