@@ -482,9 +482,13 @@ class Upscaler:
       shape = self._shapes[width, height][::-1]
     if shape is None:
       return np.asarray(network(lr, None))
-    pad = ((0, 0), (0, shape[0] - height), (0, shape[1] - width), (0, 0))
+    more = [
+      n - old + _BICUBIC_HALO
+      for n, old in zip(shape, (height, width), strict=True)
+    ]
+    pad = ((0, 0), (0, more[0]), (0, more[1]), (0, 0))
     mask = np.pad(np.ones((1, height, width, 1), np.float32), pad)
-    # Mirrored, as the border of a cubic enlargement is.
+    # Mirrored as far as a cubic enlargement looks beyond its border.
     sr = network(np.pad(lr, pad, 'symmetric'), mask)
     scale = self.model.scale
     return np.asarray(sr)[:, : scale * height, : scale * width]

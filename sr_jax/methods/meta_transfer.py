@@ -165,6 +165,11 @@ def _sections(config: Mapping[str, Any]) -> tuple[Tasks, Inner, Outer]:
       f'config.degradation.name={tasks.degradation!r}: tasks draw a blur, which'
       " only 'direct' and 'blur-bicubic' use"
     )
+  if degradation['jpeg_quality']:
+    raise UserError(
+      f'config.degradation.jpeg_quality={degradation["jpeg_quality"]}: tasks'
+      ' are not compressed; give 0'
+    )
   if config['data']['batch_size'] != tasks.images:
     raise UserError(
       f'config.data.batch_size={config["data"]["batch_size"]}: {tasks.tasks}'
@@ -210,11 +215,13 @@ def _init(
   init_key, state_key = jax.random.split(key)
   channels = batch['hr'].shape[-1]
   variables = network.init(init_key, jnp.zeros((1, 8, 8, channels)))
-  params = start_from({'generator': variables['params']}, pretrained)
+  params = {'generator': variables['params']}
   if inner.learned_rates:
     params['rates'] = meta.learned_rates(
       params['generator'], inner.steps, inner.rate, per=inner.learned_rates
     )
+  known = {slot: tree for slot, tree in params.items() if slot in pretrained}
+  params |= start_from(known, pretrained)
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     key=state_key,

@@ -39,6 +39,10 @@ _CROP = 128
 # Sides in LR pixels of what is fitted at once: gradients of larger images do
 # not fit the memory of small devices, nor would they change much.
 _GRADIENT_SIDE = 512
+# adapt_steps='auto': see `adapt_until_flat`.
+_MOST_STEPS = 50
+_LOOK_BACK = 3
+_LEAST_GAIN = 0.01
 _TRAINING_SIDE = 1024
 
 
@@ -113,7 +117,8 @@ def gradient_fitting(
     config: Of the checkpoint: `model`, `method.adapt` with `steps` and `rates`,
       and `degradation.name` it was trained for, if that is known.
     assumed: How the images were made; the kernel must be known.
-    steps: Number of steps; None takes the checkpoint's.
+    steps: Number of steps, or 'auto' to stop when the image is reconstructed no
+      better; None takes the checkpoint's.
 
   Raises:
     UserError: no kernel, or images made in another way than the weights were
@@ -134,12 +139,14 @@ def gradient_fitting(
       f' {degradation!r}: choose others, or no adapt steps (--adapt-steps 0)'
     )
   network: Any = models.create(config['model'])
-  steps = section['steps'] if steps is None else int(steps)
+  auto = steps == 'auto'
+  count = section['steps'] if steps is None else steps
   program = _gradient_program(
     network,
     degradation,
     assumed.noise_sigma,
-    rates_of_steps(section['rates'], steps),
+    rates_of_steps(section['rates'], _MOST_STEPS if auto else int(count)),
+    auto,
   )
   return Fitting(
     fit=functools.partial(program, np.asarray(assumed.kernel, np.float32)),
@@ -159,10 +166,10 @@ def _gradient_program(
   degradation: str,
   noise_sigma: float,
   rates: tuple[float, ...],
+  auto: bool,
 ) -> Callable[..., Any]:
   """Compiled `(kernel, params, lr, keys)` -> (params, report) per image."""
   loss = reconstruction_loss(network)
-  steps = len(rates)
 
   def fit_one(
     kernel: jax.Array, params: Any, image: jax.Array, key: jax.Array
@@ -176,20 +183,57 @@ def _gradient_program(
       kernel=kernel,
       noise_sigma=noise_sigma,
     )
-    adapted = meta.adapt(
-      loss,
-      params['generator'],
-      (son, target),
-      steps=steps,
-      learning_rates=_rates(params, rates),
+    run = adapt_until_flat if auto else _adapt_by_number
+    fitted, steps = run(
+      loss, params['generator'], (son, target), _rates(params, rates)
     )
-    return {**params, 'generator': adapted.params}, {'steps': steps}
+    return {**params, 'generator': fitted}, {'steps': steps}
 
   def fit(kernel: jax.Array, params: Any, lr: jax.Array, keys: jax.Array):
     one = functools.partial(fit_one, kernel)
     return _each_image(one, params, lr, keys)
 
   return jit(fit)
+
+
+def _adapt_by_number(
+  loss: meta.LossFn, params: Any, pair: Any, rates: Any
+) -> tuple[Any, jax.Array]:
+  """All steps that there are rates for."""
+  steps = jax.tree.leaves(rates)[0].shape[0]
+  adapted = meta.adapt(loss, params, pair, steps=steps, learning_rates=rates)
+  return adapted.params, jnp.asarray(steps)
+
+
+def adapt_until_flat(
+  loss: meta.LossFn, params: Any, pair: Any, rates: Any
+) -> tuple[Any, jax.Array]:
+  """Steps until the reconstruction of the image gains no more.
+
+  Nothing but the image itself is known, so the error with which it is restored
+  from its son decides: the fit ends when `_LOOK_BACK` steps have lowered the
+  error by less than `_LEAST_GAIN` of it, or the rates are used up.
+
+  Returns:
+    The parameters and the steps taken.
+  """
+  most = jax.tree.leaves(rates)[0].shape[0]
+
+  def gains(state: tuple[Any, jax.Array, jax.Array]) -> jax.Array:
+    _, step, errors = state
+    before = errors[jnp.maximum(step - 1 - _LOOK_BACK, 0)]
+    flat = before - errors[step - 1] < _LEAST_GAIN * before
+    return (step < most) & ~((step > _LOOK_BACK) & flat)
+
+  def one(state: tuple[Any, jax.Array, jax.Array]) -> Any:
+    params, step, errors = state
+    rate = jax.tree.map(lambda leaf: leaf[step][None], rates)
+    adapted = meta.adapt(loss, params, pair, steps=1, learning_rates=rate)
+    return adapted.params, step + 1, errors.at[step].set(adapted.losses[0])
+
+  start = (params, jnp.zeros((), jnp.int32), jnp.zeros(most))
+  fitted, steps, _ = jax.lax.while_loop(gains, one, start)
+  return fitted, steps
 
 
 def _rates(params: Mapping[str, Any], given: tuple[float, ...]) -> Any:
@@ -228,7 +272,8 @@ def fitting(
   Args:
     config: `model`.
     assumed: How the images were made.
-    steps: Most training steps; None leaves the end to the learning-rate policy.
+    steps: Most training steps; None or 'auto' leaves the end to the
+      learning-rate policy.
 
   Raises:
     UserError: a degradation that does not suit the kernel.
@@ -248,7 +293,7 @@ def fitting(
     noise_sigma=assumed.noise_sigma,
     scales=_gradual(model['scale']) if config['method']['gradual'] else (),
     augmentation=Augmentation(turn=not blurred),
-    policy=Policy() if steps is None else Policy(max_steps=int(steps)),
+    policy=_policy(steps),
   )
   if recipe.scales and blurred:
     raise UserError(
@@ -267,6 +312,10 @@ def fitting(
     degradation=degradation,
     kernel=assumed.kernel,
   )
+
+
+def _policy(steps: int | str | None) -> Policy:
+  return Policy(max_steps=steps) if isinstance(steps, int) else Policy()
 
 
 class Recipe(NamedTuple):

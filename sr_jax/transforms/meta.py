@@ -176,7 +176,7 @@ def adapt(
       lambda p, u, r: p + (r * u).astype(p.dtype), params, updates, rates
     )
     seen = None if observe is None else observe(params)
-    return (params, opt_state), (jax.lax.stop_gradient(loss), seen)
+    return (params, opt_state), (loss, seen)
 
   body = step if policy is None else jax.checkpoint(step, policy=policy)
   (params, _), (losses, observed) = jax.lax.scan(

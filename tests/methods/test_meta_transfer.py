@@ -161,27 +161,25 @@ def _tasks(config):
 
 
 def test_exact_from_divides_first_order_from_exact_steps():
-  """Both against plain loops; step 700 is half of the weights' way."""
+  """Both against plain loops, with the weights on their way."""
   changes = {'method__outer__exact_from': 700}
   _, start, step, _ = _compiled(**changes)
   config, batch = _config(**changes), _batch()
   state = start(batch)
   hr = jnp.asarray(batch['hr'], jnp.float32) / 255
-  plain = {
-    treat: jax.jit(functools.partial(_plain_update, config, treat=treat))
+  plain = [
+    jax.jit(functools.partial(_plain_update, config, treat=treat))
     for treat in (jax.lax.stop_gradient, lambda grads: grads)
-  }
+  ]
   for number, right in ((699, 0), (700, 1)):
     at = state.replace(step=jnp.asarray(number, jnp.int32))
     after, metrics = step(at, batch)
     move = _move(after.params['generator'], at)
-    expected = [
-      (loss, _move(new, at))
-      for loss, new in (f(at, hr) for f in plain.values())
-    ]
-    np.testing.assert_allclose(metrics['loss'], expected[right][0], rtol=1e-5)
-    assert relative_error(move, expected[right][1]) < 1e-4
-    assert relative_error(move, expected[1 - right][1]) > 1e-2
+    found = [update(at, hr) for update in plain]
+    np.testing.assert_allclose(metrics['loss'], found[right][0], rtol=1e-5)
+    moves = [_move(new, at) for _, new in found]
+    assert relative_error(move, moves[right]) < 1e-4
+    assert relative_error(move, moves[1 - right]) > 1e-2
 
 
 def _move(params, state):
@@ -189,15 +187,26 @@ def _move(params, state):
 
 
 def test_other_ways_to_run_the_same_step_agree():
+  """Until the weights anneal, which uniform ones do not."""
   _, start, step, _ = _compiled()
   batch = _batch()
   state = start(batch)
   expected, metrics = step(state, batch)
-  changes = {'method__inner__unroll': True, 'method__outer__task_axis': 'vmap'}
-  other, other_metrics = _compiled(**changes).step(state, batch)
+  changes = {
+    'method__inner__unroll': True,
+    'method__outer__task_axis': 'vmap',
+    'method__outer__weights': 'uniform',
+  }
+  other_step = _compiled(**changes).step
+  other, other_metrics = other_step(state, batch)
   assert relative_error(other.params, expected.params) < 1e-6
   for name, value in metrics.items():
     np.testing.assert_allclose(other_metrics[name], value, rtol=1e-5)
+  late = state.replace(step=jnp.asarray(10_000, jnp.int32))
+  for run, last in ((step, 0.985), (other_step, 0.5)):
+    _, found = run(late, batch)
+    loss = (1 - last) * found['query_first'] + last * found['query_last']
+    np.testing.assert_allclose(found['loss'], loss, rtol=1e-5)
 
 
 @pytest.mark.parametrize('per', ['layer', 'weight'])

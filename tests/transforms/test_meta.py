@@ -268,7 +268,8 @@ def test_curvature_grad_under_vmap_and_with_python_numbers():
   together = jax.jit(jax.vmap(curvature))(scales)
   for i, scale in enumerate(scales.tolist()):
     alone = curvature(scale)
-    assert relative_error(jax.tree.map(lambda x: x[i], together), alone) < 1e-6  # noqa: B023
+    each = jax.tree.map(lambda x, i=i: x[i], together)
+    assert relative_error(each, alone) < 1e-6
 
 
 def test_values_that_need_a_derivative_may_not_hide_in_a_closure():
