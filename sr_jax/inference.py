@@ -132,19 +132,25 @@ def load(
     raise UserError(f'no model {str(name)!r}; {hint} ({", ".join(names)})')
   loaded = checkpoints.load_params(path)
   _check_loaded(loaded, path)
-  config = _at_scale(loaded.config, scale)
+  config = _at_scale(loaded.config, scale, str(name))
   model = from_params(config, loaded.params, name=str(name))
   _check_scale(model, scale)
   return model
 
 
 def _at_scale(
-  config: Mapping[str, Any], scale: float | None
+  config: Mapping[str, Any], scale: float | None, name: str
 ) -> Mapping[str, Any]:
   """The config of a multi-scale model at one of its scales."""
   trained = config['method'].get('scales') or (config['model']['scale'],)
-  if scale is None or not min(trained) <= scale <= max(trained):
+  least, most = min(trained), max(trained)
+  if scale is None or least == most:
     return config
+  if not least <= scale <= most:
+    raise UserError(
+      f'model {name} enlarges by {least:g} to {most:g}, not by {scale:g};'
+      ' choose one of these or another model'
+    )
   return {**config, 'model': {**config['model'], 'scale': _whole(scale)}}
 
 
@@ -354,6 +360,7 @@ class Upscaler:
       model, methods.Assumed(degradation, taps, noise_sigma), adapt_steps
     )
     own = self.fitting
+    degradation = own.degradation if own else degradation
     self._seed = seed
     self._device = jax.local_devices()[0]
     # Through the host: the weights may lie on all devices of a training run.
@@ -369,7 +376,7 @@ class Upscaler:
     local = own.halo if own else model.halo
     self._halo = _total_halo(local, passes, taps, model.scale)
     self._on_host = model.on_host or back_project > 0
-    self._uses_kernel = own is not None or back_project > 0
+    self._uses_kernel = own is not None or back_project > 0 or taps is None
     self._tile = _checked_tile(tile, model, self._halo)
     # Parameters whose shapes tell how much memory the network needs.
     self._example: Mapping[str, Any] = self._params
@@ -381,7 +388,7 @@ class Upscaler:
 
   @property
   def uses_kernel(self) -> bool:
-    """Whether the kernel has any effect."""
+    """Whether the kernel, if there is one, has any effect."""
     return self._uses_kernel
 
   @property
@@ -559,6 +566,11 @@ class Upscaler:
     if self._tile == 'off':
       raise UserError(
         f'out of memory with tile off; let model {name} tile: --tile auto'
+      )
+    if self._tile == 'auto' and self.model.scale != int(self.model.scale):
+      raise UserError(
+        f'out of memory at scale {self.model.scale:g}, which cannot be tiled;'
+        ' choose a whole scale'
       )
     if self._tile == 'auto' and self._halo is None:
       raise UserError(

@@ -74,13 +74,24 @@ def _kernel_gradient(x: jax.Array, dy: jax.Array, padding: int) -> jax.Array:
   """Correlates x with dy over images, rows and columns.
 
   As a convolution: the channels of one stand as its images, the images of
-  both as channels. The narrower one is turned so, which is the dearer part.
+  both as channels. The narrower one is turned so, which is the dearer part. It
+  is padded beforehand: XLA's own padding makes this up to three times slower.
   """
+  pad = ((0, 0), (padding, padding), (padding, padding), (0, 0))
   if x.shape[-1] < dy.shape[-1]:
-    dw = _same(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), padding)
+    images, window = jnp.pad(x, pad), dy
+  else:
+    images, window = jnp.pad(dy, pad), x
+  dw = jax.lax.conv_general_dilated(
+    images.transpose(3, 1, 2, 0),
+    window.transpose(1, 2, 0, 3),
+    (1, 1),
+    'VALID',
+    dimension_numbers=_LAYOUT,
+  )
+  if window is dy:
     return dw.transpose(1, 2, 0, 3)
   # Shifts of dy against x are those of x against dy, reversed.
-  dw = _same(dy.transpose(3, 1, 2, 0), x.transpose(1, 2, 0, 3), padding)
   return jnp.flip(dw, (1, 2)).transpose(1, 2, 3, 0)
 
 

@@ -18,11 +18,11 @@ def sample_cubic(image: jax.Array, points: jax.Array) -> jax.Array:
     `[..., C]`, not clipped.
   """
   base = jnp.floor(points)
-  taps = jnp.arange(-1, 3)
+  taps = jnp.arange(-1, 3).reshape((1,) * points.ndim + (4,))
   weights = _keys((points - base)[..., None] - taps)
+  index = base[..., None].astype(jnp.int32) + taps
   rows, columns = (
-    _mirrored(base[..., i, None].astype(jnp.int32) + taps, n)
-    for i, n in enumerate(image.shape[:2])
+    _mirrored(index[..., i, :], n) for i, n in enumerate(image.shape[:2])
   )
   values = image[rows[..., :, None], columns[..., None, :]]
   return jnp.einsum(

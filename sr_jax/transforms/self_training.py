@@ -208,7 +208,7 @@ def draw_crop(
   centre, matrix = chosen
   offsets = jnp.arange(side) - (side - 1) / 2
   grid = jnp.stack(jnp.meshgrid(offsets, offsets, indexing='ij'), -1)
-  points = centre + grid @ matrix.T
+  points = jnp.broadcast_to(centre, grid.shape) + grid @ matrix.T
   return jnp.clip(sample_cubic(image, points), 0, 1)
 
 
@@ -221,7 +221,7 @@ def _rigid(
   centre = jnp.floor(top_left) + (side - 1) / 2
   flips = jax.random.bernoulli(keys[1], shape=(3,))
   signs = jnp.where(flips[:2], -1.0, 1.0)
-  matrix = jnp.where(flips[2], jnp.eye(2)[::-1], jnp.eye(2)) * signs
+  matrix = jnp.where(flips[2], jnp.eye(2)[::-1], jnp.eye(2)) * signs[None]
   return centre, matrix if turn else jnp.eye(2)
 
 
