@@ -82,7 +82,7 @@ def _fit_alike(
 def image_key(image: np.ndarray, seed: int) -> jax.Array:
   """PRNG key of a seed and the image's own numbers."""
   digest = hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()
-  key = jax.random.key(seed)
+  key = jax.random.key(seed % 2**32)
   return jax.random.fold_in(key, int.from_bytes(digest[:4]))
 
 

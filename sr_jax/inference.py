@@ -121,12 +121,12 @@ def load(
   Raises:
     UserError: no such model, a damaged checkpoint, or another scale.
   """
-  if name in _WITHOUT_WEIGHTS:
-    return _WITHOUT_WEIGHTS[str(name)](_needed_scale(str(name), scale))
+  if name in WITHOUT_WEIGHTS:
+    return WITHOUT_WEIGHTS[str(name)](_needed_scale(str(name), scale))
   known = pretrained()
   path = known.get(str(name), pathlib.Path(name))
   if not path.exists() and len(path.parts) == 1:
-    names = [*_WITHOUT_WEIGHTS, *known]
+    names = [*WITHOUT_WEIGHTS, *known]
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f'did you mean {near[0]}?' if near else 'give one of these or a path'
     raise UserError(f'no model {str(name)!r}; {hint} ({", ".join(names)})')
@@ -230,7 +230,7 @@ def _zssr(name: str, gradual: bool, scale: float) -> SRModel:
 
 
 # name -> its model at a scale
-_WITHOUT_WEIGHTS: dict[str, Callable[[float], SRModel]] = {
+WITHOUT_WEIGHTS: dict[str, Callable[[float], SRModel]] = {
   'bicubic': _bicubic,
   'zssr': functools.partial(_zssr, 'zssr', False),
   'zssr-gradual': functools.partial(_zssr, 'zssr-gradual', True),
@@ -360,6 +360,11 @@ class Upscaler:
       model, methods.Assumed(degradation, taps, noise_sigma), adapt_steps
     )
     own = self.fitting
+    if self_ensemble and own is not None and own.kernel is not None:
+      raise UserError(
+        f'model {model.name} fits itself to the kernel as it lies, and'
+        ' self_ensemble (--self-ensemble) would turn the image: leave it out'
+      )
     degradation = own.degradation if own else degradation
     self._seed = seed
     self._device = jax.local_devices()[0]
@@ -421,7 +426,15 @@ class Upscaler:
     for image in images:
       self.check(image)
     prepared = [self._as_input(x)[0].astype(np.float32)[0] for x in images]
-    return fit_images(self.fitting, self._params, prepared, self._seed)
+    try:
+      return fit_images(self.fitting, self._params, prepared, self._seed)
+    except jax.errors.JaxRuntimeError as error:
+      if 'RESOURCE_EXHAUSTED' not in str(error):
+        raise
+      raise UserError(
+        f'out of memory while model {self.model.name} fits itself to'
+        f' {len(images)} images at once; choose smaller ones'
+      ) from error
 
   def __call__(
     self, image: np.ndarray, fitted: Fitted | None = None
@@ -612,6 +625,8 @@ def _fitting(
     return None
   if steps == 0:
     raise UserError(f'model {model.name} has no weights without adapt steps')
+  if not 0 <= assumed.noise_sigma < math.inf:
+    raise UserError(f'noise must be 0 or more, not {assumed.noise_sigma:g}')
   try:
     return model.fitting(assumed, steps)
   except UserError as error:

@@ -118,7 +118,7 @@ def test_pretrained_weights_are_found_by_name(tmp_path, monkeypatch):
     inference.importlib.resources, 'files', lambda _: tmp_path
   )
   assert load('tiny-x2').name == 'tiny-x2'
-  with pytest.raises(UserError, match=r'did you mean tiny-x2\?.*bicubic, tiny'):
+  with pytest.raises(UserError, match=r'did you mean tiny-x2\?.*gradual, tiny'):
     load('tinny-x2')
 
 
@@ -129,8 +129,11 @@ def test_pretrained_weights_are_found_by_name(tmp_path, monkeypatch):
     ('zzz', None, 'give one of these or a path'),
     ('no/such/folder', None, 'no/such/folder: no such checkpoint'),
     ('bicubic', None, 'needs a scale'),
-    ('bicubic', 2.5, 'whole number above 0, not 2.5'),
-    ('bicubic', 0, 'whole number above 0, not 0'),
+    ('bicubic', 1, 'scale must be above 1, not 1'),
+    ('bicubic', float('nan'), 'scale must be above 1, not nan'),
+    ('zssr', None, 'needs a scale'),
+    ('zssr', 1.0, 'scale must be above 1, not 1'),
+    ('zssr-gradual', float('inf'), 'scale must be above 1, not inf'),
   ],
 )
 def test_unknown_models_are_refused_in_one_line(name, scale, message):

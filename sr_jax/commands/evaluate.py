@@ -35,11 +35,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _degradation(args: argparse.Namespace) -> evaluation.Degradation | None:
-  """How LR is made, or was made; None where nothing is said of given LR."""
-  if args.lr is not None and args.kernel is None and args.degradation is None:
-    return None
-  if args.degradation is None and args.kernel is not None and args.lr:
-    return evaluation.Degradation(degradation='direct', kernel=args.kernel)
+  """How LR is made, or was made; a blur of given LR means direct sampling."""
+  blurred = args.kernel not in (None, 'bicubic')
+  if args.lr is not None and blurred and args.degradation is None:
+    args.degradation = 'direct'
   return degradation_of(args)
 
 

@@ -15,8 +15,10 @@ from sr_jax.importers.stablehlo import export_stablehlo
 
 def run(args: argparse.Namespace) -> int:
   """Writes the weights or the program."""
-  if args.checkpoint == 'bicubic':
-    raise UserError('bicubic has no weights to export: give a checkpoint')
+  if args.checkpoint in inference.WITHOUT_WEIGHTS:
+    raise UserError(
+      f'{args.checkpoint} has no weights to export: give a checkpoint'
+    )
   model = inference.load(args.checkpoint)
   if args.to == 'safetensors':
     export_safetensors(

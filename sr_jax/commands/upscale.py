@@ -6,6 +6,7 @@ import argparse
 import concurrent.futures
 import dataclasses
 import hashlib
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,8 @@ from sr_jax.ops.blur_kernels import save_kernel
 _FEW = 8
 # Images in memory at once, where those of one size are fitted together.
 _TOGETHER = 8
+# Kernels saved beside the results.
+_KERNEL_NAME = 'kernel_{}.npy'
 
 
 def run(args: argparse.Namespace) -> int:
@@ -100,7 +103,7 @@ def _kernel_line(args: argparse.Namespace, fitting: Fitting) -> str:
     return f'kernel: none, the input is taken for a {fitting.degradation} image'
   digest = hashlib.sha256(np.ascontiguousarray(fitting.kernel).tobytes())
   folder = args.output if _is_folder(args.output) else args.output.parent
-  path = folder / f'kernel_{digest.hexdigest()[:8]}.npy'
+  path = folder / _KERNEL_NAME.format(digest.hexdigest()[:8])
   if not path.exists():
     folder.mkdir(parents=True, exist_ok=True)
     save_kernel(path, fitting.kernel)
@@ -151,7 +154,17 @@ def _plan(
   check_targets(pairs)
   # Results of an earlier run into the input folder itself are no input.
   results = {target.resolve() for _, target in pairs}
-  return {t: s for s, t in pairs if s.resolve() not in results}
+  return {
+    target: source
+    for source, target in pairs
+    if source.resolve() not in results and not _is_saved_kernel(source, args)
+  }
+
+
+def _is_saved_kernel(path: Path, args: argparse.Namespace) -> bool:
+  """Whether an earlier run left this kernel in an input folder."""
+  saved = re.fullmatch(_KERNEL_NAME.format('[0-9a-f]{8}'), path.name)
+  return bool(saved) and path not in args.inputs
 
 
 def _is_folder(output: Path) -> bool:
@@ -206,7 +219,12 @@ def _upscale_group(
       pictures.pop(target, None)
       yield target, _fault(jobs[target], error)
   colors = [premultiply(picture) for picture in pictures.values()]
-  fits = upscaler.fit(colors)
+  try:
+    fits = upscaler.fit(colors)
+  except (UserError, MemoryError) as error:
+    for target in pictures:
+      yield target, _fault(jobs[target], error)
+    return
   shared = (time.perf_counter() - start) / max(len(colors), 1)
   for (target, picture), fitted in zip(pictures.items(), fits, strict=True):
     start = time.perf_counter() - shared

@@ -47,13 +47,20 @@ def export_stablehlo(
     channels: Channels of lr and sr.
 
   Raises:
-    UserError: the output has another shape, or the file cannot be written.
+    UserError: the model needs to know the size of lr, its output has another
+      shape, or the file cannot be written.
   """
   batch, height, width = export.symbolic_shape('b, h, w')
   lr = jax.ShapeDtypeStruct((batch, height, width, channels), jnp.float32)
-  program = export.export(
-    jax.jit(lambda lr: apply_fn(params, lr)), platforms=PLATFORMS
-  )(lr)
+  try:
+    program = export.export(
+      jax.jit(lambda lr: apply_fn(params, lr)), platforms=PLATFORMS
+    )(lr)
+  except jax.errors.ConcretizationTypeError as error:
+    raise UserError(
+      f'{path}: this model computes with matrices made for one image size, not'
+      ' for any: export its weights instead, --to safetensors'
+    ) from error
   (sr,) = program.out_avals
   if sr.shape != (batch, scale * height, scale * width, channels):
     raise UserError(f'{path}: the model gives {sr.shape}, not scale {scale}')

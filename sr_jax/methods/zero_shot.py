@@ -81,12 +81,22 @@ def make_son(
 
 def whole_sons(lr: jax.Array, scale: float) -> jax.Array:
   """Upper left part of `[..., H, W, C]` that direct sampling takes evenly."""
-  if scale != int(scale):
-    return lr
-  height, width = (
-    max(n - n % int(scale), min(n, int(scale))) for n in lr.shape[-3:-1]
-  )
+  height, width = (_evenly_sampled(n, scale) for n in lr.shape[-3:-1])
   return lr[..., :height, :width, :]
+
+
+def _evenly_sampled(size: int, scale: float) -> int:
+  """At most `size` pixels that the scale divides, or nearly if not whole.
+
+  Direct sampling spreads its rows over what there is: they would drift by up to
+  a scale from where enlarging puts them.
+  """
+  most = int(size / scale + 1e-9)
+  if not most:
+    return size
+  counts = range(most, max(most - 16, 3 * most // 4), -1)
+  count = min(counts, key=lambda n: (n * scale + 1e-9) % 1)
+  return int(count * scale + 1e-9)
 
 
 def reconstruction_loss(network: Any) -> meta.LossFn:
@@ -150,7 +160,7 @@ def gradient_fitting(
   )
   return Fitting(
     fit=functools.partial(program, np.asarray(assumed.kernel, np.float32)),
-    predict=predictor(config),
+    predict=_predictor(network),
     halo=network.halo,
     side=_GRADIENT_SIDE,
     ensemble=False,
@@ -302,10 +312,11 @@ def fitting(
     )
   kernel = np.asarray(assumed.kernel, np.float32) if blurred else None
   program = _training_program(tuple(model.items()), recipe)
+  network: Any = models.create(model)
   return Fitting(
     fit=functools.partial(program, kernel),
-    predict=functools.partial(_predict, model),
-    halo=_network(model, 3).halo,
+    predict=_predictor(network),
+    halo=network.halo,
     side=_TRAINING_SIDE,
     ensemble=not blurred,
     back_project=2 if blurred else 10,
@@ -343,18 +354,20 @@ def _gradual(scale: float) -> tuple[float, ...]:
   return tuple(scale ** (i / count) for i in range(1, count))
 
 
-def _network(model: Mapping[str, Any], channels: int, **changes: Any) -> Any:
-  return models.create({**model, 'channels': channels, **changes})
+@functools.lru_cache(maxsize=32)
+def _predictor(network: Any) -> Callable[..., jax.Array]:
+  """One function per network, so that another fit does not compile it anew."""
+  return functools.partial(_predict, network)
 
 
 def _predict(
-  model: Mapping[str, Any],
+  network: Any,
   params: Mapping[str, Any],
   lr: jax.Array,
   mask: jax.Array | None = None,
 ) -> jax.Array:
   """As `Method.predict`, for the channels of `lr`."""
-  network = _network(model, lr.shape[-1])
+  network = network.clone(channels=lr.shape[-1])
   return jnp.clip(masked_apply(network, params['generator'], lr, mask), 0, 1)
 
 
@@ -369,7 +382,7 @@ def _training_program(
   ) -> Any:
     del unused  # every image begins from nothing
     keys = jax.random.split(key, 2 + len(recipe.scales))
-    network = _network(dict(model), image.shape[-1])
+    network: Any = models.create(dict(model)).clone(channels=image.shape[-1])
     params = network.init(keys[0], image[None, :8, :8])['params']
     pool, steps = [image], jnp.zeros((), jnp.int32)
     for scale, stage_key in zip(
@@ -404,8 +417,7 @@ def _train_stage(
     kernel=kernel,
     noise_sigma=recipe.noise_sigma,
   )
-  side = min(_CROP, *pool[0].shape[:2])
-  side = max(side - side % math.ceil(network.scale), 1)
+  side = _evenly_sampled(min(_CROP, *pool[0].shape[:2]), network.scale)
   crops = [
     functools.partial(
       draw_crop, image=image, side=side, augmentation=recipe.augmentation

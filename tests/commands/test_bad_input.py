@@ -200,10 +200,10 @@ def test_full_disk(run, command, photos, out, monkeypatch):
 def test_too_little_memory_for_one_file(run, photos, tmp_path, monkeypatch):
   call = inference.Upscaler.__call__
 
-  def limited(self, image):
+  def limited(self, image, fitted=None):
     if image.shape[0] == 26:
       raise MemoryError
-    return call(self, image)
+    return call(self, image, fitted)
 
   monkeypatch.setattr(inference.Upscaler, '__call__', limited)
   done = run('upscale', photos, '-o', tmp_path / 'out', *bicubic())
@@ -219,9 +219,12 @@ def test_too_little_memory_for_one_file(run, photos, tmp_path, monkeypatch):
     (('upscale', 'a.png'), '-o'),
     (('upscale', 'a.png', '-o', 'b', '--tile', '0'), '--tile'),
     (('upscale', 'a.png', '-o', 'b', '--scale', '1'), '--scale'),
-    (('upscale', 'a.png', '-o', 'b', '--scale', '2.5'), '--scale'),
+    (('upscale', 'a.png', '-o', 'b', '--scale', 'nan'), '--scale'),
+    (('evaluate', '--model', 'zssr', '--hr', 'a', '--scale', '2.5'), 'whole'),
+    (('degrade', '--hr', 'a', '-o', 'b', '--scale', '2.5'), '--scale'),
     (('upscale', 'a.png', '-o', 'b', '--back-project', '-1'), '-1'),
-    (('upscale', 'a.png', '-o', 'b', '--adapt-steps', '5'), '--adapt-steps'),
+    (('upscale', 'a.png', '-o', 'b', '--adapt-steps', '-1'), '--adapt-steps'),
+    (('upscale', 'a.png', '-o', 'b', '--adapt-steps', 'all'), 'neither auto'),
     (('evaluate', '--model', 'bicubic', '--hr', 'a', '--jpeg', 'x'), '--jpeg'),
     (('export', 'a', '--to', 'onnx', '-o', 'b'), 'stablehlo'),
   ],

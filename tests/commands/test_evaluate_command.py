@@ -25,11 +25,12 @@ def test_table_json_and_images_agree(run, photos, tmp_path):
   assert list(result) == [
     *('model', 'scale', 'degradation', 'kernel', 'noise_sigma'),
     *('jpeg_quality', 'seed', 'protocol', 'images', 'mean'),
-    *('compile_seconds', 'others'),
+    *('compile_seconds', 'others', 'adapt_steps'),
   ]
   assert [row['name'] for row in result['images']] == ['one.png', 'sub/two.png']
   assert set(result['images'][0]) == {'name', 'psnr', 'ssim', 'seconds'}
   assert result['protocol']['name'] == 'y-uint8'
+  assert result['adapt_steps'] is None
   for key in ('psnr', 'ssim'):
     mean = np.mean([row[key] for row in result['images']])
     assert result['mean'][key] == pytest.approx(mean)

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from sr_jax.errors import UserError
-from sr_jax.ops.blur_kernels import gaussian_kernel
+from sr_jax.ops.blur_kernels import Kernel, align, flip, gaussian_kernel
 from sr_jax.ops.degrade import (
   apply_tables,
   correlate,
   degrade,
+  lr_offset,
   quantize,
   reduction_tables,
   sample_indices,
@@ -231,3 +232,99 @@ def test_tables_choose_a_scale_by_a_traced_index():
     lr = TEST_IMAGE[rows][:, rows]
     expected = imresize(lr, scale=scale, shape=(12, 12))
     np.testing.assert_allclose(reduced(i), expected, atol=1e-6)
+
+
+# Where LR pixels lie.
+
+
+def off_centre_kernel():
+  """Skewed, with its mass far from the middle tap."""
+  kernel = np.zeros((11, 8))
+  kernel[6:10, 1:3] = [[1, 2], [4, 3], [2, 2], [1, 0.5]]
+  kernel[2, 6] = -0.3  # as estimated kernels have
+  return kernel / kernel.sum()
+
+
+KERNELS = {
+  'odd': gaussian_kernel(1.5, 0.7, 0.4, size=9),
+  'large': gaussian_kernel(3.0, 1.0, -0.5, size=21),
+  'even': gaussian_kernel(2.0, size=14),
+  'off-centre': off_centre_kernel(),
+  'mixed': gaussian_kernel(2.0, size=14)[2:11],
+}
+
+
+def blob():
+  """A Gaussian `[144, 144, 1]` several pixels wide, and its centre."""
+  centre = np.array([70.3, 75.8])
+  y, x = np.mgrid[:144, :144]
+  image = np.exp(-((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / (2 * 9**2))
+  return image[..., None], centre
+
+
+def centroid(image):
+  y, x = np.mgrid[: image.shape[0], : image.shape[1]]
+  weights = image[..., 0] / image.sum()
+  return np.array([(weights * y).sum(), (weights * x).sum()])
+
+
+@pytest.mark.parametrize('scale', [2, 3, 4])
+@pytest.mark.parametrize('degradation', ['direct', 'blur-bicubic'])
+@pytest.mark.parametrize('name', KERNELS)
+def test_offset_shows_an_image_where_it_was(name, degradation, scale):
+  """Whatever the kernel's size and centre."""
+  image, centre = blob()
+  kernel = KERNELS[name]
+  lr = degrade(None, image, scale=scale, degradation=degradation, kernel=kernel)
+  offset = lr_offset(scale, degradation, kernel)
+  sr = imresize(lr, scale=scale, offset=offset)
+  np.testing.assert_allclose(centroid(sr), centre, atol=1e-3)
+  # Without it the image moves by what the offset is off the block's middle.
+  moved = centroid(imresize(lr, scale=scale)) - centre
+  np.testing.assert_allclose(
+    moved, (scale - 1) / 2 - np.array(offset), atol=0.01
+  )
+
+
+@pytest.mark.parametrize('scale', [2, 3, 4])
+@pytest.mark.parametrize('name', KERNELS)
+def test_kernels_of_zssr_need_no_offset(name, scale):
+  image, centre = blob()
+  kernel = align(KERNELS[name], to='zssr', frm='mzsr', scale=scale)
+  lr = degrade(None, image, scale=scale, degradation='direct', kernel=kernel)
+  np.testing.assert_allclose(
+    centroid(imresize(lr, scale=scale)), centre, atol=1e-3
+  )
+  np.testing.assert_allclose(
+    lr_offset(scale, 'direct', kernel), (scale - 1) / 2, atol=1e-6
+  )
+
+
+def test_offset_of_no_kernel_and_of_a_convolution_kernel():
+  assert lr_offset(3, 'bicubic', None) == (1.0, 1.0)
+  taps = off_centre_kernel()
+  given = Kernel(flip(taps), 'convolution')
+  np.testing.assert_allclose(
+    lr_offset(2, 'direct', given), lr_offset(2, 'direct', taps), atol=1e-12
+  )
+
+
+@pytest.mark.parametrize('degradation', ['bicubic', 'direct'])
+@pytest.mark.parametrize('scale', [2.37, 1.3])
+def test_shape_of_an_image_made_by_a_scale_that_is_not_whole(
+  scale, degradation
+):
+  """LR -> SR -> LR gives the size it began with, which ceil alone does not."""
+  kernel = None if degradation == 'bicubic' else gaussian_kernel(1.0, size=5)
+  for height in (1, 2, 5, 31):
+    lr = np.random.default_rng(0).random((height, 7, 1))
+    sr = imresize(lr, scale=scale)
+    again = degrade(
+      None,
+      sr,
+      scale=scale,
+      degradation=degradation,
+      kernel=kernel,
+      shape=lr.shape[:2],
+    )
+    assert again.shape == lr.shape

@@ -169,3 +169,25 @@ def test_refuses_what_is_no_image():
     resize.imresize(np.zeros((0, 4, 3)), scale=2)
   with pytest.raises(ValueError, match='scale, shape'):
     resize.imresize(np.zeros((4, 4, 3)))
+
+
+@pytest.mark.parametrize('scale', [2, 3, 4, 2.5, 0.5])
+def test_default_offset_maps_the_area(scale):
+  image = np.random.default_rng(0).random((9, 11, 2))
+  middle = ((scale - 1) / 2,) * 2
+  np.testing.assert_array_equal(
+    resize.imresize(image, scale=scale, offset=middle),
+    resize.imresize(image, scale=scale),
+  )
+
+
+@pytest.mark.parametrize('xp', [np, jnp])
+def test_offset_is_where_the_first_pixel_goes(xp):
+  image = xp.asarray(np.random.default_rng(0).random((6, 5, 2)), 'float32')
+  large = resize.imresize(image, scale=3, offset=(0, 0))
+  assert large.shape == (18, 15, 2)
+  np.testing.assert_allclose(large[::3, ::3], image, atol=1e-6)
+  # Each axis has its own; beyond the border the image goes on mirrored.
+  large = resize.imresize(image, scale=3, offset=(2, -1))
+  columns = [1, 2, 3, 4, 4]
+  np.testing.assert_allclose(large[2::3, 2::3], image[:, columns], atol=1e-6)

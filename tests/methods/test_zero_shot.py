@@ -1,0 +1,464 @@
+"""Networks fitted to the image they are to enlarge: MZSR's way and ZSSR's."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sr_jax import models
+from sr_jax.errors import UserError
+from sr_jax.methods import Assumed, zero_shot
+from sr_jax.ops.blur_kernels import gaussian_kernel
+from sr_jax.ops.degrade import degrade, lr_offset
+from sr_jax.ops.resize import imresize, resized_size
+from sr_jax.transforms import meta
+
+RATES = (0.02, 0.01, 0.01, 0.01, 0.005)
+KERNEL = gaussian_kernel(2.0, 0.7, 0.4, size=7)
+
+
+def smooth(height, width, channels=3, *, seed=0):
+  """Waves of a few pixels, within [0, 1]."""
+  rng = np.random.default_rng(seed)
+  y, x = np.mgrid[:height, :width][..., None] / 3
+  waves = [
+    np.sin(a * y + b * x + phase)
+    for a, b, phase in rng.normal(size=(4, 3, channels))
+  ]
+  return (0.5 + 0.12 * sum(waves)).clip(0, 1).astype(np.float32)
+
+
+def off_centre(height=6, width=9):
+  kernel = np.random.default_rng(0).random((height, width)) ** 3
+  kernel[:, : width // 2] /= 9
+  return kernel / kernel.sum()
+
+
+# MZSR.
+
+
+def meta_config(*, scale=2, degradation='direct', steps=3, rates=RATES):
+  return {
+    'model': {'name': 'mzsr', 'scale': scale, 'depth': 3, 'features': 4},
+    'method': {
+      'name': 'meta_transfer',
+      'adapt': {'steps': steps, 'rates': rates},
+    },
+    'degradation': {'name': degradation},
+  }
+
+
+@functools.cache
+def meta_weights():
+  """Weights of `meta_config`, whatever the scale."""
+  network = models.create(meta_config()['model'])
+  return network.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))['params']
+
+
+def fit_alone(fitting, params, image, seed=0):
+  """Fitted parameters of one image, and the steps."""
+  keys = jax.random.key(seed)[None]
+  fitted, report = fitting.fit(params, image[None], keys)
+  return jax.tree.map(lambda leaf: leaf[0], fitted), int(report['steps'][0])
+
+
+def by_hand(image, rates, *, kernel=KERNEL, scale=2, degradation='direct'):
+  """Algorithm 2 in plain steps; `rates` may hold a tree for each of them."""
+  height, width = (n - n % scale for n in image.shape[:2])
+  target = image[:height, :width]
+  son = degrade(
+    None, target, scale=scale, degradation=degradation, kernel=kernel
+  )
+  enlarged = imresize(son, scale=scale, shape=(height, width))
+  network = models.create(meta_config(scale=scale)['model'])
+
+  @jax.jit
+  def value_and_grad(params):
+    def loss(params):
+      given = jnp.asarray(enlarged, jnp.float32)[None]
+      refined = network.apply({'params': params}, given, method='refine')
+      return jnp.abs(refined[0] - target).mean()
+
+    return jax.value_and_grad(loss)(params)
+
+  params, errors = meta_weights(), []
+  for rate in rates:
+    error, grads = value_and_grad(params)
+    errors.append(float(error))
+    if not isinstance(rate, dict):
+      rate = jax.tree.map(lambda _, r=rate: r, params)
+    params = jax.tree.map(lambda p, g, r: p - r * g, params, grads, rate)
+  return params, errors
+
+
+def relative_error(ours, theirs):
+  """Of what the steps changed."""
+  start = meta_weights()
+  moved = optax.tree.norm(optax.tree.sub(theirs, start))
+  assert moved > 0
+  return float(optax.tree.norm(optax.tree.sub(ours, theirs)) / moved)
+
+
+@pytest.mark.parametrize(
+  ('size', 'scale', 'degradation', 'steps'),
+  [
+    ((14, 12), 2, 'direct', None),
+    ((15, 13), 2, 'blur-bicubic', 7),
+    ((14, 11), 3, 'direct', 1),
+  ],
+)
+def test_gradient_fitting_is_plain_descent_on_the_son(
+  size, scale, degradation, steps
+):
+  """The last rate holds for the steps beyond; odd rows are left out."""
+  config = meta_config(scale=scale, degradation=degradation)
+  fitting = zero_shot.gradient_fitting(
+    config, Assumed(degradation, KERNEL), steps
+  )
+  image = smooth(*size)
+  fitted, taken = fit_alone(fitting, {'generator': meta_weights()}, image)
+  count = 3 if steps is None else steps
+  assert taken == count
+  rates = (*RATES, 0.005, 0.005)[:count]
+  expected, _ = by_hand(image, rates, scale=scale, degradation=degradation)
+  assert relative_error(fitted['generator'], expected) < 1e-4
+  other, _ = by_hand(image, [0.01] * count, scale=scale)
+  assert relative_error(fitted['generator'], other) > 1e-2
+
+
+@pytest.mark.parametrize('per', ['layer', 'weight'])
+def test_learned_rates_take_the_place_of_given_ones(per):
+  start = meta_weights()
+  rng = np.random.default_rng(0)
+  learned = jax.tree.map(
+    lambda leaf: rng.uniform(0.005, 0.03, leaf.shape).astype(np.float32),
+    meta.learned_rates(start, 2, 0.01, per=per),
+  )
+  params = {'generator': start, 'rates': learned}
+  fitting = zero_shot.gradient_fitting(
+    meta_config(), Assumed('direct', KERNEL), 4
+  )
+  image = smooth(12, 12)
+  fitted, taken = fit_alone(fitting, params, image)
+  assert taken == 4
+  jax.tree.map(np.testing.assert_array_equal, fitted['rates'], learned)
+  rates = [
+    jax.tree.map(lambda leaf, i=i: leaf[i], learned) for i in (0, 1, 1, 1)
+  ]
+  expected, _ = by_hand(image, rates)
+  assert relative_error(fitted['generator'], expected) < 1e-4
+
+
+def test_auto_stops_when_three_steps_gain_less_than_a_hundredth():
+  config = meta_config(rates=[0.1])
+  image = smooth(14, 12)
+  _, errors = by_hand(image, [0.1] * 50)
+  gains = [1 - errors[i] / errors[i - 3] for i in range(3, 50)]
+  stop = next(i for i, gain in enumerate(gains, start=4) if gain < 0.01)
+  assert 5 < stop < 50
+  fitting = zero_shot.gradient_fitting(config, Assumed(None, KERNEL), 'auto')
+  fitted, taken = fit_alone(fitting, {'generator': meta_weights()}, image)
+  assert taken == stop
+  expected, _ = by_hand(image, [0.1] * stop)
+  assert relative_error(fitted['generator'], expected) < 1e-3
+
+
+def test_noise_of_the_son_is_drawn_from_the_key():
+  params = {'generator': meta_weights()}
+  image = smooth(12, 12)
+  results = {}
+  for sigma in (0.0, 20.0):
+    assumed = Assumed('direct', KERNEL, sigma)
+    fitting = zero_shot.gradient_fitting(meta_config(), assumed, 1)
+    for seed in (0, 1):
+      results[sigma, seed] = fit_alone(fitting, params, image, seed)[0]
+  leaves = {k: jax.tree.leaves(v)[0] for k, v in results.items()}
+  np.testing.assert_array_equal(leaves[0.0, 0], leaves[0.0, 1])
+  assert abs(leaves[20.0, 0] - leaves[20.0, 1]).max() > 0
+  assert abs(leaves[20.0, 0] - leaves[0.0, 0]).max() > 0
+
+
+def test_what_weights_were_trained_for_is_what_is_assumed():
+  for name in ('direct', 'blur-bicubic'):
+    config = meta_config(degradation=name)
+    fitting = zero_shot.gradient_fitting(config, Assumed(None, KERNEL), None)
+    assert fitting.degradation == name
+    assert fitting.kernel is KERNEL
+    assert (fitting.ensemble, fitting.back_project) == (False, 0)
+  # Imported weights do not tell.
+  config = {k: v for k, v in meta_config().items() if k != 'degradation'}
+  for name in (None, 'direct', 'blur-bicubic'):
+    fitting = zero_shot.gradient_fitting(config, Assumed(name, KERNEL), None)
+    assert fitting.degradation == (name or 'direct')
+
+
+@pytest.mark.parametrize(
+  ('assumed', 'reason'),
+  [
+    (Assumed(), r"blur by 'direct' sampling: give the kernel \(--kernel"),
+    (Assumed('direct'), r'or no adapt steps \(--adapt-steps 0\)'),
+    (Assumed('blur-bicubic', KERNEL), "'direct' images, not 'blur-bicubic'"),
+    (Assumed('bicubic', KERNEL), "'direct' images, not 'bicubic'"),
+  ],
+)
+def test_gradient_fitting_refuses_what_the_weights_do_not_know(assumed, reason):
+  with pytest.raises(UserError, match=reason) as error:
+    zero_shot.gradient_fitting(meta_config(), assumed, 3)
+  assert '\n' not in str(error.value)
+
+
+def test_another_fit_needs_no_other_program():
+  """Weights, kernels of one size and images are arguments."""
+  fittings = [
+    zero_shot.gradient_fitting(meta_config(), Assumed(None, kernel), 2)
+    for kernel in (KERNEL, KERNEL.T)
+  ]
+  assert fittings[0].predict is fittings[1].predict
+  assert fittings[0].fit.func is fittings[1].fit.func
+
+
+# ZSSR.
+
+
+def config(*, scale=2, gradual=False, depth=2, features=4):
+  return {
+    'model': {
+      'name': 'zssr',
+      'scale': scale,
+      'depth': depth,
+      'features': features,
+    },
+    'method': {'name': 'zero_shot', 'gradual': gradual},
+  }
+
+
+def recipe_of(monkeypatch, *arguments):
+  """What `fitting` trains by, without a training."""
+  made = []
+
+  def program(model, recipe):
+    made.append((dict(model), recipe))
+    return lambda *unused: None
+
+  monkeypatch.setattr(zero_shot, '_training_program', program)
+  fitting = zero_shot.fitting(*arguments)
+  return fitting, *made[0]
+
+
+def test_without_a_kernel_all_turns_are_used(monkeypatch):
+  fitting, model, recipe = recipe_of(monkeypatch, config(), Assumed(), None)
+  assert fitting.degradation == recipe.degradation == 'bicubic'
+  assert recipe.augmentation.turn
+  assert fitting.ensemble
+  assert fitting.back_project == 10
+  assert fitting.kernel is None
+  assert 'offset' not in model
+  assert recipe.policy.max_steps == 3000
+  assert recipe.scales == ()
+
+
+@pytest.mark.parametrize('degradation', [None, 'direct', 'blur-bicubic'])
+@pytest.mark.parametrize('scale', [2, 3, 2.4])
+def test_a_kernel_turns_nothing_and_sets_the_offset(
+  monkeypatch, degradation, scale
+):
+  kernel = off_centre()
+  assumed = Assumed(degradation, kernel, 3.0)
+  fitting, _, recipe = recipe_of(
+    monkeypatch, config(scale=scale), assumed, 'auto'
+  )
+  assert recipe.degradation == fitting.degradation == degradation or 'direct'
+  assert not recipe.augmentation.turn
+  assert recipe.noise_sigma == 3.0
+  assert recipe.policy.max_steps == 3000
+  assert not fitting.ensemble
+  assert fitting.back_project == 2
+  assert (fitting.halo is None) == (scale == 2.4)
+  # A network that corrects nothing shows where the image is laid.
+  lr = smooth(9, 7)
+  network = models.create(config(scale=scale)['model'])
+  zeros = jax.tree.map(
+    jnp.zeros_like, network.init(jax.random.key(0), lr[None])['params']
+  )
+  sr = fitting.predict({'generator': zeros}, jnp.asarray(lr)[None])[0]
+  offset = lr_offset(scale, degradation or 'direct', kernel)
+  expected = imresize(lr, scale=scale, offset=offset).clip(0, 1)
+  np.testing.assert_allclose(sr, expected, atol=1e-5)
+  assert abs(imresize(lr, scale=scale).clip(0, 1) - sr).max() > 0.05
+
+
+@pytest.mark.parametrize(
+  ('scale', 'stages'), [(1.5, 0), (1.6, 1), (2, 1), (3, 2), (4, 3)]
+)
+def test_gradual_scales_grow_by_equal_ratios(monkeypatch, scale, stages):
+  gradual = config(scale=scale, gradual=True)
+  _, _, recipe = recipe_of(monkeypatch, gradual, Assumed(), 5)
+  assert len(recipe.scales) == stages
+  ratios = np.diff(np.log([1, *recipe.scales, scale]))
+  np.testing.assert_allclose(ratios, ratios[0])
+  assert ratios[0] <= np.log(1.5) + 1e-9
+  assert recipe.policy.max_steps == 5
+
+
+@pytest.mark.parametrize(
+  ('gradual', 'assumed', 'reason'),
+  [
+    (False, Assumed('direct'), "'direct' needs a kernel"),
+    (False, Assumed('bicubic', KERNEL), "'bicubic' takes no kernel"),
+    (True, Assumed(None, KERNEL), 'gradual ZSSR needs a kernel for every'),
+  ],
+)
+def test_fitting_refuses_what_does_not_suit(gradual, assumed, reason):
+  with pytest.raises(UserError, match=reason) as error:
+    zero_shot.fitting(config(gradual=gradual), assumed, None)
+  assert '\n' not in str(error.value)
+
+
+# name -> size, channels, config, assumption
+CASES = {
+  'one pixel': ((1, 1), 3, config(), Assumed()),
+  'strip, kernel larger than it': (
+    (1, 7), 1, config(scale=3), Assumed(None, gaussian_kernel(2.0)),
+  ),
+  'even kernel, five channels': (
+    (9, 7),
+    5,
+    config(scale=4),
+    Assumed('blur-bicubic', gaussian_kernel(1.0, size=4)),
+  ),
+  'off-centre kernel, scale not whole': (
+    (13, 11), 3, config(scale=2.6), Assumed(None, off_centre()),
+  ),
+  'gradual, noise': (
+    (8, 10), 1, config(gradual=True), Assumed(None, None, 5.0),
+  ),
+  'receptive field larger than the image': (
+    (5, 5), 3, config(depth=6), Assumed(),
+  ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_any_image_is_fitted(name):
+  size, channels, settings, assumed = CASES[name]
+  fitting = zero_shot.fitting(settings, assumed, 3)
+  images = np.stack([smooth(*size, channels, seed=i) for i in (0, 1)])
+  keys = jax.random.split(jax.random.key(0), 2)
+  params, report = fitting.fit({}, images, keys)
+  stages = 2 if settings['method']['gradual'] else 1
+  assert report['steps'].tolist() == [3 * stages] * 2
+  scale = settings['model']['scale']
+  predict = jax.jit(fitting.predict)
+  for i, image in enumerate(images):
+    own = jax.tree.map(lambda leaf, i=i: leaf[i], params)
+    sr = np.asarray(predict(own, image[None])[0])
+    sizes = (resized_size(n, scale) for n in size)
+    assert sr.shape == (*sizes, channels)
+    assert np.isfinite(sr).all()
+    assert sr.min() >= 0
+    assert sr.max() <= 1
+  # Each image has weights of its own.
+  leaf = jax.tree.leaves(params)[0]
+  assert abs(leaf[0] - leaf[1]).max() > 0
+
+
+def test_training_restores_the_image_from_its_son():
+  """Better than the enlargement it starts from, and repeatably."""
+  settings = config(depth=3, features=8)
+  network = models.create(settings['model'])
+  image = smooth(24, 20)
+  fitting = zero_shot.fitting(settings, Assumed(), 150)
+  params, steps = fit_alone(fitting, {}, image)
+  assert steps == 150
+  son = zero_shot.make_son(
+    network,
+    jnp.asarray(image)[None],
+    jax.random.key(0),
+    degradation='bicubic',
+    kernel=None,
+    noise_sigma=0.0,
+  )
+  refined = network.apply({'params': params['generator']}, son, method='refine')
+  before, after = (float(jnp.abs(x[0] - image).mean()) for x in (son, refined))
+  assert after < 0.8 * before
+  again, _ = fit_alone(fitting, {}, image)
+  jax.tree.map(np.testing.assert_array_equal, params, again)
+  other, _ = fit_alone(fitting, {}, image, seed=1)
+  assert abs(jax.tree.leaves(params)[0] - jax.tree.leaves(other)[0]).max() > 0
+
+
+def test_images_together_as_on_other_devices(monkeypatch):
+  """Those get one program for a batch; CPUs take one image at a time."""
+  images = np.stack([smooth(10, 8, 1, seed=i) for i in range(2)])
+  keys = jax.random.split(jax.random.key(0), 2)
+  kernel = np.asarray(KERNEL, np.float32)
+  weights = {'generator': meta_weights()}
+  rgb = images.repeat(3, -1)
+  found = []
+  for backend in ('cpu', 'gpu'):
+    monkeypatch.setattr(jax, 'default_backend', lambda b=backend: b)
+    zero_shot._training_program.cache_clear()
+    zero_shot._gradient_program.cache_clear()
+    made = [
+      zero_shot.fitting(config(), Assumed(), 3).fit({}, images, keys),
+      zero_shot.gradient_fitting(
+        meta_config(), Assumed(None, kernel), 'auto'
+      ).fit(weights, rgb, keys),
+    ]
+    found.append(made)
+  zero_shot._training_program.cache_clear()
+  zero_shot._gradient_program.cache_clear()
+  for one, other in zip(*map(jax.tree.leaves, found), strict=True):
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+# Sons.
+
+
+def centroid(image):
+  y, x = np.mgrid[: image.shape[0], : image.shape[1]]
+  weights = np.asarray(image, np.float64)[..., 0]
+  weights = weights / weights.sum()
+  return np.array([(weights * y).sum(), (weights * x).sum()])
+
+
+@pytest.mark.parametrize('scale', [2, 3, 2.2, 2.37, 2.6])
+def test_sons_lie_where_their_fathers_do(scale):
+  """As near as direct sampling can, which rounds to whole pixels."""
+  kernel = off_centre()
+  model = config(scale=scale)['model']
+  network = models.create(
+    {**model, 'offset': lr_offset(scale, 'direct', kernel)}
+  )
+  for place in (30, 64, 98):
+    y, x = np.mgrid[:128, :130] - place
+    father = np.exp(-(y**2 + x**2) / (2 * 5**2))[..., None]
+    father = zero_shot.whole_sons(father.astype(np.float32), scale)
+    assert min(father.shape[:2]) > 128 - 16 * scale
+    son = zero_shot.make_son(
+      network,
+      jnp.asarray(father)[None],
+      jax.random.key(0),
+      degradation='direct',
+      kernel=kernel,
+      noise_sigma=0.0,
+    )
+    assert son.shape[1:] == father.shape
+    tolerance = 1e-2 if scale == int(scale) else 0.1
+    np.testing.assert_allclose(
+      centroid(son[0]), centroid(father), atol=tolerance
+    )
+
+
+@pytest.mark.parametrize('scale', [2, 3, 4, 2.6, 1.5])
+def test_whole_sons_leave_out_little(scale):
+  for size in range(1, 40):
+    kept, _, _ = zero_shot.whole_sons(np.zeros((size, 1, 1)), scale).shape
+    assert 1 <= kept <= size
+    if scale == int(scale):
+      assert kept == max(size - size % scale, min(size, scale))
+    else:
+      assert kept > 3 / 4 * (size - scale) - scale
