@@ -6,11 +6,15 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from matplotlib import pyplot
 
 ROOT = pathlib.Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / 'colabs').glob('*.ipynb'))
 # What replaces the values of a notebook's cell tagged `parameters`.
-SMOKE = {'quickstart': {'SIDE': 96, 'STEPS': 2, 'WORKDIR': 'run'}}
+SMOKE = {
+  'quickstart': {'SIDE': 96, 'STEPS': 2, 'WORKDIR': 'run'},
+  'meta_learning': {'SMOKE': True},
+}
 
 
 def _notebook(path):
@@ -69,12 +73,36 @@ def _check_quickstart(names, folder):
   assert max(np.abs(leaf).max() for leaf in gradient) > 0
 
 
-CHECKS = {'quickstart': _check_quickstart}
+def _check_meta_learning(names, folder):
+  del folder
+  # Exact and first-order outer gradients are not the same.
+  exact, first = (
+    np.concatenate([x.ravel() for x in _leaves(names['flat_gradient'](o, p))])
+    for o, p in (('exact', names['random_mlp']), ('first', names['random_mlp']))
+  )
+  assert np.abs(exact - first).max() > 1e-4 * np.abs(exact).max()
+  # Outer training lowers the outer loss, on the toy and on photographs.
+  for runs, name in (
+    (names['toy'], 'exact, 5 steps'),
+    (names['photo'], 'joint'),
+  ):
+    losses = np.asarray(runs[name][1])
+    assert np.isfinite(losses).all()
+  toy = np.asarray(names['toy']['exact, 5 steps'][1])
+  assert toy[-20:].mean() < toy[:20].mean()
+
+
+CHECKS = {
+  'quickstart': _check_quickstart,
+  'meta_learning': _check_meta_learning,
+}
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('MPLBACKEND', 'agg')
+  monkeypatch.setattr(pyplot, 'show', lambda: pyplot.close('all'))
   CHECKS[path.stem](_run(path), tmp_path)
 
 
@@ -82,7 +110,7 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
 def test_notebook_is_stored_without_results(path):
   notebook = _notebook(path)
   assert notebook['nbformat'] == 4
-  assert len(notebook['cells']) < 15
+  assert len(notebook['cells']) < 40
   code = [c for c in notebook['cells'] if c['cell_type'] == 'code']
   assert all(c['outputs'] == [] for c in code)
   assert all(c['execution_count'] is None for c in code)

@@ -39,11 +39,11 @@ _CROP = 128
 # Sides in LR pixels of what is fitted at once: gradients of larger images do
 # not fit the memory of small devices, nor would they change much.
 _GRADIENT_SIDE = 512
+_TRAINING_SIDE = 1024
 # adapt_steps='auto': see `adapt_until_flat`.
 _MOST_STEPS = 50
-_LOOK_BACK = 3
-_LEAST_GAIN = 0.01
-_TRAINING_SIDE = 1024
+_PATIENCE = 5
+_LEAST_GAIN = 0.005
 
 
 def make_son(
@@ -215,35 +215,54 @@ def _adapt_by_number(
   return adapted.params, jnp.asarray(steps)
 
 
+class _Search(NamedTuple):
+  """A fit that looks for the parameters of least reconstruction error."""
+
+  params: Any
+  step: jax.Array
+  best: Any
+  best_step: jax.Array
+  least: jax.Array
+  gained: jax.Array  # last step that lowered the error by what counts
+
+
 def adapt_until_flat(
   loss: meta.LossFn, params: Any, pair: Any, rates: Any
 ) -> tuple[Any, jax.Array]:
   """Steps until the reconstruction of the image gains no more.
 
   Nothing but the image itself is known, so the error with which it is restored
-  from its son decides: the fit ends when `_LOOK_BACK` steps have lowered the
-  error by less than `_LEAST_GAIN` of it, or the rates are used up.
+  from its son decides. The fit ends when `_PATIENCE` steps have not lowered
+  the least error by `_LEAST_GAIN` of it, or the rates are used up.
 
   Returns:
-    The parameters and the steps taken.
+    The parameters of least error and the steps that led to them.
   """
   most = jax.tree.leaves(rates)[0].shape[0]
 
-  def gains(state: tuple[Any, jax.Array, jax.Array]) -> jax.Array:
-    _, step, errors = state
-    before = errors[jnp.maximum(step - 1 - _LOOK_BACK, 0)]
-    flat = before - errors[step - 1] < _LEAST_GAIN * before
-    return (step < most) & ~((step > _LOOK_BACK) & flat)
+  def one(now: _Search) -> _Search:
+    rate = jax.tree.map(lambda leaf: leaf[now.step][None], rates)
+    adapted = meta.adapt(loss, now.params, pair, steps=1, learning_rates=rate)
+    error = adapted.losses[0]  # of now.params
+    better = error < now.least
+    gains = error < (1 - _LEAST_GAIN) * now.least
+    keep = lambda new, old: jnp.where(better, new, old)  # noqa: E731
+    return _Search(
+      params=adapted.params,
+      step=now.step + 1,
+      best=jax.tree.map(keep, now.params, now.best),
+      best_step=keep(now.step, now.best_step),
+      least=keep(error, now.least),
+      gained=jnp.where(gains, now.step, now.gained),
+    )
 
-  def one(state: tuple[Any, jax.Array, jax.Array]) -> Any:
-    params, step, errors = state
-    rate = jax.tree.map(lambda leaf: leaf[step][None], rates)
-    adapted = meta.adapt(loss, params, pair, steps=1, learning_rates=rate)
-    return adapted.params, step + 1, errors.at[step].set(adapted.losses[0])
-
-  start = (params, jnp.zeros((), jnp.int32), jnp.zeros(most))
-  fitted, steps, _ = jax.lax.while_loop(gains, one, start)
-  return fitted, steps
+  zero = jnp.zeros((), jnp.int32)
+  end = jax.lax.while_loop(
+    lambda now: (now.step < most) & (now.step - now.gained <= _PATIENCE),
+    one,
+    _Search(params, zero, params, zero, jnp.asarray(jnp.inf), zero),
+  )
+  return end.best, end.best_step
 
 
 def _rates(params: Mapping[str, Any], given: tuple[float, ...]) -> Any:

@@ -270,7 +270,8 @@ def test_a_kernel_turns_nothing_and_sets_the_offset(
   fitting, _, recipe = recipe_of(
     monkeypatch, config(scale=scale), assumed, 'auto'
   )
-  assert recipe.degradation == fitting.degradation == degradation or 'direct'
+  assert recipe.degradation == fitting.degradation
+  assert recipe.degradation == (degradation or 'direct')
   assert not recipe.augmentation.turn
   assert recipe.noise_sigma == 3.0
   assert recipe.policy.max_steps == 3000
