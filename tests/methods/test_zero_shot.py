@@ -152,17 +152,23 @@ def test_learned_rates_take_the_place_of_given_ones(per):
   assert relative_error(fitted['generator'], expected) < 1e-4
 
 
-def test_auto_stops_when_three_steps_gain_less_than_a_hundredth():
+def test_auto_keeps_the_best_and_stops_when_it_gains_no_more():
   config = meta_config(rates=[0.1])
   image = smooth(14, 12)
   _, errors = by_hand(image, [0.1] * 50)
-  gains = [1 - errors[i] / errors[i - 3] for i in range(3, 50)]
-  stop = next(i for i, gain in enumerate(gains, start=4) if gain < 0.01)
-  assert 5 < stop < 50
+  least, best, gained = np.inf, 0, 0
+  for step, error in enumerate(errors):  # before each step
+    if step - gained > 5:  # patience
+      break
+    if error < (1 - 0.005) * least:
+      gained = step
+    if error < least:
+      least, best = error, step
+  assert 3 < best < 49
   fitting = zero_shot.gradient_fitting(config, Assumed(None, KERNEL), 'auto')
   fitted, taken = fit_alone(fitting, {'generator': meta_weights()}, image)
-  assert taken == stop
-  expected, _ = by_hand(image, [0.1] * stop)
+  assert taken == best
+  expected, _ = by_hand(image, [0.1] * best)
   assert relative_error(fitted['generator'], expected) < 1e-3
 
 
