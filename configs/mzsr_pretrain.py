@@ -12,7 +12,7 @@ blur. Stage 2 is configs/mzsr.py, started with
   --config.checkpoint.init_from=runs/mzsr_pretrain
 
 On two CPU cores, as our own weights began (see README, "Pretrained weights"):
-  --config.steps=2000 --config.optimizer.learning_rate=1e-3
+  --config.steps=5000 --config.optimizer.learning_rate=1e-3
   --config.optimizer.schedule=cosine --config.optimizer.warmup_steps=100
   --config.optimizer.ema_decay=0.999 --config.data.batch_size=16
   --config.data.patch=24 --config.data.on_bad=skip
