@@ -599,3 +599,110 @@ def test_zssr_at_a_scale_that_is_not_whole(monkeypatch):
   assert (sr != upscale(model, image, adapt_steps=2, seed=1)).any()
   with pytest.raises(UserError, match='has no weights without adapt steps'):
     upscale(model, image, adapt_steps=0)
+
+
+def grey_of(rgb):
+  """What a grey result is of an RGB one: its luma from black to white."""
+  return (rgb_to_y(rgb.astype(np.float64)) * 255 - 16) / 219
+
+
+def test_grey_image_through_an_adaptive_colour_model(tmp_path):
+  model = load(adaptive(tmp_path))
+  grey = PHOTO[:20, :22, :1]
+  options = {'kernel': 'gaussian:2.0', 'adapt_steps': 2}
+  sr = upscale(model, grey, **options)
+  colour = upscale(model, grey.repeat(3, axis=-1), **options)
+  assert sr.shape == (40, 44, 1)
+  np.testing.assert_allclose(sr, grey_of(colour).clip(0, 1), atol=1e-6)
+  unfitted = upscale(model, grey, adapt_steps=0)
+  assert np.abs(sr - unfitted).max() > 1e-4
+
+
+@pytest.mark.parametrize('degradation', ['direct', 'blur-bicubic'])
+def test_fitted_model_back_projects_as_its_images_were_made(
+  tmp_path, degradation
+):
+  """As its weights say, where the user does not."""
+  config = adaptive_config() | {'degradation': {'name': degradation}}
+  params = {'generator': adaptive_params()}
+  model = inference.from_params(config, params, name='a')
+  lr = imresize(PHOTO[:40, :40] / 255, scale=0.5).clip(0, 1)
+  taps = gaussian_kernel(2.0)
+  residuals = []
+  for times in (0, 8):
+    sr = upscale(model, lr, kernel='gaussian:2.0', back_project=times)
+    made = inference.degrade(
+      None, sr, scale=2, degradation=degradation, kernel=taps
+    )
+    residuals.append(np.abs(made - lr).mean())
+  assert residuals[1] < 0.2 * residuals[0]
+
+
+@pytest.mark.parametrize('scale', [2.37, 2.5, 1.2])
+@pytest.mark.parametrize('kernel', [None, 'gaussian:1.0'])
+def test_back_projection_at_a_scale_that_is_not_whole(scale, kernel):
+  model = load('bicubic', scale=scale)
+  # What bicubic cannot restore: edges.
+  lr = imresize(PHOTO[:48, :52] / 255, scale=0.5).clip(0, 1)
+  taps = kernel and gaussian_kernel(1.0)
+  residuals = []
+  for times in (0, 5):
+    sr = Upscaler(model, kernel=kernel, back_project=times)(lr)
+    assert sr.shape == (*(int(np.ceil(n * scale)) for n in (24, 26)), 3)
+    made = inference.degrade(
+      None,
+      sr,
+      scale=scale,
+      degradation='direct' if kernel else 'bicubic',
+      kernel=taps,
+      shape=(24, 26),
+    )
+    residuals.append(np.abs(made - lr).mean())
+  assert residuals[1] < 0.7 * residuals[0]
+
+
+def test_shapes_of_an_enlarging_network_are_shared(tmp_path):
+  """Its enlargement mirrors the border, which the padding has to go on."""
+  model, traced = counting(load(adaptive(tmp_path)))
+  sizes = [(9 + i, 31 - 2 * i) for i in range(11)]
+  upscaler = Upscaler(model, sizes=sizes, adapt_steps=0, self_ensemble=True)
+  worst = 0.0
+  for size in sizes:
+    image = random_image(*size)
+    sr = upscaler(image)
+    alone = Upscaler(model, adapt_steps=0, self_ensemble=True)
+    if size in (sizes[0], sizes[4], sizes[9]):
+      count = len(traced)
+      worst = max(worst, float(np.abs(sr - alone(image)).max()))
+      del traced[count:]
+  assert worst < 1e-6
+  # A shape and the same turned.
+  assert len({frozenset(shape) for shape in traced}) <= 8
+
+
+def test_ensemble_would_turn_a_kernel(tmp_path, monkeypatch):
+  monkeypatch.setitem(zssr.VARIANTS, 'released', SMALL_ZSSR)
+  for model in (load(adaptive(tmp_path)), load('zssr', scale=2)):
+    with pytest.raises(UserError, match='would turn the image') as error:
+      upscale(model, PHOTO, kernel='gaussian:2.0', self_ensemble=True)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('noise', [-1.0, float('nan'), float('inf')])
+def test_noise_that_is_none(tmp_path, noise):
+  model = load(adaptive(tmp_path))
+  with pytest.raises(UserError, match='noise must be 0 or more'):
+    Upscaler(model, kernel='gaussian:2.0', noise_sigma=noise)
+
+
+def test_no_memory_for_a_fit_or_at_a_scale_that_is_not_whole(tmp_path):
+  def exhausted(*unused):
+    raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
+
+  upscaler = Upscaler(load(adaptive(tmp_path)), kernel='gaussian:2.0')
+  upscaler.fitting = upscaler.fitting._replace(fit=exhausted)
+  with pytest.raises(UserError, match='fits itself to 2 images at once'):
+    upscaler.fit([PHOTO, PHOTO])
+  model = dataclasses.replace(tiny(), scale=2.5, halo=None, predict=exhausted)
+  with pytest.raises(UserError, match='choose a whole scale'):
+    upscale(model, PHOTO)
