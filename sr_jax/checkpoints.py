@@ -105,6 +105,9 @@ class Keeper:
           ),
         ]
       ),
+      # Without it Orbax stores no metrics, and a resumed run would drop the
+      # best checkpoint of the run before.
+      best_fn=lambda metrics: metrics[best_metric],
       cleanup_tmp_directories=True,
       enable_async_checkpointing=True,
     )

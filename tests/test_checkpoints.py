@@ -177,8 +177,10 @@ def test_an_about_file_of_others_is_refused_in_one_line(
   assert '\n' not in str(error.value)
 
 
-def test_newest_and_best_are_kept(tmp_path):
-  keeper = checkpoints.Keeper(tmp_path, keep=2, keep_best=1, best_metric='psnr')
+@pytest.mark.parametrize('resumed', [False, True])
+def test_newest_and_best_are_kept(tmp_path, resumed):
+  options = {'keep': 2, 'keep_best': 1, 'best_metric': 'psnr'}
+  keeper = checkpoints.Keeper(tmp_path, **options)
   config = train_loop.to_plain(tiny.config())
   method = train_loop.methods.module(config).make(config)
   batch = {'hr': np.zeros((1, 16, 16, 3), np.uint8)}
@@ -187,6 +189,9 @@ def test_newest_and_best_are_kept(tmp_path):
     state = state.replace(step=jnp.asarray(step, jnp.int32))
     scores = psnr and {'psnr': psnr}
     keeper.save(state, state.params, {'config': config}, scores)
+    if resumed:
+      keeper.close()
+      keeper = checkpoints.Keeper(tmp_path, **options)
   keeper.wait()
   assert keeper.steps() == [2, 4, 5]
   keeper.close()

@@ -15,6 +15,7 @@ import pytest
 import skimage.data
 import skimage.io
 
+from configs import mzsr
 from sr_jax import checkpoints, methods, train_loop
 from sr_jax.errors import UserError
 from tests import tiny
@@ -91,6 +92,42 @@ def test_benchmark_folders_are_measured(tmp_path):
   scores = _lines(tmp_path / 'run')[-1]
   assert 0 < scores[f'{tmp_path.name}/psnr'] < 60
   assert -1 < scores[f'{tmp_path.name}/ssim'] < 1
+
+
+def test_meta_training_is_scored_by_kernels_and_steps(tmp_path):
+  """PSNR on the fixed crops after fits, and the means choose what is kept."""
+  config = mzsr.get_config('smoke')
+  with config.unlocked():
+    config.model.update({'depth': 2, 'features': 4})
+  config.method.kernel_size = 5
+  config.method.inner.update({'steps': 1, 'rate': 0.05})
+  config.method.adapt.rates = (0.05, 0.02)
+  kernels = ('gaussian:0.5', 'gaussian:2.0')
+  config.method.test.update({'steps': (3, 0, 1), 'kernels': kernels})
+  config.data.patch = 8
+  config.eval.update({'every': 1, 'crops': 1, 'crop_size': 32})
+  config.checkpoint.update({'every': 1, 'keep': 1})
+  config.update({'steps': 2, 'log_every': 1})
+  train_loop.train_and_evaluate(config, tmp_path)
+  scores = [line for line in _lines(tmp_path) if 'crops/psnr' in line]
+  assert [line['step'] for line in scores] == [1, 2]
+  names = {f'crops/{k}@{n}' for k in kernels for n in (0, 1, 3)}
+  for line in scores:
+    assert {key for key in line if '@' in key} == names
+    last = [line[f'crops/{kernel}@3'] for kernel in kernels]
+    assert line['crops/psnr'] == pytest.approx(np.mean(last))
+    assert -1 < line['crops/ssim'] < 1
+    for kernel in kernels:
+      values = [line[f'crops/{kernel}@{n}'] for n in (0, 1, 3)]
+      assert len(set(values)) == 3
+  # Another training step is another score, and the best one is known.
+  assert scores[0]['crops/psnr'] != scores[1]['crops/psnr']
+  best = max(scores, key=lambda line: line['crops/psnr'])
+  kept = {int(path.name) for path in (tmp_path / 'checkpoints').iterdir()}
+  assert kept == {best['step'], 2}
+  assert list((tmp_path / 'images').glob('step_00000002_crop_0.png'))
+  loaded = checkpoints.load_params(tmp_path)
+  assert loaded.config['method']['adapt']['rates'] == [0.05, 0.02]
 
 
 def test_resume_is_exact(tmp_path):
