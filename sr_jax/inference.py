@@ -46,6 +46,7 @@ _BICUBIC_HALO = 2
 # Reach of one back-projection in LR pixels: to the error's cubic enlargement
 # and the antialiased reduction before it, and one for odd phases.
 _PROJECTION_HALO = 5
+_MOST_SCALE = 100
 # Compiled shapes for images of announced sizes.
 _MAX_SHAPES = 8
 # Images of so few LR pixels are not worth a look at their memory.
@@ -196,8 +197,10 @@ def _needed_scale(name: str, scale: float | None) -> float:
   """The scale of a model that has none of its own."""
   if scale is None:
     raise UserError(f'model {name} needs a scale: give --scale S (scale=S)')
-  if not 1 < scale < math.inf:
-    raise UserError(f'scale must be above 1, not {scale:g}')
+  if not 1 < scale <= _MOST_SCALE:
+    raise UserError(
+      f'scale must be above 1 and at most {_MOST_SCALE}, not {scale:g}'
+    )
   return _whole(scale)
 
 

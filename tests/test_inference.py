@@ -131,11 +131,15 @@ def test_pretrained_weights_are_found_by_name(tmp_path, monkeypatch):
     ('zzz', None, 'give one of these or a path'),
     ('no/such/folder', None, 'no/such/folder: no such checkpoint'),
     ('bicubic', None, 'needs a scale'),
-    ('bicubic', 1, 'scale must be above 1, not 1'),
-    ('bicubic', float('nan'), 'scale must be above 1, not nan'),
+    ('bicubic', 1, 'scale must be above 1 and at most 100, not 1'),
+    ('bicubic', float('nan'), 'scale must be above 1 and at most 100, not nan'),
     ('zssr', None, 'needs a scale'),
-    ('zssr', 1.0, 'scale must be above 1, not 1'),
-    ('zssr-gradual', float('inf'), 'scale must be above 1, not inf'),
+    ('zssr', 1.0, 'scale must be above 1 and at most 100, not 1'),
+    (
+      'zssr-gradual',
+      float('inf'),
+      'scale must be above 1 and at most 100, not inf',
+    ),
   ],
 )
 def test_unknown_models_are_refused_in_one_line(name, scale, message):
