@@ -31,12 +31,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import flax.traverse_util
 import jax
 import numpy as np
 import optax
 import torch
 
+from benchmarks import torch_peer as peer
 from sr_jax.losses import pixel
 from sr_jax.models import mzsr, zssr
 from sr_jax.ops.compilation import jit
@@ -44,11 +44,7 @@ from sr_jax.transforms import meta
 
 _CPU_PARTS = ('meta', 'memory', 'adapt', 'zssr')
 _GPU_PARTS = ('tasks', 'precision')
-_META_RATE = 0.01
-_ADAPT_RATES = (0.02, 0.01, 0.01, 0.01, *(6 * [0.005]))
 _MIB = 2**20
-
-Weights = dict[str, torch.Tensor]
 
 
 class Row(NamedTuple):
@@ -73,8 +69,8 @@ def main() -> None:
   torch.set_num_threads(os.cpu_count() or 1)
   torch.manual_seed(0)
   torch.backends.cudnn.benchmark = True  # XLA chooses by trial as well
-  _allow_tf32(False)
-  if _on_gpu():
+  peer.allow_tf32(False)
+  if peer.on_gpu():
     jax.config.update('jax_default_matmul_precision', 'highest')
   print(_header(), flush=True)
   for part in parts:
@@ -100,7 +96,7 @@ def _flags() -> tuple[argparse.Namespace, Sequence[str]]:
   add('--iterations', type=int, default=20, help='of one program, zssr (20)')
   add('--channels-last', action='store_true', help='memory format of PyTorch')
   flags = parser.parse_args()
-  every = flags.all or _on_gpu()
+  every = flags.all or peer.on_gpu()
   parts = flags.parts or _CPU_PARTS + (_GPU_PARTS if every else ())
   if unknown := set(parts) - set(_PARTS):
     parser.error(f'no part {min(unknown)!r}; choose from {", ".join(_PARTS)}')
@@ -118,7 +114,7 @@ def _workload(part: str, flags: argparse.Namespace) -> str:
     'meta': f'exact outer gradient of one task, {task}',
     'memory': f'temporary memory of that gradient, {patches}+{patches}'
     f' patches {size}x{size}',
-    'adapt': f'{len(_ADAPT_RATES)} SGD updates on {once}x{once}, then a'
+    'adapt': f'{len(peer.ADAPT_RATES)} SGD updates on {once}x{once}, then a'
     f' forward pass on {twice}x{twice}',
     'zssr': f'one Adam update on a {flags.zssr_size}x{flags.zssr_size} crop',
     'tasks': f'exact outer gradient of {flags.tasks} tasks, {task} each',
@@ -128,7 +124,7 @@ def _workload(part: str, flags: argparse.Namespace) -> str:
 
 def _header() -> str:
   device = jax.devices()[0]
-  theirs = _torch_device()
+  theirs = peer.device()
   if theirs == 'cuda':
     theirs = torch.cuda.get_device_name()
   return (
@@ -144,19 +140,6 @@ def _cpu_name() -> str:
       if line.startswith('model name'):
         return line.partition(':')[2].strip()
   return platform.processor() or platform.machine()
-
-
-def _on_gpu() -> bool:
-  return jax.default_backend() != 'cpu'
-
-
-def _torch_device() -> str:
-  return 'cuda' if _on_gpu() and torch.cuda.is_available() else 'cpu'
-
-
-def _allow_tf32(allowed: bool) -> None:
-  torch.backends.cudnn.allow_tf32 = allowed
-  torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 # Data, programs and rows.
@@ -199,11 +182,11 @@ def _ours(name: str, function: Callable[..., Any], *args: Any) -> Row:
 def _theirs(function: Callable[..., Any], *args: Any, note: str = '') -> Row:
   def run() -> Any:
     result = function(*args)
-    if _torch_device() == 'cuda':
+    if peer.device() == 'cuda':
       torch.cuda.synchronize()
     return result
 
-  name = 'PyTorch' if not _on_gpu() else f'PyTorch, {_torch_device()}'
+  name = 'PyTorch' if not peer.on_gpu() else f'PyTorch, {peer.device()}'
   return Row(name, run, note)
 
 
@@ -248,132 +231,6 @@ def _agree(name: str, ours: Any, theirs: Any, tolerance: float) -> float:
   return distance
 
 
-# The same in PyTorch: functions of a dict of weights, so that they can be
-# differentiated through updates.
-
-
-def _flat(params: Any) -> dict[str, Any]:
-  return flax.traverse_util.flatten_dict(params, sep='/')
-
-
-def _torch_weights(params: Any, flags: argparse.Namespace) -> Weights:
-  """Flax parameters as leaves of PyTorch's graph, HWIO kernels as OIHW."""
-  weights = {}
-  for name, value in _flat(params).items():
-    array = np.array(value)
-    if array.ndim == 4:
-      tensor = _torch_tensor(array.transpose(3, 0, 1, 2), flags)
-    else:
-      tensor = torch.from_numpy(array).to(_torch_device())
-    weights[name] = tensor.requires_grad_()
-  return weights
-
-
-def _torch_tensor(array: np.ndarray, flags: argparse.Namespace) -> torch.Tensor:
-  """`[..., H, W, C]` as `[..., C, H, W]`; in memory too, by default."""
-  tensor = torch.from_numpy(np.ascontiguousarray(array)).to(_torch_device())
-  tensor = tensor.movedim(-1, -3)
-  return tensor if flags.channels_last else tensor.contiguous()
-
-
-def _torch_images(images: Any, flags: argparse.Namespace) -> Any:
-  return jax.tree.map(lambda x: _torch_tensor(x, flags), images)
-
-
-def _torch_refine(
-  weights: Weights, image: torch.Tensor, dtype: torch.dtype = torch.float32
-) -> torch.Tensor:
-  """The network; its hidden layers compute in `dtype`."""
-  depth = sum(name.endswith('/kernel') for name in weights)
-  x = image
-  for i in range(1, depth + 1):
-    kernel, bias = weights[f'conv{i}/kernel'], weights.get(f'conv{i}/bias')
-    kind = dtype if i < depth else torch.float32
-    bias = None if bias is None else bias.to(kind)
-    x = torch.nn.functional.conv2d(x.to(kind), kernel.to(kind), bias, padding=1)
-    x = torch.relu(x) if i < depth else x
-  return image + x
-
-
-def _torch_loss(
-  weights: Weights, pair: Any, dtype: torch.dtype = torch.float32
-) -> torch.Tensor:
-  return torch.nn.functional.l1_loss(
-    _torch_refine(weights, pair[0], dtype), pair[1]
-  )
-
-
-def _torch_meta_gradient(
-  start: Weights,
-  task: Any,
-  steps: int,
-  dtype: torch.dtype = torch.float32,
-  tf32: bool = False,
-) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
-  """Outer loss and its gradient, reverse over reverse."""
-  _allow_tf32(tf32)
-  support, query = task
-  fitted, total = start, torch.zeros((), device=_torch_device())
-  for _ in range(steps):
-    loss = _torch_loss(fitted, support, dtype)
-    grads = torch.autograd.grad(loss, list(fitted.values()), create_graph=True)
-    pairs = zip(fitted.items(), grads, strict=True)
-    fitted = {name: w - _META_RATE * g for (name, w), g in pairs}
-    total = total + _torch_loss(fitted, query, dtype) / steps
-  grads = torch.autograd.grad(total, list(start.values()))
-  _allow_tf32(False)
-  return total.detach(), grads
-
-
-def _torch_mean_gradient(start: Weights, tasks: Any, steps: int) -> Any:
-  """Mean of the above over tasks, one after the other."""
-  total, count = None, len(tasks[0][0])
-  for i in range(count):
-    task = jax.tree.map(lambda x, i=i: x[i], tasks)
-    loss, grads = _torch_meta_gradient(start, task, steps)
-    found = [x / count for x in (loss, *grads)]
-    total = found if total is None else torch._foreach_add(total, found)
-  return total[0], total[1:]
-
-
-def _torch_adapt(
-  start: Weights, pair: Any, enlarged: torch.Tensor
-) -> torch.Tensor:
-  """SGD updates from `start`, which stays, and a final forward pass."""
-  fitted = {k: w.detach().clone().requires_grad_() for k, w in start.items()}
-  weights = list(fitted.values())
-  for rate in _ADAPT_RATES:
-    grads = torch.autograd.grad(_torch_loss(fitted, pair), weights)
-    with torch.no_grad():
-      torch._foreach_add_(weights, grads, alpha=-rate)
-  with torch.inference_mode():
-    return _torch_refine(fitted, enlarged)
-
-
-def _torch_zssr(
-  weights: Weights, optimizer: torch.optim.Optimizer, pair: Any, iterations: int
-) -> torch.Tensor:
-  """Adam updates, in place; the loss before each."""
-  losses = []
-  for _ in range(iterations):
-    optimizer.zero_grad()
-    loss = _torch_loss(weights, pair)
-    loss.backward()
-    optimizer.step()
-    losses.append(loss.detach())
-  return torch.stack(losses)
-
-
-def _as_flax(found: Any, weights: Weights) -> tuple[np.ndarray, Any]:
-  """(loss, gradients) of PyTorch with Flax's names and layout."""
-  loss, grads = found
-  tree = {}
-  for name, grad in zip(weights, grads, strict=True):
-    array = grad.cpu().numpy()
-    tree[name] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
-  return loss.cpu().numpy(), tree
-
-
 # Parts.
 
 
@@ -392,7 +249,12 @@ def _meta_gradient(
 
   def outer(params: Any, task: Any) -> jax.Array:
     return meta.meta_loss(
-      loss, params, *task, weights, learning_rates=_META_RATE, **options
+      loss,
+      params,
+      *task,
+      weights,
+      learning_rates=peer.META_RATE,
+      **options,
     )[0]
 
   return jax.value_and_grad(outer)
@@ -408,22 +270,26 @@ def _plain_meta_gradient(
     total = 0.0
     for _ in range(steps):
       grads = jax.grad(loss)(params, support)
-      params = jax.tree.map(lambda p, g: p - _META_RATE * g, params, grads)
+      params = jax.tree.map(lambda p, g: p - peer.META_RATE * g, params, grads)
       total += loss(params, query) / steps
     return total
 
   return jax.value_and_grad(outer)
 
 
-def _check_gradients(rows: Sequence[Row], weights: Weights) -> Sequence[Row]:
+def _check_gradients(
+  rows: Sequence[Row], weights: peer.Weights
+) -> Sequence[Row]:
   """Rows with their distance from the last one, PyTorch's, in the notes."""
   *ours, theirs = rows
-  right_loss, right_grads = _as_flax(theirs.run(), weights)
+  right_loss, right_grads = peer.as_flax(theirs.run(), weights)
   checked = []
   for row in ours:
     loss, grads = row.run()
     _agree(f'loss of {row.name}', loss, right_loss, 1e-4)
-    found = _agree(f'gradient of {row.name}', _flat(grads), right_grads, 1e-3)
+    found = _agree(
+      f'gradient of {row.name}', peer.flat(grads), right_grads, 1e-3
+    )
     checked.append(row._replace(note=f'{row.note}; gradient to {found:.0e}'))
   return [*checked, theirs]
 
@@ -431,7 +297,7 @@ def _check_gradients(rows: Sequence[Row], weights: Weights) -> Sequence[Row]:
 def _meta_part(flags: argparse.Namespace) -> None:
   loss, _, params = _network(mzsr)
   task, steps = _tasks_data(flags), flags.steps
-  weights = _torch_weights(params, flags)
+  weights = peer.weights_of(params, flags.channels_last)
   functions = {
     'sr_jax, scanned': _meta_gradient(loss, steps),
     'sr_jax, unrolled': _meta_gradient(loss, steps, unroll=True),
@@ -441,8 +307,8 @@ def _meta_part(flags: argparse.Namespace) -> None:
     'plain JAX, reverse over reverse': _plain_meta_gradient(loss, steps),
   }
   rows = [_ours(name, f, params, task) for name, f in functions.items()]
-  args = weights, _torch_images(task, flags), steps
-  rows.append(_theirs(_torch_meta_gradient, *args, note='create_graph'))
+  args = weights, peer.images_of(task, flags.channels_last), steps
+  rows.append(_theirs(peer.meta_gradient, *args, note='create_graph'))
   _compare(_check_gradients(rows, weights), flags.rounds)
 
 
@@ -467,17 +333,17 @@ def _adapt_part(flags: argparse.Namespace) -> None:
   enlarged, _ = _images(rng, 1, 2 * size, 2 * size, 3)
 
   def adapt(params: Any, pair: Any, enlarged: jax.Array) -> jax.Array:
-    steps = len(_ADAPT_RATES)
+    steps = len(peer.ADAPT_RATES)
     fitted = meta.adapt(
-      loss, params, pair, steps=steps, learning_rates=_ADAPT_RATES
+      loss, params, pair, steps=steps, learning_rates=peer.ADAPT_RATES
     )
     return refine(fitted.params, enlarged)
 
   ours = _ours('sr_jax', adapt, params, pair, enlarged)
   theirs = _theirs(
-    _torch_adapt,
-    _torch_weights(params, flags),
-    *_torch_images((pair, enlarged), flags),
+    peer.adapt,
+    peer.weights_of(params, flags.channels_last),
+    *peer.images_of((pair, enlarged), flags.channels_last),
   )
   right = np.moveaxis(theirs.run().cpu().numpy(), 1, -1)
   corrections = ours.run() - enlarged, right - enlarged
@@ -491,12 +357,12 @@ def _zssr_part(flags: argparse.Namespace) -> None:
   size, k = flags.zssr_size, flags.iterations
   pair = _images(np.random.default_rng(0), 1, size, size, 3)
   ours = _zssr_row(loss, params, pair, k)
-  weights = _torch_weights(params, flags)
+  weights = peer.weights_of(params, flags.channels_last)
   theirs = _theirs(
-    _torch_zssr,
+    peer.zssr,
     weights,
     torch.optim.Adam(weights.values(), 1e-3),
-    _torch_images(pair, flags),
+    peer.images_of(pair, flags.channels_last),
     k,
     note='a loop, one optimizer.step() each',
   )
@@ -542,7 +408,7 @@ def _zssr_row(
 def _tasks_part(flags: argparse.Namespace) -> None:
   loss, _, params = _network(mzsr)
   tasks, steps = _tasks_data(flags, flags.tasks), flags.steps
-  weights = _torch_weights(params, flags)
+  weights = peer.weights_of(params, flags.channels_last)
   gradient = _meta_gradient(loss, steps)
   rows = [
     _ours(
@@ -553,15 +419,18 @@ def _tasks_part(flags: argparse.Namespace) -> None:
     )
     for axis in ('map', 'vmap', 'unroll')
   ]
-  args = weights, _torch_images(tasks, flags), steps
-  rows.append(_theirs(_torch_mean_gradient, *args, note='a loop over tasks'))
+  args = weights, peer.images_of(tasks, flags.channels_last), steps
+  rows.append(_theirs(peer.mean_gradient, *args, note='a loop over tasks'))
   _compare(_check_gradients(rows, weights), flags.rounds)
 
 
 def _precision_part(flags: argparse.Namespace) -> None:
   task, steps = _tasks_data(flags), flags.steps
   _, _, params = _network(mzsr)
-  weights, images = _torch_weights(params, flags), _torch_images(task, flags)
+  weights, images = (
+    peer.weights_of(params, flags.channels_last),
+    peer.images_of(task, flags.channels_last),
+  )
   rows = []
   for name, precision, dtype in (
     ('bfloat16', 'default', 'bfloat16'),
@@ -573,19 +442,19 @@ def _precision_part(flags: argparse.Namespace) -> None:
       ours = _ours(f'sr_jax, {name}', _meta_gradient(loss, steps), params, task)
     tf32 = precision == 'default'
     args = weights, images, steps, getattr(torch, dtype), tf32
-    theirs = _theirs(_torch_meta_gradient, *args, note='create_graph')
+    theirs = _theirs(peer.meta_gradient, *args, note='create_graph')
     rows += [ours, theirs._replace(name=f'{theirs.name}, {name}')]
   _compare(_with_errors(rows, weights), flags.rounds)
 
 
-def _with_errors(rows: Sequence[Row], weights: Weights) -> Sequence[Row]:
+def _with_errors(rows: Sequence[Row], weights: peer.Weights) -> Sequence[Row]:
   """Rows with the distance of their gradients from the last one's."""
   found = []
   for row in rows:
     loss, grads = row.run()
     theirs = isinstance(loss, torch.Tensor)
     found.append(
-      _as_flax((loss, grads), weights)[1] if theirs else _flat(grads)
+      peer.as_flax((loss, grads), weights)[1] if theirs else peer.flat(grads)
     )
   errors = [
     _agree(row.name, x, found[-1], np.inf)

@@ -3,9 +3,9 @@
 The result is the JSON of `sr-jax evaluate`:
 
   model, scale        what was measured
-  degradation         name, or 'given' for LR images from files, for which the
-                      next two lines are null
-  kernel              SPEC of the blur, or null
+  degradation         name, or 'given' for LR images from files, for which
+                      noise_sigma to seed are null
+  kernel              SPEC of the blur, made or said to have been made; or null
   noise_sigma, jpeg_quality, seed    the rest of the degradation
   protocol            rules of the scores, see `metrics.protocol`
   images              [{name, psnr, ssim, seconds}, ...]
@@ -48,7 +48,8 @@ from sr_jax.data.image_io import (
 )
 from sr_jax.data.sources import match_lr
 from sr_jax.errors import UserError
-from sr_jax.inference import SRModel, Upscaler
+from sr_jax.inference import Upscaler
+from sr_jax.loading import SRModel
 from sr_jax.metrics.protocol import PROTOCOLS, Protocol, get_protocol, measure
 from sr_jax.ops.blur_kernels import parse_kernel_spec
 from sr_jax.ops.degrade import degrade, quantize
@@ -213,7 +214,7 @@ def evaluate_folder(
       images.append({'name': pair.name, **row, 'seconds': seconds})
     report(_line(pair.name, rows, width, f'{seconds:9.3f}'))
   result = _result(model, made, protocols, scores, compiling)
-  result['adapt_steps'] = adapt_steps
+  result |= {'adapt_steps': adapt_steps, 'kernel': assumed.kernel}
   means = [result['mean'], *(other['mean'] for other in result['others'])]
   report(_line('mean', means, width, ''))
   return result

@@ -17,7 +17,7 @@ import numpy as np
 from sr_jax.methods import Fitting
 
 # Images fitted by one program at a time.
-_TOGETHER = 8
+TOGETHER = 8
 
 
 class Fitted(NamedTuple):
@@ -55,8 +55,8 @@ def fit_images(
     groups.setdefault(view.shape, []).append(i)
   found: list[Fitted | None] = [None] * len(images)
   for members in groups.values():
-    for start in range(0, len(members), _TOGETHER):
-      part = members[start : start + _TOGETHER]
+    for start in range(0, len(members), TOGETHER):
+      part = members[start : start + TOGETHER]
       fitted = _fit_alike(fitting, params, [views[i] for i in part], seed)
       for i, one in zip(part, fitted, strict=True):
         found[i] = one
@@ -90,7 +90,7 @@ def detailed_window(image: np.ndarray, side: int) -> np.ndarray:
   """The part of `[H, W, C]` with the most detail, at most `side` high and wide.
 
   Detail is the mean absolute difference of neighbouring pixels; windows are
-  tried at steps of a quarter of their side.
+  tried at steps of a quarter of their side, and at the far borders.
   """
   height, width = (min(n, side) for n in image.shape[:2])
   if (height, width) == image.shape[:2]:
@@ -99,8 +99,10 @@ def detailed_window(image: np.ndarray, side: int) -> np.ndarray:
   detail[1:] += np.abs(np.diff(image, axis=0)).sum(-1)
   detail[:, 1:] += np.abs(np.diff(image, axis=1)).sum(-1)
   sums = np.pad(detail.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-  tops = range(0, image.shape[0] - height + 1, max(side // 4, 1))
-  lefts = range(0, image.shape[1] - width + 1, max(side // 4, 1))
+  tops, lefts = (
+    [*range(0, room, max(side // 4, 1)), room]
+    for room in (image.shape[0] - height, image.shape[1] - width)
+  )
 
   def inside(corner: tuple[int, int]) -> float:
     top, left = corner

@@ -13,7 +13,8 @@ import numpy as np
 from sr_jax.data import batches, sources
 from sr_jax.data.image_io import find_images, save_png_strip
 from sr_jax.evaluation import Degradation, evaluate_folder
-from sr_jax.inference import Upscaler, from_params
+from sr_jax.inference import Upscaler
+from sr_jax.loading import from_params
 from sr_jax.methods import Method
 from sr_jax.metric_writers import MetricWriter
 from sr_jax.metrics.protocol import get_protocol, measure

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from sr_jax import evaluation, inference
+from sr_jax import evaluation, loading
 from sr_jax.data.image_io import Picture, write_image
 from sr_jax.evaluation import Degradation, evaluate_folder, protocols_of
 from sr_jax.metrics.protocol import PROTOCOLS
@@ -15,7 +15,7 @@ from sr_jax.metrics.protocol import PROTOCOLS
 
 def doubling():
   """A model that repeats every pixel 2x2 and needs no compilation."""
-  return inference.SRModel(
+  return loading.SRModel(
     name='doubling',
     scale=2,
     channels=None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 
-from sr_jax import evaluation, inference
+from sr_jax import evaluation, loading
 from sr_jax.commands.degrade import degradation_of
 from sr_jax.errors import UserError
 
@@ -13,7 +13,7 @@ from sr_jax.errors import UserError
 def run(args: argparse.Namespace) -> int:
   """Prints the table, writes JSON and images if asked to."""
   protocols = evaluation.protocols_of(args.protocol, args.crop)
-  model = inference.load(args.model, scale=args.scale)
+  model = loading.load(args.model, scale=args.scale)
   if args.lr is not None:
     _refuse_degradation(args, fits=model.fitting is not None)
   result = evaluation.evaluate_folder(

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from sr_jax import inference, models
+from sr_jax import loading, models
 from sr_jax.errors import UserError
 from sr_jax.importers.safetensors_io import export_safetensors
 from sr_jax.importers.stablehlo import export_stablehlo
@@ -15,11 +15,11 @@ from sr_jax.importers.stablehlo import export_stablehlo
 
 def run(args: argparse.Namespace) -> int:
   """Writes the weights or the program."""
-  if args.checkpoint in inference.WITHOUT_WEIGHTS:
+  if args.checkpoint in loading.WITHOUT_WEIGHTS:
     raise UserError(
       f'{args.checkpoint} has no weights to export: give a checkpoint'
     )
-  model = inference.load(args.checkpoint)
+  model = loading.load(args.checkpoint)
   if args.to == 'safetensors':
     export_safetensors(
       model.params['generator'],

@@ -8,15 +8,15 @@ from typing import Any
 
 import jax
 
-from sr_jax import checkpoints, inference
+from sr_jax import checkpoints, loading
 from sr_jax.errors import UserError
 
 
 def run(args: argparse.Namespace) -> int:
   """Prints training step, config, protocol and parameter counts."""
-  if args.checkpoint in inference.WITHOUT_WEIGHTS:
+  if args.checkpoint in loading.WITHOUT_WEIGHTS:
     raise UserError(f'{args.checkpoint} is no checkpoint: it has no weights')
-  path = inference.pretrained().get(args.checkpoint, args.checkpoint)
+  path = loading.pretrained().get(args.checkpoint, args.checkpoint)
   loaded = checkpoints.load_params(path)
   step = 'none, imported weights' if loaded.step is None else loaded.step
   print(f'training step: {step}')

@@ -9,13 +9,13 @@ import hashlib
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from sr_jax import inference
+from sr_jax import inference, loading
 from sr_jax.data import image_formats
 from sr_jax.data.arrays import keep_zeros
 from sr_jax.data.image_io import (
@@ -30,14 +30,12 @@ from sr_jax.data.image_io import (
   write_image,
 )
 from sr_jax.errors import UserError
-from sr_jax.fitting import Fitted
+from sr_jax.fitting import TOGETHER, Fitted
 from sr_jax.methods import Fitting
 from sr_jax.ops.blur_kernels import save_kernel
 
 # Fewer images are not worth a look at their sizes beforehand.
 _FEW = 8
-# Images in memory at once, where those of one size are fitted together.
-_TOGETHER = 8
 # Kernels saved beside the results.
 _KERNEL_NAME = 'kernel_{}.npy'
 
@@ -45,10 +43,10 @@ _KERNEL_NAME = 'kernel_{}.npy'
 def run(args: argparse.Namespace) -> int:
   """Enlarges every input; 2 if one of them could not be."""
   found = find_images(args.inputs, skip=args.output)
-  model = inference.load(args.model, scale=args.scale)
+  model = loading.load(args.model, scale=args.scale)
   jobs = _plan(found, args, model.scale)
   todo = [t for t in jobs if args.overwrite or not _finished(t, jobs)]
-  sizes = None if model.on_host else _sizes([jobs[t] for t in todo])
+  sizes = _sizes(todo, jobs, model)
   upscaler = inference.Upscaler(
     model,
     self_ensemble=args.self_ensemble,
@@ -57,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     noise_sigma=args.noise,
     adapt_steps=args.adapt_steps,
     tile=args.tile,
-    sizes=sizes,
+    sizes=list(filter(None, sizes.values())),
     seed=args.seed,
   )
   _check_use(args, upscaler)
@@ -67,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
   bar = tqdm(
     total=len(todo), unit='image', leave=False, disable=not sys.stderr.isatty()
   )
-  for group in _groups(todo, jobs, upscaler):
+  for group in _groups(todo, sizes, upscaler):
     for target, result in _upscale_group(group, jobs, upscaler):
       if isinstance(result, _FileFault):
         bar.write(f'sr-jax: error: {result}', file=sys.stderr)
@@ -115,19 +113,20 @@ def _kernel_line(args: argparse.Namespace, fitting: Fitting) -> str:
 
 
 def _groups(
-  todo: Sequence[Path], jobs: dict[Path, Path], upscaler: inference.Upscaler
+  todo: Sequence[Path],
+  sizes: Mapping[Path, tuple[int, int] | None],
+  upscaler: inference.Upscaler,
 ) -> list[list[Path]]:
   """Targets to do together: images of one size, where the model is fitted."""
-  if upscaler.fitting is None or len(todo) == 1:
+  if upscaler.fitting is None:
     return [[target] for target in todo]
   groups: dict[object, list[Path]] = {}
   for target in todo:
-    size = _size_of(jobs[target])
-    groups.setdefault(size or target, []).append(target)
+    groups.setdefault(sizes.get(target) or target, []).append(target)
   return [
-    group[i : i + _TOGETHER]
+    group[i : i + TOGETHER]
     for group in groups.values()
-    for i in range(0, len(group), _TOGETHER)
+    for i in range(0, len(group), TOGETHER)
   ]
 
 
@@ -184,16 +183,23 @@ def _finished(target: Path, jobs: dict[Path, Path]) -> bool:
   return target.exists() or (png not in jobs and png.exists())
 
 
-def _sizes(sources: Sequence[Path]) -> list[tuple[int, int]] | None:
-  """(height, width) of the readable images, if there are many."""
-  if len(sources) <= _FEW:
-    return None
+def _sizes(
+  todo: Sequence[Path], jobs: Mapping[Path, Path], model: loading.SRModel
+) -> dict[Path, tuple[int, int] | None]:
+  """(height, width) by target, None for what cannot be read.
+
+  Empty where nothing depends on it: few images, of a model that is not fitted
+  to them, compile few shapes anyhow.
+  """
+  few = 1 if model.fitting else _FEW
+  if model.on_host or len(todo) <= few:
+    return {}
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
-    return [found for found in pool.map(_size_of, sources) if found]
+    found = pool.map(_size_of, [jobs[target] for target in todo])
+    return dict(zip(todo, found, strict=True))
 
 
 def _size_of(path: Path) -> tuple[int, int] | None:
-  """(height, width) of an image; None for a file that cannot be read."""
   try:
     height, width = image_formats.decode(path).values.shape[:2]
     return height, width
@@ -275,7 +281,7 @@ def _enlarged(
         color, picture.color, upscaler.model.scale, picture.low, picture.high
       )
     return dataclasses.replace(picture, color=color)
-  bicubic = inference.load('bicubic', scale=upscaler.model.scale)
+  bicubic = loading.load('bicubic', scale=upscaler.model.scale)
   alpha = inference.Upscaler(bicubic)(picture.alpha)
   color = upscaler(premultiply(picture), fitted)
   return dataclasses.replace(

@@ -22,12 +22,8 @@ from sr_jax import models, optimizers, sharding
 from sr_jax.errors import UserError
 from sr_jax.methods import Method, supervised, zero_shot
 from sr_jax.ops.blur_kernels import random_gaussian
-from sr_jax.ops.degrade import (
-  add_noise,
-  apply_tables,
-  correlate,
-  reduction_tables,
-)
+from sr_jax.ops.degrade import add_noise, correlate, reduction_tables
+from sr_jax.ops.resize import apply_matrices
 from sr_jax.state import TrainState, start_from
 from sr_jax.transforms import meta
 
@@ -123,22 +119,16 @@ def make(config: Mapping[str, Any]) -> Method:
       ' networks that refine an enlarged image, such as mzsr'
     )
   tx, rate = optimizers.make(steps=config['steps'], **config['optimizer'])
-  loss = supervised.loss_by_name(config['loss'])
-
-  def task_loss(params: Any, pair: tuple[jax.Array, jax.Array]) -> jax.Array:
-    enlarged, hr = pair
-    refined = network.apply({'params': params}, enlarged, method='refine')
-    return loss(refined, hr)
-
+  task_loss = zero_shot.reconstruction_loss(
+    network, supervised.loss_by_name(config['loss'])
+  )
   return Method(
     init=functools.partial(_init, network, tx, inner),
     train_step=functools.partial(
       _train_step, tx, rate, task_loss, tasks, inner, outer
     ),
     predict=predictor(config),
-    degrade=supervised.make(
-      {**config, 'method': {'name': 'supervised'}}
-    ).degrade,
+    degrade=supervised.degrader(config['degradation']),
     averaged=supervised.averaged,
   )
 
@@ -354,10 +344,10 @@ def draw_task(key: jax.Array, hr: jax.Array, tasks: Tasks) -> jax.Array:
   )
   tables = reduction_tables(size, tasks.scales, tasks.degradation)
   down, up = (jnp.asarray(table, hr.dtype)[index] for table in tables)
-  lr = apply_tables(down, down, correlate(hr, kernel))
+  lr = apply_matrices(down, down, correlate(hr, kernel))
   if tasks.noise_sigma:
     lr = add_noise(noise_key, lr, tasks.noise_sigma)
-  return apply_tables(up, up, lr)
+  return apply_matrices(up, up, lr)
 
 
 def _step_weights(outer: Outer, inner: Inner, step: jax.Array) -> jax.Array:

@@ -37,7 +37,7 @@ def make(config: Mapping[str, Any]) -> Method:
     constants=getattr(architecture, 'CONSTANTS', ()),
     **config['optimizer'],
   )
-  make_lr = functools.partial(_make_lr, **_degradation(config['degradation']))
+  make_lr = degrader(config['degradation'])
   return Method(
     init=functools.partial(_init, generator, tx),
     train_step=functools.partial(
@@ -51,7 +51,7 @@ def make(config: Mapping[str, Any]) -> Method:
 
 def predictor(config: Mapping[str, Any]) -> Callable[..., jax.Array]:
   """`predict` of the method alone; needs no section but `model`."""
-  return functools.partial(_predict, models.create(config['model']))
+  return functools.partial(predict, models.create(config['model']))
 
 
 def _create(model: Mapping[str, Any], scale: int | None = None) -> Any:
@@ -72,14 +72,19 @@ def loss_by_name(name: str) -> Callable[..., jax.Array]:
   return _LOSSES[name]
 
 
-def _degradation(section: Mapping[str, Any]) -> dict[str, Any]:
-  """Config values -> keyword arguments of `ops.degrade.degrade`."""
-  return {
-    'degradation': section['name'],
-    'kernel': parse_kernel_spec(section['kernel']),
-    'noise_sigma': section['noise_sigma'],
-    'jpeg_quality': section['jpeg_quality'] or None,
-  }
+def degrader(section: Mapping[str, Any]) -> Callable[..., jax.Array]:
+  """`Method.degrade` as `config.degradation` describes it.
+
+  Raises:
+    UserError: the kernel cannot be read.
+  """
+  return functools.partial(
+    _make_lr,
+    degradation=section['name'],
+    kernel=parse_kernel_spec(section['kernel']),
+    noise_sigma=section['noise_sigma'],
+    jpeg_quality=section['jpeg_quality'] or None,
+  )
 
 
 def _make_lr(
@@ -159,12 +164,13 @@ def _train_step(
   return state, metrics
 
 
-def _predict(
+def predict(
   model: Any,
   params: Mapping[str, Any],
   lr: jax.Array,
   mask: jax.Array | None = None,
 ) -> jax.Array:
+  """`Method.predict` of a network."""
   sr = masked_apply(model, params['generator'], lr, mask)
   return jnp.clip(sr, 0, 1)
 

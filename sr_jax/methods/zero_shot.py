@@ -19,8 +19,8 @@ import numpy as np
 
 from sr_jax import models
 from sr_jax.errors import UserError
+from sr_jax.losses import pixel
 from sr_jax.methods import Assumed, Fitting, supervised
-from sr_jax.models.masking import masked_apply
 from sr_jax.ops.compilation import jit
 from sr_jax.ops.degrade import degrade, lr_offset
 from sr_jax.transforms import meta
@@ -99,13 +99,15 @@ def _evenly_sampled(size: int, scale: float) -> int:
   return int(count * scale + 1e-9)
 
 
-def reconstruction_loss(network: Any) -> meta.LossFn:
-  """L1 of the network on pairs (enlarged, target), `[B, H, W, C]` each."""
+def reconstruction_loss(
+  network: Any, pixel_loss: Callable[..., jax.Array] = pixel.l1
+) -> meta.LossFn:
+  """Loss of the network on pairs (enlarged, target), `[B, H, W, C]` each."""
 
   def loss(params: Any, pair: tuple[jax.Array, jax.Array]) -> jax.Array:
     enlarged, target = pair
     refined = network.apply({'params': params}, enlarged, method='refine')
-    return jnp.abs(refined - target).mean()
+    return pixel_loss(refined, target)
 
   return loss
 
@@ -210,7 +212,7 @@ def _adapt_by_number(
   loss: meta.LossFn, params: Any, pair: Any, rates: Any
 ) -> tuple[Any, jax.Array]:
   """All steps that there are rates for."""
-  steps = jax.tree.leaves(rates)[0].shape[0]
+  steps = _steps_of(rates)
   adapted = meta.adapt(loss, params, pair, steps=steps, learning_rates=rates)
   return adapted.params, jnp.asarray(steps)
 
@@ -238,7 +240,7 @@ def adapt_until_flat(
   Returns:
     The parameters of least error and the steps that led to them.
   """
-  most = jax.tree.leaves(rates)[0].shape[0]
+  most = _steps_of(rates)
 
   def one(now: _Search) -> _Search:
     rate = jax.tree.map(lambda leaf: leaf[now.step][None], rates)
@@ -386,8 +388,9 @@ def _predict(
   mask: jax.Array | None = None,
 ) -> jax.Array:
   """As `Method.predict`, for the channels of `lr`."""
-  network = network.clone(channels=lr.shape[-1])
-  return jnp.clip(masked_apply(network, params['generator'], lr, mask), 0, 1)
+  return supervised.predict(
+    network.clone(channels=lr.shape[-1]), params, lr, mask
+  )
 
 
 @functools.lru_cache(maxsize=32)
@@ -415,7 +418,10 @@ def _training_program(
     return {'generator': params}, {'steps': steps}
 
   def fit(kernel: Any, params: Any, lr: jax.Array, keys: jax.Array) -> Any:
-    return _each_image(functools.partial(fit_one, kernel), params, lr, keys)
+    # One after the other everywhere: each ends when its own policy says so, and
+    # under vmap the occasional look at the whole image would be taken always.
+    one = functools.partial(fit_one, kernel, params)
+    return jax.lax.map(lambda pair: one(*pair), (lr, keys))
 
   return jit(fit)
 
@@ -454,9 +460,12 @@ def _train_stage(
   whole = whole_sons(pool[0], network.scale)[None]
   son = son_of(whole, noise_key)
 
-  def error(params: Any) -> jax.Array:
-    refined = network.apply({'params': params}, son, method='refine')
-    return jnp.square(refined - whole).mean()
-
-  loss = reconstruction_loss(network)
-  return train_on_fathers(loss, error, draw, params, train_key, recipe.policy)
+  squared = reconstruction_loss(network, pixel.l2)
+  return train_on_fathers(
+    reconstruction_loss(network),
+    lambda params: squared(params, (son, whole)),
+    draw,
+    params,
+    train_key,
+    recipe.policy,
+  )

@@ -27,7 +27,7 @@ from sr_jax.ops.blur_kernels import (
 )
 from sr_jax.ops.jpeg import jpeg
 from sr_jax.ops.namespace import Array, array_namespace
-from sr_jax.ops.precision import as_float, einsum
+from sr_jax.ops.precision import as_float
 from sr_jax.ops.resize import imresize, resize_matrix, resized_size
 
 DEGRADATIONS = ('bicubic', 'direct', 'blur-bicubic')
@@ -65,11 +65,14 @@ def sample_indices(
 ) -> np.ndarray:
   """Rows that direct sampling keeps: 0, s, 2s, ... where s divides `size`.
 
-  Otherwise ceil(size / s) rows, or `count` of them, spread evenly and rounded
-  half to even, as the MZSR and ZSSR data was made; the spacing is then uneven,
-  so crop HR first.
+  Otherwise ceil(size / s) rows spread evenly and rounded half to even, as the
+  MZSR and ZSSR data was made; the spacing is then uneven, so crop HR first.
+  Where `count` rows are known to have been enlarged to `size`, these are the
+  pixels nearest to them: s * i rounded half to even.
   """
-  count = resized_size(size, 1 / scale) if count is None else count
+  if count is not None:
+    return np.minimum(np.rint(scale * np.arange(count)), size - 1).astype(int)
+  count = resized_size(size, 1 / scale)
   return np.rint(np.linspace(0, size - scale, count)).astype(int)
 
 
@@ -119,12 +122,6 @@ def reduction_tables(
       down[i, :count] = resize_matrix(size, count, 1 / scale)
     up[i, :, :count] = resize_matrix(count, size, scale)
   return down, up
-
-
-def apply_tables(rows: Array, columns: Array, image: Array) -> Any:
-  """`[..., H, W, C]` with a matrix `[H', H]` and one `[W', W]` applied."""
-  image = einsum('oh,...hwc->...owc', rows, image)
-  return einsum('ow,...hwc->...hoc', columns, image)
 
 
 def add_noise(key: Any, image: Array, sigma: float | Array) -> Any:

@@ -19,12 +19,13 @@ from sr_jax.ops.namespace import Array, array_namespace
 from sr_jax.ops.precision import as_float, einsum
 
 
-def cubic(x: np.ndarray) -> np.ndarray:
+def cubic(x: Array) -> Any:
   """Keys' cubic convolution kernel with a = -0.5 (IEEE ASSP 29, 1981)."""
-  x = np.abs(x)
+  xp = array_namespace(x)
+  x = xp.abs(x)
   inner = (1.5 * x - 2.5) * x**2 + 1.0
   outer = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
-  return np.where(x <= 1, inner, np.where(x <= 2, outer, 0.0))
+  return xp.where(x <= 1, inner, xp.where(x <= 2, outer, 0.0))
 
 
 def linear(x: np.ndarray) -> np.ndarray:
@@ -156,5 +157,10 @@ def imresize(
   )
   if xp is np:
     return _resize_axis(_resize_axis(image, rows, -3), columns, -2)
-  image = einsum('oh,...hwc->...owc', rows.toarray(), image)
-  return einsum('ow,...hwc->...hoc', columns.toarray(), image)
+  return apply_matrices(rows.toarray(), columns.toarray(), image)
+
+
+def apply_matrices(rows: Array, columns: Array, image: Array) -> Any:
+  """`[..., H, W, C]` with `[H', H]` applied to rows, `[W', W]` to columns."""
+  image = einsum('oh,...hwc->...owc', rows, image)
+  return einsum('ow,...hwc->...hoc', columns, image)

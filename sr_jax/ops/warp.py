@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from sr_jax.ops.resize import cubic
+
 
 def sample_cubic(image: jax.Array, points: jax.Array) -> jax.Array:
   """Values between pixels by Keys' cubic interpolation; exact on pixels.
@@ -19,7 +21,7 @@ def sample_cubic(image: jax.Array, points: jax.Array) -> jax.Array:
   """
   base = jnp.floor(points)
   taps = jnp.arange(-1, 3).reshape((1,) * points.ndim + (4,))
-  weights = _keys((points - base)[..., None] - taps)
+  weights = cubic((points - base)[..., None] - taps)
   index = base[..., None].astype(jnp.int32) + taps
   rows, columns = (
     _mirrored(index[..., i, :], n) for i, n in enumerate(image.shape[:2])
@@ -30,14 +32,6 @@ def sample_cubic(image: jax.Array, points: jax.Array) -> jax.Array:
     *(weights[..., 0, :], weights[..., 1, :], values),
     precision=jax.lax.Precision.HIGHEST,
   )
-
-
-def _keys(x: jax.Array) -> jax.Array:
-  """Keys' kernel with a = -0.5, as `ops.resize.cubic`, on the device."""
-  x = jnp.abs(x)
-  inner = (1.5 * x - 2.5) * x**2 + 1
-  outer = ((-0.5 * x + 2.5) * x - 4) * x + 2
-  return jnp.where(x <= 1, inner, jnp.where(x <= 2, outer, 0))
 
 
 def _mirrored(index: jax.Array, size: int) -> jax.Array:

@@ -9,7 +9,7 @@ Exact outer gradients need Hessian-vector products of the inner loss. The usual
 reverse-over-reverse costs two to three times more than forward-over-reverse,
 which the symmetry of the Hessian allows: `curvature_grad` carries that rule, so
 everything built on it is cheap to differentiate (the idea is known as
-mixed-mode differentiation: Kemaev et al., "MixFlow-MG", 2025).
+mixed-mode differentiation: "MixFlow-MG", 2025).
 """
 
 from __future__ import annotations

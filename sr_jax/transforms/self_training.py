@@ -47,21 +47,18 @@ class Augmentation(NamedTuple):
 class Policy(NamedTuple):
   """When the learning rate falls and the training ends.
 
-  The reconstruction error of the whole image is measured every `test_every`
-  steps. Every `decide_every` steps, if more than `patience` have gone since the
-  rate last fell, a line is fitted to the last `tests` errors. The rate is
-  divided by ten where -ratio * slope < standard error of the slope, with the
-  residual variance taken over tests - 2 degrees of freedom. Training ends when
-  the rate is below `last_rate`, or after `max_steps`.
+  The rate is divided by ten where -ratio * slope < standard error of the slope
+  of a line through the last reconstruction errors of the whole image, with the
+  residual variance taken over tests - 2 degrees of freedom.
 
   Attributes:
     rate: Learning rate at first, of Adam.
-    last_rate: See above.
-    max_steps: See above.
-    test_every: See above.
-    decide_every: See above.
-    patience: See above.
-    tests: See above.
+    last_rate: Training ends when the rate is below it.
+    max_steps: Training ends after so many steps anyhow.
+    test_every: Steps between measured errors.
+    decide_every: Steps between decisions.
+    patience: The rate stays for more steps than these.
+    tests: Errors that the line is fitted to.
     ratio: See above.
   """
 

@@ -11,6 +11,7 @@ import pytest
 
 from sr_jax import checkpoints, cli, models
 from sr_jax.data.image_io import Picture, write_image
+from tests.tiny_models import waves
 
 TINY = {
   'name': 'edsr',
@@ -63,13 +64,10 @@ def checkpoint(tmp_path_factory):
 
 def texture(height, width, channels=3, *, seed=0):
   """A smooth random image `[H, W, C]` in [0, 1]."""
-  rng = np.random.default_rng(seed)
-  y, x = np.mgrid[:height, :width][..., None] / 7
-  waves = [
-    np.sin(fy * y + fx * x + phase)
-    for fy, fx, phase in rng.normal(size=(5, 3, channels))
-  ]
-  return (0.5 + 0.09 * sum(waves)).astype(np.float32)
+  image = waves(
+    height, width, channels, terms=5, period=7, amplitude=0.09, seed=seed
+  )
+  return image.astype(np.float32)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import texture
 
-from sr_jax import checkpoints, inference, models
+from sr_jax import checkpoints, inference, loading, models
 from sr_jax.data.image_io import Picture, read_image, write_image
 from sr_jax.models import common, zssr
 from sr_jax.ops.blur_kernels import gaussian_kernel, load_kernel
@@ -66,7 +66,7 @@ def test_pixels_are_those_of_the_fitted_model(run, adaptive, photos, tmp_path):
   command = ('upscale', photos / 'one.png', '--model', adaptive)
   command += ('--kernel', 'gaussian:2.0', '--adapt-steps')
   lr = read_image(photos / 'one.png').color
-  model = inference.load(adaptive)
+  model = loading.load(adaptive)
   written = {}
   for steps in (1, 5):
     file = tmp_path / f'{steps}.png'

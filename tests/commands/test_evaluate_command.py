@@ -9,7 +9,7 @@ from conftest import texture
 from sr_jax import cli
 from sr_jax.data.image_io import Picture, read_image, write_image
 from sr_jax.evaluation import evaluate_folder
-from sr_jax.inference import load
+from sr_jax.loading import load
 from sr_jax.metrics.protocol import PROTOCOLS
 from sr_jax.ops.degrade import DEGRADATIONS
 

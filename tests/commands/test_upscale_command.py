@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from sr_jax import inference
+from sr_jax import loading
 from sr_jax.data.image_io import Picture, read_image, write_image
 from sr_jax.ops.resize import imresize
 
@@ -71,7 +71,7 @@ def test_pixels_are_those_of_the_model(run, photos, checkpoint, tmp_path):
     *('upscale', photos / 'one.png', '-o', tmp_path, '--model', checkpoint)
   )
   assert done.status == 0, done
-  model = inference.load(checkpoint)
+  model = loading.load(checkpoint)
   lr = read_image(photos / 'one.png').color
   expected = np.asarray(model.predict(model.params, lr[None], None))[0]
   written = read_image(tmp_path / 'one_x2.png').color
@@ -186,7 +186,7 @@ def test_array_of_five_channels_keeps_their_ranges(run, tmp_path):
 
 def test_many_sizes_compile_few_shapes(run, checkpoint, tmp_path, monkeypatch):
   shapes = []  # predict runs in Python once per shape, when it is traced
-  load = inference.load
+  load = loading.load
 
   def watched(name, scale=None):
     model = load(name, scale=scale)
@@ -197,7 +197,7 @@ def test_many_sizes_compile_few_shapes(run, checkpoint, tmp_path, monkeypatch):
 
     return dataclasses.replace(model, predict=predict)
 
-  monkeypatch.setattr(inference, 'load', watched)
+  monkeypatch.setattr(loading, 'load', watched)
   folder = tmp_path / 'in'
   for i in range(12):
     write_image(folder / f'{i}.png', Picture(texture(9 + i, 20 - i)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sr_jax import checkpoints, inference, models
+from sr_jax import checkpoints, loading, models
 from sr_jax.commands import doctor
 from sr_jax.importers.safetensors_io import read_safetensors
 from sr_jax.importers.stablehlo import load_stablehlo
@@ -29,7 +29,7 @@ def test_safetensors_there_and_back(run, checkpoint, tmp_path):
   assert done.status == 0, done
   assert 'edsr x2 (' in done.out
   assert '1,283 parameters' in done.out
-  one, two = (inference.load(path) for path in (checkpoint, copy))
+  one, two = (loading.load(path) for path in (checkpoint, copy))
   lr = np.random.default_rng(0).random((1, 9, 7, 3), np.float32)
   np.testing.assert_array_equal(
     one.predict(one.params, lr, None), two.predict(two.params, lr, None)
@@ -73,7 +73,7 @@ def test_stablehlo_gives_the_same_image(run, checkpoint, tmp_path):
   done = run('export', checkpoint, '--to', 'stablehlo', '-o', file)
   assert done.status == 0, done
   lr = np.random.default_rng(0).random((1, 9, 7, 3), np.float32)
-  model = inference.load(checkpoint)
+  model = loading.load(checkpoint)
   expected = model.predict(model.params, lr, None)
   np.testing.assert_allclose(load_stablehlo(file)(lr), expected, atol=1e-6)
 

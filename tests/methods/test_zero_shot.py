@@ -12,9 +12,10 @@ from sr_jax import models
 from sr_jax.errors import UserError
 from sr_jax.methods import Assumed, zero_shot
 from sr_jax.ops.blur_kernels import gaussian_kernel
-from sr_jax.ops.degrade import degrade, lr_offset
+from sr_jax.ops.degrade import degrade, lr_offset, sample_indices
 from sr_jax.ops.resize import imresize, resized_size
 from sr_jax.transforms import meta
+from tests.tiny_models import random_image, waves
 
 RATES = (0.02, 0.01, 0.01, 0.01, 0.005)
 KERNEL = gaussian_kernel(2.0, 0.7, 0.4, size=7)
@@ -22,13 +23,8 @@ KERNEL = gaussian_kernel(2.0, 0.7, 0.4, size=7)
 
 def smooth(height, width, channels=3, *, seed=0):
   """Waves of a few pixels, within [0, 1]."""
-  rng = np.random.default_rng(seed)
-  y, x = np.mgrid[:height, :width][..., None] / 3
-  waves = [
-    np.sin(a * y + b * x + phase)
-    for a, b, phase in rng.normal(size=(4, 3, channels))
-  ]
-  return (0.5 + 0.12 * sum(waves)).clip(0, 1).astype(np.float32)
+  image = waves(height, width, channels, seed=seed)
+  return image.clip(0, 1).astype(np.float32)
 
 
 def off_centre(height=6, width=9):
@@ -285,7 +281,7 @@ def test_a_kernel_turns_nothing_and_sets_the_offset(
   assert fitting.back_project == 2
   assert (fitting.halo is None) == (scale == 2.4)
   # A network that corrects nothing shows where the image is laid.
-  lr = smooth(9, 7)
+  lr = random_image(9, 7)
   network = models.create(config(scale=scale)['model'])
   zeros = jax.tree.map(
     jnp.zeros_like, network.init(jax.random.key(0), lr[None])['params']
@@ -294,7 +290,7 @@ def test_a_kernel_turns_nothing_and_sets_the_offset(
   offset = lr_offset(scale, degradation or 'direct', kernel)
   expected = imresize(lr, scale=scale, offset=offset).clip(0, 1)
   np.testing.assert_allclose(sr, expected, atol=1e-5)
-  assert abs(imresize(lr, scale=scale).clip(0, 1) - sr).max() > 0.02
+  assert abs(imresize(lr, scale=scale).clip(0, 1) - sr).max() > 0.05
 
 
 @pytest.mark.parametrize(
@@ -377,9 +373,9 @@ def test_training_restores_the_image_from_its_son():
   settings = config(depth=3, features=8)
   network = models.create(settings['model'])
   image = smooth(24, 20)
-  fitting = zero_shot.fitting(settings, Assumed(), 150)
+  fitting = zero_shot.fitting(settings, Assumed(), 250)
   params, steps = fit_alone(fitting, {}, image)
-  assert steps == 150
+  assert steps == 250
   son = zero_shot.make_son(
     network,
     jnp.asarray(image)[None],
@@ -390,7 +386,7 @@ def test_training_restores_the_image_from_its_son():
   )
   refined = network.apply({'params': params['generator']}, son, method='refine')
   before, after = (float(jnp.abs(x[0] - image).mean()) for x in (son, refined))
-  assert after < 0.9 * before
+  assert after < 0.8 * before
   again, _ = fit_alone(fitting, {}, image)
   jax.tree.map(np.testing.assert_array_equal, params, again)
   other, _ = fit_alone(fitting, {}, image, seed=1)
@@ -434,13 +430,13 @@ def centroid(image):
 
 @pytest.mark.parametrize('scale', [2, 3, 2.2, 2.37, 2.6])
 def test_sons_lie_where_their_fathers_do(scale):
-  """As near as direct sampling can, which rounds to whole pixels."""
+  """But for the rounding of direct sampling to whole pixels."""
   kernel = off_centre()
+  made = {'degradation': 'direct', 'kernel': kernel}
   model = config(scale=scale)['model']
-  network = models.create(
-    {**model, 'offset': lr_offset(scale, 'direct', kernel)}
-  )
-  for place in (30, 64, 98):
+  offset = lr_offset(scale, 'direct', kernel)
+  network = models.create({**model, 'offset': offset})
+  for place in (30, 64, 80):
     y, x = np.mgrid[:128, :130] - place
     father = np.exp(-(y**2 + x**2) / (2 * 5**2))[..., None]
     father = zero_shot.whole_sons(father.astype(np.float32), scale)
@@ -449,15 +445,24 @@ def test_sons_lie_where_their_fathers_do(scale):
       network,
       jnp.asarray(father)[None],
       jax.random.key(0),
-      degradation='direct',
-      kernel=kernel,
       noise_sigma=0.0,
+      **made,
     )
     assert son.shape[1:] == father.shape
-    tolerance = 1e-2 if scale == int(scale) else 0.15
+    # Row i is laid at s * i, and was taken at the whole pixel next to it.
+    lr = degrade(None, father, scale=scale, **made)[..., 0]
+    taken_at = []
+    for axis, size in enumerate(father.shape[:2]):
+      taken = sample_indices(size, scale)
+      assert abs(scale * np.arange(len(taken)) - taken).max() < 0.5 + 0.1
+      weights = lr.sum(1 - axis)
+      taken_at.append((weights * taken).sum() / weights.sum() + offset[axis])
+    whole = scale == int(scale)
     np.testing.assert_allclose(
-      centroid(son[0]), centroid(father), atol=tolerance
+      centroid(son[0]), taken_at, atol=1e-2 if whole else 0.1
     )
+    if whole:
+      np.testing.assert_allclose(centroid(father), taken_at, atol=1e-2)
 
 
 @pytest.mark.parametrize('scale', [2, 3, 4, 2.6, 1.5])

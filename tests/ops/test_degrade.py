@@ -11,7 +11,6 @@ from scipy import ndimage
 from sr_jax.errors import UserError
 from sr_jax.ops.blur_kernels import Kernel, align, flip, gaussian_kernel
 from sr_jax.ops.degrade import (
-  apply_tables,
   correlate,
   degrade,
   lr_offset,
@@ -19,7 +18,7 @@ from sr_jax.ops.degrade import (
   reduction_tables,
   sample_indices,
 )
-from sr_jax.ops.resize import imresize
+from sr_jax.ops.resize import apply_matrices, imresize, resized_size
 
 h, w, c = np.ogrid[:12, :12, :3]
 TEST_IMAGE = ((7 * h + 13 * w + 29 * c) % 32) / 31
@@ -202,16 +201,16 @@ def test_tables_are_the_degradation_enlarged_again(size, degradation):
       (down[i], up[i]) for down, up in tables
     )
     lr = degrade(None, hr, scale=scale, degradation=degradation, kernel=kernel)
-    padded = apply_tables(down_rows, down_columns, blurred)
+    padded = apply_matrices(down_rows, down_columns, blurred)
     np.testing.assert_allclose(
       padded[:, : lr.shape[1], : lr.shape[2]], lr, atol=1e-12
     )
-    enlarged = apply_tables(up_rows, up_columns, padded)
+    enlarged = apply_matrices(up_rows, up_columns, padded)
     expected = imresize(lr, scale=scale, shape=size)
     np.testing.assert_allclose(enlarged, expected, atol=1e-12)
     # Noise in the padding has no effect either.
     padded[:, lr.shape[1] :] = padded[:, :, lr.shape[2] :] = 7.0
-    again = apply_tables(up_rows, up_columns, padded)
+    again = apply_matrices(up_rows, up_columns, padded)
     np.testing.assert_array_equal(again, enlarged)
 
 
@@ -224,8 +223,8 @@ def test_tables_choose_a_scale_by_a_traced_index():
 
   @jax.jit
   def reduced(index):
-    small = apply_tables(down[index], down[index], image)
-    return apply_tables(up[index], up[index], small)
+    small = apply_matrices(down[index], down[index], image)
+    return apply_matrices(up[index], up[index], small)
 
   for i, scale in enumerate(TABLE_SCALES):
     rows = sample_indices(12, scale)
@@ -328,3 +327,14 @@ def test_shape_of_an_image_made_by_a_scale_that_is_not_whole(
       shape=lr.shape[:2],
     )
     assert again.shape == lr.shape
+
+
+@pytest.mark.parametrize('scale', [1.2, 2.37, 2.5, 4])
+@pytest.mark.parametrize('count', [1, 7, 64])
+def test_rows_of_an_enlarged_image_are_found_again(scale, count):
+  """Row i of LR lies at s * i; nothing drifts towards the end."""
+  size = resized_size(count, scale)
+  rows = sample_indices(size, scale, count)
+  assert rows.shape == (count,)
+  assert rows.max() < size
+  assert abs(rows - scale * np.arange(count)).max() <= 0.5
