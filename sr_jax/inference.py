@@ -465,13 +465,20 @@ def _ensemble(
 ) -> Callable[..., Any]:
   """Predict -> predict with ensemble and back-projection.
 
-  The median ensemble back-projects its versions too (ZSSR).
+  The median ensemble back-projects its versions too (ZSSR), and keeps all
+  eight: in float32, because an array of many channels may be large.
   """
   if median:
-    return lambda predict: projection(ensemble(projection(predict), 'median'))
+    return lambda predict: projection(
+      ensemble(_in_float32(projection(predict)), 'median')
+    )
   if mean:
     return lambda predict: projection(ensemble(predict))
   return projection
+
+
+def _in_float32(predict: Callable[..., Any]) -> Callable[..., Any]:
+  return lambda lr: predict(lr).astype(np.float32)
 
 
 def _total_halo(

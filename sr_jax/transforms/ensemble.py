@@ -6,6 +6,9 @@ import itertools
 from collections.abc import Callable
 from typing import Any, Literal
 
+import jax.numpy as jnp
+import numpy as np
+
 from sr_jax.ops.namespace import array_namespace
 
 Reduction = Literal['mean', 'median']
@@ -39,10 +42,20 @@ def self_ensemble(
         versions.append(version)
     if reduce == 'mean':
       return total / 8
-    xp = array_namespace(*versions)
-    return xp.median(xp.stack(versions), axis=0)
+    return _median(versions)
 
   return ensembled
+
+
+def _median(versions: list[Any]) -> Any:
+  """Median of arrays `[B, H, W, C]`, pixel by pixel."""
+  if array_namespace(*versions) is not np:
+    return jnp.median(jnp.stack(versions), axis=0)
+  # By rows: stacked, the versions of a large image would be there twice.
+  found = np.empty_like(versions[0])
+  for row in range(found.shape[1]):
+    found[:, row] = np.median([x[:, row] for x in versions], axis=0)
+  return found
 
 
 def _turn(x: Any, rows: bool, columns: bool, transpose: bool) -> Any:

@@ -1,5 +1,6 @@
 """Geometric self-ensemble."""
 
+import itertools
 import pathlib
 
 import jax.numpy as jnp
@@ -74,3 +75,26 @@ def test_all_inputs_turn_and_none_stays_none():
   out = self_ensemble(predict)(lr, mask, None)
   np.testing.assert_allclose(out, lr * mask, rtol=1e-12)
   assert seen.count((4, 6)) == seen.count((6, 4)) == 4
+
+
+@pytest.mark.parametrize('xp', [np, jnp])
+def test_median_of_the_eight_versions(xp):
+  lr = xp.asarray(np.random.default_rng(0).random((2, 4, 4, 3), np.float32))
+  seen = []
+
+  def predict(x):
+    # What no symmetry keeps, so that the eight versions differ.
+    y = x * (1 + xp.arange(4, dtype=x.dtype).reshape(1, 4, 1, 1)) ** 2
+    seen.append(y)
+    return y
+
+  found = self_ensemble(predict, 'median')(lr)
+  versions = []
+  for version, (rows, columns, transpose) in zip(
+    seen, itertools.product((False, True), repeat=3), strict=True
+  ):
+    y = np.asarray(version)
+    y = y.swapaxes(1, 2) if transpose else y
+    versions.append(y[:, :: -1 if rows else 1, :: -1 if columns else 1])
+  np.testing.assert_allclose(found, np.median(versions, 0), rtol=1e-6)
+  assert found.shape == lr.shape
