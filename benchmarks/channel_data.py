@@ -1,10 +1,10 @@
 """Scientific arrays: zero-shot against bicubic, channel by channel.
 
-  python -m benchmarks.channel_data --scale 4 --steps 1000
+  python -m benchmarks.channel_data --scale 4 --model zssr-shared
 
 Makes a synthetic field of 150 channels whose magnitudes go from 1e-6 to 1e3,
 with sparse, constant and empty channels, reduces it to 64x64, and enlarges it
-again by `sr-jax upscale`. Prints on how many channels zssr is better than
+again by `sr-jax upscale`. Prints on how many channels the model is better than
 bicubic, PSNR by the range of each channel, and what became of zeros, constants,
 range and dtype.
 """
@@ -79,6 +79,7 @@ def main() -> None:
   """Runs one scale."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--scale', type=int, default=4)
+  parser.add_argument('--model', default='zssr-shared')
   parser.add_argument('--steps', type=int, default=1000)
   parser.add_argument('--seed', type=int, default=0)
   args = parser.parse_args()
@@ -90,12 +91,15 @@ def main() -> None:
     folder = Path(name)
     bicubic, _ = _upscale(lr, folder, 'bicubic', args.scale, [])
     steps = ['--adapt-steps', str(args.steps)]
-    sr, seconds = _upscale(lr, folder, 'zssr', args.scale, steps)
+    sr, seconds = _upscale(lr, folder, args.model, args.scale, steps)
   ours, theirs = (_psnr(hr, x)[varies] for x in (sr, bicubic))
   sparse = (lr == 0).all((0, 1))
   print(f'{lr.shape} -> {sr.shape}, {lr.dtype} -> {sr.dtype}, {seconds:.0f} s')
   print(f'better than bicubic on {(ours > theirs).sum()} of {varies.sum()}')
-  print(f'mean PSNR: zssr {ours.mean():.2f} dB, bicubic {theirs.mean():.2f} dB')
+  print(
+    f'mean PSNR: {args.model} {ours.mean():.2f} dB,'
+    f' bicubic {theirs.mean():.2f} dB'
+  )
   print('empty channels exactly 0:', bool((sr[..., sparse] == 0).all()))
   same = sr[..., ~varies] == hr[:1, :1, ~varies]
   print('constant channels kept:', bool(same.all()))

@@ -24,7 +24,10 @@ _SPEC = (
   'squared, radians) or a .mat / .npy file'
 )
 _DEFAULT_MODEL = 'edsr-small-x2'
-_MODEL = 'pretrained name, checkpoint folder, bicubic, zssr or zssr-gradual'
+_MODEL = (
+  'pretrained name, checkpoint folder, bicubic, zssr, zssr-gradual, zssr-shared'
+  ' or zssr-each'
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

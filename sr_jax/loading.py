@@ -84,9 +84,8 @@ def load(
   """A model by name, or from a checkpoint.
 
   Args:
-    name: 'bicubic', 'zssr' or 'zssr-gradual' (which need no weights), a name in
-      `pretrained()`, or a checkpoint: a workdir, a step's folder, or imported
-      weights.
+    name: One of `WITHOUT_WEIGHTS`, a name in `pretrained()`, or a checkpoint: a
+      workdir, a step's folder, or imported weights.
     scale: Needed without weights; otherwise checked against the checkpoint's,
       or chosen within the range that it was trained for.
 
@@ -194,10 +193,12 @@ def _bicubic(scale: float) -> SRModel:
   )
 
 
-def _zssr(name: str, gradual: bool, scale: float) -> SRModel:
+def _zssr(
+  name: str, scale: float, *, gradual: bool = False, channels: str = 'together'
+) -> SRModel:
   """ZSSR, whose weights are found for each image."""
   config = {
-    'method': {'name': 'zero_shot', 'gradual': gradual},
+    'method': {'name': 'zero_shot', 'gradual': gradual, 'channels': channels},
     'model': {'name': 'zssr', 'scale': scale},
   }
   return dataclasses.replace(from_params(config, {}, name=name), channels=None)
@@ -206,8 +207,10 @@ def _zssr(name: str, gradual: bool, scale: float) -> SRModel:
 # name -> its model at a scale
 WITHOUT_WEIGHTS: dict[str, Callable[[float], SRModel]] = {
   'bicubic': _bicubic,
-  'zssr': functools.partial(_zssr, 'zssr', False),
-  'zssr-gradual': functools.partial(_zssr, 'zssr-gradual', True),
+  'zssr': functools.partial(_zssr, 'zssr'),
+  'zssr-gradual': functools.partial(_zssr, 'zssr-gradual', gradual=True),
+  'zssr-shared': functools.partial(_zssr, 'zssr-shared', channels='shared'),
+  'zssr-each': functools.partial(_zssr, 'zssr-each', channels='each'),
 }
 
 

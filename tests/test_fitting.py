@@ -48,7 +48,7 @@ def mzsr():
 def zssr():
   """A tiny ZSSR's fit of three steps; it starts from nothing."""
   config = {
-    'method': {'name': 'zero_shot', 'gradual': False},
+    'method': {'name': 'zero_shot', 'gradual': False, 'channels': 'together'},
     'model': {'name': 'zssr', 'scale': 2, 'depth': 2, 'features': 4},
   }
   return zero_shot.fitting(config, Assumed(), 3), {}

@@ -62,7 +62,7 @@ def test_pretrained_weights_are_found_by_name(tmp_path, monkeypatch):
   checkpoints.save_params(root / 'tiny-x2', tiny().params, tiny_config())
   monkeypatch.setattr(loading.importlib.resources, 'files', lambda _: tmp_path)
   assert load('tiny-x2').name == 'tiny-x2'
-  with pytest.raises(UserError, match=r'did you mean tiny-x2\?.*gradual, tiny'):
+  with pytest.raises(UserError, match=r'did you mean tiny-x2\?.*each, tiny'):
     load('tinny-x2')
 
 

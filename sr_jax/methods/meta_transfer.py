@@ -35,6 +35,8 @@ _CHOICES = {
   'outer.task_axis': ('auto', 'map', 'vmap', 'unroll'),
 }
 _COUNTS = ('tasks', 'support', 'query', 'kernel_size', 'inner.steps')
+# Written out, the steps are faster only if nothing is computed again.
+_KEEP_ALL = {'unroll': True, 'policy': None}
 fitting = zero_shot.gradient_fitting
 
 
@@ -76,7 +78,8 @@ class Inner(NamedTuple):
     steps: Gradient steps.
     rate: Learning rate of each.
     learned_rates: '' for constant rates, 'layer' or 'weight' to train them.
-    unroll: Whether the steps are written out instead of scanned.
+    unroll: Whether the steps are written out, with all of their activations
+      kept, instead of scanned: faster, memory grows by the step.
   """
 
   steps: int
@@ -308,7 +311,7 @@ def _one_task(
       weights,
       learning_rates=params.get('rates', inner.rate),
       order=order,
-      unroll=inner.unroll,
+      **_KEEP_ALL if inner.unroll else {},
     )
 
   (value, adapted), grads = jax.value_and_grad(objective, has_aux=True)(params)

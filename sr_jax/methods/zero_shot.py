@@ -9,9 +9,10 @@ fresh weights on thousands of such pairs cut from the image.
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,10 +33,20 @@ from sr_jax.transforms.self_training import (
   train_on_fathers,
 )
 
+_log = logging.getLogger(__name__)
+
 predictor = supervised.predictor
+
+Channels = Literal['together', 'shared', 'each']
 
 # Side of ZSSR's fathers.
 _CROP = 128
+# Most channels that one network is known to restore together.
+_PICTURE_CHANNELS = 4
+# Channels of a father where one network serves all channels one by one.
+_TOGETHER = 2
+# Channels at most whose whole images tell the error of such a network.
+_TESTED = 8
 # Sides in LR pixels of what is fitted at once: gradients of larger images do
 # not fit the memory of small devices, nor would they change much.
 _GRADIENT_SIDE = 512
@@ -300,8 +311,13 @@ def fitting(
   and mirrored, and the result is the median of eight versions. A given kernel
   would be turned as well, so that neither is done then (the released presets).
 
+  `method.channels` says what is one image: 'together' all channels, as in the
+  paper; 'shared' each of them, all restored by one network that has learned
+  from all; 'each' the same with a network for each. The median is left out for
+  the latter two, whose channels may be many.
+
   Args:
-    config: `model`.
+    config: `model`, and `method` with `gradual` and `channels`.
     assumed: How the images were made.
     steps: Most training steps; None or 'auto' leaves the end to the
       learning-rate policy.
@@ -325,6 +341,7 @@ def fitting(
     scales=_gradual(model['scale']) if config['method']['gradual'] else (),
     augmentation=Augmentation(turn=not blurred),
     policy=_policy(steps),
+    channels=config['method']['channels'],
   )
   if recipe.scales and blurred:
     raise UserError(
@@ -336,10 +353,10 @@ def fitting(
   network: Any = models.create(model)
   return Fitting(
     fit=functools.partial(program, kernel),
-    predict=_predictor(network),
+    predict=_predictor(network, recipe.channels),
     halo=network.halo,
     side=_TRAINING_SIDE,
-    ensemble=not blurred,
+    ensemble=not blurred and recipe.channels == 'together',
     back_project=2 if blurred else 10,
     degradation=degradation,
     kernel=assumed.kernel,
@@ -360,6 +377,7 @@ class Recipe(NamedTuple):
       before ended; their results join the images that fathers are cut from.
     augmentation: Of the fathers.
     policy: Of the learning rate.
+    channels: What is one image, see `fitting`.
   """
 
   degradation: str
@@ -367,6 +385,7 @@ class Recipe(NamedTuple):
   scales: tuple[float, ...]
   augmentation: Augmentation
   policy: Policy
+  channels: Channels
 
 
 def _gradual(scale: float) -> tuple[float, ...]:
@@ -376,9 +395,11 @@ def _gradual(scale: float) -> tuple[float, ...]:
 
 
 @functools.lru_cache(maxsize=32)
-def _predictor(network: Any) -> Callable[..., jax.Array]:
+def _predictor(
+  network: Any, channels: Channels = 'together'
+) -> Callable[..., jax.Array]:
   """One function per network, so that another fit does not compile it anew."""
-  return functools.partial(_predict, network)
+  return functools.partial(_PREDICT[channels], network)
 
 
 def _predict(
@@ -393,37 +414,100 @@ def _predict(
   )
 
 
+def _predict_channels(
+  network: Any,
+  params: Mapping[str, Any],
+  lr: jax.Array,
+  mask: jax.Array | None = None,
+) -> jax.Array:
+  """The same channel by channel, one after the other to spare memory."""
+  one = functools.partial(_predict, network, params, mask=mask)
+  return _from_planes(jax.lax.map(one, _as_planes(lr)))
+
+
+def _predict_each(
+  network: Any,
+  params: Mapping[str, Any],
+  lr: jax.Array,
+  mask: jax.Array | None = None,
+) -> jax.Array:
+  """The same with parameters for every channel, stacked."""
+  one = functools.partial(_predict, network, mask=mask)
+  pairs = params, _as_planes(lr)
+  return _from_planes(jax.lax.map(lambda pair: one(*pair), pairs))
+
+
+_PREDICT = {
+  'together': _predict,
+  'shared': _predict_channels,
+  'each': _predict_each,
+}
+
+
+def _as_planes(images: jax.Array) -> jax.Array:
+  """`[..., C]` as C images `[C, ..., 1]`."""
+  return jnp.moveaxis(images, -1, 0)[..., None]
+
+
+def _from_planes(planes: jax.Array) -> jax.Array:
+  return jnp.moveaxis(planes[..., 0], 0, -1)
+
+
 @functools.lru_cache(maxsize=32)
 def _training_program(
   model: tuple[tuple[str, Any], ...], recipe: Recipe
 ) -> Callable[..., Any]:
   """Compiled `(kernel, params, lr, keys)` -> (params, report) per image."""
+  train = functools.partial(_train, dict(model), recipe)
 
-  def fit_one(
-    kernel: jax.Array | None, unused: Any, image: jax.Array, key: jax.Array
-  ) -> Any:
+  def fit_one(kernel: Any, image: jax.Array, key: jax.Array) -> Any:
+    one = functools.partial(train, kernel)
+    if recipe.channels != 'each':
+      params, steps = one(image, key)
+      return {'generator': params}, {'steps': steps}
+    keys = jax.random.split(key, image.shape[-1])
+    params, steps = jax.lax.map(lambda x: one(*x), (_as_planes(image), keys))
+    return {'generator': params}, {'steps': steps.max()}
+
+  def fit(kernel: Any, unused: Any, lr: jax.Array, keys: jax.Array) -> Any:
     del unused  # every image begins from nothing
-    keys = jax.random.split(key, 2 + len(recipe.scales))
-    network: Any = models.create(dict(model)).clone(channels=image.shape[-1])
-    params = network.init(keys[0], image[None, :8, :8])['params']
-    pool, steps = [image], jnp.zeros((), jnp.int32)
-    for scale, stage_key in zip(
-      (*recipe.scales, network.scale), keys[1:], strict=True
-    ):
-      stage = network.clone(scale=scale)
-      end = _train_stage(stage, recipe, kernel, pool, params, stage_key)
-      params, steps = end.params, steps + end.step
-      sr = stage.apply({'params': params}, image[None])[0][0]
-      pool = [*pool, jnp.clip(sr, 0, 1)]
-    return {'generator': params}, {'steps': steps}
-
-  def fit(kernel: Any, params: Any, lr: jax.Array, keys: jax.Array) -> Any:
+    if recipe.channels == 'together' and lr.shape[-1] > _PICTURE_CHANNELS:
+      _log.warning(
+        'one network for %d channels at once seldom learns anything: try'
+        ' zssr-shared',
+        lr.shape[-1],
+      )
     # One after the other everywhere: each ends when its own policy says so, and
     # under vmap the occasional look at the whole image would be taken always.
-    one = functools.partial(fit_one, kernel, params)
+    one = functools.partial(fit_one, kernel)
     return jax.lax.map(lambda pair: one(*pair), (lr, keys))
 
   return jit(fit)
+
+
+def _train(
+  model: Mapping[str, Any],
+  recipe: Recipe,
+  kernel: jax.Array | None,
+  image: jax.Array,
+  key: jax.Array,
+) -> tuple[Any, jax.Array]:
+  """Trains on `[H, W, C]`; parameters and the steps of all stages."""
+  keys = jax.random.split(key, 2 + len(recipe.scales))
+  together = recipe.channels == 'together'
+  channels = image.shape[-1] if together else 1
+  network: Any = models.create(model).clone(channels=channels)
+  params = network.init(keys[0], image[None, :8, :8, :channels])['params']
+  enlarge = _predict if together else _predict_channels
+  pool, steps = [image], jnp.zeros((), jnp.int32)
+  for scale, stage_key in zip(
+    (*recipe.scales, network.scale), keys[1:], strict=True
+  ):
+    stage = network.clone(scale=scale)
+    end = _train_stage(stage, recipe, kernel, pool, params, stage_key)
+    params, steps = end.params, steps + end.step
+    pool = [*pool, enlarge(stage, {'generator': params}, image[None])[0]]
+  return params, steps
 
 
 def _train_stage(
@@ -434,7 +518,10 @@ def _train_stage(
   params: Any,
   key: jax.Array,
 ) -> Progress:
-  """Trains for one scale on fathers from a pool whose first image is LR."""
+  """Trains for one scale on fathers from a pool whose first image is LR.
+
+  Where channels are images of their own, a father is some of them.
+  """
   son_of = functools.partial(
     make_son,
     network,
@@ -443,21 +530,29 @@ def _train_stage(
     noise_sigma=recipe.noise_sigma,
   )
   side = _evenly_sampled(min(_CROP, *pool[0].shape[:2]), network.scale)
-  crops = [
-    functools.partial(
-      draw_crop, image=image, side=side, augmentation=recipe.augmentation
-    )
-    for image in pool
-  ]
+  together = recipe.channels == 'together'
+
+  def cut(image: jax.Array, key: jax.Array) -> jax.Array:
+    if together:
+      return draw_crop(key, image, side, recipe.augmentation)[None]
+    channel_key, crop_key = jax.random.split(key)
+    count = image.shape[-1]
+    picked = jax.random.randint(channel_key, (min(_TOGETHER, count),), 0, count)
+    image = image[..., picked]
+    return _as_planes(draw_crop(crop_key, image, side, recipe.augmentation))
+
+  crops = [functools.partial(cut, image) for image in pool]
 
   def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
     choice_key, crop_key, noise_key = jax.random.split(key, 3)
     index = jax.random.randint(choice_key, (), 0, len(crops))
-    father = jax.lax.switch(index, crops, crop_key)[None]
+    father = jax.lax.switch(index, crops, crop_key)
     return son_of(father, noise_key), father
 
   noise_key, train_key = jax.random.split(key)
-  whole = whole_sons(pool[0], network.scale)[None]
+  whole = whole_sons(pool[0], network.scale)
+  tested = slice(None, None, math.ceil(whole.shape[-1] / _TESTED))
+  whole = whole[None] if together else _as_planes(whole[..., tested])
   son = son_of(whole, noise_key)
 
   squared = reconstruction_loss(network, pixel.l2)

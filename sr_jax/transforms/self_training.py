@@ -154,7 +154,7 @@ def _falls(
   """Whether the rate falls now."""
   slope, deviation = line_fit(errors)
   due = (step % policy.decide_every == 0) & (step - changed > policy.patience)
-  return due & (-policy.ratio * slope < deviation)
+  return due & (-policy.ratio * slope <= deviation)
 
 
 def line_fit(values: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -123,8 +123,11 @@ def test_folder_as_file_by_file(run, adaptive, tiny_zssr, tmp_path):
     assert np.abs(first - second).max() > 0.1
 
 
-@pytest.mark.parametrize('scale', ['2', '2.5'])
-def test_array_of_seven_channels(run, tiny_zssr, tmp_path, scale):
+@pytest.mark.parametrize(
+  ('model', 'scale'),
+  [('zssr', '2'), ('zssr', '2.5'), ('zssr-shared', '2.5'), ('zssr-each', '2')],
+)
+def test_array_of_seven_channels(run, tiny_zssr, tmp_path, model, scale):
   """Each channel keeps its range, its zeros, its constant."""
   rng = np.random.default_rng(0)
   values = np.zeros((14, 12, 7))
@@ -137,7 +140,7 @@ def test_array_of_seven_channels(run, tiny_zssr, tmp_path, scale):
   np.save(tmp_path / 'a.npy', values)
   out = tmp_path / 'out'
   done = run(
-    *('upscale', tmp_path / 'a.npy', '-o', out, '--model', 'zssr'),
+    *('upscale', tmp_path / 'a.npy', '-o', out, '--model', model),
     *('--scale', scale, '--adapt-steps', 3),
   )
   assert done.status == 0, done

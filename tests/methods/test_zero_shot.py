@@ -225,7 +225,7 @@ def test_another_fit_needs_no_other_program():
 # ZSSR.
 
 
-def config(*, scale=2, gradual=False, depth=2, features=4):
+def config(*, scale=2, gradual=False, channels='together', depth=2, features=4):
   return {
     'model': {
       'name': 'zssr',
@@ -233,7 +233,11 @@ def config(*, scale=2, gradual=False, depth=2, features=4):
       'depth': depth,
       'features': features,
     },
-    'method': {'name': 'zero_shot', 'gradual': gradual},
+    'method': {
+      'name': 'zero_shot',
+      'gradual': gradual,
+      'channels': channels,
+    },
   }
 
 
@@ -341,6 +345,15 @@ CASES = {
   'receptive field larger than the image': (
     (5, 5), 3, config(depth=6), Assumed(),
   ),
+  'one network for each of many channels': (
+    (9, 8), 11, config(channels='shared'), Assumed(),
+  ),
+  'the same in two scales': (
+    (9, 8), 2, config(channels='shared', gradual=True), Assumed(),
+  ),
+  'a network for each channel': (
+    (7, 9), 3, config(channels='each'), Assumed(None, KERNEL),
+  ),
 }  # fmt: skip
 
 
@@ -366,6 +379,56 @@ def test_any_image_is_fitted(name):
   # Each image has weights of its own.
   leaf = jax.tree.leaves(params)[0]
   assert abs(leaf[0] - leaf[1]).max() > 0
+
+
+def test_shared_weights_restore_every_channel_alone():
+  """One network of one channel, that has learned from all of them."""
+  image = smooth(32, 32, 9)
+  shared = zero_shot.fitting(
+    config(channels='shared', depth=3, features=16), Assumed(), 300
+  )
+  assert not shared.ensemble
+  params, _ = fit_alone(shared, {}, image)
+  assert params['generator']['conv1']['kernel'].shape == (3, 3, 1, 16)
+  lr = imresize(image, scale=1 / 2).astype(np.float32)[None]
+  restored = np.asarray(shared.predict(params, lr))
+  for c in (0, 8):
+    alone = shared.predict(params, lr[..., c : c + 1])
+    np.testing.assert_allclose(restored[..., c], alone[..., 0], atol=1e-6)
+  enlarged = imresize(lr, scale=2)
+  before, after = (np.abs(x - image).mean() for x in (enlarged, restored))
+  assert after < 0.8 * before
+
+
+def test_each_channel_may_have_weights_of_its_own():
+  image = smooth(12, 10, 3)
+  each = zero_shot.fitting(config(channels='each'), Assumed(), 5)
+  params, steps = fit_alone(each, {}, image)
+  assert steps == 5
+  (kernel,) = (params['generator']['conv1']['kernel'],)
+  assert kernel.shape == (3, 3, 3, 1, 4)
+  changed = image.copy()
+  changed[..., 2] = 1 - changed[..., 2]
+  others, _ = fit_alone(each, {}, changed)
+  other = others['generator']['conv1']['kernel']
+  np.testing.assert_array_equal(kernel[:2], other[:2])
+  assert abs(kernel[2] - other[2]).max() > 0
+  sr = each.predict(params, jnp.asarray(image)[None])
+  first = jax.tree.map(lambda leaf: leaf[:1], params)
+  alone = each.predict(first, jnp.asarray(image)[None, ..., :1])
+  np.testing.assert_allclose(sr[..., :1], alone, atol=1e-6)
+
+
+def test_many_channels_together_are_told_to_learn_little(caplog):
+  fitting = zero_shot.fitting(config(), Assumed(), 1)
+  fit_alone(fitting, {}, smooth(8, 8, 5))
+  assert 'one network for 5 channels at once' in caplog.text
+
+
+def test_an_empty_image_ends_as_early_as_the_policy_allows():
+  fitting = zero_shot.fitting(config(), Assumed(), None)
+  _, steps = fit_alone(fitting, {}, np.zeros((8, 8, 1), np.float32))
+  assert steps == 900
 
 
 def test_training_restores_the_image_from_its_son():
