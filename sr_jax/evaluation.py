@@ -42,12 +42,12 @@ from sr_jax.data.image_io import (
   Picture,
   check_targets,
   find_images,
-  open_atomically,
   read_image,
   write_image,
 )
 from sr_jax.data.sources import match_lr
 from sr_jax.errors import UserError
+from sr_jax.files import open_atomically
 from sr_jax.inference import Upscaler
 from sr_jax.loading import SRModel
 from sr_jax.metrics.protocol import PROTOCOLS, Protocol, get_protocol, measure
@@ -457,7 +457,7 @@ def write_json(path: PathLike, value: Any) -> None:
     UserError: the file cannot be written.
   """
   text = json.dumps(_finite(value), indent=2, allow_nan=False) + '\n'
-  with open_atomically(Path(path)) as file:
+  with open_atomically(path) as file:
     file.write(text.encode())
 
 

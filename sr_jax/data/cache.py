@@ -18,6 +18,7 @@ import numpy as np
 
 from sr_jax.data import image_io
 from sr_jax.errors import UserError
+from sr_jax.files import open_atomically
 
 PathLike = str | os.PathLike[str]
 
@@ -107,7 +108,7 @@ def _store(array: np.ndarray, target: pathlib.Path, source: str) -> None:
   content = io.BytesIO()
   np.save(content, array)
   try:
-    with image_io.open_atomically(target) as file:
+    with open_atomically(target) as file:
       file.write(content.getbuffer())
   except UserError as error:
     raise UserError(

@@ -12,8 +12,6 @@ import contextlib
 import io
 import logging
 import math
-import os
-import secrets
 import struct
 import threading
 import warnings
@@ -436,31 +434,3 @@ def _encode_pillow(file: BinaryIO, suffix: str, samples: Samples) -> None:
   else:
     image.save(data, 'JPEG', quality=95, subsampling=0, icc_profile=icc_profile)
   file.write(data.getbuffer())
-
-
-@contextlib.contextmanager
-def open_atomically(path: Path) -> Generator[BinaryIO]:
-  """Opens `path` for writing so that it appears whole or not at all.
-
-  The bytes go to a hidden file in the same folder (made if missing), which
-  replaces `path` at the end and is removed on any failure.
-
-  Raises:
-    UserError: the file cannot be written (permissions, disk full).
-  """
-  temporary = path.with_name(f'.{secrets.token_hex(8)}.tmp')
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-      with temporary.open('xb') as file:
-        yield file
-      os.replace(temporary, path)
-    except BaseException:
-      temporary.unlink(missing_ok=True)
-      raise
-  except OSError as error:
-    reason = error.strerror or ' '.join(str(error).split())
-    raise UserError(
-      f'{path}: cannot be written ({reason}): free the disk or choose another '
-      'place'
-    ) from error

@@ -25,9 +25,9 @@ from sr_jax.data.image_formats import (
   IMAGE_SUFFIXES,
   Layout,
   Samples,
-  open_atomically,
 )
 from sr_jax.errors import UserError
+from sr_jax.files import open_atomically
 
 __all__ = [
   'IMAGE_SUFFIXES',
@@ -35,7 +35,6 @@ __all__ = [
   'Picture',
   'check_targets',
   'find_images',
-  'open_atomically',
   'premultiply',
   'read_image',
   'read_rgb',

@@ -18,7 +18,7 @@ from flax import traverse_util
 from safetensors import numpy as safetensors_numpy
 
 from sr_jax.errors import UserError
-from sr_jax.importers.files import write_atomically
+from sr_jax.files import open_atomically
 
 _FORMAT = 'sr_jax'
 
@@ -86,4 +86,5 @@ def export_safetensors(
     for name, value in traverse_util.flatten_dict(params, sep='/').items()
   }
   metadata = {'format': _FORMAT, 'config': json.dumps(dict(config))}
-  write_atomically(path, safetensors_numpy.save(flat, metadata))
+  with open_atomically(path) as file:
+    file.write(safetensors_numpy.save(flat, metadata))

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import export
 
 from sr_jax.errors import UserError
-from sr_jax.importers.files import write_atomically
+from sr_jax.files import open_atomically
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 
@@ -64,7 +64,8 @@ def export_stablehlo(
   (sr,) = program.out_avals
   if sr.shape != (batch, scale * height, scale * width, channels):
     raise UserError(f'{path}: the model gives {sr.shape}, not scale {scale}')
-  write_atomically(path, bytes(program.serialize()))
+  with open_atomically(path) as file:
+    file.write(program.serialize())
 
 
 def load_stablehlo(

@@ -20,7 +20,6 @@ import logging
 import math
 import os
 import pathlib
-import tempfile
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -28,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sr_jax.errors import UserError
+from sr_jax.files import open_atomically
 from sr_jax.ops.namespace import Array, array_namespace
 from sr_jax.ops.precision import as_float, einsum
 from sr_jax.ops.resize import cubic
@@ -293,7 +293,8 @@ def save_kernel(path: str | os.PathLike[str], kernel: np.ndarray) -> None:
   """Writes a kernel as `.npy` or `.mat` (version 5, key `kernel`), atomically.
 
   Raises:
-    UserError: another suffix, or an array that `load_kernel` would refuse.
+    UserError: another suffix, an array that `load_kernel` would refuse, or a
+      place that cannot be written.
   """
   import scipy.io
 
@@ -301,17 +302,11 @@ def save_kernel(path: str | os.PathLike[str], kernel: np.ndarray) -> None:
   if path.suffix not in ('.mat', '.npy'):
     raise UserError(f'{path}: a kernel file must be .mat or .npy')
   kernel = _checked(np.asarray(kernel), str(path))
-  handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
-  try:
-    with os.fdopen(handle, 'wb') as file:
-      if path.suffix == '.npy':
-        np.save(file, kernel)
-      else:
-        scipy.io.savemat(file, {'kernel': kernel})
-    os.replace(temporary, path)
-  except BaseException:
-    os.unlink(temporary)
-    raise
+  with open_atomically(path) as file:
+    if path.suffix == '.npy':
+      np.save(file, kernel)
+    else:
+      scipy.io.savemat(file, {'kernel': kernel})
 
 
 def _parse_gaussian(spec: str) -> np.ndarray:

@@ -175,6 +175,9 @@ def test_saved_kernel_loads_normalised(tmp_path, name):
   loaded = blur_kernels.load_kernel(tmp_path / name)
   np.testing.assert_allclose(loaded, kernel / 6.5, atol=1e-15)
   assert [p.name for p in tmp_path.iterdir()] == [name]
+  (tmp_path / 'other').write_bytes(b'')
+  modes = {p.stat().st_mode for p in tmp_path.iterdir()}
+  assert len(modes) == 1
 
 
 @pytest.mark.parametrize('key', ['kernel', 'Kernel'])
