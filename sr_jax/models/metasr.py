@@ -259,18 +259,25 @@ def _filter(
     `[B, groups, slots, SR width, C]`.
   """
   batch, width = x.shape[0], columns.count * columns.group
-  total: Any = 0
-  for i in range(taps.shape[4]):
+  size = taps.shape[4]
+
+  def add(total: jax.Array, tap: tuple[jax.Array, ...]) -> tuple[Any, None]:
+    i, j, filters = tap
     block, row = (index + i) // rows.group, (index + i) % rows.group
-    seen = jax.lax.dynamic_slice_in_dim(x, block, rows.count, 1)
-    seen = jax.lax.dynamic_index_in_dim(seen, row, 2, keepdims=False)
-    for j in range(taps.shape[5]):
-      shifted = seen[:, :, j : j + width].reshape(
-        batch, rows.count, columns.count, columns.group, -1
-      )
-      total += jnp.einsum(
-        'byxvf,svtfc->byxsvtc', shifted, taps[:, :, :, :, i, j]
-      )
+    seen = jax.lax.dynamic_slice(
+      x,
+      (0, block, row, j, 0),
+      (batch, rows.count, 1, width, x.shape[-1]),
+    ).reshape(batch, rows.count, columns.count, columns.group, -1)
+    return total + jnp.einsum('byxvf,svtfc->byxsvtc', seen, filters), None
+
+  # One tap after the other: else nine shifted copies exist at once.
+  slots, group, _, _, _, _, channels = taps.shape
+  shape = (batch, rows.count, columns.count, slots, group, slots, channels)
+  i, j = jnp.divmod(jnp.arange(size**2), size)
+  by_tap = jnp.moveaxis(taps, (4, 5), (0, 1))
+  by_tap = by_tap.reshape(-1, *by_tap.shape[2:])
+  total, _ = jax.lax.scan(add, jnp.zeros(shape), (i, j, by_tap))
   total = total.transpose(0, 1, 3, 2, 4, 5, 6)
   flat = total.reshape(*total.shape[:4], -1, total.shape[-1])
   sr = flat[:, :, :, :, columns.slots]
