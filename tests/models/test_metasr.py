@@ -218,9 +218,7 @@ def test_a_large_image_at_another_scale_is_refused_in_one_line(
 ):
   _checkpoint(tmp_path / 'a', method=metasr.METHOD)
   model = loading.load(tmp_path / 'a', scale=2.5)
-  monkeypatch.setattr(
-    inference.tiling, 'available_bytes', lambda device: 2**20
-  )
+  monkeypatch.setattr(inference.tiling, 'available_bytes', lambda device: 2**20)
   with pytest.raises(UserError, match=r'scale 2\.5, which cannot be tiled'):
     inference.upscale(model, random_image(140, 130))
 

@@ -36,7 +36,9 @@ def test_the_size_that_floating_point_gets_wrong():
   assert scales.covered_size(50, 2.3) == 115
 
 
-@pytest.mark.parametrize(('scale', 'kind'), [(2.0, int), (3, int), (2.5, float)])
+@pytest.mark.parametrize(
+  ('scale', 'kind'), [(2.0, int), (3, int), (2.5, float)]
+)
 def test_whole_scales_are_ints(scale, kind):
   assert scales.whole(scale) == scale
   assert type(scales.whole(scale)) is kind
