@@ -84,7 +84,7 @@ def test_scales_that_are_not_whole_by_hand(tmp_path, scale):
   height, width = (math.floor(n * Fraction(str(scale))) for n in small)
   hr = np.round(hr[:height, :width] * 255) / 255
   lr = np.round(imresize(hr, scale=1 / scale, shape=tuple(small)) * 255) / 255
-  sr = imresize(lr, scale=scale)[:height, :width]
+  sr = imresize(lr.astype(np.float32), scale=scale)[:height, :width]
   sr = np.round(sr.clip(0, 1) * 255) / 255
   crop = slice(math.ceil(scale), -math.ceil(scale))
   mse = ((sr - hr)[crop, crop] ** 2).mean()
