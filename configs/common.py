@@ -61,6 +61,8 @@ def base() -> ml_collections.ConfigDict:
       'on_bad': 'refuse',  # or skip: unreadable and too small images
       'batch_size': 16,  # of all devices and hosts together
       'patch': 48,  # side of an LR crop
+      # One is drawn for each batch, whole or not; empty: the model's alone.
+      'scales': (),
       'augment': True,  # flips and transpositions
       'workers': 1,
       'prefetch': 4,
@@ -74,6 +76,7 @@ def base() -> ml_collections.ConfigDict:
       'crops': 4,
       'crop_size': 192,
       'folders': (),  # HR folders to measure on as well, such as Set5
+      'scales': (),  # to measure at; empty: the model's alone
       'protocol': 'y-uint8',
     }
   )

@@ -239,7 +239,7 @@ def _upscale(parser: argparse.ArgumentParser) -> None:
     '--scale',
     type=_any_scale,
     metavar='S',
-    help='needed by bicubic and zssr; a checkpoint has its own',
+    help='needed by bicubic and zssr; a checkpoint has its own, or a range',
   )
   parser.add_argument(
     '--kernel',
@@ -280,9 +280,9 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--scale',
-    type=_scale,
+    type=_any_scale,
     metavar='S',
-    help='needed by bicubic and zssr; a checkpoint has its own',
+    help='needed by bicubic and zssr; a checkpoint has its own, or a range',
   )
   _add_degradation(parser)
   _add_upscaler(parser)

@@ -53,6 +53,8 @@ from sr_jax.loading import SRModel
 from sr_jax.metrics.protocol import PROTOCOLS, Protocol, get_protocol, measure
 from sr_jax.ops.blur_kernels import parse_kernel_spec
 from sr_jax.ops.degrade import degrade, quantize
+from sr_jax.ops.resize import resized_size
+from sr_jax.ops.scales import covered_size, reduced_size
 
 PathLike = str | os.PathLike[str]
 Report = Callable[[str], None]
@@ -89,7 +91,7 @@ class Degradation:
     """The kernel's `[K1, K2]` taps."""
     return None if self.kernel is None else parse_kernel_spec(self.kernel)
 
-  def apply(self, hr: np.ndarray, name: str, scale: int) -> np.ndarray:
+  def apply(self, hr: np.ndarray, name: str, scale: float) -> np.ndarray:
     """LR on 8-bit levels of `hr` `[H, W, C]` in [0, 1], float64."""
     digest = hashlib.sha256(f'{self.seed}:{name}'.encode()).digest()
     lr = degrade(
@@ -148,8 +150,9 @@ def evaluate_folder(
 ) -> dict[str, Any]:
   """Enlarges the LR image of every HR image and measures the results.
 
-  HR is rounded to 8 bit and cut to a multiple of the scale. Grey images are
-  repeated to RGB for models that take RGB, as the field does.
+  HR is rounded to 8 bit and cut to a multiple of the scale; where that is not
+  whole, to the pixels that whole LR pixels cover, and SR to these. Grey images
+  are repeated to RGB for models that take RGB, as the field does.
 
   Args:
     model: what to measure, at `model.scale`.
@@ -177,7 +180,7 @@ def evaluate_folder(
   report = report or (lambda line: None)
   made = None if lr_dir is not None else degradation or Degradation()
   assumed = degradation or made or Degradation()
-  pairs = _find_pairs(Path(hr_dir), lr_dir, model.whole_scale)
+  pairs = _find_pairs(Path(hr_dir), lr_dir, model.scale)
   targets = _targets(pairs, save_images)
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
     sizes = list(pool.map(lambda pair: _lr_size(pair, model), pairs))
@@ -202,12 +205,13 @@ def evaluate_folder(
   for pair, target in zip(pairs, targets, strict=True):
     hr, lr = _read_pair(pair, model, made)
     sr, seconds, compiled = _timed(upscaler, lr)
+    sr = sr[: hr.shape[0], : hr.shape[1]]
     if not np.isfinite(sr).all():
       raise UserError(
         f'{pair.hr}: model {model.name} gives NaN: check its checkpoint'
       )
     compiling += compiled
-    rows = _measure(pair, sr, hr, protocols, model.whole_scale)
+    rows = _measure(pair, sr, hr, protocols, model.scale)
     if target is not None:
       write_image(target, Picture(sr))
     for images, row in zip(scores, rows, strict=True):
@@ -221,7 +225,7 @@ def evaluate_folder(
 
 
 def _find_pairs(
-  hr_dir: Path, lr_dir: PathLike | None, scale: int
+  hr_dir: Path, lr_dir: PathLike | None, scale: float
 ) -> list[_Pair]:
   """HR files with their LR files, in natural order of their names."""
   large = find_images([hr_dir])
@@ -284,17 +288,19 @@ def _read_unit(path: Path) -> np.ndarray:
   return picture.color
 
 
-def cut_to_multiple(image: np.ndarray, scale: int, path: Path) -> np.ndarray:
-  """The upper left part of `[H, W, C]` whose sides are multiples of scale.
+def cut_to_multiple(image: np.ndarray, scale: float, path: Path) -> np.ndarray:
+  """The upper left part of `[H, W, C]` that whole LR pixels cover.
 
   Raises:
     UserError: nothing is left.
   """
-  height, width = (n - n % scale for n in image.shape[:2])
+  height, width = (
+    covered_size(reduced_size(n, scale), scale) for n in image.shape[:2]
+  )
   if not height or not width:
     raise UserError(
       f'{path}: {image.shape[1]}x{image.shape[0]} pixels are too few for '
-      f'scale {scale}: leave it out'
+      f'scale {scale:g}: leave it out'
     )
   return image[:height, :width]
 
@@ -306,20 +312,22 @@ def _for_model(image: np.ndarray, model: SRModel) -> np.ndarray:
   return image
 
 
-def _read_hr(pair: _Pair, scale: int) -> np.ndarray:
+def _read_hr(pair: _Pair, scale: float) -> np.ndarray:
   return cut_to_multiple(read_levels(pair.hr), scale, pair.hr)
 
 
 def _lr_size(pair: _Pair, model: SRModel) -> tuple[int, int]:
   """LR height and width; reads the files, so that bad ones show early."""
-  scale = model.whole_scale
-  height, width = (n // scale for n in _read_hr(pair, scale).shape[:2])
+  height, width = (
+    resized_size(n, 1 / model.scale)
+    for n in _read_hr(pair, model.scale).shape[:2]
+  )
   if pair.lr is not None:
     given = _read_unit(pair.lr).shape[:2]
     if given != (height, width):
       raise UserError(
         f'{pair.lr}: {given[1]}x{given[0]} pixels, but {pair.hr} at scale '
-        f'{model.scale} needs {width}x{height}'
+        f'{model.scale:g} needs {width}x{height}'
       )
   return height, width
 
@@ -328,12 +336,12 @@ def _read_pair(
   pair: _Pair, model: SRModel, made: Degradation | None
 ) -> tuple[np.ndarray, np.ndarray]:
   """(hr, lr) of one pair, lr as float32."""
-  hr = _for_model(_read_hr(pair, model.whole_scale), model)
+  hr = _for_model(_read_hr(pair, model.scale), model)
   if made is None:
     assert pair.lr is not None
     lr = _for_model(_read_unit(pair.lr), model)
   else:
-    lr = made.apply(hr, pair.name, model.whole_scale)
+    lr = made.apply(hr, pair.name, model.scale)
   return hr, np.asarray(lr, np.float32)
 
 
@@ -379,7 +387,7 @@ def _measure(
   sr: np.ndarray,
   hr: np.ndarray,
   protocols: Sequence[Protocol],
-  scale: int,
+  scale: float,
 ) -> list[dict[str, float]]:
   """Scores under each protocol."""
   try:
@@ -429,9 +437,9 @@ def _header(
     lr = f'LR: read from {os.fspath(lr_dir or "")}'
   else:
     lr = f'LR: {made}, rounded to 8 bit'
-  lines = [f'model {model.name}, scale {model.scale}', lr]
+  lines = [f'model {model.name}, scale {model.scale:g}', lr]
   for protocol in protocols:
-    crop = model.scale if protocol.crop is None else protocol.crop
+    crop = math.ceil(model.scale) if protocol.crop is None else protocol.crop
     lines.append(
       f'{protocol.name}: {protocol.description}, {crop} px of border cut'
     )

@@ -22,6 +22,7 @@ from sr_jax import checkpoints, methods, models
 from sr_jax.errors import UserError
 from sr_jax.models.parameters import check_parameters
 from sr_jax.ops.resize import imresize
+from sr_jax.ops.scales import whole
 
 # Reach of the cubic kernel in LR pixels when it enlarges.
 BICUBIC_HALO = 2
@@ -103,17 +104,21 @@ def load(
     raise UserError(f'no model {str(name)!r}; {hint} ({", ".join(names)})')
   loaded = checkpoints.load_params(path)
   _check_loaded(loaded, path)
-  config = _at_scale(loaded.config, scale, str(name))
+  config = _asked_scale(loaded.config, scale, str(name))
   model = from_params(config, loaded.params, name=str(name))
   check_scale(model, scale)
   return model
 
 
-def _at_scale(
+def _asked_scale(
   config: Mapping[str, Any], scale: float | None, name: str
 ) -> Mapping[str, Any]:
   """The config of a multi-scale model at one of its scales."""
-  trained = config['method'].get('scales') or (config['model']['scale'],)
+  trained = (
+    config['method'].get('scales')
+    or config.get('data', {}).get('scales')
+    or (config['model']['scale'],)
+  )
   least, most = min(trained), max(trained)
   if scale is None or least == most:
     return config
@@ -122,7 +127,12 @@ def _at_scale(
       f'model {name} enlarges by {least:g} to {most:g}, not by {scale:g};'
       ' choose one of these or another model'
     )
-  return {**config, 'model': {**config['model'], 'scale': _whole(scale)}}
+  return at_scale(config, scale)
+
+
+def at_scale(config: Mapping[str, Any], scale: float) -> dict[str, Any]:
+  """A config with its model at another scale."""
+  return {**config, 'model': {**config['model'], 'scale': whole(scale)}}
 
 
 def from_params(
@@ -171,12 +181,7 @@ def _needed_scale(name: str, scale: float | None) -> float:
     raise UserError(
       f'scale must be above 1 and at most {_MOST_SCALE}, not {scale:g}'
     )
-  return _whole(scale)
-
-
-def _whole(scale: float) -> float:
-  """An int where it is one."""
-  return int(scale) if scale == int(scale) else float(scale)
+  return whole(scale)
 
 
 def _bicubic(scale: float) -> SRModel:

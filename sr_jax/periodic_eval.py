@@ -4,23 +4,46 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from sr_jax import methods
 from sr_jax.data import batches, sources
 from sr_jax.data.image_io import find_images, save_png_strip
 from sr_jax.evaluation import Degradation, evaluate_folder
 from sr_jax.inference import Upscaler
-from sr_jax.loading import from_params
+from sr_jax.loading import at_scale, from_params
 from sr_jax.methods import Method
 from sr_jax.metric_writers import MetricWriter
 from sr_jax.metrics.protocol import get_protocol, measure
 from sr_jax.ops.compilation import jit
 from sr_jax.ops.degrade import quantize
 from sr_jax.ops.resize import imresize
+from sr_jax.ops.scales import covered_size, reduced_size
+
+
+class _Test(NamedTuple):
+  """The fixed crops at one scale.
+
+  Attributes:
+    config: The run's config at this scale.
+    predict: `(params, lr) -> sr`, compiled.
+    hr: `[N, H, W, C]` in [0, 1].
+    lr: The same, reduced.
+  """
+
+  config: Mapping[str, Any]
+  predict: Callable[..., Any]
+  hr: np.ndarray
+  lr: np.ndarray
+
+  @property
+  def scale(self) -> float:
+    """Of HR to LR."""
+    return self.config['model']['scale']
 
 
 class PeriodicEvaluation:
@@ -39,8 +62,8 @@ class PeriodicEvaluation:
       UserError: no image of `config.eval.source` is large enough, or a folder
         of `config.eval.folders` is missing or empty.
     """
-    section, self._scale = config['eval'], config['model']['scale']
-    self._config, self._folders = config, section['folders']
+    section, own = config['eval'], config['model']['scale']
+    self._folders = section['folders']
     if jax.process_index() == 0:  # it alone reads them, hours later
       for folder in self._folders:
         find_images([folder])
@@ -53,7 +76,6 @@ class PeriodicEvaluation:
     )
     self.protocol = get_protocol(section['protocol'])
     self._tests = config['method'].get('test')
-    self._predict = jit(method.predict)
     self._images = workdir / 'images'
     source = sources.open_source(
       section['source'],
@@ -65,14 +87,13 @@ class PeriodicEvaluation:
       source,
       size=section['crop_size'],
       count=section['crops'],
-      scale=self._scale,
+      scale=own if own == int(own) else 1,
     )
     hr = crops['hr'].astype(np.float32) / 255
-    key = jax.random.key(config['seed'])
-    self._lr = np.asarray(
-      method.degrade(key, jax.numpy.asarray(hr), self._scale)
-    )
-    self._hr = hr
+    self._at = [
+      _test(at_scale(config, scale), method, hr)
+      for scale in section['scales'] or (own,)
+    ]
 
   def __call__(
     self, step: int, params: Mapping[str, Any], writer: MetricWriter
@@ -87,26 +108,48 @@ class PeriodicEvaluation:
       each benchmark folder under its name.
     """
     local = jax.device_get(params)
-    if self._tests:
-      sr, mean = self._fitted(local)
-    else:
-      sr = np.asarray(self._predict(local, self._lr))
-      mean = self._mean_scores(sr)
+    found = []
+    for test in self._at:
+      name = _of_scale(test, self._at)
+      mean = self._crops(step, test, local, writer)
+      writer.scalars(step, {f'crops{name}/{k}': v for k, v in mean.items()})
+      if jax.process_index() == 0:
+        mean |= self._benchmarks(step, test, local, writer)
+      found.append(mean)
+    if len(found) == 1:
+      return found[0]
+    each = {
+      f'{k}{_of_scale(test, self._at)}': v
+      for test, scores in zip(self._at, found, strict=True)
+      for k, v in scores.items()
+    }
+    mean = {k: float(np.mean([f[k] for f in found])) for k in ('psnr', 'ssim')}
     writer.scalars(step, {f'crops/{k}': v for k, v in mean.items()})
+    return mean | each
+
+  def _crops(
+    self,
+    step: int,
+    test: _Test,
+    params: Mapping[str, Any],
+    writer: MetricWriter,
+  ) -> dict[str, float]:
+    """Mean scores of the crops at one scale; writes the strips."""
+    if self._tests:
+      sr, mean = self._fitted(test, params)
+    else:
+      sr = np.asarray(test.predict(params, test.lr))
+      sr = sr[:, : test.hr.shape[1], : test.hr.shape[2]]
+      mean = self._mean_scores(test, sr)
     if jax.process_index() == 0:
-      self._save_strips(step, sr, writer)
-      for folder in self._folders:
-        scores = self._benchmark(folder, local)
-        name = pathlib.Path(folder).name
-        writer.scalars(step, {f'{name}/{k}': v for k, v in scores.items()})
-        mean |= {name: scores['psnr']}
+      self._save_strips(step, test, sr, writer)
     return mean
 
-  def _mean_scores(self, sr: np.ndarray) -> dict[str, float]:
+  def _mean_scores(self, test: _Test, sr: np.ndarray) -> dict[str, float]:
     """Mean PSNR and SSIM of SR crops `[N, H, W, C]`."""
     scores = [
-      measure(a, b, protocol=self.protocol, scale=self._scale)
-      for a, b in zip(sr, self._hr, strict=True)
+      measure(a, b, protocol=self.protocol, scale=test.scale)
+      for a, b in zip(sr, test.hr, strict=True)
     ]
     return {
       name: float(np.mean([score[name] for score in scores]))
@@ -114,7 +157,7 @@ class PeriodicEvaluation:
     }
 
   def _fitted(
-    self, params: Mapping[str, Any]
+    self, test: _Test, params: Mapping[str, Any]
   ) -> tuple[np.ndarray, dict[str, float]]:
     """Scores of a model that fits itself to its images, kernel by kernel.
 
@@ -123,15 +166,15 @@ class PeriodicEvaluation:
       after each number of steps as `KERNEL@STEPS`, with `psnr` and `ssim` the
       means over the kernels after the most steps.
     """
-    model = from_params(self._config, params, name='training')
-    sr, scores, final = self._hr, {}, []
+    model = from_params(test.config, params, name='training')
+    sr, scores, final = test.hr, {}, []
     # The configured kernel comes last: its crops become the strips.
     others = [
       k for k in self._tests['kernels'] if k != self._degradation.kernel
     ]
     for kernel in (*others, self._degradation.kernel):
       made = dataclasses.replace(self._degradation, kernel=kernel)
-      lr = [made.apply(hr, '', self._scale) for hr in self._hr]
+      lr = [made.apply(hr, '', test.scale) for hr in test.hr]
       means: dict[str, float] = {}
       for steps in sorted(self._tests['steps']):
         upscaler = Upscaler(
@@ -143,32 +186,63 @@ class PeriodicEvaluation:
         )
         fits = upscaler.fit(lr)
         sr = np.stack([upscaler(*x) for x in zip(lr, fits, strict=True)])
-        means = self._mean_scores(sr)
+        sr = sr[:, : test.hr.shape[1], : test.hr.shape[2]]
+        means = self._mean_scores(test, sr)
         scores[f'{kernel}@{steps}'] = means['psnr']
       final.append(means)
     mean = {k: float(np.mean([f[k] for f in final])) for k in final[0]}
     return sr, mean | scores
 
-  def _benchmark(
-    self, folder: str, params: Mapping[str, Any]
+  def _benchmarks(
+    self,
+    step: int,
+    test: _Test,
+    params: Mapping[str, Any],
+    writer: MetricWriter,
   ) -> dict[str, float]:
-    """Mean scores on the HR images of a folder, as `sr-jax evaluate`."""
-    result = evaluate_folder(
-      from_params(self._config, params, name='training'),
-      hr_dir=folder,
-      degradation=self._degradation,
-      protocols=[self.protocol],
-    )
-    return result['mean']
+    """PSNR on each benchmark folder, measured as `sr-jax evaluate` does."""
+    model = from_params(test.config, params, name='training')
+    found = {}
+    for folder in self._folders:
+      scores = evaluate_folder(
+        model,
+        hr_dir=folder,
+        degradation=self._degradation,
+        protocols=[self.protocol],
+      )['mean']
+      name = pathlib.Path(folder).name
+      prefix = f'{name}{_of_scale(test, self._at)}'
+      writer.scalars(step, {f'{prefix}/{k}': v for k, v in scores.items()})
+      found[name] = scores['psnr']
+    return found
 
   def _save_strips(
-    self, step: int, sr: np.ndarray, writer: MetricWriter
+    self, step: int, test: _Test, sr: np.ndarray, writer: MetricWriter
   ) -> None:
     """Writes bicubic | SR | HR of every crop as PNG and to TensorBoard."""
-    bicubic = quantize(imresize(self._lr, scale=self._scale))
+    shape = test.hr.shape[1:3]
+    bicubic = quantize(imresize(test.lr, scale=test.scale, shape=shape))
     strips = {}
-    for i, images in enumerate(zip(bicubic, sr, self._hr, strict=True)):
-      path = self._images / f'step_{step:08}_crop_{i}.png'
-      save_png_strip(path, list(images))
-      strips[f'crop_{i}'] = np.concatenate(images, axis=1)
+    for i, images in enumerate(zip(bicubic, sr, test.hr, strict=True)):
+      name = f'crop_{i}{_of_scale(test, self._at)}'
+      save_png_strip(self._images / f'step_{step:08}_{name}.png', list(images))
+      strips[name] = np.concatenate(images, axis=1)
     writer.images(step, strips)
+
+
+def _test(config: Mapping[str, Any], method: Method, hr: np.ndarray) -> _Test:
+  """The crops cut to what whole LR pixels cover, and their LR."""
+  scale = config['model']['scale']
+  rows, columns = (
+    covered_size(reduced_size(n, scale), scale) for n in hr.shape[1:3]
+  )
+  hr = hr[:, :rows, :columns]
+  key = jax.random.key(config['seed'])
+  lr = np.asarray(method.degrade(key, jax.numpy.asarray(hr), scale))
+  predict = jit(methods.module(config).predictor(config))
+  return _Test(config, predict, hr, lr)
+
+
+def _of_scale(test: _Test, tests: Sequence[_Test]) -> str:
+  """Ending of a name that tells the scale, where there are several."""
+  return f'_x{test.scale:g}' if len(tests) > 1 else ''

@@ -218,7 +218,7 @@ def _open_data(
   spec = batches.BatchSpec(
     batch_size=data['batch_size'],
     patch=data['patch'],
-    scales=(scale,),
+    scales=tuple(data['scales']) or (scale,),
     seed=config['seed'],
     augment=data['augment'],
     process_index=jax.process_index(),

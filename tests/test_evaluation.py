@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from sr_jax import evaluation, loading
 from sr_jax.data.image_io import Picture, write_image
 from sr_jax.evaluation import Degradation, evaluate_folder, protocols_of
 from sr_jax.metrics.protocol import PROTOCOLS
+from sr_jax.ops.resize import imresize
+from tests.tiny_models import waves
 
 
 def doubling():
@@ -65,6 +68,29 @@ def test_hr_is_cut_to_a_multiple_and_lr_rounded(tmp_path):
   evaluate_folder(model, hr_dir=tmp_path)
   assert [lr.shape for lr in seen] == [(1, 15, 16, 3)]
   np.testing.assert_allclose(seen[0] * 255, np.round(seen[0] * 255), atol=1e-4)
+
+
+@pytest.mark.parametrize('scale', [1.5, 2.3, 3.7])
+def test_scales_that_are_not_whole_by_hand(tmp_path, scale):
+  hr = waves(50, 61)
+  write_image(tmp_path / 'a.png', Picture(hr.astype(np.float32)))
+  result = evaluate_folder(
+    loading.load('bicubic', scale=scale),
+    hr_dir=tmp_path,
+    protocols=protocols_of('rgb'),
+  )
+  # Whole LR pixels, and the HR pixels that they cover.
+  small = [math.floor(n / Fraction(str(scale))) for n in (50, 61)]
+  height, width = (math.floor(n * Fraction(str(scale))) for n in small)
+  hr = np.round(hr[:height, :width] * 255) / 255
+  lr = np.round(imresize(hr, scale=1 / scale, shape=tuple(small)) * 255) / 255
+  sr = imresize(lr.astype(np.float32), scale=scale)[:height, :width]
+  sr = np.round(sr.clip(0, 1) * 255) / 255
+  crop = slice(math.ceil(scale), -math.ceil(scale))
+  mse = ((sr - hr)[crop, crop] ** 2).mean()
+  expected = 10 * math.log10(1 / mse)
+  assert result['mean']['psnr'] == pytest.approx(expected, abs=1e-3)
+  assert result['scale'] == scale
 
 
 def test_noise_depends_on_seed_and_name_alone():

@@ -10,14 +10,17 @@ import sys
 import time
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 import skimage.data
 import skimage.io
 
 from configs import mzsr
-from sr_jax import checkpoints, methods, train_loop
+from sr_jax import checkpoints, loading, methods, train_loop
+from sr_jax.data import batches, sources
 from sr_jax.errors import UserError
+from sr_jax.methods import supervised
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -136,6 +139,82 @@ def test_resume_is_exact(tmp_path):
   train_loop.train_and_evaluate(tiny.config(steps=2), parts)
   resumed = train_loop.train_and_evaluate(tiny.config(), parts)
   assert _equal(whole, resumed)
+
+
+def _any_scale(**sections):
+  """A tiny run over scales of which one is drawn for each batch."""
+  config = tiny.config(
+    steps=6,
+    data={'scales': (1.5, 2.0, 2.3), 'patch': 10},
+    eval={'scales': (1.5, 2.2), 'crops': 1, 'crop_size': 32, 'every': 6},
+    **sections,
+  )
+  config.model = ml_collections.ConfigDict(
+    {
+      'name': 'metasr',
+      'variant': 'edsr-small',
+      'scale': 2,
+      'blocks': 1,
+      'features': 4,
+    }
+  )
+  return config
+
+
+def test_a_scale_per_batch_resumes_exactly(tmp_path, monkeypatch):
+  traced = []
+  train_step = supervised._train_step
+
+  def counted(*args, scale):
+    traced.append(scale)
+    return train_step(*args, scale)
+
+  monkeypatch.setattr(supervised, '_train_step', counted)
+  config = _any_scale()
+  whole = train_loop.train_and_evaluate(config, tmp_path / 'whole')
+  # One program for each scale that was drawn.
+  spec = batches.BatchSpec(8, 10, (1.5, 2.0, 2.3), seed=0)
+  source = sources.embedded_source(23)
+  drawn = [batches.sample(source, spec, step)[1] for step in range(6)]
+  assert len(set(drawn)) > 1
+  assert sorted(traced) == sorted(set(drawn))
+
+  parts = tmp_path / 'parts'
+  config.steps = 4
+  train_loop.train_and_evaluate(config, parts)
+  resumed = train_loop.train_and_evaluate(_any_scale(), parts)
+  assert _equal(whole, resumed)
+
+
+def test_evaluations_report_each_scale(tmp_path):
+  photo = skimage.data.astronaut()[:40, :44]
+  skimage.io.imsave(tmp_path / 'face.png', photo, check_contrast=False)
+  config = _any_scale()
+  config.eval.folders = (str(tmp_path),)
+  config.update({'steps': 1})
+  train_loop.train_and_evaluate(config, tmp_path / 'run')
+  found = {}
+  for line in _lines(tmp_path / 'run'):
+    found |= line
+  name = tmp_path.name
+  for key in ('psnr', 'ssim'):
+    each = [found[f'crops_x{scale}/{key}'] for scale in (1.5, 2.2)]
+    assert each[0] != each[1]
+    assert found[f'crops/{key}'] == pytest.approx(np.mean(each))
+  assert all(f'{name}_x{scale}/psnr' in found for scale in (1.5, 2.2))
+  strips = (tmp_path / 'run' / 'images').glob('step_00000001_crop_0_x*.png')
+  assert len(list(strips)) == 2
+  # What it was trained for is what the checkpoint enlarges by.
+  assert loading.load(tmp_path / 'run', scale=2.17).scale == 2.17
+  with pytest.raises(UserError, match=r'by 1\.5 to 2\.3, not by 2\.4'):
+    loading.load(tmp_path / 'run', scale=2.4)
+
+
+def test_tasks_take_no_scales_of_the_batches(tmp_path):
+  config = mzsr.get_config('smoke')
+  config.data.scales = (2.0, 3.0)
+  with pytest.raises(UserError, match=r'config\.method\.scales; leave it'):
+    train_loop.train_and_evaluate(config, tmp_path)
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path):

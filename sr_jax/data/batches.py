@@ -15,6 +15,7 @@ import numpy as np
 
 from sr_jax.data.sources import ImageSource, PairedSource
 from sr_jax.errors import UserError
+from sr_jax.ops.scales import covered_size, whole
 
 Batch = dict[str, np.ndarray]
 Source = ImageSource | PairedSource
@@ -29,8 +30,9 @@ class BatchSpec:
 
   Attributes:
     batch_size: Examples per step over all processes.
-    patch: Side of an LR crop; the HR crop is `scale` times as large.
-    scales: One of these is chosen for each step.
+    patch: Side of an LR crop; the HR crop is `scale` times as large, rounded
+      down where that is not whole.
+    scales: One of these is chosen for each step, whole or not.
     seed: Of everything random.
     augment: Whether crops are flipped and transposed at random.
     process_index: This process; it draws its own rows of the batch only.
@@ -39,7 +41,7 @@ class BatchSpec:
 
   batch_size: int
   patch: int
-  scales: tuple[int, ...]
+  scales: tuple[float, ...]
   seed: int
   augment: bool = True
   process_index: int = 0
@@ -66,7 +68,7 @@ class BatchSpec:
   @property
   def crop_size(self) -> int:
     """Side of the largest HR crop: the `min_size` a source needs."""
-    return self.patch * max(self.scales)
+    return covered_size(self.patch, max(self.scales))
 
   @property
   def rows(self) -> range:
@@ -75,7 +77,7 @@ class BatchSpec:
     return range(self.process_index * size, (self.process_index + 1) * size)
 
 
-def sample(source: Source, spec: BatchSpec, step: int) -> tuple[Batch, int]:
+def sample(source: Source, spec: BatchSpec, step: int) -> tuple[Batch, float]:
   """This process's rows of the batch of one step, and the step's scale.
 
   Images are chosen uniformly, crops uniformly within them, and the eight
@@ -83,10 +85,10 @@ def sample(source: Source, spec: BatchSpec, step: int) -> tuple[Batch, int]:
 
   Returns:
     `{'hr': uint8 [b, P * scale, P * scale, 3]}`, for a paired source also
-    `'lr': uint8 [b, P, P, 3]`, aligned; and the scale.
+    `'lr': uint8 [b, P, P, 3]`, aligned; and the scale, an int if it is whole.
   """
   draw = _random_words(spec.seed, _SCALES, step, 0)[0]
-  scale = spec.scales[draw % len(spec.scales)]
+  scale = whole(spec.scales[draw % len(spec.scales)])
   examples = [_example(source, spec, step, scale, row) for row in spec.rows]
   return _stack(examples), scale
 
@@ -99,7 +101,7 @@ def batches(
   *,
   workers: int = 1,
   prefetch: int = 4,
-) -> Generator[tuple[int, int, Batch]]:
+) -> Generator[tuple[int, float, Batch]]:
   """Iterates over (step, scale, batch), beginning at `start_step`.
 
   Args:
@@ -157,10 +159,10 @@ def fixed_crops(source: Source, *, size: int, count: int, scale: int) -> Batch:
 
 def _prefetched(
   source: Source, spec: BatchSpec, steps: range, workers: int, prefetch: int
-) -> Generator[tuple[int, int, Batch]]:
+) -> Generator[tuple[int, float, Batch]]:
   import grain  # brings JAX and Orbax with it
 
-  def load(step: int) -> tuple[int, int, Batch]:
+  def load(step: int) -> tuple[int, float, Batch]:
     batch, scale = sample(source, spec, step)
     return step, scale, batch
 
@@ -175,7 +177,7 @@ def _prefetched(
     iterator.close()
 
 
-def _check_pair_scale(source: Source, scales: tuple[int, ...]) -> None:
+def _check_pair_scale(source: Source, scales: tuple[float, ...]) -> None:
   if isinstance(source, PairedSource) and set(scales) != {source.scale}:
     raise UserError(
       f'scales {scales}: the pairs are of scale {source.scale}; choose that'
@@ -195,13 +197,13 @@ def _random_words(seed: int, stream: int, step: int, example: int) -> list[int]:
 
 
 def _example(
-  source: Source, spec: BatchSpec, step: int, scale: int, row: int
+  source: Source, spec: BatchSpec, step: int, scale: float, row: int
 ) -> Batch:
   """The crops of one example, as views of the source's arrays."""
   draws = _random_words(spec.seed, _EXAMPLES, step, row)
   index = draws[0] % len(source)
   images = _images(source, index)
-  size = spec.patch * scale
+  size = covered_size(spec.patch, scale)
   height, width = images['hr'].shape[:2]
   if min(height, width) < size:
     raise UserError(
@@ -209,10 +211,10 @@ def _example(
       f'{size}x{size}; it changed, or the source was opened for smaller crops'
     )
   # An HR crop begins at any pixel; that of a pair on the LR image's grid.
-  grid = scale if 'lr' in images else 1
+  grid = source.scale if isinstance(source, PairedSource) else 1
   top = draws[1] % ((height - size) // grid + 1) * grid
   left = draws[2] % ((width - size) // grid + 1) * grid
-  crops = _cut(images, top, left, size, scale)
+  crops = _cut(images, top, left, size, grid)
   if not spec.augment:
     return crops
   return {key: _dihedral(crop, draws[3]) for key, crop in crops.items()}

@@ -409,7 +409,7 @@ class Matched(NamedTuple):
   unused: list[str]
 
 
-def match_lr(hr: Iterable[str], lr: Iterable[str], scale: int) -> Matched:
+def match_lr(hr: Iterable[str], lr: Iterable[str], scale: float) -> Matched:
   """Matches HR and LR images by their relative paths.
 
   The LR image of `a/0001.png` is `a/0001`, `a/0001x2` (DIV2K) or `a/0001_x2`

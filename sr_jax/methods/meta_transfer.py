@@ -163,6 +163,11 @@ def _sections(config: Mapping[str, Any]) -> tuple[Tasks, Inner, Outer]:
       f'config.degradation.jpeg_quality={degradation["jpeg_quality"]}: tasks'
       ' are not compressed; give 0'
     )
+  if config['data']['scales']:
+    raise UserError(
+      f'config.data.scales={config["data"]["scales"]}: tasks draw from'
+      ' config.method.scales; leave it empty'
+    )
   if config['data']['batch_size'] != tasks.images:
     raise UserError(
       f'config.data.batch_size={config["data"]["batch_size"]}: {tasks.tasks}'

@@ -54,7 +54,7 @@ def predictor(config: Mapping[str, Any]) -> Callable[..., jax.Array]:
   return functools.partial(predict, models.create(config['model']))
 
 
-def _create(model: Mapping[str, Any], scale: int | None = None) -> Any:
+def _create(model: Mapping[str, Any], scale: float | None = None) -> Any:
   """The network, at another scale than configured if the batch has one."""
   return models.create({**model, 'scale': scale or model['scale']})
 
@@ -88,7 +88,7 @@ def degrader(section: Mapping[str, Any]) -> Callable[..., jax.Array]:
 
 
 def _make_lr(
-  key: jax.Array, hr: jax.Array, scale: int, **options: Any
+  key: jax.Array, hr: jax.Array, scale: float, **options: Any
 ) -> jax.Array:
   """LR of `hr` `[B, H, W, C]`, rounded to 8 bit as files are."""
   return quantize(degrade(key, hr, scale=scale, **options))
@@ -98,7 +98,7 @@ def _pair(
   make_lr: Callable[..., jax.Array],
   key: jax.Array,
   batch: Mapping[str, jax.Array],
-  scale: int,
+  scale: float,
 ) -> tuple[jax.Array, jax.Array]:
   """The (lr, hr) of a uint8 batch; LR is made from HR unless it is given."""
   hr = batch['hr'].astype(jnp.float32) / 255
@@ -113,7 +113,7 @@ def _init(
   key: jax.Array,
   batch: Mapping[str, jax.Array],
   pretrained: Mapping[str, Any],
-  scale: int,
+  scale: float,
 ) -> TrainState:
   init_key, state_key = jax.random.split(key)
   channels = batch['hr'].shape[-1]
@@ -135,14 +135,15 @@ def _train_step(
   make_lr: Callable[..., jax.Array],
   state: TrainState,
   batch: Mapping[str, jax.Array],
-  scale: int,
+  scale: float,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   lr, hr = _pair(make_lr, state.step_key(), batch, scale)
   model = generator(scale)
 
   def objective(params: Any) -> jax.Array:
     sr, _ = model.apply({'params': params}, lr, train=True)
-    return loss(sr, hr)
+    # At scales that are not whole SR may reach a pixel beyond HR.
+    return loss(sr[:, : hr.shape[1], : hr.shape[2]], hr)
 
   old = state.params['generator']
   value, grads = jax.value_and_grad(objective)(old)

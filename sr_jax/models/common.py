@@ -66,34 +66,39 @@ class Conv(nn.Module):
 
   Attributes:
     features: Output channels.
-    kernel_size: Odd side of the square kernel.
+    kernel_size: Odd side of the square kernel, or its (height, width).
     use_bias: Whether a bias is added.
     kernel_init: Initialiser of the kernel.
     bias_init: Initialiser of the bias; None is PyTorch's default.
     dtype: Computation type; parameters stay float32.
+    dilation: Step between the pixels that the taps see.
   """
 
   features: int
-  kernel_size: int = 3
+  kernel_size: int | tuple[int, int] = 3
   use_bias: bool = True
   kernel_init: Callable[..., jax.Array] = nn.initializers.variance_scaling(
     1 / 3, 'fan_in', 'uniform'
   )
   bias_init: Callable[..., jax.Array] | None = None
   dtype: Any = jnp.float32
+  dilation: int = 1
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[B, H, W, C]` to `[B, H, W, features]`."""
     size, channels = self.kernel_size, x.shape[-1]
+    height, width = (size, size) if isinstance(size, int) else size
     kernel = self.param(
-      'kernel', self.kernel_init, (size, size, channels, self.features)
+      'kernel', self.kernel_init, (height, width, channels, self.features)
     )
     bias = None
     if self.use_bias:
-      init = self.bias_init or uniform_bias(channels * size**2)
+      init = self.bias_init or uniform_bias(channels * height * width)
       bias = self.param('bias', init, (self.features,)).astype(self.dtype)
-    return conv2d(x.astype(self.dtype), kernel.astype(self.dtype), bias)
+    return conv2d(
+      x.astype(self.dtype), kernel.astype(self.dtype), bias, self.dilation
+    )
 
 
 class MeanShift(nn.Module):

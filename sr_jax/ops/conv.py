@@ -8,15 +8,23 @@ import jax.numpy as jnp
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 
-def _same(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-  pad = (padding, padding)
+def _padding(kernel: jax.Array, dilation: int) -> list[tuple[int, int]]:
+  return [(dilation * (n // 2),) * 2 for n in kernel.shape[:2]]
+
+
+def _same(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
   return jax.lax.conv_general_dilated(
-    x, kernel, (1, 1), (pad, pad), dimension_numbers=_LAYOUT
+    x,
+    kernel,
+    (1, 1),
+    _padding(kernel, dilation),
+    rhs_dilation=(dilation, dilation),
+    dimension_numbers=_LAYOUT,
   )
 
 
 def conv2d(
-  x: jax.Array, kernel: jax.Array, bias: jax.Array | None
+  x: jax.Array, kernel: jax.Array, bias: jax.Array | None, dilation: int = 1
 ) -> jax.Array:
   """Stride-1 convolution of odd kernel size, zero padded to the same size.
 
@@ -27,57 +35,61 @@ def conv2d(
 
   Args:
     x: `[B, H, W, C_in]`.
-    kernel: `[K, K, C_in, C_out]`, K odd.
+    kernel: `[K1, K2, C_in, C_out]`, K1 and K2 odd.
     bias: `[C_out]`, or None for none.
+    dilation: Step between the pixels that the taps see.
 
   Returns:
     `[B, H, W, C_out]`.
   """
   if jax.default_backend() == 'cpu':
-    return _cpu_conv2d(x, kernel, bias)
-  return _conv2d(x, kernel, bias)
+    return _cpu_conv2d(x, kernel, bias, dilation)
+  return _conv2d(x, kernel, bias, dilation)
 
 
 def _conv2d(
-  x: jax.Array, kernel: jax.Array, bias: jax.Array | None
+  x: jax.Array, kernel: jax.Array, bias: jax.Array | None, dilation: int
 ) -> jax.Array:
-  y = _same(x, kernel, kernel.shape[0] // 2)
+  y = _same(x, kernel, dilation)
   return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
 
-_cpu_conv2d = jax.custom_vjp(_conv2d)
+_cpu_conv2d = jax.custom_vjp(_conv2d, nondiff_argnums=(3,))
 
 
 def _forward(
-  x: jax.Array, kernel: jax.Array, bias: jax.Array | None
+  x: jax.Array, kernel: jax.Array, bias: jax.Array | None, dilation: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array | None]]:
-  return _conv2d(x, kernel, bias), (x, kernel, bias)
+  return _conv2d(x, kernel, bias, dilation), (x, kernel, bias)
 
 
 def _backward(
-  residuals: tuple[jax.Array, jax.Array, jax.Array | None], dy: jax.Array
+  dilation: int,
+  residuals: tuple[jax.Array, jax.Array, jax.Array | None],
+  dy: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
   x, kernel, bias = residuals
-  padding = kernel.shape[0] // 2
   # Else the producers of x and dy are computed again for each use below.
   x, dy = jax.lax.optimization_barrier((x, dy))
   # dx: correlate dy with the kernel flipped in space, channels swapped.
-  dx = _same(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), padding)
-  dw = _kernel_gradient(x, dy, padding)
+  dx = _same(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), dilation)
+  dw = _kernel_gradient(x, dy, _padding(kernel, dilation), dilation)
   if bias is None:
     return dx, dw, None
   flat = dy.reshape(-1, dy.shape[-1])
   return dx, dw, (jnp.ones((1, flat.shape[0]), dy.dtype) @ flat)[0]
 
 
-def _kernel_gradient(x: jax.Array, dy: jax.Array, padding: int) -> jax.Array:
+def _kernel_gradient(
+  x: jax.Array, dy: jax.Array, padding: list[tuple[int, int]], dilation: int
+) -> jax.Array:
   """Correlates x with dy over images, rows and columns.
 
   As a convolution: the channels of one stand as its images, the images of
   both as channels. The narrower one is turned so, which is the dearer part. It
   is padded beforehand: XLA's own padding makes this up to three times slower.
   """
-  pad = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+  pad = ((0, 0), *padding, (0, 0))
   if x.shape[-1] < dy.shape[-1]:
     images, window = jnp.pad(x, pad), dy
   else:
@@ -85,7 +97,7 @@ def _kernel_gradient(x: jax.Array, dy: jax.Array, padding: int) -> jax.Array:
   dw = jax.lax.conv_general_dilated(
     images.transpose(3, 1, 2, 0),
     window.transpose(1, 2, 0, 3),
-    (1, 1),
+    (dilation, dilation),
     'VALID',
     dimension_numbers=_LAYOUT,
   )

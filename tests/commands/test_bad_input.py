@@ -220,7 +220,7 @@ def test_too_little_memory_for_one_file(run, photos, tmp_path, monkeypatch):
     (('upscale', 'a.png', '-o', 'b', '--tile', '0'), '--tile'),
     (('upscale', 'a.png', '-o', 'b', '--scale', '1'), '--scale'),
     (('upscale', 'a.png', '-o', 'b', '--scale', 'nan'), '--scale'),
-    (('evaluate', '--model', 'zssr', '--hr', 'a', '--scale', '2.5'), 'whole'),
+    (('evaluate', '--model', 'zssr', '--hr', 'a', '--scale', '1'), '--scale'),
     (('degrade', '--hr', 'a', '-o', 'b', '--scale', '2.5'), '--scale'),
     (('upscale', 'a.png', '-o', 'b', '--back-project', '-1'), '-1'),
     (('upscale', 'a.png', '-o', 'b', '--adapt-steps', '-1'), '--adapt-steps'),

@@ -187,6 +187,24 @@ def test_scales_are_drawn_equally_often_and_shape_the_batch():
   assert min(counter.values()) > 160
 
 
+@pytest.mark.parametrize('patch', [5, 6, 10])
+def test_scales_that_are_not_whole(patch):
+  spec = _spec(batch_size=2, scales=(1.1, 2.0, 2.3), patch=patch)
+  assert spec.crop_size == patch * 23 // 10
+  found = set()
+  for step in range(40):
+    batch, scale = sample(PHOTOS, spec, step)
+    side = patch * round(10 * scale) // 10
+    assert batch['hr'].shape == (2, side, side, 3)
+    for crop in batch['hr']:
+      top, left = int(crop[..., 0].min()), int(crop[..., 1].min())
+      piece = PHOTOS[int(crop[0, 0, 2])][top : top + side, left : left + side]
+      assert any(np.array_equal(crop, v) for v in _variants(piece))
+    found.add(scale)
+  assert found == {1.1, 2, 2.3}
+  assert {type(scale) for scale in found} == {int, float}
+
+
 def test_a_resumed_stream_continues_the_uninterrupted_one():
   spec = _spec(scales=(2, 3))
   whole = list(batches(PHOTOS, spec, 0, 9))

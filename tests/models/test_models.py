@@ -21,11 +21,13 @@ CASES = [
 # Overrides that make any architecture small enough for a test.
 TINY = {
   'edsr': {'blocks': 2, 'features': 8},
+  'lrfnet': {'blocks': 2, 'features': 8, 'kernel_size': 5},
+  'metasr': {'blocks': 2, 'features': 8, 'layers': 2, 'growth': 4},
   'mzsr': {'depth': 3, 'features': 8},
   'zssr': {'depth': 3, 'features': 8},
 }
 # These enlarge by any factor; the factor is no part of their weights.
-ANY_SCALE = ('mzsr', 'zssr')
+ANY_SCALE = ('lrfnet', 'mzsr', 'zssr')
 
 
 def _tiny(name, scale, **overrides):

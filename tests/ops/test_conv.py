@@ -12,27 +12,38 @@ from sr_jax.ops.compilation import jit
 def _inputs(size, channels=(3, 5), shape=(2, 7, 6)):
   keys = jax.random.split(jax.random.key(0), 3)
   x = jax.random.normal(keys[0], (*shape, channels[0]))
-  kernel = jax.random.normal(keys[1], (size, size, *channels))
+  size = (size, size) if isinstance(size, int) else size
+  kernel = jax.random.normal(keys[1], (*size, *channels))
   return x, kernel, jax.random.normal(keys[2], (channels[1],))
 
 
-def _reference(x, kernel, bias):
+def _reference(x, kernel, bias, dilation=1):
   y = jax.lax.conv_general_dilated(
-    x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    x,
+    kernel,
+    (1, 1),
+    'SAME',
+    rhs_dilation=(dilation, dilation),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
   return y if bias is None else y + bias[None, None, None]
 
 
 @pytest.mark.parametrize('channels', [(3, 5), (5, 3)])
-@pytest.mark.parametrize('size', [1, 3, 5])
-def test_values_and_gradients_equal_lax(size, channels):
+@pytest.mark.parametrize(
+  ('size', 'dilation'),
+  [(1, 1), (3, 1), (5, 1), (3, 2), (3, 5), ((1, 5), 1), ((5, 1), 2)],
+)
+def test_values_and_gradients_equal_lax(size, dilation, channels):
   inputs = _inputs(size, channels)
   np.testing.assert_allclose(
-    conv.conv2d(*inputs), _reference(*inputs), atol=1e-4
+    conv.conv2d(*inputs, dilation), _reference(*inputs, dilation), atol=1e-4
   )
 
   def grads(f):
-    return jax.grad(lambda *a: (f(*a) ** 3).sum(), argnums=(0, 1, 2))(*inputs)
+    return jax.grad(lambda *a: (f(*a, dilation) ** 3).sum(), argnums=(0, 1, 2))(
+      *inputs
+    )
 
   for ours, theirs in zip(grads(conv.conv2d), grads(_reference), strict=True):
     scale = jnp.abs(theirs).max()

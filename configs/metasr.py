@@ -1,0 +1,45 @@
+r"""Meta-SR: one RDN for all scales from 1.1 to 4 (Hu et al., CVPR 2019).
+
+  python train.py --config configs/metasr.py --workdir runs/metasr \
+    --config.data.source=folder:PATH/TO/DIV2K_train_HR
+
+L1, Adam 1e-4 halved every 200,000 of 1,000,000 steps, batches of 16 LR crops
+of 50x50 from DIV2K 0001-0800, one of 30 scales for each batch. Each scale is
+compiled once, when it is first drawn. The EDSR body of the released code:
+  --config.model.variant=edsr
+
+The checkpoint enlarges by any scale in the range: sr-jax upscale --scale 2.37.
+`model.scale` is only what it does where none is asked for.
+
+The released weights, measured by a third party (Set5, Y): 41.47 / 38.23 /
+36.18 / 34.73 / 33.62 / 32.51 dB at x1.5 / 2 / 2.5 / 3 / 3.5 / 4. We have not
+trained this config to its end: no score of ours is claimed.
+"""
+
+from configs import common
+
+
+def get_config(preset=None):
+  """Meta-RDN, 16 dense blocks of 8 layers."""
+  config = common.base()
+  config.steps = 1_000_000
+  config.model.name = 'metasr'
+  config.model.variant = 'rdn'
+  config.optimizer.schedule = 'step'
+  config.optimizer.boundaries = (200_000, 400_000, 600_000, 800_000)
+  config.data.patch = 50
+  config.data.scales = tuple(tenths / 10 for tenths in range(11, 41))
+  config.eval.scales = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
+  config.eval.every = 5000
+  config.checkpoint.every = 5000
+  config = common.finish(config, preset)
+  if preset == 'smoke':  # 22 million weights are slow on a CPU
+    config.steps = 4
+    config.log_every = 2
+    config.data.batch_size = 2
+    config.data.patch = 10
+    config.data.scales = (1.5, 2.3)
+    config.eval.update({'every': 4, 'crops': 1, 'crop_size': 48})
+    config.eval.scales = (2.3,)
+    config.checkpoint.every = 4
+  return config

@@ -1,0 +1,207 @@
+"""LRFNet: large receptive field networks (Seif and Androutsos, CVPRW 2018).
+
+EDSR-like residual blocks on the bicubically enlarged image, whose receptive
+field grows by large kernels (the baseline), by large kernels taken apart into
+1 x k and k x 1 (LRFNet-S), by dilation (LRFNet-A) or by both (LRFNet-SA).
+
+The printed parameter counts fix the layout. Neither paper nor code tell the
+rest; our choices are zero padding, both convolutions of a block dilated, and
+the enlarged image added to the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sr_jax.errors import UserError
+from sr_jax.models import common, zssr
+from sr_jax.ops.resize import imresize
+
+# Counts of the paper by kernel size; it enlarges by 4 and 8.
+_PLAIN = {3: 889_795, 5: 2_462_659, 7: 4_821_955, 9: 7_967_683, 11: 11_899_843}
+_SEPARABLE = {3: 299_971, 5: 496_579, 7: 693_187, 9: 889_795, 11: 1_086_403}
+
+
+def _variant(
+  kernel_size: int, scheme: str, dilations: Sequence[int] = (1,)
+) -> common.Variant:
+  counts = _SEPARABLE if scheme else _PLAIN
+  options = {
+    'blocks': 12,
+    'features': 64,
+    'kernel_size': kernel_size,
+    'scheme': scheme,
+    'dilations': tuple(dilations),
+  }
+  return common.Variant(options, dict.fromkeys((4, 8), counts[kernel_size]))
+
+
+VARIANTS = {
+  'baseline': _variant(3, ''),
+  's': _variant(9, 'A'),
+  'a': _variant(3, '', (1, 4, 8)),
+  # Of the paper's, the kernel size with the best scores.
+  'sa': _variant(5, 'A', (1, 4, 8)),
+  **{f'baseline-{k}': _variant(k, '') for k in (5, 7, 9, 11)},
+  **{f's-{k}': _variant(k, 'A') for k in (3, 5, 7, 11)},
+}
+# No weights were released.
+TORCH_NAMES: dict[str, dict[str, str]] = {}
+_SCHEMES = ('', 'A', 'B', 'C', 'D')
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Options that parameter shapes tell: not scale, scheme and dilations."""
+  channels, features = shapes['head/kernel'][2:]
+  return {
+    'channels': channels,
+    'features': features,
+    'blocks': sum(path.endswith('/conv1/kernel') for path in shapes),
+    'kernel_size': max(shapes['body_0/conv1/kernel'][:2]),
+  }
+
+
+class Block(nn.Module):
+  """Two convolutions and a skip, in one of the paper's arrangements.
+
+  '' is conv - ReLU - conv of k x k. The others have a 1 x k and a k x 1
+  convolution: A with a ReLU between them, B after a ReLU, C both at once after
+  a ReLU, D both at once before a ReLU.
+
+  Attributes:
+    features: Channels in and out.
+    kernel_size: k, odd.
+    scheme: '', 'A', 'B', 'C' or 'D'.
+    dilation: Of both convolutions.
+    dtype: Computation type.
+  """
+
+  features: int
+  kernel_size: int
+  scheme: str
+  dilation: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, features]` to the same shape."""
+    k = self.kernel_size
+    first, second = ((1, k), (k, 1)) if self.scheme else ((k, k), (k, k))
+    conv1, conv2 = self._conv(first, 'conv1'), self._conv(second, 'conv2')
+    if self.scheme == 'B':
+      return x + conv2(conv1(nn.relu(x)))
+    if self.scheme == 'C':
+      y = nn.relu(x)
+      return x + conv1(y) + conv2(y)
+    if self.scheme == 'D':
+      return x + nn.relu(conv1(x) + conv2(x))
+    return x + conv2(nn.relu(conv1(x)))
+
+  def _conv(
+    self, size: tuple[int, int], name: str
+  ) -> Callable[[jax.Array], jax.Array]:
+    return common.Conv(
+      self.features, size, dilation=self.dilation, dtype=self.dtype, name=name
+    )
+
+
+class LRFNet(nn.Module):
+  """The network of every variant.
+
+  Attributes:
+    scale: Enlargement, whole or not.
+    blocks: Number of residual blocks.
+    features: Width of every layer.
+    kernel_size: Of the blocks' convolutions, odd; head and tail have 3.
+    scheme: Arrangement of the blocks, see `Block`.
+    dilations: Of as many runs of equally many blocks.
+    channels: Image channels.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  scale: float
+  blocks: int
+  features: int
+  kernel_size: int
+  scheme: str
+  dilations: Sequence[int]
+  channels: int = 3
+  dtype: Any = jnp.float32
+
+  def __call__(
+    self, lr: jax.Array, *, train: bool = False
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Enlarges `lr` `[B, H, W, C]` in [0, 1]; unclipped.
+
+    Returns:
+      `[B, ceil(sH), ceil(sW), C]` and an empty dict.
+    """
+    del train
+    return self.refine(imresize(jnp.asarray(lr), scale=self.scale)), {}
+
+  @nn.compact
+  def refine(self, enlarged: jax.Array) -> jax.Array:
+    """Corrects a bicubically enlarged image `[B, H, W, C]`."""
+    self._check()
+    width, dtype = self.features, self.dtype
+    x = common.Conv(width, dtype=dtype, name='head')(enlarged)
+    for i in range(self.blocks):
+      x = Block(
+        width,
+        self.kernel_size,
+        self.scheme,
+        self._dilation(i),
+        dtype=dtype,
+        name=f'body_{i}',
+      )(x)
+    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    return enlarged + common.Conv(self.channels, name='tail')(x)
+
+  def _check(self) -> None:
+    if self.scheme not in _SCHEMES:
+      raise UserError(
+        f'config.model.scheme={self.scheme!r}: choose one of {_SCHEMES}'
+      )
+    if self.kernel_size % 2 == 0 or self.kernel_size < 1:
+      raise UserError(
+        f'config.model.kernel_size={self.kernel_size}: give an odd number'
+      )
+    if not self.dilations or self.blocks % len(self.dilations):
+      raise UserError(
+        f'config.model.dilations={tuple(self.dilations)}: {self.blocks} blocks'
+        ' cannot be shared equally by so many'
+      )
+
+  def _dilation(self, block: int) -> int:
+    return self.dilations[block * len(self.dilations) // self.blocks]
+
+  @property
+  def radius(self) -> int:
+    """Receptive radius in SR pixels, beyond the enlargement's."""
+    # Of a block's two separable convolutions each works along its own axis.
+    convs = 1 if self.scheme else 2
+    return 2 + sum(
+      convs * self._dilation(i) * (self.kernel_size // 2)
+      for i in range(self.blocks)
+    )
+
+  @property
+  def halo(self) -> int | None:
+    """Receptive radius in LR pixels; None for a scale that is not whole."""
+    if self.scale != int(self.scale):
+      return None
+    return zssr.enlarged_halo(int(self.scale), self.radius, None)
+
+
+def Model(
+  *, scale: float, variant: str = 'baseline', **overrides: Any
+) -> LRFNet:
+  """LRFNet of one variant; overrides replace single options of it."""
+  return LRFNet(
+    scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
+  )

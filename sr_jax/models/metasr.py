@@ -1,0 +1,391 @@
+"""Meta-SR: one network for every scale (Hu et al., CVPR 2019).
+
+Meta-Upscale predicts the filter of each SR pixel from the scale and from where
+the pixel lies within its LR pixel. The bodies are those of the released code:
+RDN (Zhang et al., CVPR 2018) and EDSR, on a 0..255 range with DIV2K's mean
+removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sr_jax.models import common
+from sr_jax.ops.scales import enlarged_size, rational
+
+# The released code is trained on 1.1, 1.2, ..., 4.0.
+_SCALES = tuple(tenths / 10 for tenths in range(11, 41))
+_RDN = {'body': 'rdn', 'features': 64}
+# EDSR's blocks have no dense layers.
+_EDSR = {'body': 'edsr', 'layers': 0, 'growth': 0}
+VARIANTS = {
+  # RDN's two published sizes; the paper uses B.
+  'rdn': common.Variant(
+    {**_RDN, 'blocks': 16, 'layers': 8, 'growth': 64},
+    dict.fromkeys((2, 3, 4), 22_419_096),
+  ),
+  'rdn-a': common.Variant(
+    {**_RDN, 'blocks': 20, 'layers': 6, 'growth': 32},
+    dict.fromkeys((2, 3, 4), 5_912_216),
+  ),
+  'edsr': common.Variant(
+    {**_EDSR, 'blocks': 16, 'features': 64},
+    dict.fromkeys((2, 3, 4), 1_665_560),
+  ),
+  # Ours, not the paper's: trains in minutes on two CPU cores.
+  'edsr-small': common.Variant(
+    {**_EDSR, 'blocks': 4, 'features': 32},
+    dict.fromkeys((2, 3, 4), 307_224),
+  ),
+}
+_MEAN_SHIFTS = {'sub_mean': 'sub_mean', 'add_mean': 'add_mean'}
+_UPSCALE = {
+  'P2W.meta_block.0': 'upscale/hidden',
+  'P2W.meta_block.2': 'upscale/filters',
+}
+TORCH_NAMES = {
+  'Meta-RDN': {
+    **_MEAN_SHIFTS,
+    'SFENet1': 'head',
+    'SFENet2': 'head2',
+    'RDBs.{i}.convs.{j}.conv.0': 'body_{i}/conv_{j}',
+    'RDBs.{i}.LFF': 'body_{i}/fuse',
+    'GFF.0': 'fuse',
+    'GFF.1': 'body_end',
+    **_UPSCALE,
+  },
+  'Meta-EDSR': {
+    **_MEAN_SHIFTS,
+    'head.0': 'head',
+    'body.{i}.body.0': 'body_{i}/conv1',
+    'body.{i}.body.2': 'body_{i}/conv2',
+    'body.{i}': 'body_end',
+    **_UPSCALE,
+  },
+}
+CONSTANTS = ('sub_mean', 'add_mean')
+# Of imported weights: which scales they serve.
+METHOD = {'name': 'supervised', 'scales': _SCALES}
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Options that parameter shapes tell; the scale leaves no trace in them."""
+  channels, features = shapes['head/kernel'][2:]
+  bodies = {p.split('/')[0] for p in shapes if p.startswith('body_')}
+  dense = 'fuse/kernel' in shapes
+  first = [p for p in shapes if p.startswith('body_0/conv_')]
+  return {
+    'channels': channels,
+    'features': features,
+    'body': 'rdn' if dense else 'edsr',
+    'blocks': len(bodies - {'body_end'}),
+    'layers': sum(p.endswith('/kernel') for p in first),
+    'growth': shapes['body_0/conv_0/kernel'][3] if dense else 0,
+  }
+
+
+def positions(count: int, ratio: Fraction) -> tuple[np.ndarray, np.ndarray]:
+  """Where the first `count` SR pixels of an axis come from.
+
+  Pixel i stems from LR pixel floor(i / ratio); in whole numbers, because
+  float32 is a pixel short at 69 / 2.3.
+
+  Returns:
+    LR index and offset within the LR pixel in [0, 1), each `[count]`.
+  """
+  steps = np.arange(count) * ratio.denominator
+  return steps // ratio.numerator, steps % ratio.numerator / ratio.numerator
+
+
+class _Axis:
+  """One axis of Meta-Upscale, in groups of pixels whose offsets recur.
+
+  At p / q, q LR pixels make p SR pixels, and then all repeats. An LR pixel has
+  one slot for each SR pixel that it may get; some stay empty.
+
+  Attributes:
+    group: LR pixels of a group; their number times `count` is `size` or more.
+    count: Groups.
+    offsets: Offset of each slot, `[group, slots]` float32.
+    slots: Slot of each SR pixel of a group, an index into the above flattened.
+    enlarged: SR pixels of the axis.
+  """
+
+  def __init__(self, size: int, ratio: Fraction):
+    self.group = min(ratio.denominator, size)
+    self.count = -(-size // self.group)
+    self.enlarged = enlarged_size(size, ratio)
+    made = -(-self.group * ratio.numerator // ratio.denominator)
+    source, offset = positions(made, ratio)
+    slot = np.arange(made) - np.searchsorted(source, source)
+    width = -(-ratio.numerator // ratio.denominator)
+    self.offsets = np.zeros((self.group, width), np.float32)
+    self.offsets[source, slot] = offset
+    self.slots = source * width + slot
+
+
+class _Affine(nn.Module):
+  """Kernel `[C_in, features]` and bias of a dense layer, to apply elsewhere.
+
+  Attributes:
+    features: Outputs.
+  """
+
+  features: int
+
+  @nn.compact
+  def __call__(self, inputs: int) -> tuple[jax.Array, jax.Array]:
+    """The parameters for so many inputs."""
+    init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+    kernel = self.param('kernel', init, (inputs, self.features))
+    bias = self.param('bias', common.uniform_bias(inputs), (self.features,))
+    return kernel, bias
+
+
+class MetaUpscale(nn.Module):
+  """Enlargement by filters that a small network predicts.
+
+  Filters are predicted once for each distinct pair of offsets, and one row of
+  them at a time: neither they nor the features they meet are ever held at SR
+  size.
+
+  Attributes:
+    scale: Enlargement, whole or not.
+    channels: Image channels.
+    hidden: Width of the predicting network.
+    kernel_size: Side of the filters.
+  """
+
+  scale: float
+  channels: int
+  hidden: int = 256
+  kernel_size: int = 3
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps features `[B, H, W, F]` to `[B, ceil(sH), ceil(sW), channels]`."""
+    features, size = x.shape[-1], self.kernel_size
+    hidden = _Affine(self.hidden, name='hidden')(3)
+    filters = _Affine(features * size**2 * self.channels, name='filters')(
+      self.hidden
+    )
+    ratio = rational(self.scale)
+    rows, columns = _Axis(x.shape[1], ratio), _Axis(x.shape[2], ratio)
+    x = _grouped(x.astype(jnp.float32), rows, columns, size)
+
+    def one_row(row: tuple[jax.Array, jax.Array]) -> jax.Array:
+      index, offsets = row
+      inputs = _inputs(offsets, columns.offsets, ratio)
+      taps = _predict(inputs, hidden, filters)
+      taps = taps.reshape(*taps.shape[:3], features, size, size, self.channels)
+      return _filter(x, taps, index, rows, columns)
+
+    indices = jnp.arange(rows.group)
+    # [row of the group, B, groups, slots, SR width, C]
+    sr = jax.lax.map(one_row, (indices, jnp.asarray(rows.offsets)))
+    sr = jnp.moveaxis(sr, 0, 2)
+    batch, count, _, _, width, _ = sr.shape
+    sr = sr.reshape(batch, count, -1, width, self.channels)[:, :, rows.slots]
+    sr = sr.reshape(batch, -1, width, self.channels)
+    return sr[:, : rows.enlarged, : columns.enlarged]
+
+
+def _grouped(x: jax.Array, rows: _Axis, columns: _Axis, size: int) -> jax.Array:
+  """Zero-padded `[B, groups + more, group, W', F]` of `[B, H, W, F]`.
+
+  It has the groups that a filter reaches beyond the last, and columns for
+  whole groups and the filter's reach.
+  """
+  more = -(-(size - 1) // rows.group)
+  height = (rows.count + more) * rows.group
+  width = columns.count * columns.group + size - 1
+  reach = size // 2
+  down, right = height - x.shape[1] - reach, width - x.shape[2] - reach
+  x = jnp.pad(x, ((0, 0), (reach, down), (reach, right), (0, 0)))
+  return x.reshape(x.shape[0], -1, rows.group, *x.shape[2:])
+
+
+def _inputs(row: jax.Array, columns: np.ndarray, ratio: Fraction) -> jax.Array:
+  """(1 / scale, vertical, horizontal offset) of one LR row's slots.
+
+  Args:
+    row: Offsets of its slots, `[slots]`.
+    columns: Those of the columns of a group, `[group, slots]`.
+    ratio: The scale.
+
+  Returns:
+    `[slots, group, slots, 3]`.
+  """
+  shape = (row.shape[0], *columns.shape)
+  parts = (1 / float(ratio), row[:, None, None], jnp.asarray(columns)[None])
+  return jnp.stack([jnp.broadcast_to(part, shape) for part in parts], -1)
+
+
+def _predict(
+  inputs: jax.Array,
+  hidden: tuple[jax.Array, jax.Array],
+  filters: tuple[jax.Array, jax.Array],
+) -> jax.Array:
+  """The predicting network on `[..., 3]`; in full float32, as offsets are."""
+  x = inputs
+  for i, (kernel, bias) in enumerate((hidden, filters)):
+    x = nn.relu(x) if i else x
+    bias = bias.reshape((1,) * (x.ndim - 1) + (-1,))
+    x = jnp.dot(x, kernel, precision='highest') + bias
+  return x
+
+
+def _filter(
+  x: jax.Array, taps: jax.Array, index: jax.Array, rows: _Axis, columns: _Axis
+) -> jax.Array:
+  """What one LR row of every group becomes.
+
+  Args:
+    x: From `_grouped`.
+    taps: `[slots, group, slots, F, K, K, C]`, filters by row slot, column and
+      column slot.
+    index: Of the row within its group.
+    rows: The vertical axis.
+    columns: The horizontal axis.
+
+  Returns:
+    `[B, groups, slots, SR width, C]`.
+  """
+  batch, width = x.shape[0], columns.count * columns.group
+  size = taps.shape[4]
+
+  def add(total: jax.Array, tap: tuple[jax.Array, ...]) -> tuple[Any, None]:
+    i, j, filters = tap
+    block, row = (index + i) // rows.group, (index + i) % rows.group
+    seen = jax.lax.dynamic_slice(
+      x,
+      (0, block, row, j, 0),
+      (batch, rows.count, 1, width, x.shape[-1]),
+    ).reshape(batch, rows.count, columns.count, columns.group, -1)
+    return total + jnp.einsum('byxvf,svtfc->byxsvtc', seen, filters), None
+
+  # One tap after the other: else nine shifted copies exist at once.
+  slots, group, _, _, _, _, channels = taps.shape
+  shape = (batch, rows.count, columns.count, slots, group, slots, channels)
+  i, j = jnp.divmod(jnp.arange(size**2), size)
+  by_tap = jnp.moveaxis(taps, (4, 5), (0, 1))
+  by_tap = by_tap.reshape(-1, *by_tap.shape[2:])
+  total, _ = jax.lax.scan(add, jnp.zeros(shape), (i, j, by_tap))
+  total = total.transpose(0, 1, 3, 2, 4, 5, 6)
+  flat = total.reshape(*total.shape[:4], -1, total.shape[-1])
+  sr = flat[:, :, :, :, columns.slots]
+  return sr.reshape(*sr.shape[:3], -1, sr.shape[-1])
+
+
+class DenseBlock(nn.Module):
+  """RDN's residual dense block: each layer sees all before it.
+
+  Attributes:
+    features: Channels in and out.
+    layers: Convolutions.
+    growth: Channels that each adds.
+    dtype: Computation type.
+  """
+
+  features: int
+  layers: int
+  growth: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, features]` to the same shape."""
+    seen = x
+    for i in range(self.layers):
+      new = common.Conv(self.growth, dtype=self.dtype, name=f'conv_{i}')(seen)
+      seen = jnp.concatenate([seen, nn.relu(new)], -1)
+    return x + common.Conv(self.features, 1, dtype=self.dtype, name='fuse')(
+      seen
+    )
+
+
+class MetaSR(nn.Module):
+  """The network of every variant.
+
+  Attributes:
+    scale: Enlargement, whole or not.
+    body: 'rdn' or 'edsr'.
+    blocks: Number of dense or residual blocks.
+    features: Width of the body.
+    layers: Convolutions of a dense block.
+    growth: Channels that each of these adds.
+    channels: Image channels; 3 uses DIV2K's mean, others mid-grey.
+    dtype: Computation type of the body; parameters stay float32.
+  """
+
+  scale: float
+  body: str
+  blocks: int
+  features: int
+  layers: int
+  growth: int
+  channels: int = 3
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, lr: jax.Array, *, train: bool = False
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Enlarges `lr` `[B, H, W, C]` in [0, 1]; unclipped.
+
+    Returns:
+      `[B, ceil(sH), ceil(sW), C]` (the released code rounds down) and an empty
+      dict.
+    """
+    del train
+    mean = common.default_mean(self.channels)
+    x = common.MeanShift(mean, -1, name='sub_mean')(255 * lr)
+    x = self._rdn(x) if self.body == 'rdn' else self._edsr(x)
+    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    x = MetaUpscale(self.scale, self.channels, name='upscale')(x)
+    return common.MeanShift(mean, 1, name='add_mean')(x) / 255, {}
+
+  def _edsr(self, x: jax.Array) -> jax.Array:
+    width, dtype = self.features, self.dtype
+    x = skip = common.Conv(width, dtype=dtype, name='head')(x)
+    for i in range(self.blocks):
+      x = common.ResBlock(width, dtype=dtype, name=f'body_{i}')(x)
+    return skip + common.Conv(width, dtype=dtype, name='body_end')(x)
+
+  def _rdn(self, x: jax.Array) -> jax.Array:
+    width, dtype = self.features, self.dtype
+    skip = common.Conv(width, dtype=dtype, name='head')(x)
+    x = common.Conv(width, dtype=dtype, name='head2')(skip)
+    found = []
+    for i in range(self.blocks):
+      block = DenseBlock(
+        width, self.layers, self.growth, dtype=dtype, name=f'body_{i}'
+      )
+      x = block(x)
+      found.append(x)
+    x = common.Conv(width, 1, dtype=dtype, name='fuse')(
+      jnp.concatenate(found, -1)
+    )
+    return skip + common.Conv(width, dtype=dtype, name='body_end')(x)
+
+  @property
+  def halo(self) -> int | None:
+    """Receptive radius in LR pixels; None for a scale that is not whole."""
+    if self.scale != int(self.scale):
+      return None
+    layers, ends = (self.layers, 2) if self.body == 'rdn' else (2, 1)
+    return ends + self.blocks * layers + 2
+
+
+def Model(*, scale: float, variant: str = 'rdn', **overrides: Any) -> MetaSR:
+  """Meta-SR of one variant; overrides replace single options of it."""
+  return MetaSR(
+    scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
+  )
