@@ -65,7 +65,7 @@ def _bilinear(
   """Kernel `[4, 4, 1, 1]` that doubles an image bilinearly."""
   del key
   taps = jnp.asarray([0.25, 0.75, 0.75, 0.25], dtype)
-  return (taps[:, None] * taps).reshape(shape)
+  return jnp.outer(taps, taps).reshape(shape)
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
