@@ -216,7 +216,8 @@ def _scale_by_path(
     updates = jax.tree_util.tree_map_with_path(scaled, updates)
     if unused:
       raise UserError(
-        f'config.optimizer.rate_factors: no parameter matches {next(iter(unused))!r}'
+        'config.optimizer.rate_factors: no parameter matches'
+        f' {next(iter(unused))!r}'
       )
     return updates
 

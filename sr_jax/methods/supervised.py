@@ -106,7 +106,9 @@ def _loss(
   over = _OUTPUTS[outputs]
   if outputs == 'recursive':
     if alpha_steps < 1:
-      raise UserError(f'config.method.alpha_steps={alpha_steps}: give 1 or more')
+      raise UserError(
+        f'config.method.alpha_steps={alpha_steps}: give 1 or more'
+      )
     over = functools.partial(over, alpha_steps=alpha_steps)
 
   def value(

@@ -179,9 +179,7 @@ class LapSRN(nn.Module):
           name=f'level{level}_deconv',
         )(x)
       )
-      enlarge = _Deconv(
-        1, 4, kernel_init=_bilinear, name=f'level{level}_image'
-      )
+      enlarge = _Deconv(1, 4, kernel_init=_bilinear, name=f'level{level}_image')
       # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
       rest = conv(f'level{level}_rest', 1, jnp.float32)
       image = enlarge(image) + rest(x)
