@@ -39,12 +39,8 @@ def get_config(preset=None):
   config.optimizer.clip_follows_rate = True
   config.data.batch_size = 64
   config.data.patch = 20
-  return _smaller(common.finish(config, preset), preset)
-
-
-def _smaller(config, preset):
-  """Sixteen recursions of 256 features are no work for a minute of CPU."""
-  if preset == 'smoke':
+  config = common.finish(config, preset)
+  if preset == 'smoke':  # sixteen recursions of 256 features
     config.steps = 4
     config.log_every = 1
     config.data.batch_size = 2

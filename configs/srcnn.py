@@ -1,4 +1,4 @@
-r"""SRCNN 9-5-5 x3 (Dong et al., TPAMI 2016; ECCV 2014 has 9-1-5).
+r"""SRCNN 9-5-5 x3 (Dong et al., TPAMI 2016, after 9-1-5 of ECCV 2014).
 
   python train.py --config configs/srcnn.py --workdir runs/srcnn_x3 \
     --config.data.source=folder:PATH/TO/T91

@@ -37,4 +37,8 @@ def get_config(preset=None):
   config.optimizer.clip_follows_rate = True
   config.data.batch_size = 64
   config.data.patch = 20
-  return common.finish(config, preset)
+  config = common.finish(config, preset)
+  if preset == 'smoke':  # twenty layers at full resolution
+    config.data.batch_size = 2
+    config.eval.crop_size = 96
+  return config
