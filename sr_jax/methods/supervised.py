@@ -49,16 +49,15 @@ def make(config: Mapping[str, Any]) -> Method:
     constants=getattr(architecture, 'CONSTANTS', ()),
     **config['optimizer'],
   )
+  loss, section = loss_by_name(config['loss']), config['method']
+  loss = _over_outputs(
+    loss, section.get('outputs', 'none'), section.get('alpha_steps', 0)
+  )
   make_lr = degrader(config['degradation'])
   return Method(
     init=functools.partial(_init, generator, tx),
     train_step=functools.partial(
-      _train_step,
-      generator,
-      tx,
-      rate,
-      _loss(loss_by_name(config['loss']), **config['method']),
-      make_lr,
+      _train_step, generator, tx, rate, loss, make_lr
     ),
     predict=predictor(config),
     degrade=make_lr,
@@ -89,15 +88,10 @@ def loss_by_name(name: str) -> Callable[..., jax.Array]:
   return _LOSSES[name]
 
 
-def _loss(
-  loss: Callable[..., jax.Array],
-  *,
-  name: str,
-  outputs: str = 'none',
-  alpha_steps: int = 0,
+def _over_outputs(
+  loss: Callable[..., jax.Array], outputs: str, alpha_steps: int
 ) -> Callable[..., jax.Array]:
   """`(sr, aux, hr, step) -> value` as `config.method` describes it."""
-  del name
   if outputs not in _OUTPUTS:
     raise UserError(
       f'config.method.outputs: unknown {outputs!r}; choose from'
