@@ -52,7 +52,7 @@ def pyramid(
   The target of a smaller output is HR, bicubically reduced to its size.
   """
   del step
-  targets = [imresize(hr, shape=x.shape[1:3]) for x in outputs]
+  targets = [imresize(hr, shape=(x.shape[1], x.shape[2])) for x in outputs]
   smaller = sum(loss(x, y) for x, y in zip(outputs, targets, strict=True))
   return loss(sr, hr) + smaller
 

@@ -26,7 +26,7 @@ _LOSSES = {
   'charbonnier_sum': pixel.charbonnier_sum,
   'euclidean': pixel.euclidean,
 }
-_OUTPUTS = {
+_OUTPUTS: dict[str, Callable[..., jax.Array]] = {
   'none': outputs.final,
   'steps': outputs.steps,
   'pyramid': outputs.pyramid,

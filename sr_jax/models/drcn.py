@@ -105,8 +105,8 @@ class DRCN(nn.Module):
       outputs.append(enlarged + last(rebuild(x)))
     init = nn.initializers.constant(1 / self.recursions)
     weights = self.param('ensemble', init, (self.recursions,))
-    sr = sum(weights[i] * output for i, output in enumerate(outputs))
-    return sr, {'outputs': tuple(outputs)}
+    weighted = weights.reshape(-1, 1, 1, 1, 1) * jnp.stack(outputs)
+    return weighted.sum(0), {'outputs': tuple(outputs)}
 
   @property
   def halo(self) -> int:

@@ -231,7 +231,7 @@ def Model(*, scale: int, variant: str = 'official', **overrides: Any) -> LapSRN:
 
   A level has 10 convolutions, or 5 at x8.
   """
-  options = {
+  options: dict[str, Any] = {
     'depth': 5 if scale == 8 else 10,
     **common.select_variant(VARIANTS, variant),
   }
