@@ -16,7 +16,14 @@ def base() -> ml_collections.ConfigDict:
   # Joins several hosts at start; see README, "Several hosts".
   config.multihost = False
 
-  config.method = ml_collections.ConfigDict({'name': 'supervised'})
+  config.method = ml_collections.ConfigDict(
+    {
+      'name': 'supervised',
+      # Loss over further outputs of the model: none, steps (mean over all),
+      # pyramid (sum over resolutions) or recursive (see configs/drcn.py).
+      'outputs': 'none',
+    }
+  )
   config.model = ml_collections.ConfigDict(
     {
       'name': 'edsr',
@@ -26,7 +33,7 @@ def base() -> ml_collections.ConfigDict:
       'dtype': 'float32',
     }
   )
-  # l1, l2 or charbonnier.
+  # l1, l2 or charbonnier; as sums over an image: euclidean, charbonnier_sum.
   config.loss = 'l1'
   config.degradation = ml_collections.ConfigDict(
     {
@@ -50,6 +57,9 @@ def base() -> ml_collections.ConfigDict:
       'weight_decay': 0.0,
       'clip_norm': 0.0,  # global gradient norm, 0 for none
       'clip_value': 0.0,  # each gradient element, 0 for none
+      'clip_follows_rate': False,  # clips to the limits divided by the rate
+      # (pattern, factor) of single rates: (('conv3/*', 0.1), ('*/bias', 0.1)).
+      'rate_factors': (),
       'ema_decay': 0.0,  # moving average of the parameters, 0 for none
     }
   )
@@ -112,8 +122,8 @@ def _shrink(config: ml_collections.ConfigDict) -> None:
   config.log_every = 20
   config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, 10)
   config.data.source = 'embedded'
-  config.data.batch_size = 8
-  config.data.patch = 24
+  config.data.batch_size = min(config.data.batch_size, 8)
+  config.data.patch = min(config.data.patch, 24)
   config.eval.every = 50
   config.eval.crops = 2
   config.eval.folders = ()

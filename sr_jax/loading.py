@@ -20,6 +20,7 @@ import numpy as np
 
 from sr_jax import checkpoints, methods, models
 from sr_jax.errors import UserError
+from sr_jax.models.luma import sees_luma
 from sr_jax.models.parameters import check_parameters
 from sr_jax.ops.resize import imresize
 from sr_jax.ops.scales import whole
@@ -145,7 +146,7 @@ def from_params(
   return SRModel(
     name=name,
     scale=config['model']['scale'],
-    channels=network.channels,
+    channels=3 if sees_luma(network) else network.channels,
     halo=getattr(network, 'halo', None),
     config=config,
     params=params,
@@ -161,7 +162,7 @@ def _check_loaded(loaded: checkpoints.Loaded, path: pathlib.Path) -> None:
     raise UserError(f'{path}: its config names no method and model')
   try:
     network = models.create(loaded.config['model'])
-    check_parameters(network, loaded.params.get('generator'))
+    check_parameters(network, loaded.params)
   except UserError as error:
     raise UserError(f'{path}: {error}') from error
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -111,6 +112,8 @@ def make(
   weight_decay: float,
   clip_norm: float,
   clip_value: float,
+  clip_follows_rate: bool,
+  rate_factors: Sequence[tuple[str, float]],
   ema_decay: float,
   constants: Sequence[str] = (),
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
@@ -118,7 +121,13 @@ def make(
 
   Updates with a non-finite gradient are skipped and counted
   (`optax.apply_if_finite`). Zero turns clipping, decay and EMA off. Decay
-  spares the layers named in `constants`, which get no gradient either.
+  spares the layers named in `constants`, which get no gradient either. With sgd
+  it goes through the momentum, as a part of the loss would.
+
+  With `clip_follows_rate` gradients are clipped to the given limit divided by
+  the learning rate, so that the limit bounds what an update does (Kim et al.,
+  VDSR, CVPR 2016). `rate_factors` are (pattern, factor): the rate of parameters
+  whose path (`conv3/bias`) matches is multiplied.
 
   Raises:
     UserError: unknown optimizer or schedule.
@@ -137,18 +146,82 @@ def make(
     factor=factor,
   )
   parts = []
+  follow = rate if clip_follows_rate else None
   if clip_value:
-    parts.append(optax.clip(clip_value))
+    parts.append(_clip(optax.clip, clip_value, follow))
   if clip_norm:
-    parts.append(optax.clip_by_global_norm(clip_norm))
+    parts.append(_clip(optax.clip_by_global_norm, clip_norm, follow))
   parts.append(_OPTIMIZERS[name](b1=b1, b2=b2, eps=eps))
   if weight_decay:
     mask = functools.partial(_all_but, constants)
-    parts.append(optax.add_decayed_weights(weight_decay, mask))
+    decay = optax.add_decayed_weights(weight_decay, mask)
+    parts.insert(len(parts) - (name == 'sgd'), decay)
+  if rate_factors:
+    parts.append(_scale_by_path(rate_factors))
   parts.append(optax.scale_by_learning_rate(rate))
   if ema_decay:
     parts.append(params_ema(ema_decay))
   return optax.apply_if_finite(optax.chain(*parts), _NEVER), rate
+
+
+def _clip(
+  clip: Callable[[Any], optax.GradientTransformation],
+  limit: float,
+  rate: optax.Schedule | None,
+) -> optax.GradientTransformation:
+  """`clip(limit)`, or of the limit divided by the rate of the step."""
+  if rate is None:
+    return clip(limit)
+
+  def init(params: optax.Params) -> optax.OptState:
+    del params
+    return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+  def update(
+    updates: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params | None = None,
+  ) -> tuple[optax.Updates, optax.OptState]:
+    if not isinstance(state, optax.ScaleByScheduleState):
+      raise ValueError('clipping by the rate needs its own state')
+    # No limit where the rate is zero, at the first step of a warmup.
+    now = clip(limit / rate(state.count))
+    updates, _ = now.update(updates, now.init(updates), params)
+    return updates, optax.ScaleByScheduleState(state.count + 1)
+
+  return optax.GradientTransformation(init, update)
+
+
+def _scale_by_path(
+  factors: Sequence[tuple[str, float]],
+) -> optax.GradientTransformation:
+  """Multiplies the updates of parameters whose paths match.
+
+  Raises:
+    UserError: at the first update, a pattern matches none.
+  """
+
+  def update(updates: optax.Updates, params: Any = None) -> optax.Updates:
+    del params
+    unused = dict(factors)
+
+    def scaled(path: Any, value: jax.Array) -> jax.Array:
+      name = jax.tree_util.keystr(path, simple=True, separator='/')
+      for pattern, factor in factors:
+        if fnmatch.fnmatchcase(name, pattern):
+          unused.pop(pattern, None)
+          value = factor * value
+      return value
+
+    updates = jax.tree_util.tree_map_with_path(scaled, updates)
+    if unused:
+      raise UserError(
+        'config.optimizer.rate_factors: no parameter matches'
+        f' {next(iter(unused))!r}'
+      )
+    return updates
+
+  return optax.stateless(update)
 
 
 def _all_but(names: Sequence[str], params: Mapping[str, Any]) -> PyTree:

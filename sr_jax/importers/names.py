@@ -16,6 +16,7 @@ from sr_jax.errors import UserError
 _WRAPPERS = ('params_ema', 'params', 'state_dict', 'model', 'net')
 _PREFIXES = ('module.', 'model.', 'net.')
 _TORCH_LEAVES = {'.weight': '/kernel', '.bias': '/bias'}
+_MAT_LEAVES = {'_f': '/kernel', '_b': '/bias'}
 _TF_LEAVES = {'/kernel': '/kernel', '/bias': '/bias'}
 # What TensorFlow 1 keeps beside the weights, in training alone.
 _TF_SLOT = re.compile(r'(.+)/(Adam(?:_[0-9]+)?)')
@@ -130,6 +131,27 @@ def tf_to_flax(
   if not paths:
     raise _unknown(variables, schemes)
   return _collect(weights, paths, notes)
+
+
+def mat_to_flax(
+  tensors: Mapping[str, np.ndarray], module: ModuleType
+) -> Weights:
+  """Names of a MATLAB file, as one model file has them; layouts are Flax's.
+
+  Args:
+    tensors: What `read_mat` gives.
+    module: A file of `sr_jax.models`; the scheme of its `MAT_NAMES` that knows
+      most of the names is used.
+
+  Raises:
+    UserError: as `to_flax`.
+  """
+  _check_names(tensors)
+  schemes = getattr(module, 'MAT_NAMES', {})
+  paths = _translate_by_best(tensors, schemes, _MAT_LEAVES)
+  if not paths:
+    raise _unknown(tensors, schemes)
+  return _collect(tensors, paths, [])
 
 
 def _without_training(

@@ -18,7 +18,8 @@ from flax import traverse_util
 
 from sr_jax import models
 from sr_jax.errors import UserError
-from sr_jax.importers.names import Weights, tf_to_flax, to_flax
+from sr_jax.importers import mat_file
+from sr_jax.importers.names import Weights, mat_to_flax, tf_to_flax, to_flax
 from sr_jax.importers.safetensors_io import read_safetensors
 from sr_jax.importers.tf_bundle import find_bundle, read_bundle
 from sr_jax.importers.torch_pickle import LEGACY_START, read_tensors
@@ -59,7 +60,7 @@ def import_weights(
   What is not given is recognised from the tensors' shapes.
 
   Args:
-    path: A `.pth`, `.pt` or `.safetensors` file, or a TensorFlow 1
+    path: A `.pth`, `.pt`, `.safetensors` or `.mat` file, or a TensorFlow 1
       checkpoint as `find_bundle` takes it.
     model: Name of the architecture, such as `edsr`.
     variant: A published size; must agree with the tensors.
@@ -100,6 +101,8 @@ def _read(
     raise UserError(f'{path}: {error.strerror or error}') from None
   if start[8:9] == b'{':  # after the length of a safetensors header
     return *read_safetensors(path), to_flax
+  if start.startswith(mat_file.START):
+    return mat_file.read_mat(path), {}, mat_to_flax
   return read_tensors(path), {}, to_flax
 
 

@@ -1,7 +1,12 @@
-"""Pixel losses: means over every element, in float32 whatever the model's."""
+"""Pixel losses in float32, whatever the model's type.
+
+Means over every element, but for the two that older papers took as sums over
+an image: there the learning rate and the clipping are set for sums.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from sr_jax.ops.namespace import Array, array_namespace
@@ -31,3 +36,16 @@ def charbonnier(sr: Array, hr: Array, epsilon: float = 1e-3) -> Any:
   difference = _difference(sr, hr)
   xp = array_namespace(difference)
   return xp.sqrt(difference**2 + epsilon**2).mean()
+
+
+def euclidean(sr: Array, hr: Array) -> Any:
+  """Half the summed squared difference of an image, averaged over images.
+
+  Caffe's, in which SRCNN, VDSR and DRRN were trained.
+  """
+  return (_difference(sr, hr) ** 2).sum() / (2 * sr.shape[0])
+
+
+def charbonnier_sum(sr: Array, hr: Array, epsilon: float = 1e-3) -> Any:
+  """Summed `charbonnier` of an image, averaged over images (LapSRN's code)."""
+  return charbonnier(sr, hr, epsilon) * math.prod(sr.shape[1:])

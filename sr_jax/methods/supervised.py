@@ -1,4 +1,4 @@
-"""Supervised training: one network, one pixel loss, LR made on the device."""
+"""Supervised training: one network, pixel losses, LR made on the device."""
 
 from __future__ import annotations
 
@@ -12,23 +12,35 @@ import optax
 
 from sr_jax import models, optimizers
 from sr_jax.errors import UserError
-from sr_jax.losses import pixel
+from sr_jax.losses import outputs, pixel
 from sr_jax.methods import Method
-from sr_jax.models.masking import masked_apply
+from sr_jax.models.luma import apply_to_image, as_seen
 from sr_jax.ops.blur_kernels import parse_kernel_spec
 from sr_jax.ops.degrade import degrade, quantize
 from sr_jax.state import TrainState, start_from
 
-_LOSSES = {'l1': pixel.l1, 'l2': pixel.l2, 'charbonnier': pixel.charbonnier}
+_LOSSES = {
+  'l1': pixel.l1,
+  'l2': pixel.l2,
+  'charbonnier': pixel.charbonnier,
+  'charbonnier_sum': pixel.charbonnier_sum,
+  'euclidean': pixel.euclidean,
+}
+_OUTPUTS: dict[str, Callable[..., jax.Array]] = {
+  'none': outputs.final,
+  'steps': outputs.steps,
+  'pyramid': outputs.pyramid,
+  'recursive': outputs.recursive,
+}
 
 
 def make(config: Mapping[str, Any]) -> Method:
   """Supervised training of `config['model']`.
 
-  Sections used: `model`, `loss`, `degradation`, `optimizer`, `steps`.
+  Sections used: `model`, `method`, `loss`, `degradation`, `optimizer`, `steps`.
 
   Raises:
-    UserError: unknown loss, or a section that its consumer refuses.
+    UserError: unknown loss or outputs, or a section that its consumer refuses.
   """
   generator = functools.partial(_create, config['model'])
   architecture = models.module(config['model']['name'])
@@ -37,11 +49,15 @@ def make(config: Mapping[str, Any]) -> Method:
     constants=getattr(architecture, 'CONSTANTS', ()),
     **config['optimizer'],
   )
+  loss, section = loss_by_name(config['loss']), config['method']
+  loss = _over_outputs(
+    loss, section.get('outputs', 'none'), section.get('alpha_steps', 0)
+  )
   make_lr = degrader(config['degradation'])
   return Method(
     init=functools.partial(_init, generator, tx),
     train_step=functools.partial(
-      _train_step, generator, tx, rate, loss_by_name(config['loss']), make_lr
+      _train_step, generator, tx, rate, loss, make_lr
     ),
     predict=predictor(config),
     degrade=make_lr,
@@ -70,6 +86,36 @@ def loss_by_name(name: str) -> Callable[..., jax.Array]:
       f'config.loss: unknown {name!r}; choose from {sorted(_LOSSES)}'
     )
   return _LOSSES[name]
+
+
+def _over_outputs(
+  loss: Callable[..., jax.Array], outputs: str, alpha_steps: int
+) -> Callable[..., jax.Array]:
+  """`(sr, aux, hr, step) -> value` as `config.method` describes it."""
+  if outputs not in _OUTPUTS:
+    raise UserError(
+      f'config.method.outputs: unknown {outputs!r}; choose from'
+      f' {sorted(_OUTPUTS)}'
+    )
+  over = _OUTPUTS[outputs]
+  if outputs == 'recursive':
+    if alpha_steps < 1:
+      raise UserError(
+        f'config.method.alpha_steps={alpha_steps}: give 1 or more'
+      )
+    over = functools.partial(over, alpha_steps=alpha_steps)
+
+  def value(
+    sr: jax.Array, aux: Mapping[str, Any], hr: jax.Array, step: jax.Array
+  ) -> jax.Array:
+    if outputs != 'none' and 'outputs' not in aux:
+      raise UserError(
+        f'config.method.outputs={outputs}: this model has one output alone;'
+        ' choose none'
+      )
+    return over(loss, sr, aux.get('outputs', ()), hr, step)
+
+  return value
 
 
 def degrader(section: Mapping[str, Any]) -> Callable[..., jax.Array]:
@@ -116,14 +162,17 @@ def _init(
   scale: float,
 ) -> TrainState:
   init_key, state_key = jax.random.split(key)
-  channels = batch['hr'].shape[-1]
-  variables = generator(scale).init(init_key, jnp.zeros((1, 8, 8, channels)))
-  params = start_from({'generator': variables['params']}, pretrained)
+  model = generator(scale)
+  lr = as_seen(model, jnp.zeros((1, 8, 8, batch['hr'].shape[-1])))
+  stats = dict(model.init(init_key, lr))
+  slots = start_from({'generator': stats.pop('params'), **stats}, pretrained)
+  params = slots.pop('generator')
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     key=state_key,
-    params=params,
-    opt_state={'generator': tx.init(params['generator'])},
+    params={'generator': params},
+    opt_state={'generator': tx.init(params)},
+    model_state={'generator': slots} if slots else {},
   )
 
 
@@ -137,16 +186,22 @@ def _train_step(
   batch: Mapping[str, jax.Array],
   scale: float,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-  lr, hr = _pair(make_lr, state.step_key(), batch, scale)
   model = generator(scale)
+  pair = _pair(make_lr, state.step_key(), batch, scale)
+  lr, hr = (as_seen(model, x) for x in pair)
+  stats = state.model_state.get('generator', {})
 
-  def objective(params: Any) -> jax.Array:
-    sr, _ = model.apply({'params': params}, lr, train=True)
+  def objective(params: Any) -> tuple[jax.Array, Any]:
+    (sr, aux), changed = model.apply(
+      {'params': params, **stats}, lr, train=True, mutable=list(stats)
+    )
     # At scales that are not whole SR may reach a pixel beyond HR.
-    return loss(sr[:, : hr.shape[1], : hr.shape[2]], hr)
+    sr = sr[:, : hr.shape[1], : hr.shape[2]]
+    target = _centre(hr, sr.shape[1:3])
+    return loss(sr, aux, target, state.step), changed
 
   old = state.params['generator']
-  value, grads = jax.value_and_grad(objective)(old)
+  (value, stats), grads = jax.value_and_grad(objective, has_aux=True)(old)
   updates, opt_state = tx.update(grads, state.opt_state['generator'], old)
   in_a_row, total = optimizers.skipped_updates(opt_state)
   metrics = {
@@ -161,8 +216,17 @@ def _train_step(
     step=state.step + 1,
     params={'generator': optax.apply_updates(old, updates)},
     opt_state={'generator': opt_state},
+    model_state={'generator': stats} if stats else {},
   )
   return state, metrics
+
+
+def _centre(image: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """The middle of `[B, H, W, C]`: a network without padding gives no more."""
+  top, left = (
+    (n - m) // 2 for n, m in zip(image.shape[1:3], shape, strict=True)
+  )
+  return image[:, top : top + shape[0], left : left + shape[1]]
 
 
 def predict(
@@ -172,14 +236,18 @@ def predict(
   mask: jax.Array | None = None,
 ) -> jax.Array:
   """`Method.predict` of a network."""
-  sr = masked_apply(model, params['generator'], lr, mask)
+  stats = params.get('batch_stats')
+  sr = apply_to_image(model, params['generator'], lr, mask, stats)
   return jnp.clip(sr, 0, 1)
 
 
 def averaged(state: TrainState) -> dict[str, Any]:
-  """Parameters by slot for inference: the moving average if one is kept."""
-  slots = state.params.items()
-  return {
+  """Parameters by slot for inference: the moving average if one is kept.
+
+  Running statistics of the generator come beside them, as `batch_stats`.
+  """
+  slots = {
     slot: optimizers.averaged_params(state.opt_state[slot], params)
-    for slot, params in slots
+    for slot, params in state.params.items()
   }
+  return slots | state.model_state.get('generator', {})

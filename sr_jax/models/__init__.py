@@ -14,7 +14,7 @@ from sr_jax.errors import UserError
 if TYPE_CHECKING:
   import flax.linen as nn
 
-_SHARED = ('common', 'masking', 'parameters')
+_SHARED = ('common', 'luma', 'masking', 'parameters')
 _DTYPES = ('float32', 'bfloat16', 'float16')
 
 

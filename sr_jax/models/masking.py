@@ -2,7 +2,8 @@
 
 A convolution pads with zeros. If the input of every spatial convolution is zero
 outside the image, an image that was padded to a larger shape gives there what
-it gives alone: images of many sizes then share few compiled shapes.
+it gives alone: images of many sizes then share few compiled shapes. A
+convolution that says `padding = 'edge'` gets the border's pixels instead.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 
 def masked_apply(
@@ -19,35 +21,54 @@ def masked_apply(
   params: Mapping[str, Any],
   lr: jax.Array,
   mask: jax.Array | None,
+  stats: Mapping[str, Any] | None = None,
 ) -> jax.Array:
   """SR of the valid part of `lr`; outside it the output means nothing.
 
-  Holds for networks whose only spatial operations are stride-1 convolutions
-  with zero padding, each a Linen module with a `kernel_size`, on the LR grid
-  or a whole multiple of it; and a cubic enlargement before them, if the padding
-  mirrors the image for two pixels at least.
+  Holds for networks whose only spatial operations are stride-1 and transposed
+  convolutions, padded with zeros or the edge, each a Linen module with a
+  `kernel_size`, on the LR grid or a whole multiple of it; and a cubic
+  enlargement before them, if the padding mirrors the image for two pixels at
+  least.
 
   Args:
     network: Linen module returning `(sr, aux)`.
     params: Its parameters.
     lr: `[B, H, W, C]` in [0, 1].
     mask: `[B, H, W, 1]`, 1 inside the image and 0 outside; None where all of
-      `lr` is image.
+      `lr` is image. With edge padding it must begin at (0, 0).
+    stats: Running statistics, where the network has such.
 
   Returns:
     `[B, sH, sW, C]`, unclipped.
   """
+  variables = {'params': params} | ({'batch_stats': stats} if stats else {})
   if mask is None:
-    return network.apply({'params': params}, lr)[0]
+    return network.apply(variables, lr)[0]
 
   def intercept(call, args, kwargs, context):
     if context.method_name != '__call__' or not _is_spatial(context.module):
       return call(*args, **kwargs)
     x, *rest = args
-    return call(x * _at_size_of(mask, x), *rest, **kwargs)
+    inside = _at_size_of(mask, x)
+    if getattr(context.module, 'padding', 'zero') == 'edge':
+      x = _with_edge(x, inside)
+    else:
+      x = x * inside
+    return call(x, *rest, **kwargs)
 
   with nn.intercept_methods(intercept):
-    return network.apply({'params': params}, lr)[0]
+    return network.apply(variables, lr)[0]
+
+
+def _with_edge(x: jax.Array, inside: jax.Array) -> jax.Array:
+  """`x` with the last row and column of the image repeated outside it."""
+  for axis in (1, 2):
+    count = (inside > 0).any(3 - axis, keepdims=True).sum(axis, keepdims=True)
+    index = jax.lax.broadcasted_iota(jnp.int32, inside.shape, axis)
+    index = jnp.minimum(index, count - 1)
+    x = jnp.take_along_axis(x, jnp.broadcast_to(index, x.shape), axis)
+  return x
 
 
 def _is_spatial(module: nn.Module) -> bool:

@@ -20,30 +20,34 @@ def shapes_of(tree: Any) -> Shapes:
   }
 
 
-def expected_shapes(network: Any) -> Shapes:
+def expected_shapes(network: Any, collection: str = 'params') -> Shapes:
   """Shapes that a Linen network initialises; nothing is computed.
+
+  Empty for a `collection` of variables that it does not have.
 
   Raises:
     UserError: its options make no network.
   """
   lr = jnp.zeros((1, 8, 8, getattr(network, 'channels', 3)))
   try:
-    tree = jax.eval_shape(network.init, jax.random.key(0), lr)['params']
+    variables = jax.eval_shape(network.init, jax.random.key(0), lr)
   except UserError:
     raise
   except (TypeError, ValueError, ArithmeticError) as error:
     reason = ' '.join(str(error).split())[:200]
     raise UserError(f'its options make no network: {reason}') from error
-  return shapes_of(tree)
+  return shapes_of(variables.get(collection, {}))
 
 
-def check_parameters(network: Any, params: Any) -> None:
-  """Refuses parameters that are not the network's.
+def check_parameters(network: Any, slots: Any) -> None:
+  """Refuses inference parameters by slot that are not the network's.
 
   Raises:
     UserError: naming up to three that differ.
   """
-  expected, given = expected_shapes(network), shapes_of(params)
+  expected = expected_shapes(network) | expected_shapes(network, 'batch_stats')
+  given = shapes_of(slots.get('generator'))
+  given |= shapes_of(slots.get('batch_stats'))
   unlike = [
     f'{path} is {given.get(path, "missing")}, not {expected.get(path, "there")}'
     for path in sorted({*expected, *given})

@@ -19,6 +19,8 @@ CASES = [
   ('charb_basicsr', lambda a, b: pixel.charbonnier(a, b, 1e-6), 1),
   ('charb_lapsrn', pixel.charbonnier, 2 * 3 * 5 * 6),
   ('charb_crossnet', pixel.charbonnier, 3 * 5 * 6),
+  ('charb_crossnet', pixel.charbonnier_sum, 1),
+  ('half_mse_vdsr', pixel.euclidean, 1),
 ]
 
 

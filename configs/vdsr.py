@@ -1,0 +1,44 @@
+r"""VDSR x2 (Kim et al., CVPR 2016).
+
+  python train.py --config configs/vdsr.py --workdir runs/vdsr_x2 \
+    --config.data.source=folder:PATH/TO/291_IMAGES
+
+As published: squared error on luma, SGD with momentum 0.9 and decay 1e-4, rate
+0.1 divided by 10 every 20 of 80 epochs, batches of 64 crops of 41x41 HR pixels
+(40x40 here: crops are whole LR pixels). Every element of the gradient is
+clipped to theta / rate; the paper does not tell theta, 0.01 is DRRN's. The
+9,960 steps of 80 epochs are recalled. DRRN's clipping by the norm:
+  --config.optimizer.clip_value=0.0 --config.optimizer.clip_norm=0.01
+The PyTorch port's network, without biases:
+  --config.model.variant=port
+The paper trains one network for x2, x3 and x4; the same weights fit any scale.
+
+Published scores (Set5, x2 / x3 / x4): 37.53 / 33.66 / 31.35 dB on Y. We have
+not trained this config to its end: no score of ours is claimed.
+"""
+
+from configs import common
+
+
+def get_config(preset=None):
+  """VDSR with 20 layers."""
+  config = common.base()
+  config.steps = 9960
+  config.model.name = 'vdsr'
+  config.model.variant = 'paper'
+  config.loss = 'euclidean'
+  config.optimizer.name = 'sgd'
+  config.optimizer.learning_rate = 0.1
+  config.optimizer.schedule = 'step'
+  config.optimizer.boundaries = (2490, 4980, 7470)
+  config.optimizer.factor = 0.1
+  config.optimizer.weight_decay = 1e-4
+  config.optimizer.clip_value = 0.01
+  config.optimizer.clip_follows_rate = True
+  config.data.batch_size = 64
+  config.data.patch = 20
+  config = common.finish(config, preset)
+  if preset == 'smoke':  # twenty layers at full resolution
+    config.data.batch_size = 2
+    config.eval.crop_size = 96
+  return config

@@ -1,0 +1,121 @@
+"""DRCN: deeply-recursive network for SR (Kim et al., CVPR 2016).
+
+One convolution is applied over and over to features of the bicubically
+enlarged luma. Every recursion is reconstructed, with shared weights, and the
+result is a learned weighted sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sr_jax.models import common
+from sr_jax.models.zssr import enlarged_halo
+from sr_jax.ops.resize import imresize
+
+VARIANTS = {
+  # 1,775,105 of the convolutions and 16 weights of the sum.
+  'paper': common.Variant(
+    {'features': 256, 'recursions': 16},
+    dict.fromkeys((2, 3, 4), 1_775_121),
+  ),
+}
+# No weights in a format that is read here were released.
+TORCH_NAMES: dict[str, dict[str, str]] = {}
+
+_INIT = nn.initializers.he_normal()
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Options that parameter shapes tell; the scale leaves no trace in them."""
+  return {
+    'features': shapes['recursion/kernel'][3],
+    'recursions': shapes['ensemble'][0],
+  }
+
+
+def _identity(
+  key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32
+) -> jax.Array:
+  """Kernel `[K, K, C, C]` that passes its input on."""
+  del key
+  middle = shape[0] // 2
+  eye = jnp.eye(shape[2], dtype=dtype)
+  return jnp.zeros(shape, dtype).at[middle, middle].set(eye)
+
+
+class DRCN(nn.Module):
+  """The network.
+
+  The last layer is linear, unlike in the paper's equations: after a ReLU only
+  brighter pixels could be added to the enlarged image.
+
+  Attributes:
+    scale: Enlargement.
+    features: Width of every layer.
+    recursions: How often the shared layer is applied.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  scale: int
+  features: int
+  recursions: int
+  dtype: Any = jnp.float32
+  channels = 1
+  luma = True
+
+  @nn.compact
+  def __call__(
+    self, lr: jax.Array, *, train: bool = False
+  ) -> tuple[jax.Array, dict[str, Any]]:
+    """Enlarges luma `lr` `[B, H, W, 1]` to `[B, sH, sW, 1]`, unclipped.
+
+    Returns:
+      The weighted sum, and under `outputs` what each recursion gives.
+    """
+    del train
+    enlarged = imresize(jnp.asarray(lr), scale=self.scale)
+
+    def conv(
+      name: str, init: Callable[..., jax.Array] = _INIT
+    ) -> Callable[[jax.Array], jax.Array]:
+      layer = common.Conv(
+        self.features,
+        kernel_init=init,
+        bias_init=nn.initializers.zeros,
+        dtype=self.dtype,
+        name=name,
+      )
+      return lambda x: nn.relu(layer(x))
+
+    recursion, rebuild = conv('recursion', _identity), conv('rebuild_1')
+    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    last = common.Conv(
+      1, kernel_init=_INIT, bias_init=nn.initializers.zeros, name='rebuild_2'
+    )
+    x = conv('embed_2')(conv('embed_1')(enlarged))
+    outputs = []
+    for _ in range(self.recursions):
+      x = recursion(x)
+      outputs.append(enlarged + last(rebuild(x)))
+    init = nn.initializers.constant(1 / self.recursions)
+    weights = self.param('ensemble', init, (self.recursions,))
+    weighted = weights.reshape(-1, 1, 1, 1, 1) * jnp.stack(outputs)
+    return weighted.sum(0), {'outputs': tuple(outputs)}
+
+  @property
+  def halo(self) -> int:
+    """Receptive radius in LR pixels."""
+    return enlarged_halo(self.scale, self.recursions + 4, None)
+
+
+def Model(*, scale: int, variant: str = 'paper', **overrides: Any) -> DRCN:
+  """DRCN; overrides replace single options of the variant."""
+  return DRCN(
+    scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
+  )

@@ -1,0 +1,129 @@
+"""DRRN: deep recursive residual network for SR (Tai et al., CVPR 2017).
+
+One recursive block on the bicubically enlarged luma: residual units that share
+their two convolutions, but not their batch normalisations, and whose identity
+branch always comes from the first layer. Activations come before convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sr_jax.models import common
+from sr_jax.models.zssr import enlarged_halo
+from sr_jax.ops.resize import imresize
+
+VARIANTS = {
+  'B1U9': common.Variant(
+    {'units': 9, 'features': 128, 'batch_norm': True, 'use_bias': True},
+    dict.fromkeys((2, 3, 4), 302_467),
+  ),
+  'B1U25': common.Variant(
+    {'units': 25, 'features': 128, 'batch_norm': True, 'use_bias': True},
+    dict.fromkeys((2, 3, 4), 310_659),
+  ),
+  # The PyTorch port's: neither normalisation nor biases.
+  'port': common.Variant(
+    {'units': 25, 'features': 128, 'batch_norm': False, 'use_bias': False},
+    dict.fromkeys((2, 3, 4), 297_216),
+  ),
+}
+TORCH_NAMES = {
+  'DRRN-pytorch': {
+    'input': 'head',
+    'conv{i}': 'unit_conv{i}',
+    'output': 'tail',
+  },
+}
+
+_INIT = nn.initializers.he_normal()
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Options that parameter shapes tell; the scale leaves no trace in them.
+
+  Nor does the number of units without normalisation.
+  """
+  norms = sum(path.endswith('/scale') for path in shapes)
+  options = {
+    'features': shapes['head/kernel'][3],
+    'batch_norm': norms > 0,
+    'use_bias': 'head/bias' in shapes,
+  }
+  return {**options, 'units': norms // 2 - 1} if norms else options
+
+
+class DRRN(nn.Module):
+  """The network of every variant.
+
+  Attributes:
+    scale: Enlargement.
+    units: Residual units of the block.
+    features: Width of every layer.
+    batch_norm: Whether every activation is normalised: by the batch in
+      training, else by running statistics.
+    use_bias: Whether the convolutions have biases.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  scale: int
+  units: int
+  features: int
+  batch_norm: bool
+  use_bias: bool
+  dtype: Any = jnp.float32
+  channels = 1
+  luma = True
+
+  @nn.compact
+  def __call__(
+    self, lr: jax.Array, *, train: bool = False
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Enlarges luma `lr` `[B, H, W, 1]` to `[B, sH, sW, 1]`, unclipped."""
+    enlarged = imresize(jnp.asarray(lr), scale=self.scale)
+
+    def conv(name: str, features: int, dtype: Any) -> common.Conv:
+      return common.Conv(
+        features,
+        use_bias=self.use_bias,
+        kernel_init=_INIT,
+        bias_init=nn.initializers.zeros,
+        dtype=dtype,
+        name=name,
+      )
+
+    def active(x: jax.Array, name: str) -> jax.Array:
+      if self.batch_norm:
+        # Momentum and epsilon are Caffe's defaults.
+        x = nn.BatchNorm(
+          not train, momentum=0.999, dtype=self.dtype, name=f'norm_{name}'
+        )(x)
+      return nn.relu(x)
+
+    width, dtype = self.features, self.dtype
+    conv1, conv2 = (conv(f'unit_conv{i}', width, dtype) for i in (1, 2))
+    first = conv('head', width, dtype)(active(enlarged, 'head'))
+    x = first
+    for i in range(self.units):
+      y = conv1(active(x, f'{i}_1'))
+      x = first + conv2(active(y, f'{i}_2'))
+    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    tail = conv('tail', 1, jnp.float32)
+    return enlarged + tail(active(x, 'tail')), {}
+
+  @property
+  def halo(self) -> int:
+    """Receptive radius in LR pixels."""
+    return enlarged_halo(self.scale, 2 * self.units + 2, None)
+
+
+def Model(*, scale: int, variant: str = 'B1U25', **overrides: Any) -> DRRN:
+  """DRRN of one variant; overrides replace single options of it."""
+  return DRRN(
+    scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
+  )

@@ -1,0 +1,130 @@
+"""SRCNN: the first convolutional network for SR (Dong et al., ECCV 2014).
+
+Three convolutions on the bicubically enlarged luma: patches, mapping,
+reconstruction. 9-1-5 is the conference's size, 9-5-5 the best of the journal's
+(TPAMI 2016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sr_jax.models import common
+from sr_jax.models.zssr import enlarged_halo
+from sr_jax.ops.conv import conv2d
+from sr_jax.ops.resize import imresize
+
+VARIANTS = {
+  '9-1-5': common.Variant(
+    {'sizes': (9, 1, 5), 'features': (64, 32)}, dict.fromkeys((2, 3, 4), 8129)
+  ),
+  '9-5-5': common.Variant(
+    {'sizes': (9, 5, 5), 'features': (64, 32)},
+    dict.fromkeys((2, 3, 4), 57_281),
+  ),
+}
+# The released weights are MATLAB files.
+TORCH_NAMES: dict[str, dict[str, str]] = {}
+MAT_NAMES = {'SRCNN': {'conv{i}': 'conv{i}'}}
+
+_INIT = nn.initializers.normal(0.001)
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Options that parameter shapes tell; the scale leaves no trace in them."""
+  kernels = [shapes[f'conv{i}/kernel'] for i in (1, 2, 3)]
+  return {
+    'sizes': tuple(kernel[0] for kernel in kernels),
+    'features': tuple(kernel[3] for kernel in kernels[:2]),
+  }
+
+
+class _Conv(nn.Module):
+  """Convolution that repeats the border's pixels outside the image.
+
+  Attributes:
+    features: Output channels.
+    kernel_size: Odd side of the square kernel.
+    inside: Whether only outputs that need nothing outside are given.
+    padding: How the border is continued; `masked_apply` asks for it.
+    kernel_init: Initialiser of the kernel.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  features: int
+  kernel_size: int
+  inside: bool
+  padding: str = 'edge'
+  kernel_init: Callable[..., jax.Array] = _INIT
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, C]` to `[B, H, W, features]`, smaller if `inside`."""
+    size, radius = self.kernel_size, self.kernel_size // 2
+    shape = (size, size, x.shape[-1], self.features)
+    kernel = self.param('kernel', self.kernel_init, shape).astype(self.dtype)
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    x = x.astype(self.dtype)
+    if not self.inside:
+      border = (radius, radius)
+      x = jnp.pad(x, ((0, 0), border, border, (0, 0)), self.padding)
+    y = conv2d(x, kernel, bias.astype(self.dtype))
+    height, width = y.shape[1:3]
+    return y[:, radius : height - radius, radius : width - radius]
+
+
+class SRCNN(nn.Module):
+  """The network of every variant.
+
+  Attributes:
+    scale: Enlargement.
+    sizes: Sides of the three kernels.
+    features: Channels of the two hidden layers.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  scale: int
+  sizes: tuple[int, int, int]
+  features: tuple[int, int]
+  dtype: Any = jnp.float32
+  channels = 1
+  luma = True
+
+  @nn.compact
+  def __call__(
+    self, lr: jax.Array, *, train: bool = False
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Enlarges luma `lr` `[B, H, W, 1]` to `[B, sH, sW, 1]`, unclipped.
+
+    In training nothing outside the image is made up: the border, as wide as
+    the network's radius, is left out of the result.
+    """
+    x = imresize(jnp.asarray(lr), scale=self.scale)
+    for i, features in enumerate(self.features):
+      conv = _Conv(
+        features, self.sizes[i], train, dtype=self.dtype, name=f'conv{i + 1}'
+      )
+      x = nn.relu(conv(x))
+    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    return _Conv(1, self.sizes[2], train, name='conv3')(
+      x.astype(jnp.float32)
+    ), {}
+
+  @property
+  def halo(self) -> int:
+    """Receptive radius in LR pixels."""
+    radius = sum(size // 2 for size in self.sizes)
+    return enlarged_halo(self.scale, radius, None)
+
+
+def Model(*, scale: int, variant: str = '9-5-5', **overrides: Any) -> SRCNN:
+  """SRCNN of one variant; overrides replace single options of it."""
+  return SRCNN(
+    scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
+  )

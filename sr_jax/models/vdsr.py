@@ -1,0 +1,108 @@
+"""VDSR: a very deep network for SR (Kim et al., CVPR 2016).
+
+Twenty 3x3 convolutions on the bicubically enlarged luma, whose output is added
+to it. One set of weights serves all scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sr_jax.models import common
+from sr_jax.models.zssr import enlarged_halo
+from sr_jax.ops.resize import imresize
+
+VARIANTS = {
+  'paper': common.Variant(
+    {'depth': 20, 'features': 64, 'use_bias': True},
+    dict.fromkeys((2, 3, 4, 8), 665_921),
+  ),
+  # The PyTorch port's, without biases.
+  'port': common.Variant(
+    {'depth': 20, 'features': 64, 'use_bias': False},
+    dict.fromkeys((2, 3, 4, 8), 664_704),
+  ),
+}
+TORCH_NAMES = {
+  'pytorch-vdsr': {
+    'input': 'head',
+    'residual_layer.{i}.conv': 'body_{i}',
+    'output': 'tail',
+  },
+}
+# caffe-vdsr's cells of 20 layers, counted from 1.
+MAT_NAMES = {
+  'caffe-vdsr': {
+    'layer1': 'head',
+    **{f'layer{i + 2}': f'body_{i}' for i in range(18)},
+    'layer20': 'tail',
+  },
+}
+
+# Variance 2 / fan-out, the port's; the paper names He's without the mode.
+_INIT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Options that parameter shapes tell; the scale leaves no trace in them."""
+  return {
+    'depth': sum(path.endswith('/kernel') for path in shapes),
+    'features': shapes['head/kernel'][3],
+    'use_bias': 'head/bias' in shapes,
+  }
+
+
+class VDSR(nn.Module):
+  """The network of every variant.
+
+  Attributes:
+    scale: Enlargement.
+    depth: Number of convolutions.
+    features: Channels of the hidden layers.
+    use_bias: Whether the convolutions have biases.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  scale: int
+  depth: int
+  features: int
+  use_bias: bool
+  dtype: Any = jnp.float32
+  channels = 1
+  luma = True
+
+  @nn.compact
+  def __call__(
+    self, lr: jax.Array, *, train: bool = False
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Enlarges luma `lr` `[B, H, W, 1]` to `[B, sH, sW, 1]`, unclipped."""
+    del train
+    enlarged = imresize(jnp.asarray(lr), scale=self.scale)
+    options = {
+      'use_bias': self.use_bias,
+      'kernel_init': _INIT,
+      'bias_init': nn.initializers.zeros,
+    }
+    x = enlarged
+    for name in ('head', *(f'body_{i}' for i in range(self.depth - 2))):
+      conv = common.Conv(self.features, dtype=self.dtype, name=name, **options)
+      x = nn.relu(conv(x))
+    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    return enlarged + common.Conv(1, name='tail', **options)(x), {}
+
+  @property
+  def halo(self) -> int:
+    """Receptive radius in LR pixels."""
+    return enlarged_halo(self.scale, self.depth, None)
+
+
+def Model(*, scale: int, variant: str = 'paper', **overrides: Any) -> VDSR:
+  """VDSR of one variant; overrides replace single options of it."""
+  return VDSR(
+    scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
+  )
