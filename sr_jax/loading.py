@@ -37,6 +37,8 @@ class SRModel:
     scale: Enlargement.
     channels: Channels it takes, None for any.
     halo: Receptive radius in LR pixels, None where it has no bound.
+    cell: Side in LR pixels of the cells that the network divides an image
+      into from its upper left corner; 1 for most.
     config: Config it was trained with; at least `method` and `model`.
     params: Parameters by slot.
     predict: `(params, lr, mask) -> sr` with lr `[B, H, W, C]` and sr in [0, 1];
@@ -55,6 +57,7 @@ class SRModel:
   predict: Callable[..., Any]
   fitting: Callable[..., methods.Fitting] | None = None
   on_host: bool = False
+  cell: int = 1
 
   @property
   def whole_scale(self) -> int:
@@ -113,6 +116,16 @@ def _at_scale(
   config: Mapping[str, Any], scale: float | None, name: str
 ) -> Mapping[str, Any]:
   """The config of a multi-scale model at one of its scales."""
+  if scales := getattr(models.create(config['model']), 'scales', ()):
+    if scale is not None and scale not in scales:
+      raise UserError(
+        f'model {name} enlarges by {", ".join(map(str, scales))}, not by'
+        f' {scale:g}; choose one of these or another model'
+      )
+    return {
+      **config,
+      'model': {**config['model'], 'scale': scale or config['model']['scale']},
+    }
   trained = config['method'].get('scales') or (config['model']['scale'],)
   least, most = min(trained), max(trained)
   if scale is None or least == most:
@@ -141,6 +154,7 @@ def from_params(
     params=params,
     predict=_predictor(json.dumps(sections)),
     fitting=fitting and functools.partial(fitting, config),
+    cell=getattr(network, 'cell', 1),
   )
 
 
