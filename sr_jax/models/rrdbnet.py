@@ -233,6 +233,6 @@ def Model(*, scale: int, variant: str = 'rrdb23', **overrides: Any) -> RRDBNet:
   """
   if scale not in (1, 2, 3, 4, 8):
     raise UserError(f'scale {scale} is not supported; choose 1, 2, 3, 4 or 8')
-  options = {'unshuffle': {1: 4, 2: 2}.get(scale, 1)}
+  options: dict[str, Any] = {'unshuffle': {1: 4, 2: 2}.get(scale, 1)}
   options |= common.select_variant(VARIANTS, variant)
   return RRDBNet(scale=scale, **{**options, **overrides})
