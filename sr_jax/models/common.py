@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from sr_jax.errors import UserError
-from sr_jax.ops.conv import conv2d
+from sr_jax.ops.conv import conv2d, grouped_conv2d
 from sr_jax.ops.pixel_shuffle import pixel_shuffle
 
 # RGB mean of DIV2K's training images in [0, 1], as the EDSR family uses it.
@@ -101,7 +101,9 @@ class Conv(nn.Module):
       init = self.bias_init or uniform_bias(channels * size**2)
       bias = self.param('bias', init, (self.features,)).astype(self.dtype)
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    return conv2d(x, kernel, bias, self.groups)
+    if self.groups > 1:
+      return grouped_conv2d(x, kernel, bias, self.groups)
+    return conv2d(x, kernel, bias)
 
 
 class MeanShift(nn.Module):

@@ -21,8 +21,10 @@ from sr_jax.models import common
 from sr_jax.ops.pixel_shuffle import pixel_unshuffle
 
 VARIANTS = {
+  # At x1 and x2 the same with a first layer for more channels, as BasicSR.
   'rrdb23': common.Variant(
-    {'blocks': 23, 'features': 64, 'growth': 32}, {4: 16_697_987}
+    {'blocks': 23, 'features': 64, 'growth': 32},
+    {1: 16_723_907, 2: 16_703_171, 4: 16_697_987},
   ),
   'rrdb16': common.Variant(
     {'blocks': 16, 'features': 64, 'growth': 32}, {4: 11_662_019}

@@ -8,67 +8,44 @@ import jax.numpy as jnp
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 
-def _same(
-  x: jax.Array, kernel: jax.Array, padding: int, groups: int = 1
-) -> jax.Array:
+def _same(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
   pad = (padding, padding)
   return jax.lax.conv_general_dilated(
-    x,
-    kernel,
-    (1, 1),
-    (pad, pad),
-    dimension_numbers=_LAYOUT,
-    feature_group_count=groups,
+    x, kernel, (1, 1), (pad, pad), dimension_numbers=_LAYOUT
   )
 
 
 def conv2d(
-  x: jax.Array, kernel: jax.Array, bias: jax.Array | None, groups: int = 1
+  x: jax.Array, kernel: jax.Array, bias: jax.Array | None
 ) -> jax.Array:
   """Stride-1 convolution of odd kernel size, zero padded to the same size.
 
   On CPU the gradients are written as plain forward convolutions, which XLA
   runs 20-40 times faster inside `lax.scan` than its own (jax-ml/jax#12868),
   and the bias gradient as a matrix product, 15 times faster than its
-  reduction. Groups run one by one, because XLA's grouped convolution is five
-  times slower there, its gradients a hundred times. Other backends keep XLA's,
-  which their libraries know.
+  reduction. Other backends keep XLA's, which their libraries know.
 
   Args:
     x: `[B, H, W, C_in]`.
-    kernel: `[K, K, C_in / groups, C_out]`, K odd.
+    kernel: `[K, K, C_in, C_out]`, K odd.
     bias: `[C_out]`, or None for none.
-    groups: Equal parts of the input channels, each of which makes one part of
-      the output channels alone.
 
   Returns:
     `[B, H, W, C_out]`.
   """
-  if jax.default_backend() != 'cpu':
-    return _conv2d(x, kernel, bias, groups)
-  if groups == 1:
+  if jax.default_backend() == 'cpu':
     return _cpu_conv2d(x, kernel, bias)
-  parts = zip(
-    jnp.split(x, groups, -1),
-    jnp.split(kernel, groups, -1),
-    [None] * groups if bias is None else jnp.split(bias, groups),
-    strict=True,
-  )
-  return jnp.concatenate([_cpu_conv2d(*part) for part in parts], -1)
+  return _conv2d(x, kernel, bias)
 
 
 def _conv2d(
-  x: jax.Array, kernel: jax.Array, bias: jax.Array | None, groups: int = 1
+  x: jax.Array, kernel: jax.Array, bias: jax.Array | None
 ) -> jax.Array:
-  y = _same(x, kernel, kernel.shape[0] // 2, groups)
+  y = _same(x, kernel, kernel.shape[0] // 2)
   return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
 
-@jax.custom_vjp
-def _cpu_conv2d(
-  x: jax.Array, kernel: jax.Array, bias: jax.Array | None
-) -> jax.Array:
-  return _conv2d(x, kernel, bias)
+_cpu_conv2d = jax.custom_vjp(_conv2d)
 
 
 def _forward(
@@ -119,3 +96,41 @@ def _kernel_gradient(x: jax.Array, dy: jax.Array, padding: int) -> jax.Array:
 
 
 _cpu_conv2d.defvjp(_forward, _backward)
+
+
+def grouped_conv2d(
+  x: jax.Array, kernel: jax.Array, bias: jax.Array | None, groups: int
+) -> jax.Array:
+  """`conv2d` in which equal parts of the channels do not see each other.
+
+  On CPU the parts run one by one: XLA's grouped convolution is about five times
+  slower there, its gradients a hundred times.
+
+  Args:
+    x: `[B, H, W, C_in]`.
+    kernel: `[K, K, C_in / groups, C_out]`, K odd.
+    bias: `[C_out]`, or None for none.
+    groups: Number of parts of the input channels; each makes one part of the
+      output channels.
+
+  Returns:
+    `[B, H, W, C_out]`.
+  """
+  if jax.default_backend() == 'cpu':
+    parts = zip(
+      jnp.split(x, groups, -1),
+      jnp.split(kernel, groups, -1),
+      [None] * groups if bias is None else jnp.split(bias, groups),
+      strict=True,
+    )
+    return jnp.concatenate([conv2d(*part) for part in parts], -1)
+  padding = kernel.shape[0] // 2
+  y = jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    (1, 1),
+    ((padding, padding), (padding, padding)),
+    dimension_numbers=_LAYOUT,
+    feature_group_count=groups,
+  )
+  return y if bias is None else y + bias.reshape(1, 1, 1, -1)
