@@ -116,17 +116,14 @@ def _at_scale(
   config: Mapping[str, Any], scale: float | None, name: str
 ) -> Mapping[str, Any]:
   """The config of a multi-scale model at one of its scales."""
-  if scales := getattr(models.create(config['model']), 'scales', ()):
-    if scale is not None and scale not in scales:
-      raise UserError(
-        f'model {name} enlarges by {", ".join(map(str, scales))}, not by'
-        f' {scale:g}; choose one of these or another model'
-      )
-    return {
-      **config,
-      'model': {**config['model'], 'scale': scale or config['model']['scale']},
-    }
-  trained = config['method'].get('scales') or (config['model']['scale'],)
+  heads = getattr(models.create(config['model']), 'scales', ())
+  if heads and scale is not None and scale not in heads:
+    raise UserError(
+      f'model {name} enlarges by {", ".join(map(str, heads))}, not by'
+      f' {scale:g}; choose one of these or another model'
+    )
+  own = (config['model']['scale'],)
+  trained = heads or config['method'].get('scales') or own
   least, most = min(trained), max(trained)
   if scale is None or least == most:
     return config
