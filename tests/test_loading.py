@@ -39,10 +39,10 @@ def test_a_head_for_each_scale(tmp_path):
   params = {'generator': variables['params']}
   checkpoints.save_params(tmp_path / 'a', params, config)
   assert load(tmp_path / 'a').scale == 2
-  image = PHOTO[:8, :9]
   for scale in (2, 3, 4):
-    sr = upscale(load(tmp_path / 'a', scale=scale), image)
-    assert sr.shape == (8 * scale, 9 * scale, 3)
+    assert load(tmp_path / 'a', scale=scale).scale == scale
+  sr = upscale(load(tmp_path / 'a', scale=3), PHOTO[:8, :9])
+  assert sr.shape == (24, 27, 3)
   for scale in (2.5, 8):
     with pytest.raises(UserError, match='enlarges by 2, 3, 4, not by'):
       load(tmp_path / 'a', scale=scale)

@@ -86,6 +86,7 @@ def test_windows_keep_to_cells(size, halo, cell, extra):
 @hypothesis.given(
   height=st.integers(1, 40), width=st.integers(1, 40), extra=st.integers(0, 9)
 )
+@hypothesis.settings(deadline=None)
 def test_tiles_of_a_model_with_cells(height, width, extra):
   """Means of 3x3 cells, the last ones of what is left of them."""
   image = np.random.default_rng(0).random((height, width, 2))
