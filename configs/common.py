@@ -49,7 +49,9 @@ def base() -> ml_collections.ConfigDict:
       'learning_rate': 1e-4,
       'schedule': 'constant',  # constant, cosine or step
       'warmup_steps': 0,
-      'boundaries': (),  # for step: where the rate is multiplied by factor
+      # For step: where the rate is multiplied by factor; for cosine: where it
+      # starts again.
+      'boundaries': (),
       'factor': 0.5,
       'b1': 0.9,
       'b2': 0.999,
@@ -103,9 +105,14 @@ def base() -> ml_collections.ConfigDict:
 
 
 def finish(
-  config: ml_collections.ConfigDict, preset: str | None
+  config: ml_collections.ConfigDict, preset: str | None, *, heavy: bool = False
 ) -> ml_collections.ConfigDict:
   """Applies the preset after the colon of `--config file.py:preset`.
+
+  Args:
+    config: The experiment.
+    preset: '' or None for none, or 'smoke'.
+    heavy: Whether a step of the model takes seconds: :smoke then makes few.
 
   Raises:
     ValueError: unknown preset.
@@ -114,6 +121,8 @@ def finish(
     raise ValueError(f'unknown preset {preset!r}; the only one is :smoke')
   if preset == 'smoke':
     _shrink(config)
+    if heavy:
+      _shrink_further(config)
   return config
 
 
@@ -129,3 +138,14 @@ def _shrink(config: ml_collections.ConfigDict) -> None:
   config.eval.folders = ()
   config.checkpoint.every = 50
   config.checkpoint.init_from = ''
+
+
+def _shrink_further(config: ml_collections.ConfigDict) -> None:
+  config.steps = 4
+  config.log_every = 2
+  config.data.batch_size = 2
+  config.data.patch = 16
+  config.eval.every = 4
+  config.eval.crops = 1
+  config.eval.crop_size = 64
+  config.checkpoint.every = 4

@@ -142,8 +142,8 @@ def _count(text: str) -> int:
 
 
 def _tile(text: str) -> int | str:
-  """Argparse type: side of a tile in LR pixels, auto or off."""
-  return text if text in ('auto', 'off') else _positive(text)
+  """Argparse type: side of a tile in LR pixels, auto, off or chop."""
+  return text if text in ('auto', 'off', 'chop') else _positive(text)
 
 
 def _add_upscaler(parser: argparse.ArgumentParser) -> None:
@@ -171,9 +171,10 @@ def _add_upscaler(parser: argparse.ArgumentParser) -> None:
     '--tile',
     type=_tile,
     default='auto',
-    metavar='auto|N|off',
+    metavar='auto|N|off|chop',
     help='work on tiles of N LR pixels; auto fits them to the memory; the '
-    'result is the same (default: auto)',
+    'result is the same but for rcan and san, whose published scores need '
+    'chop, the four parts of their test scripts (default: auto)',
   )
 
 

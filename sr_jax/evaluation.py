@@ -12,6 +12,7 @@ The result is the JSON of `sr-jax evaluate`:
   mean                {psnr, ssim} over the images
   adapt_steps         steps of the fit to each image that were asked for: a
                       number, 'auto', or null for what the model does by itself
+  tile                as asked for: a number, 'auto', 'off' or 'chop'
   compile_seconds     spent compiling in all, not part of any image's seconds
   others              [{protocol, images, mean}, ...]: the same images under
                       further protocols, empty unless they were asked for
@@ -165,7 +166,7 @@ def evaluate_folder(
     self_ensemble: see `Upscaler`, as `back_project` and `tile`.
     back_project: steps of back-projection.
     adapt_steps: steps of the fit to each image, see `Upscaler`.
-    tile: LR pixels, 'auto' or 'off'.
+    tile: LR pixels, 'auto', 'off' or 'chop'.
     save_images: folder for the results as PNG, under the names of HR.
     report: called with each line of the table as soon as it is known.
 
@@ -200,6 +201,8 @@ def evaluate_folder(
   report(f'{os.fspath(hr_dir)}: {len(pairs)} images')
   for line in _header(model, made, lr_dir, protocols, width):
     report(line)
+  if tile == 'chop':
+    report('tiles: four overlapping parts, as the test scripts of RCAN and SAN')
   scores: list[list[dict[str, Any]]] = [[] for _ in protocols]
   compiling = 0.0
   for pair, target in zip(pairs, targets, strict=True):
@@ -218,7 +221,7 @@ def evaluate_folder(
       images.append({'name': pair.name, **row, 'seconds': seconds})
     report(_line(pair.name, rows, width, f'{seconds:9.3f}'))
   result = _result(model, made, protocols, scores, compiling)
-  result |= {'adapt_steps': adapt_steps, 'kernel': assumed.kernel}
+  result |= {'adapt_steps': adapt_steps, 'kernel': assumed.kernel, 'tile': tile}
   means = [result['mean'], *(other['mean'] for other in result['others'])]
   report(_line('mean', means, width, ''))
   return result

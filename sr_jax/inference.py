@@ -70,7 +70,7 @@ def upscale(
     adapt_steps: Steps that the model fits itself to the image, or 'auto'.
     self_ensemble: Mean over the eight flips and rotations.
     back_project: Number of back-projections after it.
-    tile: Side of the tiles in LR pixels, 'auto' or 'off'.
+    tile: Side of the tiles in LR pixels, 'auto', 'off' or 'chop'.
     seed: Of what a fit draws at random, together with the image itself.
 
   Returns:
@@ -139,7 +139,8 @@ class Upscaler:
         the image itself, 0 for none; None for the model's own number. Other
         models take none.
       tile: Side of the tiles in LR pixels with their overlap, 'auto' for what
-        fits the memory, or 'off'.
+        fits the memory, 'off', or 'chop' for the four parts of the EDSR
+        family's test scripts, with which RCAN's and SAN's scores were made.
       sizes: (H, W) of the images to come. With more than eight distinct ones
         the images of a local model are padded to eight shapes; unannounced
         images run in their own shape.
@@ -263,7 +264,8 @@ class Upscaler:
     while True:
       side = self._side_for(*image.shape[:2])
       halo = side // 4 if self._halo is None else self._halo
-      run = tiling.tiled(window, scale=scale, halo=halo, tile=side)
+      cell = self.model.cell
+      run = tiling.tiled(window, scale=scale, halo=halo, tile=side, cell=cell)
       try:
         return run(image)
       except jax.errors.JaxRuntimeError as error:
@@ -291,6 +293,15 @@ class Upscaler:
 
   def _run(self, network: Callable[..., Any], lr: np.ndarray) -> np.ndarray:
     """The network on the host's `[1, h, w, C]`, padded to a planned shape."""
+    if self._tile == 'chop':
+      run = functools.partial(self._run_whole, network)
+      return tiling.chopped(run, scale=self.model.whole_scale)(lr)
+    return self._run_whole(network, lr)
+
+  def _run_whole(
+    self, network: Callable[..., Any], lr: np.ndarray
+  ) -> np.ndarray:
+    """The same, undivided."""
     if self.model.on_host:
       return network(lr, None)
     lr = lr.astype(np.float32)
@@ -317,6 +328,8 @@ class Upscaler:
       return {}
     if self.fitting is not None:
       return {}  # the fit is compiled for each size anyhow
+    if self.model.cell > 1 or self._tile == 'chop':
+      return {}  # padding would move the cells' or the parts' borders
     self._side_for(*max(self._sizes, key=math.prod))
     limit = self._side or max(max(size) for size in self._sizes)
     windows = [(min(h, limit), min(w, limit)) for h, w in self._sizes]
@@ -335,7 +348,7 @@ class Upscaler:
     if self._halo is None:
       self._refuse_if_too_large(height, width)
       return None
-    least = 2 * self._halo + _LEAST_KEPT
+    least = _least_tile(self.model, self._halo) + _LEAST_KEPT
     sides = []
     if self._on_host:
       sides.append(max(int(_HOST_SIDE // self.model.scale), least))
@@ -374,9 +387,10 @@ class Upscaler:
       UserError: they may not or cannot be smaller.
     """
     name = self.model.name
-    if self._tile == 'off':
+    if self._tile in ('off', 'chop'):
       raise UserError(
-        f'out of memory with tile off; let model {name} tile: --tile auto'
+        f'out of memory with tile {self._tile}; let model {name} tile:'
+        ' --tile auto'
       )
     if self._tile == 'auto' and self.model.scale != int(self.model.scale):
       raise UserError(
@@ -388,7 +402,7 @@ class Upscaler:
         f'out of memory, and model {name} cannot be tiled exactly; give'
         f' --tile N (tile=N) below {side} and accept seams'
       )
-    if side // 2 <= 2 * (self._halo or 0):
+    if side // 2 <= _least_tile(self.model, self._halo):
       raise UserError(
         f'out of memory with tiles of {side} pixels, the smallest that model'
         f' {name} allows; free some memory or choose a smaller model'
@@ -491,21 +505,29 @@ def _total_halo(
   return local + iterations * (_PROJECTION_HALO + blur)
 
 
+def _least_tile(model: SRModel, halo: int | None) -> int:
+  """The side above which tiles have an inside."""
+  return 2 * (halo or 0) + 2 * (model.cell - 1)
+
+
 def _checked_tile(
   tile: int | str, model: SRModel, halo: int | None
 ) -> int | str:
-  if isinstance(tile, str):
-    if tile not in ('auto', 'off'):
-      raise UserError(f'tile must be auto, off or a number, not {tile!r}')
-  elif model.scale != int(model.scale):
+  if isinstance(tile, str) and tile not in ('auto', 'off', 'chop'):
+    raise UserError(f'tile must be auto, off, chop or a number, not {tile!r}')
+  if tile in ('auto', 'off'):
+    return tile
+  if model.scale != int(model.scale):
     raise UserError(
       f'scale {model.scale:g} cannot be tiled: leave tile (--tile) out'
     )
-  elif tile <= 2 * (halo or 0):
+  if isinstance(tile, str):
+    return tile
+  if tile <= _least_tile(model, halo):
     raise UserError(
       f'tile {tile} is too small for model {model.name}: give more than'
-      f' {2 * (halo or 0)}'
+      f' {_least_tile(model, halo)}'
     )
-  elif halo is None:
+  if halo is None:
     _log.warning('model %s is not local: its tiles may show seams', model.name)
   return tile

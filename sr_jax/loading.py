@@ -39,6 +39,8 @@ class SRModel:
     scale: Enlargement.
     channels: Channels it takes, None for any.
     halo: Receptive radius in LR pixels, None where it has no bound.
+    cell: Side in LR pixels of the cells that the network divides an image
+      into from its upper left corner; 1 for most.
     config: Config it was trained with; at least `method` and `model`.
     params: Parameters by slot.
     predict: `(params, lr, mask) -> sr` with lr `[B, H, W, C]` and sr in [0, 1];
@@ -57,6 +59,7 @@ class SRModel:
   predict: Callable[..., Any]
   fitting: Callable[..., methods.Fitting] | None = None
   on_host: bool = False
+  cell: int = 1
 
   @property
   def whole_scale(self) -> int:
@@ -115,10 +118,18 @@ def _asked_scale(
   config: Mapping[str, Any], scale: float | None, name: str
 ) -> Mapping[str, Any]:
   """The config of a multi-scale model at one of its scales."""
+  heads = getattr(models.create(config['model']), 'scales', ())
+  if heads and scale is not None and scale not in heads:
+    raise UserError(
+      f'model {name} enlarges by {", ".join(map(str, heads))}, not by'
+      f' {scale:g}; choose one of these or another model'
+    )
+  own = (config['model']['scale'],)
   trained = (
-    config['method'].get('scales')
+    heads
+    or config['method'].get('scales')
     or config.get('data', {}).get('scales')
-    or (config['model']['scale'],)
+    or own
   )
   least, most = min(trained), max(trained)
   if scale is None or least == most:
@@ -152,6 +163,7 @@ def from_params(
     params=params,
     predict=_predictor(json.dumps(sections)),
     fitting=fitting and functools.partial(fitting, config),
+    cell=getattr(network, 'cell', 1),
   )
 
 

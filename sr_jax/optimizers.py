@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from sr_jax.errors import UserError
@@ -42,11 +43,13 @@ def make_schedule(
   """Learning rate as a pure function of the step.
 
   Args:
-    name: `constant`, `cosine` (to zero at `steps`) or `step`.
+    name: `constant`, `cosine` (to zero at `steps`, and at each boundary, where
+      it starts again) or `step`.
     learning_rate: Peak rate.
     steps: Length of the run.
     warmup_steps: Linear rise from zero before the named schedule.
-    boundaries: Steps at which `step` multiplies the rate by `factor`.
+    boundaries: Steps at which `step` multiplies the rate by `factor`, or where
+      a cycle of `cosine` begins.
     factor: Factor of `step`.
 
   Raises:
@@ -55,8 +58,12 @@ def make_schedule(
   if name == 'constant':
     main = optax.constant_schedule(learning_rate)
   elif name == 'cosine':
-    decay_steps = max(1, steps - warmup_steps)
-    main = optax.cosine_decay_schedule(learning_rate, decay_steps)
+    starts = [0, *(t - warmup_steps for t in boundaries if t < steps)]
+    lengths = np.diff([*starts, max(steps - warmup_steps, starts[-1] + 1)])
+    cycles = [
+      optax.cosine_decay_schedule(learning_rate, int(n)) for n in lengths
+    ]
+    main = optax.join_schedules(cycles, starts[1:])
   elif name == 'step':
     scales = {step - warmup_steps: factor for step in boundaries}
     main = optax.piecewise_constant_schedule(learning_rate, scales)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 
 import hypothesis
@@ -12,7 +13,7 @@ import pytest
 import skimage.data
 from hypothesis import strategies as st
 
-from sr_jax import inference
+from sr_jax import inference, loading, models
 from sr_jax.errors import UserError
 from sr_jax.inference import Upscaler, upscale
 from sr_jax.loading import load
@@ -20,6 +21,7 @@ from sr_jax.ops.blur_kernels import Kernel, gaussian_kernel
 from sr_jax.ops.color import rgb_to_y
 from sr_jax.ops.resize import imresize
 from sr_jax.transforms import tiling
+from sr_jax.transforms.ensemble import self_ensemble as ensemble
 from tests.tiny_models import counting, random_image, tiny
 
 PHOTO = skimage.data.astronaut()[:80, 180:290]
@@ -253,6 +255,7 @@ def test_tiles_are_halved_when_memory_runs_out(caplog):
   ('tile', 'halo', 'message'),
   [
     ('off', 6, '--tile auto'),
+    ('chop', 6, 'tile chop; let model tiny tile: --tile auto'),
     ('auto', 6, 'tiles of 25 pixels, the smallest that model tiny allows'),
     ('auto', None, 'give --tile N'),
   ],
@@ -282,6 +285,66 @@ def test_global_models_are_tiled_on_demand_only(monkeypatch, caplog):
   monkeypatch.setattr(tiling, 'available_bytes', lambda device: 1000)
   with pytest.raises(UserError, match='cannot be tiled exactly; give --tile N'):
     upscale(model, image)
+
+
+def test_chopping_a_local_model_changes_nothing():
+  """Its halo, 6, is less than the overlap of 10."""
+  model, traced = counting(tiny())
+  image = random_image(61, 50)
+  sr = upscale(model, image, tile='chop')
+  np.testing.assert_allclose(sr, upscale(tiny(), image), atol=5e-7)
+  assert traced == [(40, 35)]
+
+
+@functools.cache
+def global_model():
+  """An untrained RCAN, which sees all of what it is given."""
+  model = {'name': 'rcan', 'scale': 2, 'groups': 1, 'blocks': 1, 'features': 4}
+  config = {
+    'method': {'name': 'supervised'},
+    'model': {**model, 'reduction': 1},
+  }
+  network = models.create(config['model'])
+  variables = network.init(jax.random.key(0), np.ones((1, 8, 8, 3)))
+  # A stronger attention than that of small random weights.
+  params = jax.tree.map(lambda x: 3 * x, variables['params'])
+  return loading.from_params(config, {'generator': params}, name='global')
+
+
+def test_chopping_a_global_model_under_self_ensemble():
+  """Each turned image is chopped, as in the test scripts, at odd sizes too."""
+  model, image = global_model(), random_image(41, 50)
+  whole = upscale(model, image)
+  parts = upscale(model, image, tile='chop')
+  assert np.abs(parts - whole).max() > 1e-4
+  expected = ensemble(lambda lr: upscale(model, lr[0], tile='chop')[None])(
+    image[None].astype(np.float64)
+  )
+  both = upscale(model, image, tile='chop', self_ensemble=True)
+  np.testing.assert_allclose(both, expected[0], atol=1e-6)
+
+
+def test_tiles_keep_to_the_cells_of_a_model():
+  """Pixel-unshuffle: windows begin where its cells do."""
+  config = {
+    'method': {'name': 'supervised'},
+    'model': {'name': 'rrdbnet', 'scale': 2, 'blocks': 1, 'features': 4},
+  }
+  config['model']['growth'] = 2
+  network = models.create(config['model'])
+  variables = network.init(jax.random.key(0), np.ones((1, 8, 8, 3)))
+  params = {'generator': variables['params']}
+  model = loading.from_params(config, params, name='cells')
+  image = random_image(97, 100)
+  for options in ({}, {'self_ensemble': True}):
+    whole = upscale(model, image, tile='off', **options)
+    tiles = upscale(model, image, tile=90, **options)
+    np.testing.assert_allclose(tiles, whole, atol=5e-7)
+  sizes = [(n, 50) for n in range(40, 50)]
+  announced = Upscaler(model, sizes=sizes)
+  np.testing.assert_allclose(
+    announced(image[:41, :50]), upscale(model, image[:41, :50]), atol=5e-7
+  )
 
 
 # What is refused

@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 import skimage.data
 
 import sr_jax
-from sr_jax import checkpoints, loading
+from sr_jax import checkpoints, loading, models
 from sr_jax.errors import UserError
 from sr_jax.inference import upscale
 from sr_jax.loading import load
@@ -28,6 +29,23 @@ def test_checkpoint_comes_back(tmp_path):
   np.testing.assert_array_equal(upscale(loaded, PHOTO), upscale(model, PHOTO))
   with pytest.raises(UserError, match='enlarges by 2, not by 3'):
     load(tmp_path / 'new', scale=3)
+
+
+def test_a_head_for_each_scale(tmp_path):
+  section = {'name': 'carn', 'scale': 2, 'variant': 'carn-m', 'features': 4}
+  network = models.create(section)
+  variables = jax.jit(network.init)(jax.random.key(0), np.ones((1, 8, 8, 3)))
+  config = {'method': {'name': 'supervised'}, 'model': section}
+  params = {'generator': variables['params']}
+  checkpoints.save_params(tmp_path / 'a', params, config)
+  assert load(tmp_path / 'a').scale == 2
+  for scale in (2, 3, 4):
+    assert load(tmp_path / 'a', scale=scale).scale == scale
+  sr = upscale(load(tmp_path / 'a', scale=3), PHOTO[:8, :9])
+  assert sr.shape == (24, 27, 3)
+  for scale in (2.5, 8):
+    with pytest.raises(UserError, match='enlarges by 2, 3, 4, not by'):
+      load(tmp_path / 'a', scale=scale)
 
 
 @pytest.mark.parametrize(

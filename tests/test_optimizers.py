@@ -27,6 +27,12 @@ def test_schedules_at_known_steps():
   np.testing.assert_allclose(
     [cosine(t) for t in (0, 10, 20, 60, 100)], [0, 1, 2, 1, 0], atol=1e-6
   )
+  _, again = _make(learning_rate=2.0, schedule='cosine', boundaries=(20, 60))
+  np.testing.assert_allclose(
+    [again(t) for t in (0, 10, 20, 40, 59, 60, 80, 100)],
+    [2, 1, 2, 1, 1 + np.cos(39 * np.pi / 40), 2, 1, 0],
+    atol=1e-6,
+  )
   _, halved = _make(
     learning_rate=1.0, schedule='step', boundaries=(30,), warmup_steps=10
   )

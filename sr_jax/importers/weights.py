@@ -150,6 +150,7 @@ def _fit(
   """Fills the model that the file and the user describe."""
   options = {**recognised, **dict(given.values())}
   expected = _shapes(module, options)
+  weights = _placed(weights, module, options)
   difference = _difference(weights, module, expected)
   if difference:
     _refuse_contradiction(weights, module, recognised, given, len(difference))
@@ -170,6 +171,25 @@ def _fit(
       'options': options,
     },
     params=traverse_util.unflatten_dict(filled, sep='/'),
+    notes=notes,
+  )
+
+
+def _placed(
+  weights: Weights, module: ModuleType, options: Mapping[str, Any]
+) -> Weights:
+  """Weights under the paths where the model's options want them."""
+  place = getattr(module, 'place', None)
+  if place is None:
+    return weights
+  places = {path: place(path, options) for path in weights.arrays}
+  kept = {path: new for path, new in places.items() if new}
+  notes = [*weights.notes]
+  if ignored := [weights.sources[path] for path in places if path not in kept]:
+    notes.append(f'ignored, of other scales: {", ".join(ignored)}')
+  return weights._replace(
+    arrays={new: weights.arrays[path] for path, new in kept.items()},
+    sources={new: weights.sources[path] for path, new in kept.items()},
     notes=notes,
   )
 

@@ -6,6 +6,7 @@ trained: weights and biases uniform in +-1/sqrt(fan_in).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from sr_jax.errors import UserError
-from sr_jax.ops.conv import conv2d
+from sr_jax.ops.conv import conv2d, grouped_conv2d
 from sr_jax.ops.pixel_shuffle import pixel_shuffle
 
 # RGB mean of DIV2K's training images in [0, 1], as the EDSR family uses it.
@@ -61,6 +62,10 @@ def uniform_bias(fan_in: int) -> Callable[..., jax.Array]:
   return init
 
 
+# He's initialiser times 0.1, which BasicSR's generators start from.
+small_kaiming = nn.initializers.variance_scaling(0.02, 'fan_in', 'normal')
+
+
 class Conv(nn.Module):
   """Stride-1 convolution that keeps height and width (zero padding).
 
@@ -68,15 +73,17 @@ class Conv(nn.Module):
     features: Output channels.
     kernel_size: Odd side of the square kernel, or its (height, width).
     use_bias: Whether a bias is added.
+    groups: Equal parts of the channels that do not see each other.
     kernel_init: Initialiser of the kernel.
     bias_init: Initialiser of the bias; None is PyTorch's default.
     dtype: Computation type; parameters stay float32.
-    dilation: Step between the pixels that the taps see.
+    dilation: Step between the pixels that the taps see; for one group alone.
   """
 
   features: int
   kernel_size: int | tuple[int, int] = 3
   use_bias: bool = True
+  groups: int = 1
   kernel_init: Callable[..., jax.Array] = nn.initializers.variance_scaling(
     1 / 3, 'fan_in', 'uniform'
   )
@@ -87,7 +94,7 @@ class Conv(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[B, H, W, C]` to `[B, H, W, features]`."""
-    size, channels = self.kernel_size, x.shape[-1]
+    size, channels = self.kernel_size, x.shape[-1] // self.groups
     height, width = (size, size) if isinstance(size, int) else size
     kernel = self.param(
       'kernel', self.kernel_init, (height, width, channels, self.features)
@@ -96,13 +103,14 @@ class Conv(nn.Module):
     if self.use_bias:
       init = self.bias_init or uniform_bias(channels * height * width)
       bias = self.param('bias', init, (self.features,)).astype(self.dtype)
-    return conv2d(
-      x.astype(self.dtype), kernel.astype(self.dtype), bias, self.dilation
-    )
+    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+    if self.groups > 1:
+      return grouped_conv2d(x, kernel, bias, self.groups)
+    return conv2d(x, kernel, bias, self.dilation)
 
 
 class MeanShift(nn.Module):
-  """Adds `sign * 255 * mean` by a 1x1 convolution on the 0..255 range.
+  """Adds `sign * value_range * mean` by a 1x1 convolution.
 
   It is a convolution and not a constant because released checkpoints carry
   it as one, in some with trained values.
@@ -111,22 +119,26 @@ class MeanShift(nn.Module):
     mean: Channel means in [0, 1].
     sign: -1 before the body, +1 after it.
     trainable: Whether gradients reach the convolution.
+    value_range: What white is in x.
   """
 
   mean: Sequence[float]
   sign: int
   trainable: bool = False
+  value_range: float = 255.0
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Shifts x `[B, H, W, C]`, float32 in 0..255."""
+    """Shifts x `[B, H, W, C]`, in float32."""
     channels = len(self.mean)
     kernel = self.param(
       'kernel', lambda _: jnp.eye(channels, dtype=jnp.float32)[None, None]
     )
     bias = self.param(
       'bias',
-      lambda _: self.sign * 255 * jnp.asarray(self.mean, jnp.float32),
+      lambda _: (
+        self.sign * self.value_range * jnp.asarray(self.mean, jnp.float32)
+      ),
     )
     if not self.trainable:
       kernel, bias = jax.lax.stop_gradient((kernel, bias))
@@ -148,20 +160,45 @@ class ResBlock(nn.Module):
   Attributes:
     features: Channels in and out.
     residual_scale: Factor on the residual branch.
+    conv: Class of the convolutions, for other initial values.
     dtype: Computation type.
   """
 
   features: int
   residual_scale: float = 1.0
+  conv: Callable[..., Any] = Conv
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[B, H, W, features]` to the same shape."""
     width = self.features
-    y = Conv(width, dtype=self.dtype, name='conv1')(x)
-    y = Conv(width, dtype=self.dtype, name='conv2')(nn.relu(y))
+    y = self.conv(width, dtype=self.dtype, name='conv1')(x)
+    y = self.conv(width, dtype=self.dtype, name='conv2')(nn.relu(y))
     return x + self.residual_scale * y
+
+
+class ChannelAttention(nn.Module):
+  """Scales each channel by what the means of all channels tell (RCAN).
+
+  Attributes:
+    features: Channels in and out.
+    reduction: Divides the channels between the two 1x1 convolutions.
+    dtype: Computation type.
+  """
+
+  features: int
+  reduction: int = 16
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, features]` to the same shape."""
+    conv = functools.partial(Conv, kernel_size=1, dtype=self.dtype)
+    # In float32: bfloat16 cannot hold the mean of many numbers.
+    y = x.mean((1, 2), jnp.float32, keepdims=True)
+    y = nn.relu(conv(self.features // self.reduction, name='squeeze')(y))
+    return x * nn.sigmoid(conv(self.features, name='expand')(y))
 
 
 def upsampling_stages(scale: int) -> list[int]:

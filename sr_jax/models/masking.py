@@ -27,9 +27,9 @@ def masked_apply(
 
   Holds for networks whose only spatial operations are stride-1 and transposed
   convolutions, padded with zeros or the edge, each a Linen module with a
-  `kernel_size`, on the LR grid or a whole multiple of it; and a cubic
-  enlargement before them, if the padding mirrors the image for two pixels at
-  least.
+  `kernel_size`, on the LR grid or a whole multiple of it; and a cubic or
+  bilinear enlargement of the image, if the padding mirrors it for two pixels
+  at least.
 
   Args:
     network: Linen module returning `(sr, aux)`.

@@ -108,3 +108,41 @@ def _kernel_gradient(
 
 
 _cpu_conv2d.defvjp(_forward, _backward)
+
+
+def grouped_conv2d(
+  x: jax.Array, kernel: jax.Array, bias: jax.Array | None, groups: int
+) -> jax.Array:
+  """`conv2d` in which equal parts of the channels do not see each other.
+
+  On CPU the parts run one by one: XLA's grouped convolution is about five times
+  slower there, its gradients a hundred times.
+
+  Args:
+    x: `[B, H, W, C_in]`.
+    kernel: `[K, K, C_in / groups, C_out]`, K odd.
+    bias: `[C_out]`, or None for none.
+    groups: Number of parts of the input channels; each makes one part of the
+      output channels.
+
+  Returns:
+    `[B, H, W, C_out]`.
+  """
+  if jax.default_backend() == 'cpu':
+    parts = zip(
+      jnp.split(x, groups, -1),
+      jnp.split(kernel, groups, -1),
+      [None] * groups if bias is None else jnp.split(bias, groups),
+      strict=True,
+    )
+    return jnp.concatenate([conv2d(*part) for part in parts], -1)
+  padding = kernel.shape[0] // 2
+  y = jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    (1, 1),
+    ((padding, padding), (padding, padding)),
+    dimension_numbers=_LAYOUT,
+    feature_group_count=groups,
+  )
+  return y if bias is None else y + bias.reshape(1, 1, 1, -1)

@@ -43,19 +43,23 @@ class Window(NamedTuple):
   keep_to: int
 
 
-def windows(size: int, tile: int, halo: int) -> list[Window]:
+def windows(size: int, tile: int, halo: int, cell: int = 1) -> list[Window]:
   """Windows of min(tile, size) pixels whose kept parts make up `size`.
+
+  With cells they are up to cell - 1 pixels smaller, so that they begin, and
+  counted from the other end stop, at the border of one.
 
   Raises:
     ValueError: the tile leaves nothing inside its halo.
   """
   if size <= tile:
     return [Window(0, size, 0, size)]
-  if tile <= 2 * halo:
+  tile -= (tile - size) % cell
+  if tile <= 2 * halo + cell - 1:
     raise ValueError(f'tile {tile} leaves nothing inside a halo of {halo}')
   found, kept = [], 0
   while kept < size:
-    start = min(max(kept - halo, 0), size - tile)
+    start = min(max(kept - halo, 0) // cell * cell, size - tile)
     stop = start + tile
     end = size if stop == size else stop - halo
     found.append(Window(start, stop, kept, end))
@@ -69,6 +73,7 @@ def tiled(
   scale: int,
   halo: int,
   tile: int,
+  cell: int = 1,
 ) -> Callable[[np.ndarray], np.ndarray]:
   """`predict` on windows of one image, put together on the host.
 
@@ -78,6 +83,8 @@ def tiled(
     halo: Receptive radius of `predict` in input pixels.
     tile: Side of the windows with their halo; an axis not longer than it is
       not divided.
+    cell: Shifts of its input by multiples of it alone shift what `predict`
+      gives.
 
   Returns:
     A function of `[H, W, C]` that equals `predict` where the halo is right.
@@ -88,8 +95,8 @@ def tiled(
     if max(height, width) <= tile:
       return predict(image)
     out = None
-    for y in windows(height, tile, halo):
-      for x in windows(width, tile, halo):
+    for y in windows(height, tile, halo, cell):
+      for x in windows(width, tile, halo, cell):
         part = predict(image[y.start : y.stop, x.start : x.stop])
         if out is None:
           shape = (scale * height, scale * width, part.shape[2])
@@ -98,6 +105,58 @@ def tiled(
         out[_outside(y, scale), _outside(x, scale)] = part[rows, columns]
     assert out is not None
     return out
+
+  return run
+
+
+def chopped(
+  predict: Callable[[np.ndarray], np.ndarray],
+  *,
+  scale: int,
+  shave: int = 10,
+  limit: int = 160_000,
+) -> Callable[[np.ndarray], np.ndarray]:
+  """`predict` on quarters, as the test scripts of RCAN and SAN do.
+
+  Their networks see all of what they are given, so that the division changes
+  the result: published scores hold with it alone. An image of any size is
+  divided into four parts, and these again unless they are below the limit.
+
+  Args:
+    predict: `[B, h, w, C]` -> `[B, scale * h, scale * w, C']`.
+    scale: Enlargement.
+    shave: Pixels by which the parts reach over the middle. Where an image has
+      fewer beyond its middle, the part is the whole axis.
+    limit: Pixels of a part from which on it is divided itself.
+
+  Returns:
+    A function of `[B, H, W, C]`.
+  """
+
+  def run(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[1:3]
+    tall, wide = (min(n // 2 + shave, n) for n in (height, width))
+    part = predict if tall * wide < limit else run
+    rows = [slice(0, tall), slice(height - tall, height)]
+    columns = [slice(0, wide), slice(width - wide, width)]
+    # The first part of an axis gives its first half, the second the rest.
+    upper = slice(0, scale * (height // 2))
+    lower = slice(scale * (tall - (height - height // 2)), None)
+    left = slice(0, scale * (width // 2))
+    right = slice(scale * (wide - (width - width // 2)), None)
+    return np.concatenate(
+      [
+        np.concatenate(
+          [
+            np.asarray(part(image[:, y, x]))[:, keep_y, keep_x]
+            for x, keep_x in zip(columns, (left, right), strict=True)
+          ],
+          axis=2,
+        )
+        for y, keep_y in zip(rows, (upper, lower), strict=True)
+      ],
+      axis=1,
+    )
 
   return run
 

@@ -25,7 +25,7 @@ def test_table_json_and_images_agree(run, photos, tmp_path):
   assert list(result) == [
     *('model', 'scale', 'degradation', 'kernel', 'noise_sigma'),
     *('jpeg_quality', 'seed', 'protocol', 'images', 'mean'),
-    *('compile_seconds', 'others', 'adapt_steps'),
+    *('compile_seconds', 'others', 'adapt_steps', 'tile'),
   ]
   assert [row['name'] for row in result['images']] == ['one.png', 'sub/two.png']
   assert set(result['images'][0]) == {'name', 'psnr', 'ssim', 'seconds'}
@@ -181,6 +181,17 @@ def test_upscaler_options_change_the_score(photos, checkpoint):
   assert scores[1] == pytest.approx(scores[0], abs=1e-3)
   assert scores[2] > scores[0] + 1
   assert abs(scores[3] - scores[0]) > 1e-3
+
+
+def test_chopping_is_told(run, photos, checkpoint, tmp_path):
+  file = tmp_path / 'scores.json'
+  done = run(
+    *('evaluate', '--model', checkpoint, '--hr', photos),
+    *('--json', file, '--tile', 'chop'),
+  )
+  assert done.status == 0, done
+  assert json.loads(file.read_text())['tile'] == 'chop'
+  assert 'tiles: four overlapping parts' in done.out
 
 
 def test_degradations_of_the_command_line(capsys):

@@ -109,6 +109,34 @@ def test_other_backends_use_xla_gradients(monkeypatch):
   )
 
 
+@pytest.mark.parametrize('backend', ['cpu', 'gpu'])
+@pytest.mark.parametrize('use_bias', [True, False])
+def test_groups_are_convolutions_of_their_own(monkeypatch, backend, use_bias):
+  """Values and gradients equal a kernel that is zero between the groups."""
+  monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+  keys = jax.random.split(jax.random.key(0), 3)
+  x = jax.random.normal(keys[0], (2, 5, 6, 6))
+  kernel = jax.random.normal(keys[1], (3, 3, 2, 12))
+  bias = jax.random.normal(keys[2], (12,)) if use_bias else None
+
+  def dense(x, kernel, bias):
+    full = jnp.zeros((3, 3, 6, 12))
+    for i in range(3):
+      part = kernel[..., 4 * i : 4 * (i + 1)]
+      full = full.at[:, :, 2 * i : 2 * (i + 1), 4 * i : 4 * (i + 1)].set(part)
+    return _reference(x, full, bias)
+
+  def both(f):
+    run = jax.value_and_grad(
+      lambda *a: (f(*a) ** 3).sum(), argnums=(0, 1, 2)[: 2 + use_bias]
+    )
+    return jax.tree.leaves(run(x, kernel, bias))
+
+  ours = both(lambda *a: conv.grouped_conv2d(*a, groups=3))
+  for a, b in zip(ours, both(dense), strict=True):
+    np.testing.assert_allclose(a / abs(b).max(), b / abs(b).max(), atol=3e-6)
+
+
 def test_jit_passes_its_arguments_on():
   scaled = jit(lambda x, factor: x * factor, static_argnames='factor')
   assert scaled(2.0, factor=3) == 6.0

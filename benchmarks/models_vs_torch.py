@@ -1,0 +1,242 @@
+"""Networks against plain PyTorch modules of the same layers, on the same cores.
+
+  pip install '.[bench]'
+  python -m benchmarks.models_vs_torch [edsr rcan-small carn-m ...]
+
+Train step: L1, Adam; ours includes making the LR images on the device.
+Inference: one LR image. The two run in turn, so that a busy machine slows both;
+the medians and their ratio are printed. PyTorch's modules leave the constant
+mean shifts out. To add a model write its module and a line of `_MODELS`.
+"""
+
+import functools
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import torch
+from torch import nn
+
+from configs import common
+from sr_jax import methods, train_loop
+from sr_jax.ops.compilation import jit
+
+_ROUNDS = 11
+
+
+class Case(NamedTuple):
+  """One line of the table.
+
+  Attributes:
+    model: The config's `model` section.
+    peer: Makes the PyTorch module.
+    batch: Images of a train step.
+    patch: Their side in LR pixels.
+    side: Of the LR image for inference.
+  """
+
+  model: dict[str, Any]
+  peer: Callable[[], nn.Module]
+  batch: int
+  patch: int
+  side: int
+
+
+_conv = functools.partial(nn.Conv2d, kernel_size=3, padding=1)
+
+
+class Attention(nn.Module):
+  """RCAN's channel attention."""
+
+  def __init__(self, features, reduction):
+    super().__init__()
+    self.scale = nn.Sequential(
+      nn.AdaptiveAvgPool2d(1),
+      nn.Conv2d(features, features // reduction, 1),
+      nn.ReLU(),
+      nn.Conv2d(features // reduction, features, 1),
+      nn.Sigmoid(),
+    )
+
+  def forward(self, x):
+    """Maps `[B, F, H, W]` to the same shape."""
+    return x * self.scale(x)
+
+
+class Residual(nn.Module):
+  """Layers, plus identity."""
+
+  def __init__(self, *layers):
+    super().__init__()
+    self.layers = nn.Sequential(*layers)
+
+  def forward(self, x):
+    """Maps `[B, F, H, W]` to the same shape."""
+    return x + self.layers(x)
+
+
+def _block(features, *more):
+  return Residual(
+    _conv(features, features), nn.ReLU(), _conv(features, features), *more
+  )
+
+
+def _around(features, *body):
+  """Head, body with its skip and x2 tail, as in EDSR and RCAN."""
+  return nn.Sequential(
+    _conv(3, features),
+    Residual(*body, _conv(features, features)),
+    _conv(features, 4 * features),
+    nn.PixelShuffle(2),
+    _conv(features, 3),
+  )
+
+
+def _edsr(features=64, blocks=16):
+  return _around(features, *(_block(features) for _ in range(blocks)))
+
+
+def _rcan(groups, blocks, features=64, reduction=16):
+  def group():
+    rows = (
+      _block(features, Attention(features, reduction)) for _ in range(blocks)
+    )
+    return Residual(*rows, _conv(features, features))
+
+  return _around(features, *(group() for _ in range(groups)))
+
+
+class Cascade(nn.Module):
+  """Parts in a cascade; 1x1 convolutions merge all that was made so far."""
+
+  def __init__(self, features, parts):
+    super().__init__()
+    self.parts = nn.ModuleList(parts)
+    self.merges = nn.ModuleList(
+      nn.Conv2d(i * features, features, 1) for i in range(2, len(parts) + 2)
+    )
+
+  def forward(self, x):
+    """Maps `[B, F, H, W]` to the same shape."""
+    known = x
+    for part, merge in zip(self.parts, self.merges, strict=True):
+      known = torch.cat([known, part(x)], 1)
+      x = torch.relu(merge(known))
+    return x
+
+
+def _carn_m(features=64, groups=4):
+  conv = functools.partial(_conv, features, groups=groups)
+
+  def block():
+    unit = nn.Sequential(
+      Residual(
+        *(conv(features), nn.ReLU(), conv(features), nn.ReLU()),
+        nn.Conv2d(features, features, 1),
+      ),
+      nn.ReLU(),
+    )
+    return Cascade(features, [unit] * 3)
+
+  return nn.Sequential(
+    _conv(3, features),
+    Cascade(features, [block() for _ in range(3)]),
+    *(conv(4 * features), nn.ReLU(), nn.PixelShuffle(2)),
+    _conv(features, 3),
+  )
+
+
+_MODELS = {
+  'edsr': Case({'name': 'edsr', 'variant': 'baseline'}, _edsr, 16, 48, 512),
+  'rcan-small': Case(
+    {'name': 'rcan', 'variant': 'rcan', 'groups': 2, 'blocks': 4},
+    lambda: _rcan(groups=2, blocks=4),
+    *(4, 48, 128),
+  ),
+  'carn-m': Case(
+    {'name': 'carn', 'variant': 'carn-m-single'}, _carn_m, 4, 64, 128
+  ),
+}
+
+
+def _torch_functions(case):
+  model = case.peer()
+  optimizer = torch.optim.Adam(model.parameters(), 1e-4)
+  lr = torch.rand(case.batch, 3, case.patch, case.patch)
+  hr = torch.rand(case.batch, 3, 2 * case.patch, 2 * case.patch)
+  image = torch.rand(1, 3, case.side, case.side)
+
+  def step():
+    optimizer.zero_grad()
+    loss = nn.functional.l1_loss(model(lr), hr)
+    loss.backward()
+    optimizer.step()
+
+  def infer():
+    with torch.inference_mode():
+      model(image)
+
+  return step, infer
+
+
+def _jax_functions(case):
+  config = train_loop.to_plain(common.base())
+  config['model'] = {'scale': 2, **case.model}
+  method = methods.module(config).make(config)
+  rng = np.random.default_rng(0)
+  side = 2 * case.patch
+  shape = (case.batch, side, side, 3)
+  batch = {'hr': rng.integers(0, 256, shape, np.uint8)}
+  init = jit(method.init, static_argnames='scale')
+  state = init(jax.random.key(0), batch, {}, scale=2)
+  train_step = jit(method.train_step, static_argnames='scale', donate_argnums=0)
+  lr = rng.random((1, case.side, case.side, 3), np.float32)
+  predict = jit(method.predict)
+
+  def step():
+    nonlocal state
+    state, metrics = train_step(state, batch, scale=2)
+    jax.block_until_ready(metrics)
+
+  def infer():
+    jax.block_until_ready(predict(state.params, lr))
+
+  return step, infer
+
+
+def _compare(name, ours, theirs):
+  for function in (ours, theirs):
+    function()
+    function()
+  seconds = ([], [])
+  for _ in range(_ROUNDS):
+    for times, function in zip(seconds, (ours, theirs), strict=True):
+      began = time.perf_counter()
+      function()
+      times.append(time.perf_counter() - began)
+  a, b = (statistics.median(times) for times in seconds)
+  print(f'| {name} | {a:.3f} s | {b:.3f} s | {a / b:.2f} |', flush=True)
+
+
+def main():
+  """Prints two rows of a Markdown table for each model."""
+  print(
+    f'jax {jax.__version__}, torch {torch.__version__}, '
+    f'{torch.get_num_threads()} threads'
+  )
+  print('| x2 | sr_jax | PyTorch | ratio |')
+  print('|---|---|---|---|')
+  for name in sys.argv[1:] or _MODELS:
+    case = _MODELS[name]
+    ours, theirs = _jax_functions(case), _torch_functions(case)
+    step = f'{name}, train step {case.batch}x{case.patch}x{case.patch}'
+    _compare(step, ours[0], theirs[0])
+    _compare(f'{name}, inference {case.side}x{case.side}', ours[1], theirs[1])
+
+
+if __name__ == '__main__':
+  main()

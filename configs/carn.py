@@ -1,0 +1,33 @@
+r"""CARN as published, at one scale (Ahn et al., ECCV 2018).
+
+  python train.py --config configs/carn.py --workdir runs/carn_x2 \
+    --config.data.source=folder:PATH/TO/DIV2K_train_HR
+
+L1, Adam 1e-4 halved at 400,000 of 600,000 steps, gradients clipped to a norm of
+10, batches of 64 LR crops of 64x64 from DIV2K 0001-0800. The network has heads
+for x2, x3 and x4, of which this trains one; the authors draw a scale for each
+batch. A network with one head: --config.model.variant=carn-single. CARN-M:
+--config.model.variant=carn-m, or carn-m-single.
+
+Published scores (Y, Set5, border scale): CARN 37.76 / 34.29 / 32.13 dB, CARN-M
+37.53 / 33.99 / 31.92 dB for x2 / x3 / x4. We have not trained this config to
+its end: no score of ours is claimed.
+"""
+
+from configs import common
+
+
+def get_config(preset=None):
+  """CARN, three cascading blocks of 64 features."""
+  config = common.base()
+  config.steps = 600_000
+  config.model.name = 'carn'
+  config.model.variant = 'carn'
+  config.optimizer.schedule = 'step'
+  config.optimizer.boundaries = (400_000,)
+  config.optimizer.clip_norm = 10.0
+  config.data.batch_size = 64
+  config.data.patch = 64
+  config.eval.every = 5000
+  config.checkpoint.every = 5000
+  return common.finish(config, preset)

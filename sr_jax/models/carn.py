@@ -1,0 +1,271 @@
+"""CARN: fast SR with a cascading residual network (Ahn et al., ECCV 2018).
+
+Blocks and the units within them are cascaded: each sees all before it through
+1x1 convolutions. CARN-M shares the units of a block and groups its
+convolutions. Multi-scale networks have a head for each of x2, x3 and x4. The
+range is 0..1, DIV2K's mean is removed.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sr_jax.errors import UserError
+from sr_jax.models import common
+from sr_jax.ops.pixel_shuffle import pixel_shuffle
+
+_CARN = {'features': 64, 'groups': 1, 'efficient': False}
+_CARN_M = {'features': 64, 'groups': 4, 'efficient': True}
+VARIANTS = {
+  'carn': common.Variant(
+    {**_CARN, 'multi_scale': True}, dict.fromkeys((2, 3, 4), 1_591_963)
+  ),
+  'carn-m': common.Variant(
+    {**_CARN_M, 'multi_scale': True}, dict.fromkeys((2, 3, 4), 414_811)
+  ),
+  'carn-single': common.Variant(
+    {**_CARN, 'multi_scale': False}, {2: 964_187, 3: 1_148_827, 4: 1_111_899}
+  ),
+  'carn-m-single': common.Variant(
+    {**_CARN_M, 'multi_scale': False}, {2: 257_051, 3: 303_451, 4: 294_171}
+  ),
+}
+# Scales of a multi-scale network.
+SCALES = (2, 3, 4)
+
+# Released state_dict names to Flax paths; `{i}` stands for a number.
+TORCH_NAMES = {
+  'CARN': {
+    'sub_mean.shifter': 'sub_mean',
+    'add_mean.shifter': 'add_mean',
+    'entry': 'entry',
+    'b{i}.b{j}.body.0': 'block_{i}/unit_{j}/conv1',
+    'b{i}.b{j}.body.2': 'block_{i}/unit_{j}/conv2',
+    'b{i}.b{j}.body.4': 'block_{i}/unit_{j}/conv3',
+    'b{i}.c{j}.body.0': 'block_{i}/merge_{j}',
+    'c{i}.body.0': 'merge_{i}',
+    'upsample.up.body.0': 'upsample/conv_0',
+    'upsample.up.body.3': 'upsample/conv_1',
+    'upsample.up.body.6': 'upsample/conv_2',
+    'upsample.up{s}.body.0': 'upsample_x{s}/conv_0',
+    'upsample.up{s}.body.3': 'upsample_x{s}/conv_1',
+    'exit': 'exit',
+  },
+}
+# Parameters that a scheme may leave out: they keep their initial constants.
+CONSTANTS = ('sub_mean', 'add_mean')
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Options that parameter shapes tell, by Flax path (`entry/kernel`).
+
+  The scale is told by the head of a network that has but one.
+  """
+  channels, features = shapes['entry/kernel'][2:]
+  stages = [
+    shape[3] // features
+    for path, shape in shapes.items()
+    if path.startswith('upsample/') and path.endswith('/kernel')
+  ]
+  options = {
+    'channels': channels,
+    'features': features,
+    'groups': features // shapes['block_1/unit_1/conv1/kernel'][2],
+    'efficient': 'block_1/unit_1/conv3/kernel' in shapes,
+    'multi_scale': not stages,
+  }
+  if not stages:
+    return options
+  return {
+    'scale': math.prod(math.isqrt(factor) for factor in stages),
+    **options,
+  }
+
+
+def place(path: str, options: Mapping[str, Any]) -> str:
+  """Where a file's parameter belongs in a network of these options.
+
+  Returns:
+    A Flax path, or '' for the head of another scale than the wanted.
+  """
+  head, _, rest = path.partition('/')
+  if options.get('multi_scale', True) or not head.startswith('upsample_x'):
+    return path
+  return f'upsample/{rest}' if head == f'upsample_x{options["scale"]}' else ''
+
+
+class Unit(nn.Module):
+  """Residual convolutions, with a ReLU after the sum.
+
+  Attributes:
+    features: Channels in and out.
+    groups: Of the 3x3 convolutions.
+    efficient: Whether a 1x1 convolution follows them (CARN-M).
+    dtype: Computation type.
+  """
+
+  features: int
+  groups: int
+  efficient: bool
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, features]` to the same shape."""
+    width, groups, dtype = self.features, self.groups, self.dtype
+    y = common.Conv(width, groups=groups, dtype=dtype, name='conv1')(x)
+    y = nn.relu(y)
+    y = common.Conv(width, groups=groups, dtype=dtype, name='conv2')(y)
+    if self.efficient:
+      y = nn.relu(y)
+      y = common.Conv(width, kernel_size=1, dtype=dtype, name='conv3')(y)
+    return nn.relu(x + y)
+
+
+class Block(nn.Module):
+  """Three units in a cascade.
+
+  Attributes:
+    features: Channels in and out.
+    groups: Of the units.
+    efficient: Whether the three are one unit applied three times (CARN-M).
+    dtype: Computation type.
+  """
+
+  features: int
+  groups: int
+  efficient: bool
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, features]` to the same shape."""
+    options = (self.features, self.groups, self.efficient, self.dtype)
+    units = [
+      Unit(*options, name=f'unit_{i}')
+      for i in range(1, 2 if self.efficient else 4)
+    ]
+    merge = functools.partial(
+      common.Conv, self.features, kernel_size=1, dtype=self.dtype
+    )
+    known = x
+    for i in range(1, 4):
+      y = units[0 if self.efficient else i - 1](x)
+      known = jnp.concatenate([known, y], -1)
+      x = nn.relu(merge(name=f'merge_{i}')(known))
+    return x
+
+
+class Head(nn.Module):
+  """Sub-pixel upsampling by conv - ReLU - pixel shuffle stages.
+
+  Attributes:
+    scale: 2, 3, 4 or 8.
+    features: Channels in and out.
+    groups: Of the convolutions.
+    dtype: Computation type.
+  """
+
+  scale: int
+  features: int
+  groups: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, F]` to `[B, scale * H, scale * W, F]`."""
+    for i, factor in enumerate(common.upsampling_stages(self.scale)):
+      conv = common.Conv(
+        self.features * factor**2,
+        groups=self.groups,
+        dtype=self.dtype,
+        name=f'conv_{i}',
+      )
+      x = pixel_shuffle(nn.relu(conv(x)), factor)
+    return x
+
+
+class CARN(nn.Module):
+  """The network of every variant.
+
+  Attributes:
+    scale: Enlargement: 2, 3 or 4; also 8 for a single scale.
+    features: Width of every layer.
+    groups: Of the 3x3 convolutions but the first and the last.
+    efficient: CARN-M: shared units with a 1x1 convolution more.
+    multi_scale: Whether the parameters hold the heads of x2, x3 and x4, of
+      which `scale` chooses one.
+    channels: Image channels; 3 uses DIV2K's mean, others mid-grey.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  scale: int
+  features: int
+  groups: int
+  efficient: bool
+  multi_scale: bool
+  channels: int = 3
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, lr: jax.Array, *, train: bool = False
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Enlarges `lr` `[B, H, W, C]` in [0, 1] to `[B, sH, sW, C]`, unclipped."""
+    del train
+    width, dtype = self.features, self.dtype
+    mean = common.default_mean(self.channels)
+    x = common.MeanShift(mean, -1, value_range=1.0, name='sub_mean')(lr)
+    x = common.Conv(width, dtype=dtype, name='entry')(x)
+    merge = functools.partial(common.Conv, width, kernel_size=1, dtype=dtype)
+    known = x
+    for i in range(1, 4):
+      options = (width, self.groups, self.efficient, dtype)
+      y = Block(*options, name=f'block_{i}')(x)
+      known = jnp.concatenate([known, y], -1)
+      x = nn.relu(merge(name=f'merge_{i}')(known))
+    x = self._enlarge(x)
+    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    x = common.Conv(self.channels, name='exit')(x)
+    return common.MeanShift(mean, 1, value_range=1.0, name='add_mean')(x), {}
+
+  def _enlarge(self, x: jax.Array) -> jax.Array:
+    """The head of the scale; at the start the others get parameters too."""
+    options = (self.features, self.groups, self.dtype)
+    if not self.multi_scale:
+      return Head(self.scale, *options, name='upsample')(x)
+    if self.scale not in SCALES:
+      raise UserError(
+        f'scale {self.scale} is not supported by a multi-scale network;'
+        ' choose 2, 3 or 4'
+      )
+    heads = {s: Head(s, *options, name=f'upsample_x{s}') for s in SCALES}
+    if self.is_initializing():
+      for head in heads.values():
+        head(x)
+    return heads[self.scale](x)
+
+  @property
+  def scales(self) -> tuple[int, ...]:
+    """Scales that the parameters serve."""
+    return SCALES if self.multi_scale else (self.scale,)
+
+  @property
+  def halo(self) -> int:
+    """Receptive radius in LR pixels."""
+    body = 1 + 3 * 3 * 2
+    return math.ceil(body + common.upsampling_radius(self.scale))
+
+
+def Model(*, scale: int, variant: str = 'carn', **overrides: Any) -> CARN:
+  """CARN of one variant; overrides replace single options of it."""
+  return CARN(
+    scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
+  )

@@ -1,0 +1,123 @@
+"""MSRResNet: SRResNet without batch normalisation (Wang et al., BasicSR 2018).
+
+The generator with which BasicSR and its kin train SRGAN: plain residual blocks
+and sub-pixel upsampling, whose result is added to the bilinear enlargement. It
+is not the network of the SRGAN paper (Ledig et al., CVPR 2017).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sr_jax.models import common
+from sr_jax.ops.pixel_shuffle import pixel_shuffle
+
+VARIANTS = {
+  'basicsr': common.Variant(
+    {'blocks': 16, 'features': 64},
+    {2: 1_369_859, 3: 1_554_499, 4: 1_517_571},
+  ),
+}
+
+# Released state_dict names to Flax paths; `{i}` stands for a number.
+TORCH_NAMES = {
+  'BasicSR': {
+    'conv_first': 'head',
+    'body.{i}.conv{n}': 'body_{i}/conv{n}',
+    'upconv{n}': 'upsample_{n}',
+    'conv_hr': 'refine',
+    'conv_last': 'tail',
+  },
+  # mmsr, RankSRGAN's MSRResNet and KAIR's MSRResNet1.
+  'mmsr': {
+    'conv_first': 'head',
+    'recon_trunk.{i}.conv{n}': 'body_{i}/conv{n}',
+    'upconv{n}': 'upsample_{n}',
+    'HRconv': 'refine',
+    'conv_last': 'tail',
+  },
+}
+
+_SLOPE = 0.1
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Options that parameter shapes tell, by Flax path (`head/kernel`)."""
+  channels, features = shapes['head/kernel'][2:]
+  stages = [
+    shape[3] // shape[2]
+    for path, shape in shapes.items()
+    if path.startswith('upsample_') and path.endswith('/kernel')
+  ]
+  return {
+    'scale': math.prod(math.isqrt(factor) for factor in stages),
+    'channels': channels,
+    'features': features,
+    'blocks': sum(path.endswith('/conv1/kernel') for path in shapes),
+  }
+
+
+class MSRResNet(nn.Module):
+  """The network of every variant.
+
+  Attributes:
+    scale: Enlargement: 2, 3, 4 or 8.
+    blocks: Number of residual blocks.
+    features: Width of every layer.
+    channels: Image channels.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  scale: int
+  blocks: int
+  features: int
+  channels: int = 3
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, lr: jax.Array, *, train: bool = False
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Enlarges `lr` `[B, H, W, C]` in [0, 1] to `[B, sH, sW, C]`, unclipped."""
+    del train
+    width, dtype = self.features, self.dtype
+    conv = functools.partial(
+      common.Conv,
+      kernel_init=common.small_kaiming,
+      bias_init=nn.initializers.zeros,
+    )
+    leaky_relu = functools.partial(nn.leaky_relu, negative_slope=_SLOPE)
+    x = leaky_relu(conv(width, dtype=dtype, name='head')(lr))
+    for i in range(self.blocks):
+      block = common.ResBlock(width, conv=conv, dtype=dtype, name=f'body_{i}')
+      x = block(x)
+    for i, factor in enumerate(common.upsampling_stages(self.scale), 1):
+      x = conv(width * factor**2, dtype=dtype, name=f'upsample_{i}')(x)
+      x = leaky_relu(pixel_shuffle(x, factor))
+    x = leaky_relu(conv(width, dtype=dtype, name='refine')(x))
+    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    x = conv(self.channels, name='tail')(x)
+    return x + jax.image.resize(lr, x.shape, 'bilinear'), {}
+
+  @property
+  def halo(self) -> int:
+    """Receptive radius in LR pixels."""
+    body = 1 + 2 * self.blocks
+    tail = common.upsampling_radius(self.scale) + 1 / self.scale
+    return math.ceil(body + tail)
+
+
+def Model(
+  *, scale: int, variant: str = 'basicsr', **overrides: Any
+) -> MSRResNet:
+  """MSRResNet of one variant; overrides replace single options of it."""
+  return MSRResNet(
+    scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
+  )

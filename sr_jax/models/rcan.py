@@ -1,0 +1,222 @@
+"""RCAN: residual channel attention networks (Zhang et al., ECCV 2018).
+
+Groups of residual blocks whose channels are weighted by an attention on their
+means, between EDSR's head and tail, on a 0..255 range with DIV2K's mean
+removed. The means are of the whole image: tiles are another function.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sr_jax.models import common
+
+VARIANTS = {
+  # The paper's: 10 groups of 20 blocks.
+  'rcan': common.Variant(
+    {'groups': 10, 'blocks': 20, 'features': 64, 'reduction': 16},
+    {2: 15_444_667, 3: 15_629_307, 4: 15_592_379, 8: 15_740_091},
+  ),
+  # The size that BasicSR defaults to and SRNet compares with.
+  'rcan-16': common.Variant(
+    {'groups': 10, 'blocks': 16, 'features': 64, 'reduction': 16},
+    {4: 12_614_939, 8: 12_762_651},
+  ),
+  # SRNet's RCAN^-: EDSR-baseline with channel attention, no groups.
+  'rcan-minus': common.Variant(
+    {'groups': 0, 'blocks': 16, 'features': 64, 'reduction': 16},
+    {4: 1_526_875, 8: 1_674_587},
+  ),
+}
+
+
+_ENDS = {
+  'sub_mean': 'sub_mean',
+  'add_mean': 'add_mean',
+  'head.0': 'head',
+  'body.{i}': 'body_end',
+  'tail.0.0': 'upsample/conv_0',
+  'tail.0.2': 'upsample/conv_1',
+  'tail.0.4': 'upsample/conv_2',
+  'tail.1': 'tail',
+}
+# Released state_dict names to Flax paths; `{i}` stands for a number.
+TORCH_NAMES = {
+  'RCAN': {
+    **_ENDS,
+    'body.{g}.body.{b}.body.0': 'group_{g}/block_{b}/conv1',
+    'body.{g}.body.{b}.body.2': 'group_{g}/block_{b}/conv2',
+    'body.{g}.body.{b}.body.3.conv_du.0': (
+      'group_{g}/block_{b}/attention/squeeze'
+    ),
+    'body.{g}.body.{b}.body.3.conv_du.2': (
+      'group_{g}/block_{b}/attention/expand'
+    ),
+    'body.{g}.body.{end}': 'group_{g}/end',
+  },
+  'RCAN^-': {
+    **_ENDS,
+    'body.{b}.body.0': 'block_{b}/conv1',
+    'body.{b}.body.2': 'block_{b}/conv2',
+    'body.{b}.body.3.conv_du.0': 'block_{b}/attention/squeeze',
+    'body.{b}.body.3.conv_du.2': 'block_{b}/attention/expand',
+  },
+  # BasicSR keeps the mean as a constant outside the state_dict.
+  'BasicSR': {
+    'conv_first': 'head',
+    'body.{g}.residual_group.{b}.rcab.0': 'group_{g}/block_{b}/conv1',
+    'body.{g}.residual_group.{b}.rcab.2': 'group_{g}/block_{b}/conv2',
+    'body.{g}.residual_group.{b}.rcab.3.attention.1': (
+      'group_{g}/block_{b}/attention/squeeze'
+    ),
+    'body.{g}.residual_group.{b}.rcab.3.attention.3': (
+      'group_{g}/block_{b}/attention/expand'
+    ),
+    'body.{g}.conv': 'group_{g}/end',
+    'conv_after_body': 'body_end',
+    'upsample.0': 'upsample/conv_0',
+    'upsample.2': 'upsample/conv_1',
+    'upsample.4': 'upsample/conv_2',
+    'conv_last': 'tail',
+  },
+}
+# Parameters that a scheme may leave out: they keep their initial constants.
+CONSTANTS = ('sub_mean', 'add_mean')
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Options that parameter shapes tell, by Flax path (`head/kernel`)."""
+  channels, features = shapes['head/kernel'][2:]
+  groups = sum(path.endswith('/end/kernel') for path in shapes)
+  blocks = sum(path.endswith('/conv1/kernel') for path in shapes)
+  first = 'group_0/block_0' if groups else 'block_0'
+  squeezed = shapes[f'{first}/attention/squeeze/kernel'][3]
+  stages = [
+    shape[3] // shape[2]
+    for path, shape in shapes.items()
+    if path.startswith('upsample/') and path.endswith('/kernel')
+  ]
+  return {
+    'scale': math.prod(math.isqrt(factor) for factor in stages),
+    'channels': channels,
+    'features': features,
+    'groups': groups,
+    'blocks': blocks // max(groups, 1),
+    'reduction': features // squeezed,
+  }
+
+
+class Block(nn.Module):
+  """conv - ReLU - conv - channel attention, plus identity.
+
+  Attributes:
+    features: Channels in and out.
+    reduction: Of the attention.
+    dtype: Computation type.
+  """
+
+  features: int
+  reduction: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, features]` to the same shape."""
+    width, dtype = self.features, self.dtype
+    y = nn.relu(common.Conv(width, dtype=dtype, name='conv1')(x))
+    y = common.Conv(width, dtype=dtype, name='conv2')(y)
+    attention = common.ChannelAttention(
+      width, self.reduction, dtype, name='attention'
+    )
+    return x + attention(y)
+
+
+class Group(nn.Module):
+  """Blocks and a convolution, plus identity.
+
+  Attributes:
+    blocks: Number of blocks.
+    features: Channels in and out.
+    reduction: Of the attention.
+    dtype: Computation type.
+  """
+
+  blocks: int
+  features: int
+  reduction: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, features]` to the same shape."""
+    y = x
+    for i in range(self.blocks):
+      block = Block(
+        self.features, self.reduction, self.dtype, name=f'block_{i}'
+      )
+      y = block(y)
+    return x + common.Conv(self.features, dtype=self.dtype, name='end')(y)
+
+
+class RCAN(nn.Module):
+  """The network of every variant.
+
+  Attributes:
+    scale: Enlargement: 2, 3, 4 or 8.
+    groups: Number of groups; 0 for blocks alone.
+    blocks: Number of blocks in each group.
+    features: Width of every layer.
+    reduction: Divides the width within the attention.
+    channels: Image channels; 3 uses DIV2K's mean, others mid-grey.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  scale: int
+  groups: int
+  blocks: int
+  features: int
+  reduction: int
+  channels: int = 3
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, lr: jax.Array, *, train: bool = False
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Enlarges `lr` `[B, H, W, C]` in [0, 1] to `[B, sH, sW, C]`, unclipped."""
+    del train
+    width, reduction, dtype = self.features, self.reduction, self.dtype
+    mean = common.default_mean(self.channels)
+    # The release means to freeze the mean shifts and does not; RCAN^- does.
+    trained = self.groups > 0
+    x = common.MeanShift(mean, -1, trained, name='sub_mean')(255 * lr)
+    x = common.Conv(width, dtype=dtype, name='head')(x)
+    skip = x
+    for i in range(self.groups):
+      group = Group(self.blocks, width, reduction, dtype, name=f'group_{i}')
+      x = group(x)
+    for i in range(0 if self.groups else self.blocks):
+      x = Block(width, reduction, dtype, name=f'block_{i}')(x)
+    x = skip + common.Conv(width, dtype=dtype, name='body_end')(x)
+    x = common.Upsampler(self.scale, width, dtype=dtype, name='upsample')(x)
+    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    x = common.Conv(self.channels, name='tail')(x)
+    return common.MeanShift(mean, 1, trained, name='add_mean')(x) / 255, {}
+
+  @property
+  def halo(self) -> None:
+    """None: the attention sees the whole image."""
+    return None
+
+
+def Model(*, scale: int, variant: str = 'rcan', **overrides: Any) -> RCAN:
+  """RCAN of one variant; overrides replace single options of it."""
+  return RCAN(
+    scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
+  )
