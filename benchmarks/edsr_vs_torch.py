@@ -101,7 +101,8 @@ def _jax_functions():
   return step, infer
 
 
-def _compare(name, ours, theirs):
+def compare(name, ours, theirs):
+  """Prints the medians of two functions that run in turn, and their ratio."""
   for function in (ours, theirs):
     function()
     function()
@@ -125,8 +126,8 @@ def main():
   )
   print('| EDSR-baseline x2 | sr_jax | PyTorch | ratio |')
   print('|---|---|---|---|')
-  _compare('train step', step, _torch_step(model))
-  _compare('inference 512x512', infer, _torch_inference(model))
+  compare('train step', step, _torch_step(model))
+  compare('inference 512x512', infer, _torch_inference(model))
 
 
 if __name__ == '__main__':

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from sr_jax.errors import UserError
 from sr_jax.models import common
 from sr_jax.ops.conv import conv2d
+from sr_jax.ops.resize import imresize
 from sr_jax.ops.scaled_conv import enlarging_conv, reducing_conv
 
 VARIANTS = {
@@ -184,10 +185,7 @@ class SRFBN(nn.Module):
     width, dtype = self.features, self.dtype
     mean = common.default_mean(self.channels)
     x = common.MeanShift(mean, -1, name='sub_mean')(255 * lr)
-    batch, height, wide, channels = x.shape
-    enlarged = jax.image.resize(
-      x, (batch, self.scale * height, self.scale * wide, channels), 'bilinear'
-    )
+    enlarged = imresize(x, scale=self.scale, method='linear')
     x = Layer(4 * width, 3, dtype=dtype, name='conv_in')(x)
     x = Layer(width, dtype=dtype, name='feat_in')(x)
     block = FeedbackBlock(self.scale, self.groups, width, dtype, name='block')

@@ -1,5 +1,7 @@
 """Enlarging and reducing convolutions against JAX's own."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,8 @@ import pytest
 
 from sr_jax.ops import scaled_conv
 
-# SRFBN's kernels and LapSRN's.
-SIZES = [(6, 2), (7, 3), (8, 4), (12, 8), (4, 2), (3, 3)]
+# Of SRFBN, all but one; and one without padding.
+SIZES = [(6, 2), (7, 3), (12, 8), (3, 3)]
 LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 
@@ -52,21 +54,23 @@ def test_values_and_gradients_equal_jax(size, scale, enlarging):
     if enlarging
     else (scaled_conv.reducing_conv, _reduce)
   )
-  expected = theirs(*inputs, scale)
-  y = ours(*inputs, scale)
-  assert y.shape == expected.shape
-  np.testing.assert_allclose(y, expected, atol=1e-4)
 
-  def grads(f):
-    loss = lambda *a: (f(*a, scale) ** 3).sum()  # noqa: E731
-    return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*inputs)
+  @functools.partial(jax.jit, static_argnums=0)
+  def value_and_gradients(f, *inputs):
+    y, transpose = jax.vjp(lambda *a: f(*a, scale), *inputs)
+    return y, *transpose(y**2)
 
-  for a, b in zip(grads(ours), grads(theirs), strict=True):
+  for a, b in zip(
+    value_and_gradients(ours, *inputs),
+    value_and_gradients(theirs, *inputs),
+    strict=True,
+  ):
+    assert a.shape == b.shape
     np.testing.assert_allclose(a / abs(b).max(), b / abs(b).max(), atol=3e-6)
 
 
 @pytest.mark.parametrize('enlarging', [True, False])
-@pytest.mark.parametrize(('size', 'scale'), SIZES)
+@pytest.mark.parametrize(('size', 'scale'), [(7, 3), (8, 4)])
 def test_other_backends_give_the_same(size, scale, enlarging, monkeypatch):
   inputs = _inputs(size, scale, enlarging)
   function = (
