@@ -5,7 +5,8 @@ r"""SAN as published (Dai et al., CVPR 2019).
 
 L1, Adam with b2 0.99, 1e-4 halved every 200,000 of 1,000,000 steps, batches of
 8 LR crops of 48x48 from DIV2K 0001-0800; batch and rate as users quote the
-paper, the length as RCAN's. Other scales: --config.model.scale=4.
+paper, the length as RCAN's. For x3, x4 and x8:
+  --config.model.scale=4
 
 The released code differs: batches of 16, and the rate times 0.6 every 2,500
 steps, which leaves 8e-8 of it after 35,000. Users who trained it so report

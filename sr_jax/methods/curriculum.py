@@ -106,7 +106,7 @@ def _train_step(
   else:
     lr = make_lr(state.step_key(), hr, scale)
   target = easy(hr, lr, scale)
-  model = models.create({**section, 'scale': scale})
+  model: Any = models.create({**section, 'scale': scale})
 
   def objective(params: Any) -> jax.Array:
     _, aux = model.apply({'params': params}, lr, train=True)
