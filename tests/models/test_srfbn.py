@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sr_jax.errors import UserError
 from sr_jax.importers.weights import import_weights
 from sr_jax.models import srfbn
 from sr_jax.models.masking import masked_apply
+from sr_jax.models.parameters import expected_shapes
 from tests.importers import torch_files
 
 GOLDEN = Path(__file__).parents[1] / 'golden'
@@ -95,14 +97,7 @@ def test_a_training_record_tells_all_but_the_steps(tmp_path):
 def test_published_sizes_tell_the_steps_too():
   for variant, entry in srfbn.VARIANTS.items():
     network = srfbn.Model(scale=4, variant=variant)
-    shapes = jax.eval_shape(
-      network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3))
-    )['params']
-    flat = {
-      jax.tree_util.keystr(path, simple=True, separator='/'): leaf.shape
-      for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
-    }
-    assert srfbn.recognise(flat) == {
+    assert srfbn.recognise(expected_shapes(network)) == {
       'scale': 4,
       'channels': 3,
       **entry.options,
@@ -113,25 +108,25 @@ def test_fewer_steps_are_the_first_steps():
   options = {'scale': 2, 'groups': 2, 'features': 4}
   lr = jax.random.uniform(jax.random.key(0), (1, 6, 5, 3))
   full = srfbn.Model(**options, steps=4)
-  variables = full.init(jax.random.key(1), lr)
-  _, aux = full.apply(variables, lr)
+  (_, aux), variables = jax.jit(full.init_with_output)(jax.random.key(1), lr)
   assert len({float(x.sum()) for x in aux['outputs']}) == 4
   for steps in (1, 3):
-    early, _ = srfbn.Model(**options, steps=steps).apply(variables, lr)
+    early, _ = jax.jit(srfbn.Model(**options, steps=steps).apply)(variables, lr)
     np.testing.assert_allclose(early, aux['outputs'][steps - 1], atol=1e-6)
 
 
 def test_padding_changes_nothing_under_a_mask():
-  network = srfbn.Model(scale=4, groups=2, steps=2, features=4)
-  variables = network.init(jax.random.key(0), jnp.ones((1, 8, 8, 3)))
+  network = srfbn.Model(scale=4, groups=2, steps=1, features=4)
   lr = np.random.default_rng(0).random((1, 6, 7, 3), np.float32)
+  (alone, _), variables = jax.jit(network.init_with_output)(
+    jax.random.key(0), lr
+  )
   pad = ((0, 0), (0, 5), (0, 3), (0, 0))
   mask = np.pad(np.ones((1, 6, 7, 1), np.float32), pad)
   # Mirrored, for the bilinear enlargement.
-  large = masked_apply(
-    network, variables['params'], np.pad(lr, pad, 'symmetric'), mask
+  large = jax.jit(functools.partial(masked_apply, network))(
+    variables['params'], np.pad(lr, pad, 'symmetric'), mask
   )
-  alone = network.apply(variables, lr)[0]
   np.testing.assert_allclose(large[:, :24, :28], alone, atol=5e-6)
 
 
