@@ -1,7 +1,7 @@
 """Networks against plain PyTorch modules of the same layers, on the same cores.
 
   pip install '.[bench]'
-  python -m benchmarks.models_vs_torch [edsr rcan-small carn-m ...]
+  python -m benchmarks.models_vs_torch [edsr rcan-small carn-m san-small ...]
 
 Train step: L1, Adam; ours includes making the LR images on the device.
 Inference: one LR image. The two run in turn, so that a busy machine slows both;
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks import torch_san
 from configs import common
 from sr_jax import methods, train_loop
 from sr_jax.ops.compilation import jit
@@ -159,6 +160,11 @@ _MODELS = {
   ),
   'carn-m': Case(
     {'name': 'carn', 'variant': 'carn-m-single'}, _carn_m, 4, 64, 128
+  ),
+  'san-small': Case(
+    {'name': 'san', 'variant': 'san', 'groups': 2, 'blocks': 4},
+    lambda: torch_san.San(groups=2, blocks=4),
+    *(8, 48, 128),
   ),
 }
 

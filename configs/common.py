@@ -38,7 +38,7 @@ def base() -> ml_collections.ConfigDict:
   config.degradation = ml_collections.ConfigDict(
     {
       'name': 'bicubic',  # bicubic, direct or blur-bicubic
-      'kernel': 'bicubic',  # for the last two: gaussian:2.0 or a file
+      'kernel': 'bicubic',  # for the last two: gaussian:2.0, bd or a file
       'noise_sigma': 0.0,  # grey levels of 255
       'jpeg_quality': 0,  # 1..100, 0 for none
     }
@@ -102,6 +102,19 @@ def base() -> ml_collections.ConfigDict:
     }
   )
   return config
+
+
+def degrade_bd(config: ml_collections.ConfigDict) -> None:
+  """BD: a 7x7 Gaussian of sigma 1.6, then nearest-neighbour x3 reduction."""
+  config.model.scale = 3
+  config.degradation.name = 'direct'
+  config.degradation.kernel = 'bd'
+
+
+def degrade_dn(config: ml_collections.ConfigDict) -> None:
+  """DN: bicubic x3 reduction, then Gaussian noise of 30 grey levels."""
+  config.model.scale = 3
+  config.degradation.noise_sigma = 30.0
 
 
 def finish(

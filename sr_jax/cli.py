@@ -21,7 +21,7 @@ from sr_jax.errors import UserError
 
 _SPEC = (
   'bicubic, gaussian:VAR, gaussian:VAR1,VAR2,THETA (variances in HR pixels '
-  'squared, radians) or a .mat / .npy file'
+  'squared, radians), bd (of the BD degradation, x3) or a .mat / .npy file'
 )
 _DEFAULT_MODEL = 'edsr-small-x2'
 _MODEL = (

@@ -15,7 +15,8 @@ from sr_jax.errors import UserError
 # In this order: an averaged copy is what its authors evaluated.
 _WRAPPERS = ('params_ema', 'params', 'state_dict', 'model', 'net')
 _PREFIXES = ('module.', 'model.', 'net.')
-_TORCH_LEAVES = {'.weight': '/kernel', '.bias': '/bias'}
+# A rule without the ending names a layer, one with it a single tensor.
+_TORCH_LEAVES = {'.weight': '/kernel', '.bias': '/bias', '': ''}
 _MAT_LEAVES = {'_f': '/kernel', '_b': '/bias'}
 _TF_LEAVES = {'/kernel': '/kernel', '/bias': '/bias'}
 # What TensorFlow 1 keeps beside the weights, in training alone.
@@ -177,6 +178,25 @@ def _without_training(
     counts = ', '.join(f'{count} x /{slot}' for slot, count in slots.items())
     notes.insert(0, f'ignored, moments of the optimizer: {counts}')
   return weights, notes
+
+
+def without_ignored(weights: Weights, rules: Mapping[str, str]) -> Weights:
+  """Leaves out what a model file knows to be without effect, and notes it.
+
+  Args:
+    weights: From `to_flax`.
+    rules: Names as in `TORCH_NAMES`, and what such tensors are.
+  """
+  endings = dict.fromkeys(_TORCH_LEAVES, '')
+  ignored: dict[str, list[str]] = {}
+  unused = {}
+  for name, array in weights.unused.items():
+    if reason := _translate(name, rules, endings):
+      ignored.setdefault(reason, []).append(name)
+    else:
+      unused[name] = array
+  notes = [f'ignored, {why}: {_list(names)}' for why, names in ignored.items()]
+  return weights._replace(unused=unused, notes=[*weights.notes, *notes])
 
 
 def _collect(

@@ -19,7 +19,13 @@ from flax import traverse_util
 from sr_jax import models
 from sr_jax.errors import UserError
 from sr_jax.importers import mat_file
-from sr_jax.importers.names import Weights, mat_to_flax, tf_to_flax, to_flax
+from sr_jax.importers.names import (
+  Weights,
+  mat_to_flax,
+  tf_to_flax,
+  to_flax,
+  without_ignored,
+)
 from sr_jax.importers.safetensors_io import read_safetensors
 from sr_jax.importers.tf_bundle import find_bundle, read_bundle
 from sr_jax.importers.torch_pickle import LEGACY_START, read_tensors
@@ -78,6 +84,7 @@ def import_weights(
     if stored.get('name', model) != model:
       raise UserError(f'holds {stored["name"]}, not {model}')
     weights = translate(value, module)
+    weights = without_ignored(weights, getattr(module, 'TORCH_IGNORED', {}))
     recognised = _recognise(weights, module, stored)
     given = _given(module, variant, scale, options or {})
     return _fit(weights, module, recognised, given)

@@ -237,6 +237,16 @@ class Upsampler(nn.Module):
     return x
 
 
+def upsampling_scale(shapes: Mapping[str, Sequence[int]]) -> int:
+  """Scale of an `Upsampler` named `upsample`, from parameter shapes by path."""
+  stages = [
+    shape[3] // shape[2]
+    for path, shape in shapes.items()
+    if path.startswith('upsample/') and path.endswith('/kernel')
+  ]
+  return math.prod(math.isqrt(factor) for factor in stages)
+
+
 def upsampling_radius(scale: int) -> float:
   """Reach of `Upsampler` and one more 3x3 convolution, in LR pixels."""
   radius, resolution = 0.0, 1

@@ -73,14 +73,8 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   """
   channels, features = shapes['head/kernel'][2:]
   blocks = sum(path.endswith('/conv1/kernel') for path in shapes)
-  stages = [
-    shape[3] // shape[2]
-    for path, shape in shapes.items()
-    if path.startswith('upsample/') and path.endswith('/kernel')
-  ]
-  scale = math.prod(math.isqrt(factor) for factor in stages)
   options = {
-    'scale': scale,
+    'scale': common.upsampling_scale(shapes),
     'channels': channels,
     'features': features,
     'blocks': blocks,

@@ -98,6 +98,16 @@ def gaussian_kernel(
   return weights / weights.sum()
 
 
+def bd_kernel() -> np.ndarray:
+  """Blur of the field's BD degradation, `[9, 9]`, for direct x3 sampling.
+
+  A 7x7 Gaussian of sigma 1.6, one tap down and right of the centre: sampling
+  rows 0, 3, 6 then reads it at the middle of each 3x3 block, where MATLAB's
+  nearest-neighbour reduction does.
+  """
+  return np.pad(gaussian_kernel(1.6**2, size=7), ((2, 0), (2, 0)))
+
+
 def random_gaussian(
   key: jax.Array,
   *,
@@ -330,18 +340,20 @@ def parse_kernel_spec(spec: str) -> np.ndarray | None:
   """The kernel a SPEC names; None for `bicubic`, which is no blur at all.
 
   SPEC is `bicubic`, `gaussian:VAR`, `gaussian:VAR1,VAR2,THETA` (variances in HR
-  pixels squared, radians) or a `.mat` / `.npy` file.
+  pixels squared, radians), `bd` (`bd_kernel`) or a `.mat` / `.npy` file.
 
   Raises:
     UserError: none of these, or a file that `load_kernel` refuses.
   """
   if spec == 'bicubic':
     return None
+  if spec == 'bd':
+    return bd_kernel()
   if spec.startswith('gaussian:'):
     return _parse_gaussian(spec)
   if not spec.endswith(('.mat', '.npy')):
     raise UserError(
-      f'kernel {spec!r}: write bicubic, gaussian:VAR, gaussian:VAR1,VAR2,THETA '
-      'or the path of a .mat or .npy file'
+      f'kernel {spec!r}: write bicubic, gaussian:VAR, gaussian:VAR1,VAR2,THETA,'
+      ' bd or the path of a .mat or .npy file'
     )
   return load_kernel(spec)

@@ -1,0 +1,326 @@
+"""SAN: second-order attention network (Dai et al., CVPR 2019).
+
+Residual groups whose channels are weighted by an attention on their
+covariance, between two passes of one non-local block; EDSR's head and tail.
+The released code's layout. Covariances are of the whole image: tiles are
+another function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sr_jax.models import common
+
+VARIANTS = {
+  # The release has 38,044 more, see TORCH_IGNORED.
+  'san': common.Variant(
+    {'groups': 20, 'blocks': 10, 'features': 64, 'reduction': 16},
+    {2: 15_674_756, 3: 15_859_396, 4: 15_822_468, 8: 15_970_180},
+  ),
+}
+
+
+# Released state_dict names to Flax paths; `{i}` stands for a number.
+TORCH_NAMES = {
+  'SAN': {
+    'sub_mean': 'sub_mean',
+    'add_mean': 'add_mean',
+    'gamma': 'gamma',
+    'head.0': 'head',
+    'non_local.non_local.theta': 'non_local/theta',
+    'non_local.non_local.phi.0': 'non_local/phi',
+    'non_local.non_local.g.0': 'non_local/g',
+    'non_local.non_local.W': 'non_local/out',
+    'RG.{g}.rcab.{b}.conv_first.0': 'group_{g}/body_{b}/conv1',
+    'RG.{g}.rcab.{b}.conv_first.2': 'group_{g}/body_{b}/conv2',
+    'RG.{g}.soca.conv_du.0': 'group_{g}/attention/squeeze',
+    'RG.{g}.soca.conv_du.2': 'group_{g}/attention/expand',
+    'RG.{g}.conv_last': 'group_{g}/end',
+    'tail.0.0': 'upsample/conv_0',
+    'tail.0.2': 'upsample/conv_1',
+    'tail.0.4': 'upsample/conv_2',
+    'tail.1': 'tail',
+  },
+}
+# Tensors of released files that have no effect there: what they are.
+TORCH_IGNORED = {
+  'conv_last': 'a layer that the released network never calls',
+  'non_local.soca.conv_du.{i}': (
+    'an attention that the released network never calls'
+  ),
+  'RG.{g}.gamma': 'a factor that the released groups never use',
+}
+
+# Pixels per side that the covariance is of, cut from the image's middle.
+_STATISTICS_SIDE = 1000
+# Keeps root and gradient finite where features are constant.
+_EPSILON = 1e-6
+# Pixels whose attention is held in memory at a time.
+_QUERIES = 1024
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Options that parameter shapes tell, by Flax path (`head/kernel`)."""
+  channels, features = shapes['head/kernel'][2:]
+  groups = sum(path.endswith('/end/kernel') for path in shapes)
+  blocks = sum(path.endswith('/conv1/kernel') for path in shapes)
+  squeezed = shapes['group_0/attention/squeeze/kernel'][3]
+  return {
+    'scale': common.upsampling_scale(shapes),
+    'channels': channels,
+    'features': features,
+    'groups': groups,
+    'blocks': blocks // groups,
+    'reduction': features // squeezed,
+  }
+
+
+def covariance(x: jax.Array) -> jax.Array:
+  """Covariance of the channels over all positions.
+
+  Args:
+    x: `[B, H, W, C]`.
+
+  Returns:
+    `[B, C, C]` float32, divided by H * W.
+  """
+  batch, height, width, channels = x.shape
+  x = x.astype(jnp.float32).reshape(batch, height * width, channels)
+  x = x - x.mean(1, keepdims=True)
+  products = jnp.einsum('bmc,bmd->bcd', x, x, precision='highest')
+  return products / (height * width)
+
+
+def matrix_sqrt(matrix: jax.Array, iterations: int = 5) -> jax.Array:
+  """Square root of covariances `[B, C, C]` by Newton and Schulz.
+
+  Five iterations are what SAN was trained with; they are not converged.
+  """
+  trace = jnp.trace(matrix, axis1=1, axis2=2)[:, None, None] + _EPSILON
+  three = 3 * jnp.eye(matrix.shape[1], dtype=matrix.dtype)[None]
+
+  def product(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.matmul(a, b, precision='highest')
+
+  # y tends to the root of the normalised matrix, z to the root's inverse.
+  y = matrix / trace
+  z = 0.5 * (three - y)
+  y = product(y, z)
+  for _ in range(iterations - 2):
+    step = 0.5 * (three - product(z, y))
+    y, z = product(y, step), product(step, z)
+  return 0.5 * product(y, three - product(z, y)) * jnp.sqrt(trace)
+
+
+def _middle(x: jax.Array) -> jax.Array:
+  """The middle of `[B, H, W, C]`, at most 1000 x 1000."""
+  for axis in (1, 2):
+    size = min(x.shape[axis], _STATISTICS_SIDE)
+    start = (x.shape[axis] - size) // 2
+    x = jax.lax.slice_in_dim(x, start, start + size, axis=axis)
+  return x
+
+
+class SecondOrderAttention(nn.Module):
+  """Weights the channels by what the root of their covariance tells (SOCA).
+
+  Attributes:
+    reduction: Narrows the layer between statistics and weights.
+    dtype: Computation type; statistics are in float32.
+  """
+
+  reduction: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, C]` to the same shape."""
+    width, dtype = x.shape[-1], self.dtype
+    weights = matrix_sqrt(covariance(_middle(x))).mean(1)[:, None, None]
+    weights = common.Conv(
+      width // self.reduction, 1, dtype=dtype, name='squeeze'
+    )(weights)
+    weights = common.Conv(width, 1, dtype=dtype, name='expand')(
+      nn.relu(weights)
+    )
+    return x * nn.sigmoid(weights)
+
+
+def _parts(size: int) -> list[slice]:
+  """Halves of an axis, the second the larger; too few pixels stay whole."""
+  if size < 4:
+    return [slice(0, size)]
+  return [slice(0, size // 2), slice(size // 2, size)]
+
+
+def _pool(x: jax.Array) -> jax.Array:
+  """Largest of 2x2 `[B, H, W, C]`; a rest of one row or column is dropped."""
+  batch, height, width, channels = x.shape
+  rows, columns = min(height, 2), min(width, 2)
+  height, width = height // rows, width // columns
+  x = x[:, : height * rows, : width * columns]
+  return x.reshape(batch, height, rows, width, columns, channels).max((2, 4))
+
+
+def _attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+  """Dot-product attention between positions, unscaled, in float32.
+
+  Args:
+    query: `[B, H, W, C]`.
+    key: `[B, H', W', C]`.
+    value: `[B, H', W', C]`.
+
+  Returns:
+    `[B, H, W, C]`, means of value weighted by softmax(query . key).
+  """
+  batch, height, width, channels = query.shape
+  key, value = (
+    x.astype(jnp.float32).reshape(batch, -1, channels) for x in (key, value)
+  )
+  count = height * width
+  blocks = -(-count // _QUERIES)
+  size = -(-count // blocks)
+  query = query.astype(jnp.float32).reshape(batch, count, channels)
+  query = jnp.pad(query, ((0, 0), (0, blocks * size - count), (0, 0)))
+
+  def attend(query: jax.Array) -> jax.Array:
+    similarity = jnp.einsum('bnc,bmc->bnm', query, key, precision='highest')
+    weights = nn.softmax(similarity)
+    return jnp.einsum('bnm,bmc->bnc', weights, value, precision='highest')
+
+  y = jax.lax.map(
+    attend, query.reshape(batch, blocks, size, channels).swapaxes(0, 1)
+  )
+  y = y.swapaxes(0, 1).reshape(batch, blocks * size, channels)[:, :count]
+  return y.reshape(batch, height, width, channels)
+
+
+class RegionNonLocal(nn.Module):
+  """Non-local attention within each quarter of the image, plus identity.
+
+  Attributes:
+    dtype: Computation type; attention is in float32.
+  """
+
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, C]` to the same shape."""
+    width = x.shape[-1]
+    query, key, value = (
+      common.Conv(width // 8, 1, dtype=self.dtype, name=name)(x)
+      for name in ('theta', 'phi', 'g')
+    )
+    y = jnp.concatenate(
+      [
+        jnp.concatenate(
+          [
+            _attend(
+              query[:, rows, columns],
+              _pool(key[:, rows, columns]),
+              _pool(value[:, rows, columns]),
+            )
+            for columns in _parts(x.shape[2])
+          ],
+          axis=2,
+        )
+        for rows in _parts(x.shape[1])
+      ],
+      axis=1,
+    )
+    zeros = nn.initializers.zeros
+    out = common.Conv(
+      width, 1, kernel_init=zeros, bias_init=zeros, dtype=self.dtype, name='out'
+    )
+    return x + out(y)
+
+
+class Group(nn.Module):
+  """Residual blocks, second-order attention, a convolution; plus identity.
+
+  Attributes:
+    blocks: Number of residual blocks.
+    reduction: Of the attention.
+    dtype: Computation type.
+  """
+
+  blocks: int
+  reduction: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, C]` to the same shape."""
+    width, dtype = x.shape[-1], self.dtype
+    y = x
+    for i in range(self.blocks):
+      y = common.ResBlock(width, dtype=dtype, name=f'body_{i}')(y)
+    y = SecondOrderAttention(self.reduction, dtype, name='attention')(y)
+    return x + common.Conv(width, dtype=dtype, name='end')(y)
+
+
+class SAN(nn.Module):
+  """The network of every variant.
+
+  Attributes:
+    scale: Enlargement: 2, 3, 4 or 8.
+    groups: Number of residual groups.
+    blocks: Residual blocks of each.
+    features: Width of every layer, 8 or more.
+    reduction: Of the attention on channels.
+    channels: Image channels; 3 uses DIV2K's mean, others mid-grey.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  scale: int
+  groups: int
+  blocks: int
+  features: int
+  reduction: int
+  channels: int = 3
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, lr: jax.Array, *, train: bool = False
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Enlarges `lr` `[B, H, W, C]` in [0, 1] to `[B, sH, sW, C]`, unclipped."""
+    del train
+    width, dtype = self.features, self.dtype
+    mean = common.default_mean(self.channels)
+    # Trained in the release, by accident or not.
+    x = common.MeanShift(mean, -1, trainable=True, name='sub_mean')(255 * lr)
+    head = common.Conv(width, dtype=dtype, name='head')(x)
+    non_local = RegionNonLocal(dtype, name='non_local')
+    source = x = non_local(head)
+    gamma = self.param('gamma', nn.initializers.zeros, (1,))
+    gamma = gamma.astype(dtype).reshape(1, 1, 1, 1)
+    for i in range(self.groups):
+      group = Group(self.blocks, self.reduction, dtype, name=f'group_{i}')
+      x = group(x) + gamma * source
+    x = head + non_local(x)
+    x = common.Upsampler(self.scale, width, dtype=dtype, name='upsample')(x)
+    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    x = common.Conv(self.channels, name='tail')(x)
+    return common.MeanShift(mean, 1, trainable=True, name='add_mean')(
+      x
+    ) / 255, {}
+
+  @property
+  def halo(self) -> None:
+    """None: covariances and attention see the whole image."""
+    return None
+
+
+def Model(*, scale: int, variant: str = 'san', **overrides: Any) -> SAN:
+  """SAN of one variant; overrides replace single options of it."""
+  return SAN(
+    scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
+  )

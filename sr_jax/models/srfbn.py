@@ -1,0 +1,232 @@
+"""SRFBN: feedback network for super-resolution (Li et al., CVPR 2019).
+
+A block of up- and down-projections is run for several steps with the same
+weights. Its output is fed back as its second input, and every step gives a
+whole SR image: fewer steps are a quicker network.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sr_jax.errors import UserError
+from sr_jax.models import common
+from sr_jax.ops.conv import conv2d
+from sr_jax.ops.resize import imresize
+from sr_jax.ops.scaled_conv import enlarging_conv, reducing_conv
+
+VARIANTS = {
+  'srfbn': common.Variant(
+    {'features': 64, 'groups': 6, 'steps': 4},
+    {2: 2_140_534, 3: 2_832_758, 4: 3_631_478, 8: 7_891_318},
+  ),
+  'srfbn-s': common.Variant(
+    {'features': 32, 'groups': 3, 'steps': 4},
+    {2: 282_442, 3: 375_626, 4: 483_146, 8: 1_056_586},
+  ),
+}
+# Side of the projections' kernels by scale.
+_KERNELS = {2: 6, 3: 7, 4: 8, 8: 12}
+
+
+_LAYERS = {
+  'conv_in': 'conv_in',
+  'feat_in': 'feat_in',
+  'block.compress_in': 'block/compress_in',
+  'block.upBlocks.{i}': 'block/up_{i}',
+  'block.downBlocks.{i}': 'block/down_{i}',
+  'block.uptranBlocks.{i}': 'block/before_up_{i}',
+  'block.downtranBlocks.{i}': 'block/before_down_{i}',
+  'block.compress_out': 'block/compress_out',
+  'out': 'out',
+}
+# Released state_dict names to Flax paths; `{i}` stands for a number.
+TORCH_NAMES = {
+  'SRFBN': {
+    'sub_mean': 'sub_mean',
+    'add_mean': 'add_mean',
+    'conv_out.0': 'conv_out',
+    **{f'{name}.0': path for name, path in _LAYERS.items()},
+    **{f'{name}.1.weight': f'{path}/slope' for name, path in _LAYERS.items()},
+  },
+}
+# Parameters that get no gradient.
+CONSTANTS = ('sub_mean', 'add_mean')
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Options that parameter shapes tell, by Flax path (`feat_in/kernel`).
+
+  The steps leave no trace in the shapes: they are given only for a published
+  width and depth.
+  """
+  size = shapes['out/kernel'][0]
+  scales = [scale for scale, side in _KERNELS.items() if side == size]
+  if not scales:
+    raise ValueError(f'no scale has kernels of {size}x{size}')
+  options = {
+    'scale': scales[0],
+    'channels': shapes['conv_in/kernel'][2],
+    'features': shapes['feat_in/kernel'][3],
+    'groups': len(fnmatch.filter(shapes, 'block/up_*/kernel')),
+  }
+  for variant in VARIANTS.values():
+    if all(variant.options[k] == options[k] for k in ('features', 'groups')):
+      options['steps'] = variant.options['steps']
+  return options
+
+
+# He's, for a rectifier; biases start at zero.
+_init = nn.initializers.variance_scaling(2, 'fan_in', 'normal')
+
+
+class Layer(nn.Module):
+  """Convolution and PReLU, whose slope all channels share.
+
+  Attributes:
+    features: Output channels.
+    kernel_size: Side of the kernel.
+    conv: Function of input, kernel and bias.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  features: int
+  kernel_size: int = 1
+  conv: Callable[..., jax.Array] = conv2d
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, C]` to `[B, H', W', features]`."""
+    size, width = self.kernel_size, self.features
+    shape = (size, size, x.shape[-1], width)
+    kernel = self.param('kernel', _init, shape).astype(self.dtype)
+    bias = self.param('bias', nn.initializers.zeros, (width,))
+    slope = self.param('slope', nn.initializers.constant(0.2), (1,))
+    y = self.conv(x.astype(self.dtype), kernel, bias.astype(self.dtype))
+    return jnp.where(y > 0, y, y * slope.astype(self.dtype).reshape(1, 1, 1, 1))
+
+
+class FeedbackBlock(nn.Module):
+  """Densely joined pairs of an up- and a down-projection.
+
+  Attributes:
+    scale: Enlargement of the up-projections.
+    groups: Number of pairs.
+    features: Channels in and out.
+    dtype: Computation type.
+  """
+
+  scale: int
+  groups: int
+  features: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, hidden: jax.Array) -> jax.Array:
+    """Next hidden state of input x and the last one, all `[B, H, W, F]`."""
+    layer = functools.partial(Layer, self.features, dtype=self.dtype)
+    projection = functools.partial(layer, _KERNELS[self.scale])
+    up = functools.partial(enlarging_conv, scale=self.scale)
+    down = functools.partial(reducing_conv, scale=self.scale)
+    low = [
+      layer(name='compress_in')(jnp.concatenate([x, hidden], axis=-1)),
+    ]
+    high: list[jax.Array] = []
+    for i in range(self.groups):
+      x = jnp.concatenate(low, axis=-1)
+      if i > 0:
+        x = layer(name=f'before_up_{i - 1}')(x)
+      high.append(projection(up, name=f'up_{i}')(x))
+      x = jnp.concatenate(high, axis=-1)
+      if i > 0:
+        x = layer(name=f'before_down_{i - 1}')(x)
+      low.append(projection(down, name=f'down_{i}')(x))
+    return layer(name='compress_out')(jnp.concatenate(low[1:], axis=-1))
+
+
+class SRFBN(nn.Module):
+  """The network of every variant.
+
+  Attributes:
+    scale: Enlargement: 2, 3, 4 or 8.
+    features: Width of every layer.
+    groups: Pairs of projections in the block.
+    steps: How often the block is run; the weights are those of any number.
+    channels: Image channels; 3 uses DIV2K's mean, others mid-grey.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  scale: int
+  features: int
+  groups: int
+  steps: int
+  channels: int = 3
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, lr: jax.Array, *, train: bool = False
+  ) -> tuple[jax.Array, dict[str, tuple[jax.Array, ...]]]:
+    """Enlarges `lr` `[B, H, W, C]` in [0, 1], unclipped.
+
+    Returns:
+      SR `[B, sH, sW, C]` of the last step, and `outputs`: those of all.
+    """
+    del train
+    self._check()
+    width, dtype = self.features, self.dtype
+    mean = common.default_mean(self.channels)
+    x = common.MeanShift(mean, -1, name='sub_mean')(255 * lr)
+    enlarged = imresize(x, scale=self.scale, method='linear')
+    x = Layer(4 * width, 3, dtype=dtype, name='conv_in')(x)
+    x = Layer(width, dtype=dtype, name='feat_in')(x)
+    block = FeedbackBlock(self.scale, self.groups, width, dtype, name='block')
+    up = functools.partial(enlarging_conv, scale=self.scale)
+    out = Layer(width, _KERNELS[self.scale], up, dtype, name='out')
+    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    last = common.Conv(
+      self.channels,
+      kernel_init=_init,
+      bias_init=nn.initializers.zeros,
+      name='conv_out',
+    )
+    add_mean = common.MeanShift(mean, 1, name='add_mean')
+    hidden, outputs = x, []
+    for _ in range(self.steps):
+      hidden = block(x, hidden)
+      outputs.append(add_mean(last(out(hidden)) + enlarged) / 255)
+    return outputs[-1], {'outputs': tuple(outputs)}
+
+  def _check(self) -> None:
+    if self.scale not in _KERNELS:
+      raise UserError(
+        f'scale {self.scale} is not supported; choose 2, 3, 4 or 8'
+      )
+    if self.steps < 1:
+      raise UserError(f'steps must be 1 or more, not {self.steps}')
+
+  @property
+  def halo(self) -> int:
+    """Receptive radius in LR pixels."""
+    size = _KERNELS[self.scale]
+    padding = (size - self.scale) // 2
+    # A pixel goes up to fine rows -padding .. size - 1 - padding of its own,
+    # and down to what sees one of them. Once up and one 3x3 layer end it.
+    pair = (size - 1) // self.scale
+    end = max(-(-(padding + 1) // self.scale), (size - padding) // self.scale)
+    return 1 + self.steps * self.groups * pair + end
+
+
+def Model(*, scale: int, variant: str = 'srfbn', **overrides: Any) -> SRFBN:
+  """SRFBN of one variant; overrides replace single options of it."""
+  return SRFBN(
+    scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
+  )

@@ -1,0 +1,140 @@
+"""SRFBN: the released code's outputs of every step."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sr_jax import models
+from sr_jax.errors import UserError
+from sr_jax.importers.weights import import_weights
+from sr_jax.models import srfbn
+from sr_jax.models.masking import masked_apply
+from sr_jax.models.parameters import expected_shapes
+from tests.importers import torch_files
+
+GOLDEN = Path(__file__).parents[1] / 'golden'
+
+
+def _golden(scale):
+  """Arrays, their description, and the release's tensors by name."""
+  data = np.load(GOLDEN / f'srfbn_x{scale}.npz')
+  tensors = {
+    f'module.{name[3:]}': data[name]
+    for name in data.files
+    if name.startswith('sd:')
+  }
+  return data, json.loads(str(data['meta'])), tensors
+
+
+@pytest.mark.parametrize('scale', [2, 3, 4, 8])
+def test_parity_with_released_code(scale, tmp_path):
+  """Arrays of Paper99/SRFBN_CVPR19 046f693 under PyTorch 2.13."""
+  data, meta, tensors = _golden(scale)
+  path = tmp_path / 'weights.pth'
+  path.write_bytes(torch_files.state_dict(tensors))
+  arguments = meta['config']['args']
+  imported = import_weights(
+    path, model='srfbn', options={'steps': arguments['num_steps']}
+  )
+  assert imported.config == {
+    'name': 'srfbn',
+    'scale': scale,
+    'options': {
+      'channels': 3,
+      'features': arguments['num_features'],
+      'groups': arguments['num_groups'],
+      'steps': arguments['num_steps'],
+    },
+  }
+  assert imported.notes == []
+  count = sum(leaf.size for leaf in jax.tree.leaves(imported.params))
+  assert count == meta['n_params']['main']
+
+  network = models.module('srfbn').Model(
+    scale=scale, **imported.config['options']
+  )
+  lr = data['in:x'].transpose(0, 2, 3, 1) / np.float32(255)
+  sr, aux = jax.jit(lambda params, lr: network.apply({'params': params}, lr))(
+    imported.params, lr
+  )
+  outputs = aux['outputs']
+  assert len(outputs) == arguments['num_steps']
+  np.testing.assert_array_equal(sr, outputs[-1])
+  for i, output in enumerate(outputs):
+    expected = data[f'out:y{i}'].transpose(0, 2, 3, 1)
+    difference = np.abs(np.asarray(output) * 255 - expected).max()
+    # What the released code's own float32 output is off its float64 one.
+    noise = meta['f32_vs_f64_maxabs'][f'y{i}']
+    assert difference < 20 * noise + 2e-6 * np.abs(expected).max() < 0.0255
+
+
+def test_a_training_record_tells_all_but_the_steps(tmp_path):
+  """As the release writes it: `state_dict` beside what training needs."""
+  _, _, tensors = _golden(2)
+  path = tmp_path / 'record.pth'
+  values, raw = {}, {}
+  for i, (name, array) in enumerate(tensors.items()):
+    values[name] = torch_files.tensor(str(i), array.shape, length=array.size)
+    raw[str(i)] = array.tobytes()
+  record = {
+    'epoch': torch_files.integer(7),
+    'state_dict': torch_files.mapping(values),
+  }
+  path.write_bytes(torch_files.zip_file(torch_files.mapping(record), raw))
+  with pytest.raises(UserError, match='does not tell steps; give it with'):
+    import_weights(path, model='srfbn')
+  imported = import_weights(path, model='srfbn', options={'steps': 3})
+  assert "used 'state_dict'" in imported.notes
+
+
+def test_published_sizes_tell_the_steps_too():
+  for variant, entry in srfbn.VARIANTS.items():
+    network = srfbn.Model(scale=4, variant=variant)
+    assert srfbn.recognise(expected_shapes(network)) == {
+      'scale': 4,
+      'channels': 3,
+      **entry.options,
+    }
+
+
+def test_fewer_steps_are_the_first_steps():
+  options = {'scale': 2, 'groups': 2, 'features': 4}
+  lr = jax.random.uniform(jax.random.key(0), (1, 6, 5, 3))
+  full = srfbn.Model(**options, steps=4)
+  (_, aux), variables = jax.jit(full.init_with_output)(jax.random.key(1), lr)
+  assert len({float(x.sum()) for x in aux['outputs']}) == 4
+  for steps in (1, 3):
+    early, _ = jax.jit(srfbn.Model(**options, steps=steps).apply)(variables, lr)
+    np.testing.assert_allclose(early, aux['outputs'][steps - 1], atol=1e-6)
+
+
+def test_padding_changes_nothing_under_a_mask():
+  network = srfbn.Model(scale=4, groups=2, steps=1, features=4)
+  lr = np.random.default_rng(0).random((1, 6, 7, 3), np.float32)
+  (alone, _), variables = jax.jit(network.init_with_output)(
+    jax.random.key(0), lr
+  )
+  pad = ((0, 0), (0, 5), (0, 3), (0, 0))
+  mask = np.pad(np.ones((1, 6, 7, 1), np.float32), pad)
+  # Mirrored, for the bilinear enlargement.
+  large = jax.jit(functools.partial(masked_apply, network))(
+    variables['params'], np.pad(lr, pad, 'symmetric'), mask
+  )
+  np.testing.assert_allclose(large[:, :24, :28], alone, atol=5e-6)
+
+
+def test_impossible_options_are_told_in_one_line():
+  lr = jnp.ones((1, 4, 4, 3))
+  for options, reason in (
+    ({'scale': 5}, 'scale 5'),
+    ({'scale': 2, 'steps': 0}, 'steps must be 1 or more'),
+  ):
+    with pytest.raises(UserError, match=reason):
+      srfbn.Model(**options).init(jax.random.key(0), lr)

@@ -1,0 +1,92 @@
+"""Enlarging and reducing convolutions against JAX's own."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sr_jax.ops import scaled_conv
+
+# Of SRFBN, all but one; and one without padding.
+SIZES = [(6, 2), (7, 3), (12, 8), (3, 3)]
+LAYOUT = ('NHWC', 'HWIO', 'NHWC')
+
+
+def _enlarge(x, kernel, bias, scale):
+  """The transpose of a strided convolution, by its definition."""
+  padding = (kernel.shape[0] - scale) // 2
+  shape = (x.shape[0], scale * x.shape[1], scale * x.shape[2], kernel.shape[2])
+
+  def reduce(y):
+    return jax.lax.conv_general_dilated(
+      y, kernel, (scale,) * 2, [(padding,) * 2] * 2, dimension_numbers=LAYOUT
+    )
+
+  (y,) = jax.linear_transpose(reduce, jnp.zeros(shape))(x)
+  return y + bias[None, None, None]
+
+
+def _reduce(x, kernel, bias, scale):
+  padding = (kernel.shape[0] - scale) // 2
+  y = jax.lax.conv_general_dilated(
+    x, kernel, (scale,) * 2, [(padding,) * 2] * 2, dimension_numbers=LAYOUT
+  )
+  return y + bias[None, None, None]
+
+
+def _inputs(size, scale, enlarging):
+  keys = jax.random.split(jax.random.key(0), 3)
+  grid = (3, 4) if enlarging else (3 * scale, 4 * scale)
+  x = jax.random.normal(keys[0], (2, *grid, 5))
+  channels = (7, 5) if enlarging else (5, 7)
+  kernel = jax.random.normal(keys[1], (size, size, *channels))
+  return x, kernel, jax.random.normal(keys[2], (7,))
+
+
+@pytest.mark.parametrize('enlarging', [True, False])
+@pytest.mark.parametrize(('size', 'scale'), SIZES)
+def test_values_and_gradients_equal_jax(size, scale, enlarging):
+  inputs = _inputs(size, scale, enlarging)
+  ours, theirs = (
+    (scaled_conv.enlarging_conv, _enlarge)
+    if enlarging
+    else (scaled_conv.reducing_conv, _reduce)
+  )
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def value_and_gradients(f, *inputs):
+    y, transpose = jax.vjp(lambda *a: f(*a, scale), *inputs)
+    return y, *transpose(y**2)
+
+  for a, b in zip(
+    value_and_gradients(ours, *inputs),
+    value_and_gradients(theirs, *inputs),
+    strict=True,
+  ):
+    assert a.shape == b.shape
+    np.testing.assert_allclose(a / abs(b).max(), b / abs(b).max(), atol=3e-6)
+
+
+@pytest.mark.parametrize('enlarging', [True, False])
+@pytest.mark.parametrize(('size', 'scale'), [(7, 3), (8, 4)])
+def test_other_backends_give_the_same(size, scale, enlarging, monkeypatch):
+  inputs = _inputs(size, scale, enlarging)
+  function = (
+    scaled_conv.enlarging_conv if enlarging else scaled_conv.reducing_conv
+  )
+  here = function(*inputs, scale)
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  assert 'custom_vjp' not in str(
+    jax.make_jaxpr(lambda *a: function(*a, scale))(*inputs)
+  )
+  np.testing.assert_allclose(function(*inputs, scale), here, atol=1e-4)
+
+
+def test_kernels_that_fit_no_scale_are_refused():
+  for size in (2, 4, 1):
+    with pytest.raises(ValueError, match=f'kernel of {size} .* scale 3'):
+      scaled_conv.reducing_conv(
+        jnp.ones((1, 6, 6, 1)), jnp.ones((size, size, 1, 1)), jnp.ones(1), 3
+      )
