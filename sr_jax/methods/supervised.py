@@ -94,7 +94,7 @@ def _make_lr(
   return quantize(degrade(key, hr, scale=scale, **options))
 
 
-def _pair(
+def pair(
   make_lr: Callable[..., jax.Array],
   key: jax.Array,
   batch: Mapping[str, jax.Array],
@@ -137,7 +137,7 @@ def _train_step(
   batch: Mapping[str, jax.Array],
   scale: int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-  lr, hr = _pair(make_lr, state.step_key(), batch, scale)
+  lr, hr = pair(make_lr, state.step_key(), batch, scale)
   model = generator(scale)
 
   def objective(params: Any) -> jax.Array:

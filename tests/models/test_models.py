@@ -70,7 +70,9 @@ def test_finite_gradients_jit_equals_eager_and_types(name):
   assert compiled.dtype == jnp.float32
 
   def all_outputs(variables):
-    return sum((y**2).sum() for y in jax.tree.leaves(model.apply(variables, lr)))
+    return sum(
+      (y**2).sum() for y in jax.tree.leaves(model.apply(variables, lr))
+    )
 
   grads = jax.jit(jax.grad(all_outputs))(variables)
   leaves = jax.tree_util.tree_leaves_with_path(grads['params'])
