@@ -70,6 +70,9 @@ def base() -> ml_collections.ConfigDict:
       # embedded (scikit-image's photographs), folder:PATH, tfds:NAME:SPLIT
       'source': 'embedded',
       'lr_folder': '',  # real LR images of the HR in source, matched by name
+      # LR images without HR, a source as above, and their part of the batch.
+      'unlabelled': '',
+      'unlabelled_share': 0.3,
       'on_bad': 'refuse',  # or skip: unreadable and too small images
       'batch_size': 16,  # of all devices and hosts together
       'patch': 48,  # side of an LR crop
@@ -144,6 +147,8 @@ def _shrink(config: ml_collections.ConfigDict) -> None:
   config.log_every = 20
   config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, 10)
   config.data.source = 'embedded'
+  if config.data.unlabelled:
+    config.data.unlabelled = 'embedded'
   config.data.batch_size = min(config.data.batch_size, 8)
   config.data.patch = min(config.data.patch, 24)
   config.eval.every = 50

@@ -354,6 +354,12 @@ def _import(parser: argparse.ArgumentParser) -> None:
     'residual_scale=0.1; may be repeated',
   )
   parser.add_argument(
+    '--dual',
+    type=Path,
+    metavar='FILE',
+    help='dual networks to keep beside the weights, as drn has them',
+  )
+  parser.add_argument(
     '-o', dest='output', required=True, type=Path, metavar='CHECKPOINT'
   )
 

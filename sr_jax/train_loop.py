@@ -213,7 +213,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 def _open_data(
   config: Mapping[str, Any],
-) -> tuple[batches.Source, batches.BatchSpec]:
+) -> tuple[batches.AnySource, batches.BatchSpec]:
   data, scale = config['data'], config['model']['scale']
   spec = batches.BatchSpec(
     batch_size=data['batch_size'],
@@ -225,20 +225,38 @@ def _open_data(
     process_count=jax.process_count(),
   )
   options = {
-    'min_size': spec.crop_size,
     'on_bad': data['on_bad'],
     'cache_dir': data['cache_dir'] or None,
   }
   if data['lr_folder']:
     hr_folder = data['source'].removeprefix('folder:')
     source = sources.paired_source(
-      data['lr_folder'], hr_folder, scale, **options
+      *(data['lr_folder'], hr_folder, scale),
+      min_size=spec.crop_size,
+      **options,
     )
   else:
-    source = sources.open_source(data['source'], **options)
+    source = sources.open_source(
+      data['source'], min_size=spec.crop_size, **options
+    )
+  if data['unlabelled']:
+    _check_unlabelled(config)
+    alone = sources.open_source(
+      data['unlabelled'], min_size=spec.patch, **options
+    )
+    source = sources.MixedSource(source, alone, data['unlabelled_share'])
   if source.skipped:
     _log.warning('data: skipped %d images', len(source.skipped))
   return source, spec
+
+
+def _check_unlabelled(config: Mapping[str, Any]) -> None:
+  """Refuses LR images without HR for a method that cannot use them."""
+  if not getattr(methods.module(config), 'USES_UNLABELLED', False):
+    raise UserError(
+      f'config.data.unlabelled: method {config["method"]["name"]} has no use'
+      ' for LR images without HR; leave it empty'
+    )
 
 
 def _start(

@@ -10,7 +10,7 @@ import jax
 
 from sr_jax import checkpoints, models
 from sr_jax.errors import UserError
-from sr_jax.importers.weights import import_weights
+from sr_jax.importers.weights import import_duals, import_weights
 
 
 def run(args: argparse.Namespace) -> int:
@@ -25,18 +25,19 @@ def run(args: argparse.Namespace) -> int:
     options=dict(_option(text) for text in args.option),
   )
   config, params = imported.config, imported.params
+  duals = import_duals(args.dual, imported) if args.dual else {}
   model = {'name': config['name'], 'scale': config['scale']}
   module = models.module(config['name'])
   checkpoints.save_params(
     args.output,
-    {'generator': params},
+    {'generator': params, **duals},
     {
       'method': dict(getattr(module, 'METHOD', {'name': 'supervised'})),
       'model': {**model, **config['options']},
     },
   )
   options = ', '.join(f'{k}={v}' for k, v in config['options'].items())
-  count = sum(leaf.size for leaf in jax.tree.leaves(params))
+  count = sum(leaf.size for leaf in jax.tree.leaves([params, duals]))
   print(f'{args.weights}: {model["name"]} x{model["scale"]} ({options})')
   for note in imported.notes:
     print(f'  {note}')

@@ -13,12 +13,13 @@ from collections.abc import Generator
 
 import numpy as np
 
-from sr_jax.data.sources import ImageSource, PairedSource
+from sr_jax.data.sources import ImageSource, MixedSource, PairedSource
 from sr_jax.errors import UserError
 from sr_jax.ops.scales import covered_size, whole
 
 Batch = dict[str, np.ndarray]
 Source = ImageSource | PairedSource
+AnySource = Source | MixedSource
 
 # Keys of the two independent streams of one seed.
 _EXAMPLES, _SCALES = 0, 1
@@ -77,7 +78,9 @@ class BatchSpec:
     return range(self.process_index * size, (self.process_index + 1) * size)
 
 
-def sample(source: Source, spec: BatchSpec, step: int) -> tuple[Batch, float]:
+def sample(
+  source: AnySource, spec: BatchSpec, step: int
+) -> tuple[Batch, float]:
   """This process's rows of the batch of one step, and the step's scale.
 
   Images are chosen uniformly, crops uniformly within them, and the eight
@@ -86,15 +89,21 @@ def sample(source: Source, spec: BatchSpec, step: int) -> tuple[Batch, float]:
   Returns:
     `{'hr': uint8 [b, P * scale, P * scale, 3]}`, for a paired source also
     `'lr': uint8 [b, P, P, 3]`, aligned; and the scale, an int if it is whole.
+    For a mixed source also `'labelled': bool [b]`, true for the rows that have
+    HR, which come first and are those of the labelled source alone, and
+    `'unlabelled': uint8 [b, P, P, 3]`, the LR of the others. What a row lacks
+    is zero.
   """
   draw = _random_words(spec.seed, _SCALES, step, 0)[0]
   scale = whole(spec.scales[draw % len(spec.scales)])
+  if isinstance(source, MixedSource):
+    return _mixed(source, spec, step, scale), scale
   examples = [_example(source, spec, step, scale, row) for row in spec.rows]
   return _stack(examples), scale
 
 
 def batches(
-  source: Source,
+  source: AnySource,
   spec: BatchSpec,
   start_step: int,
   num_steps: int,
@@ -158,7 +167,7 @@ def fixed_crops(source: Source, *, size: int, count: int, scale: int) -> Batch:
 
 
 def _prefetched(
-  source: Source, spec: BatchSpec, steps: range, workers: int, prefetch: int
+  source: AnySource, spec: BatchSpec, steps: range, workers: int, prefetch: int
 ) -> Generator[tuple[int, float, Batch]]:
   import grain  # brings JAX and Orbax with it
 
@@ -177,7 +186,9 @@ def _prefetched(
     iterator.close()
 
 
-def _check_pair_scale(source: Source, scales: tuple[float, ...]) -> None:
+def _check_pair_scale(source: AnySource, scales: tuple[float, ...]) -> None:
+  if isinstance(source, MixedSource):
+    source = source.labelled
   if isinstance(source, PairedSource) and set(scales) != {source.scale}:
     raise UserError(
       f'scales {scales}: the pairs are of scale {source.scale}; choose that'
@@ -194,6 +205,33 @@ def _random_words(seed: int, stream: int, step: int, example: int) -> list[int]:
     counter=np.array([0, example, step, 0], np.uint64),
   )
   return philox.random_raw(4).tolist()
+
+
+def _mixed(
+  source: MixedSource, spec: BatchSpec, step: int, scale: float
+) -> Batch:
+  """This process's rows of a batch of a mixed source."""
+
+  def blank(side: int) -> np.ndarray:
+    return np.broadcast_to(np.uint8(0), (side, side, 3))
+
+  lacking = {
+    'hr': blank(covered_size(spec.patch, scale)),
+    'unlabelled': blank(spec.patch),
+  }
+  if isinstance(source.labelled, PairedSource):
+    lacking['lr'] = blank(spec.patch)
+  alone = round(source.share * spec.batch_size)
+  labelled = np.asarray(spec.rows) < spec.batch_size - alone
+  examples = []
+  for row, known in zip(spec.rows, labelled, strict=True):
+    if known:
+      found = _example(source.labelled, spec, step, scale, row)
+    else:
+      crop = _example(source.unlabelled, spec, step, 1, row)['hr']
+      found = {'unlabelled': crop}
+    examples.append(lacking | found)
+  return _stack(examples) | {'labelled': labelled}
 
 
 def _example(

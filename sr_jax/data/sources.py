@@ -91,6 +91,29 @@ class PairedSource:
     return lr, self.hr[index][:height, :width]
 
 
+@dataclasses.dataclass(frozen=True)
+class MixedSource:
+  """Images to train on with HR, and LR images that have none.
+
+  Attributes:
+    labelled: HR images or pairs.
+    unlabelled: LR images.
+    share: Part of every batch that is unlabelled, 0 to 1.
+  """
+
+  labelled: ImageSource | PairedSource
+  unlabelled: ImageSource
+  share: float
+
+  def __post_init__(self) -> None:
+    if not 0 <= self.share <= 1:
+      raise UserError(f'unlabelled_share={self.share:g}: give 0 to 1')
+
+  @property
+  def skipped(self) -> Skipped:
+    return (*self.labelled.skipped, *self.unlabelled.skipped)
+
+
 def open_source(
   name: str,
   *,

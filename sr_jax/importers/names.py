@@ -59,6 +59,11 @@ def unwrap(value: Any) -> tuple[dict[str, np.ndarray], list[str]]:
     if others := [k for k in value if k != inner[0]]:
       notes.append(f'ignored beside it: {_list(others)}')
     value = value[inner[0]]
+  if isinstance(value, list):
+    raise UserError(
+      f'holds a list of {len(value)}, as dual networks are saved: give these'
+      ' with --dual, beside the weights of the primal network'
+    )
   if not isinstance(value, dict) or not any(
     isinstance(v, np.ndarray) for v in value.values()
   ):
@@ -87,8 +92,20 @@ def to_flax(value: Any, module: ModuleType) -> Weights:
 
   Args:
     value: What `read_tensors` or `read_safetensors` gives.
-    module: A file of `sr_jax.models`; the scheme of its `TORCH_NAMES` that
-      knows most of the names is used, or Flax paths as they are.
+    module: A file of `sr_jax.models`, for its `TORCH_NAMES`.
+
+  Raises:
+    UserError: as `torch_to_flax`.
+  """
+  return torch_to_flax(value, module.TORCH_NAMES)
+
+
+def torch_to_flax(
+  value: Any, schemes: Mapping[str, Mapping[str, str]]
+) -> Weights:
+  """Names and layouts of a file's contents under given schemes of names.
+
+  The scheme that knows most of the names is used, or Flax paths as they are.
 
   Raises:
     UserError: no scheme knows any name, two names mean one parameter, or a
@@ -99,7 +116,7 @@ def to_flax(value: Any, module: ModuleType) -> Weights:
     paths = {name: name for name in tensors}
     layouts = tensors
   else:
-    tensors, paths = _translate_all(tensors, module.TORCH_NAMES)
+    tensors, paths = _translate_all(tensors, schemes)
     layouts = {
       name: to_flax_layout(tensors[name])
       if path.endswith('/kernel')

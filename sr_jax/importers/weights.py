@@ -24,6 +24,7 @@ from sr_jax.importers.names import (
   mat_to_flax,
   tf_to_flax,
   to_flax,
+  torch_to_flax,
   without_ignored,
 )
 from sr_jax.importers.safetensors_io import read_safetensors
@@ -90,6 +91,46 @@ def import_weights(
     return _fit(weights, module, recognised, given)
   except UserError as error:
     raise UserError(f'{path}: {error}') from None
+
+
+def import_duals(
+  path: str | os.PathLike[str], primal: Imported
+) -> dict[str, dict[str, Any]]:
+  """Reads the dual networks that were trained with a primal one.
+
+  Args:
+    path: A `.pt` file that holds a list of state_dicts, that of the network
+      from twice the LR size to LR size first, as DRN's release has them.
+    primal: The weights they belong to.
+
+  Returns:
+    Parameters by slot: `dual_0`, `dual_1`, ...
+
+  Raises:
+    UserError: the model has no dual networks, or the file does not hold its.
+  """
+  name, options = primal.config['name'], primal.config['options']
+  module = models.module(name)
+  if not hasattr(module, 'Dual'):
+    raise UserError(f'model {name} has no dual networks: leave --dual out')
+  network = module.Dual(
+    features=options['features'], channels=options['channels']
+  )
+  count = module.levels(primal.config['scale'])
+  value = read_tensors(path)
+  if not isinstance(value, list) or len(value) != count:
+    raise UserError(f'{path}: holds no list of {count} dual networks')
+  slots = {}
+  for i, state_dict in enumerate(value):
+    try:
+      weights = torch_to_flax(state_dict, module.DUAL_TORCH_NAMES)
+      _refuse_difference(
+        _difference(weights, module, expected_shapes(network)), f'dual_{i}'
+      )
+    except UserError as error:
+      raise UserError(f'{path}: dual network {i}: {error}') from None
+    slots[f'dual_{i}'] = traverse_util.unflatten_dict(weights.arrays, sep='/')
+  return slots
 
 
 def _read(
@@ -161,11 +202,7 @@ def _fit(
   difference = _difference(weights, module, expected)
   if difference:
     _refuse_contradiction(weights, module, recognised, given, len(difference))
-    count = f'{len(difference)} tensors missing (-) or unused (+)'
-    if len(difference) > _LISTED:
-      rest = f'... and {len(difference) - _LISTED} more'
-      difference = [*difference[:_LISTED], rest]
-    raise UserError('\n'.join([f'{count}, as {_text(options)}:', *difference]))
+    _refuse_difference(difference, _text(options))
   constants = [path for path in expected if path not in weights.arrays]
   filled = {**weights.arrays, **_initial(module, options, constants)}
   notes = [*weights.notes]
@@ -199,6 +236,17 @@ def _placed(
     sources={new: weights.sources[path] for path, new in kept.items()},
     notes=notes,
   )
+
+
+def _refuse_difference(difference: list[str], what: str) -> None:
+  """Lists what of a file does not fit, if anything."""
+  if not difference:
+    return
+  count = f'{len(difference)} tensors missing (-) or unused (+)'
+  if len(difference) > _LISTED:
+    rest = f'... and {len(difference) - _LISTED} more'
+    difference = [*difference[:_LISTED], rest]
+  raise UserError('\n'.join([f'{count}, as {what}:', *difference]))
 
 
 def _name(module: ModuleType) -> str:

@@ -140,7 +140,7 @@ def _make_lr(
   return quantize(degrade(key, hr, scale=scale, **options))
 
 
-def _pair(
+def pair(
   make_lr: Callable[..., jax.Array],
   key: jax.Array,
   batch: Mapping[str, jax.Array],
@@ -187,8 +187,8 @@ def _train_step(
   scale: float,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   model = generator(scale)
-  pair = _pair(make_lr, state.step_key(), batch, scale)
-  lr, hr = (as_seen(model, x) for x in pair)
+  images = pair(make_lr, state.step_key(), batch, scale)
+  lr, hr = (as_seen(model, x) for x in images)
   stats = state.model_state.get('generator', {})
 
   def objective(params: Any) -> tuple[jax.Array, Any]:

@@ -2,7 +2,8 @@
 
 Every published benchmark number rests on this function: Keys' cubic kernel
 (a = -0.5), widened by 1/scale when the image shrinks, with the border repeated
-symmetrically. Other libraries' bicubic differs in the kernel or the border.
+symmetrically. Other libraries' bicubic differs in the kernel or the border;
+PyTorch's is here as well, for networks that were trained on it.
 """
 
 from __future__ import annotations
@@ -164,3 +165,29 @@ def apply_matrices(rows: Array, columns: Array, image: Array) -> Any:
   """`[..., H, W, C]` with `[H', H]` applied to rows, `[W', W]` to columns."""
   image = einsum('oh,...hwc->...owc', rows, image)
   return einsum('ow,...hwc->...hoc', columns, image)
+
+
+def torch_bicubic(image: Array, scale: int) -> Any:
+  """Enlarges `[..., H, W, C]` as PyTorch's bicubic interpolation does.
+
+  Keys' kernel with a = -0.75, the outermost pixel repeated, no antialiasing.
+
+  Returns:
+    `[..., scale * H, scale * W, C]`, neither rounded nor clipped.
+  """
+  rows, columns = (_torch_matrix(n, scale) for n in image.shape[-3:-1])
+  return apply_matrices(rows, columns, image)
+
+
+def _torch_matrix(size: int, scale: int) -> np.ndarray:
+  """Dense float64 weights `[scale * size, size]` of `torch_bicubic`."""
+  centres = (np.arange(scale * size) + 0.5) / scale - 0.5
+  taps = np.floor(centres).astype(int)[:, None] + np.arange(-1, 3)
+  x = np.abs(centres[:, None] - taps)
+  inner = (1.25 * x - 2.25) * x**2 + 1
+  outer = -0.75 * (((x - 5) * x + 8) * x - 4)
+  matrix = np.zeros((scale * size, size))
+  rows = np.arange(scale * size)[:, None]
+  columns = taps.clip(0, size - 1)
+  np.add.at(matrix, (rows, columns), np.where(x <= 1, inner, outer))
+  return matrix

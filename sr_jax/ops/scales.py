@@ -9,7 +9,7 @@ import math
 from fractions import Fraction
 
 
-def rational(scale: float) -> Fraction:
+def rational(scale: float | Fraction) -> Fraction:
   """The fraction that a scale stands for: 2.3 is 23/10, 8 / 3 is 8/3."""
   return Fraction(scale).limit_denominator(10**6)
 
@@ -19,7 +19,7 @@ def whole(scale: float) -> float:
   return int(scale) if scale == int(scale) else float(scale)
 
 
-def enlarged_size(size: int, scale: float) -> int:
+def enlarged_size(size: int, scale: float | Fraction) -> int:
   """Pixels of an enlarged axis: the last one may lie partly outside."""
   ratio = rational(scale)
   # In whole numbers, so that the size may be a symbol of shape polymorphism.

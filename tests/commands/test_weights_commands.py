@@ -1,5 +1,7 @@
 """sr-jax import, export, info, doctor."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -8,6 +10,9 @@ from sr_jax import checkpoints, loading, models
 from sr_jax.commands import doctor
 from sr_jax.importers.safetensors_io import read_safetensors
 from sr_jax.importers.stablehlo import load_stablehlo
+from tests.importers import torch_files
+
+GOLDEN = Path(__file__).parents[1] / 'golden'
 
 
 def test_safetensors_there_and_back(run, checkpoint, tmp_path):
@@ -54,6 +59,39 @@ def test_import_options(run, checkpoint, tmp_path):
   assert run(*command, '--option', 'residual_scale=0.1').status == 0
   stored = checkpoints.load_params(copy).config['model']
   assert stored['residual_scale'] == 0.1
+
+
+def test_import_with_dual_networks(run, checkpoint, tmp_path):
+  data = np.load(GOLDEN / 'drn_x2.npz')
+  tensors, dual = (
+    {k.removeprefix(p): data[k] for k in data.files if k.startswith(p)}
+    for p in ('sd:', 'sd_dual0:')
+  )
+  primal, one, two, broken = (tmp_path / f'{i}.pt' for i in range(4))
+  primal.write_bytes(torch_files.state_dict(tensors))
+  for path, duals in ((one, [dual]), (two, [dual] * 2), (broken, [tensors])):
+    path.write_bytes(torch_files.list_of_state_dicts(duals))
+  copy = tmp_path / 'copy'
+  command = ('import', primal, '--model', 'drn', '-o', copy, '--dual')
+  assert run(*command, two).refused(str(two), 'no list of 1 dual networks')
+  assert run(*command, primal).refused(str(primal), 'no list of 1')
+  assert run(*command, broken).refused(str(broken), 'dual network 0')
+  done = run(*command, one)
+  assert done.status == 0, done
+  # The counts of the released code.
+  assert f'{21_640 + 432:,} parameters' in done.out
+  assert 'parameters of dual_0: 432' in run('info', copy).out
+  assert loading.load(copy).config['method']['name'] == 'dual_regression'
+
+  done = run('import', one, '--model', 'drn', '-o', tmp_path / 'other')
+  assert done.refused(str(one), 'list of 1', '--dual')
+  file = tmp_path / 'w.safetensors'
+  run('export', checkpoint, '--to', 'safetensors', '-o', file)
+  done = run(
+    *('import', file, '--model', 'edsr', '--dual', one),
+    *('-o', tmp_path / 'other'),
+  )
+  assert done.refused('model edsr has no dual networks')
 
 
 def test_import_lists_what_does_not_fit(run, checkpoint, tmp_path):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sr_jax.data import batches as batches_lib
 from sr_jax.data.batches import BatchSpec, batches, fixed_crops, sample
-from sr_jax.data.sources import ImageSource, PairedSource
+from sr_jax.data.sources import ImageSource, MixedSource, PairedSource
 from sr_jax.errors import UserError
 
 
@@ -365,3 +365,74 @@ def test_fixed_crops_of_pairs_are_aligned():
   np.testing.assert_array_equal(
     batch['hr'], batch['lr'].repeat(3, 1).repeat(3, 2)
   )
+
+
+# LR images without HR
+
+
+def _mixed(labelled=PHOTOS, share=0.4):
+  small = [_coordinates(9 + i, 12, 100 + i) for i in range(3)]
+  return MixedSource(labelled, _source(small), share)
+
+
+@pytest.mark.parametrize('step', [0, 5])
+def test_mixed_rows_have_hr_or_lr_alone(step):
+  spec = _spec()
+  batch, scale = sample(_mixed(), spec, step)
+  assert scale == 2
+  assert batch['labelled'].tolist() == [True] * 5 + [False] * 3  # 0.4 of 8
+  paired, _ = sample(PHOTOS, spec, step)
+  np.testing.assert_array_equal(batch['hr'][:5], paired['hr'][:5])
+  assert batch['unlabelled'].shape == (8, 8, 8, 3)
+  assert (batch['unlabelled'][5:, ..., 2] >= 100).all()
+  assert not batch['hr'][5:].any()
+  assert not batch['unlabelled'][:5].any()
+
+
+def test_mixed_crops_are_drawn_from_all_images_and_turned():
+  spec = _spec(batch_size=400, patch=9)
+  batch, _ = sample(_mixed(share=1.0), spec, 0)
+  assert not batch['labelled'].any()
+  images = batch['unlabelled'][:, 0, 0, 2].tolist()
+  assert set(images) == {100, 101, 102}
+  corners = batch['unlabelled'][:, 0, 0, :2].tolist()
+  assert len({tuple(corner) for corner in corners}) > 8
+
+
+@pytest.mark.parametrize('processes', [2, 4])
+def test_processes_share_the_rows_of_a_mixed_batch(processes):
+  whole, _ = sample(_mixed(), _spec(), 3)
+  parts = [
+    sample(_mixed(), _spec(process_index=i, process_count=processes), 3)[0]
+    for i in range(processes)
+  ]
+  for key, rows in whole.items():
+    np.testing.assert_array_equal(rows, np.concatenate([p[key] for p in parts]))
+
+
+def test_mixed_with_pairs():
+  pairs = PairedSource(
+    lr=_source([_coordinates(20, 20, 3)]),
+    hr=_source([_coordinates(40, 40, 4)]),
+    scale=2,
+  )
+  batch, _ = sample(_mixed(pairs), _spec(), 0)
+  assert batch.keys() == {'hr', 'lr', 'unlabelled', 'labelled'}
+  assert (batch['lr'][:5, ..., 2] == 3).all()
+  assert not batch['lr'][5:].any()
+  with pytest.raises(UserError, match='the pairs are of scale 2'):
+    batches(_mixed(pairs), _spec(scales=(3,)), 0, 1)
+
+
+def test_without_a_share_a_mixed_batch_is_the_labelled_one():
+  batch, _ = sample(_mixed(share=0.0), _spec(), 2)
+  np.testing.assert_array_equal(
+    batch['hr'], sample(PHOTOS, _spec(), 2)[0]['hr']
+  )
+  assert batch['labelled'].all()
+
+
+@pytest.mark.parametrize('share', [-0.1, 1.5])
+def test_a_share_is_a_part(share):
+  with pytest.raises(UserError, match=r'unlabelled_share=.*: give 0 to 1'):
+    _mixed(share=share)

@@ -132,18 +132,37 @@ def legacy_file(
   return data
 
 
+def list_of_state_dicts(dicts: list[dict[str, np.ndarray]]) -> bytes:
+  """A zip file that holds contiguous tensors in a list of dictionaries."""
+  values, raw = [], {}
+  for tensors in dicts:
+    items = {
+      key: _whole(str(len(raw) + i), array)
+      for i, (key, array) in enumerate(tensors.items())
+    }
+    arrays = enumerate(tensors.values(), len(raw))
+    raw |= {str(i): array.tobytes() for i, array in arrays}
+    values.append(mapping(items))
+  return zip_file(b'](' + b''.join(values) + b'e', raw)
+
+
+def _whole(key: str, array: np.ndarray, *, legacy: bool = False) -> bytes:
+  """A tensor that is all of its storage."""
+  return tensor(
+    key,
+    array.shape,
+    length=array.size,
+    kind=f'torch.{STORAGES[array.dtype.name]}',
+    legacy=legacy,
+  )
+
+
 def state_dict(
   tensors: dict[str, np.ndarray], *, legacy: bool = False
 ) -> bytes:
   """A file of either format that holds contiguous tensors."""
   items = {
-    key: tensor(
-      str(i),
-      array.shape,
-      length=array.size,
-      kind=f'torch.{STORAGES[array.dtype.name]}',
-      legacy=legacy,
-    )
+    key: _whole(str(i), array, legacy=legacy)
     for i, (key, array) in enumerate(tensors.items())
   }
   raw = {str(i): a.tobytes() for i, a in enumerate(tensors.values())}

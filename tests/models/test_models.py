@@ -22,6 +22,7 @@ CASES = [
 TINY = {
   'carn': {'features': 8, 'groups': 2, 'efficient': True, 'multi_scale': False},
   'drcn': {'features': 8, 'recursions': 2},
+  'drn': {'blocks': 1, 'features': 8},
   'drrn': {'features': 8, 'units': 2},
   'edsr': {'blocks': 2, 'features': 8},
   'lapsrn': {'depth': 2, 'features': 8},
@@ -45,9 +46,9 @@ COLOUR = [name for name in models.names() if name not in LUMA]
 # These enlarge by any factor; the factor is no part of their weights.
 ANY_SCALE = ('lrfnet', 'mzsr', 'zssr')
 # These see the whole image, wherever they look.
-GLOBAL = ('rcan', 'san')
+GLOBAL = ('drn', 'rcan', 'san')
 # Their mean shifts are trained, as in the releases.
-TRAINED_MEAN = ('rcan', 'san')
+TRAINED_MEAN = ('drn', 'rcan', 'san')
 
 
 def _tiny(name, scale, **overrides):
@@ -92,7 +93,12 @@ def test_finite_gradients_jit_equals_eager_and_types(name):
   np.testing.assert_allclose(eager, compiled, atol=1e-5)
   assert compiled.dtype == jnp.float32
 
-  grads = jax.grad(lambda v: (model.apply(v, lr)[0] ** 2).sum())(variables)
+  def all_outputs(variables):
+    return sum(
+      (y**2).sum() for y in jax.tree.leaves(model.apply(variables, lr))
+    )
+
+  grads = jax.jit(jax.grad(all_outputs))(variables)
   leaves = jax.tree_util.tree_leaves_with_path(grads['params'])
   for path, leaf in leaves:
     keys = jax.tree_util.keystr(path)
@@ -138,7 +144,8 @@ def test_halo_is_the_receptive_radius(name, scale):
   weights, for those that start as the identity.
   """
   model = _tiny(name, scale)
-  side = 2 * model.halo + 3
+  halo = getattr(model, 'halo', None)
+  side = 21 if halo is None else 2 * halo + 3
   centre = side // 2
   lr = jax.random.uniform(jax.random.key(1), (4, side, 7, _channels(name)))
   rng = np.random.default_rng(0)

@@ -41,6 +41,18 @@ def test_enlarges_as_basicsr_port_of_matlab(name):
   np.testing.assert_allclose(large, expected, atol=5e-6)
 
 
+@pytest.mark.parametrize('scale', [2, 3, 4, 8])
+def test_enlarges_as_pytorch(scale):
+  golden = np.load(GOLDEN / 'ops_resize.npz')
+  image = golden['in:x'].transpose(0, 2, 3, 1)
+  expected = golden[f'out:bicubic_x{scale}'].transpose(0, 2, 3, 1)
+  for large in (
+    resize.torch_bicubic(image, scale),
+    jax.jit(resize.torch_bicubic, static_argnums=1)(image, scale),
+  ):
+    np.testing.assert_allclose(large, expected, atol=1e-6)
+
+
 def test_values_of_mzsr_imresize():
   # Computed by MZSR's imresize.py (JWSoh/MZSR, commit 0e214345).
   down = resize.imresize(TEST_IMAGE, scale=0.5)

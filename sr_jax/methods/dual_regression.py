@@ -1,0 +1,198 @@
+"""Dual regression training (DRN, Guo et al., CVPR 2020).
+
+One step updates the primal network (slot `generator`) and its dual networks
+(`dual_0` from twice the LR size to LR size, `dual_1`, ...) by the gradient of
+one loss, each with an optimizer state of its own, as the released code does;
+the paper's algorithms write the updates one after the other.
+
+A batch may hold samples of which only LR exists (`labelled` false, LR in
+`unlabelled`): they join the dual terms alone, as in Algorithm 1.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sr_jax import models, optimizers
+from sr_jax.errors import UserError
+from sr_jax.methods import Method, supervised
+from sr_jax.models import drn
+from sr_jax.ops.degrade import degrade, quantize
+from sr_jax.state import TrainState, start_from
+from sr_jax.transforms.dual_regression import closed_loop
+
+# Batches may hold LR images without HR.
+USES_UNLABELLED = True
+
+predictor = supervised.predictor
+
+
+class _Networks(NamedTuple):
+  """The primal and the dual networks, which share one architecture."""
+
+  primal: Any
+  dual: Any
+  levels: int
+
+  @property
+  def dual_slots(self) -> list[str]:
+    return [f'dual_{i}' for i in range(self.levels)]
+
+
+def make(config: Mapping[str, Any]) -> Method:
+  """Dual regression of `config['model']`, any network with `features`.
+
+  Sections used: `method`, `model`, `loss`, `degradation`, `optimizer`, `steps`.
+
+  Raises:
+    UserError: unknown loss, a scale that is no power of two, or a section that
+      its consumer refuses.
+  """
+  model, section = config['model'], dict(config['method'])
+  del section['name']
+  networks = _networks(models.create(model))
+  architecture = models.module(model['name'])
+  tx, rate = optimizers.make(
+    steps=config['steps'],
+    constants=getattr(architecture, 'CONSTANTS', ()),
+    **config['optimizer'],
+  )
+  make_lr = supervised.degrader(config['degradation'])
+  distance = supervised.loss_by_name(config['loss'])
+  objective = functools.partial(
+    _objective, networks, _loop(distance=distance, **section)
+  )
+  return Method(
+    init=functools.partial(_init, networks, tx),
+    train_step=functools.partial(
+      _train_step, networks, tx, rate, objective, make_lr
+    ),
+    predict=predictor(config),
+    degrade=make_lr,
+    averaged=supervised.averaged,
+  )
+
+
+def _networks(primal: Any) -> _Networks:
+  dual = drn.Dual(features=primal.features, channels=primal.channels)
+  return _Networks(primal, dual, drn.levels(primal.scale))
+
+
+def _loop(
+  *,
+  distance: Callable[..., jax.Array],
+  dual_weight: float,
+  hr_cycle: bool,
+  compose: bool,
+) -> Callable[..., Any]:
+  """`closed_loop` with the settings of `config.method`."""
+  if dual_weight < 0:
+    raise UserError(
+      f'config.method.dual_weight={dual_weight:g}: give 0 or more'
+    )
+  return functools.partial(
+    closed_loop,
+    distance=distance,
+    dual_weight=dual_weight,
+    hr_cycle=hr_cycle,
+    compose=compose,
+  )
+
+
+def _init(
+  networks: _Networks,
+  tx: optax.GradientTransformation,
+  key: jax.Array,
+  batch: Mapping[str, jax.Array],
+  pretrained: Mapping[str, Any],
+  scale: int,
+) -> TrainState:
+  del scale  # the config's: other scales have other levels
+  init_key, state_key = jax.random.split(key)
+  image = jnp.zeros((1, 8, 8, batch['hr'].shape[-1]))
+  params = {'generator': networks.primal.init(init_key, image)['params']}
+  for i, slot in enumerate(networks.dual_slots):
+    dual_key = jax.random.fold_in(init_key, i)
+    params[slot] = networks.dual.init(dual_key, image)['params']
+  params = start_from(params, pretrained)
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    key=state_key,
+    params=params,
+    opt_state={slot: tx.init(tree) for slot, tree in params.items()},
+  )
+
+
+def _targets(lr: jax.Array, hr: jax.Array, levels: int) -> list[jax.Array]:
+  """Images of every level: LR, bicubic reductions of HR in 8 bits, HR."""
+  between = [
+    quantize(degrade(None, hr, scale=2 ** (levels - level)))
+    for level in range(1, levels)
+  ]
+  return [lr, *between, hr]
+
+
+def _objective(
+  networks: _Networks,
+  loop: Callable[..., Any],
+  params: Mapping[str, Any],
+  targets: list[jax.Array],
+  labelled: jax.Array | None,
+) -> tuple[jax.Array, Any]:
+  """Loss of all networks, and its terms."""
+
+  def primal(lr: jax.Array) -> Any:
+    variables = {'params': params['generator']}
+    sr, aux = networks.primal.apply(variables, lr, train=True)
+    return aux.get('outputs', (sr,))
+
+  duals = [
+    functools.partial(networks.dual.apply, {'params': params[slot]})
+    for slot in networks.dual_slots
+  ]
+  return loop(primal, duals)(targets, labelled)
+
+
+def _train_step(
+  networks: _Networks,
+  tx: optax.GradientTransformation,
+  rate: optax.Schedule,
+  objective: Callable[..., Any],
+  make_lr: Callable[..., jax.Array],
+  state: TrainState,
+  batch: Mapping[str, jax.Array],
+  scale: int,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  lr, hr = supervised.pair(make_lr, state.step_key(), batch, scale)
+  labelled = batch.get('labelled')
+  if labelled is not None:
+    alone = batch['unlabelled'].astype(jnp.float32) / 255
+    lr = jnp.where(labelled[:, None, None, None], lr, alone)
+  targets = _targets(lr, hr, networks.levels)
+  (value, terms), grads = jax.value_and_grad(objective, has_aux=True)(
+    state.params, targets, labelled
+  )
+  params, opt_state, counts = {}, {}, []
+  for slot, old in state.params.items():
+    updates, new = tx.update(grads[slot], state.opt_state[slot], old)
+    params[slot] = optax.apply_updates(old, updates)
+    opt_state[slot] = new
+    counts.append(optimizers.skipped_updates(new))
+  in_a_row, total = (jnp.stack(n).max() for n in zip(*counts, strict=True))
+  metrics = {
+    'loss': value,
+    **terms._asdict(),
+    'gradient_norm': jnp.asarray(optax.tree.norm(grads['generator'])),
+    # The schedule counts the updates that were not skipped.
+    'learning_rate': jnp.asarray(rate(state.step - total)),
+    'skipped_in_a_row': in_a_row,
+    'skipped': total,
+  }
+  state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
+  return state, metrics
