@@ -17,9 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 from sr_jax import checkpoints, inference, loading, models
 from sr_jax.errors import UserError
+from sr_jax.importers.stablehlo import export_stablehlo
 from sr_jax.importers.weights import import_weights
 from sr_jax.models import metasr
 from sr_jax.ops.scales import rational
@@ -221,6 +223,19 @@ def test_a_large_image_at_another_scale_is_refused_in_one_line(
   monkeypatch.setattr(inference.tiling, 'available_bytes', lambda device: 2**20)
   with pytest.raises(UserError, match=r'scale 2\.5, which cannot be tiled'):
     inference.upscale(model, random_image(140, 130))
+
+
+def test_export_at_a_whole_scale_takes_any_size(tmp_path):
+  network = metasr.Model(scale=3, variant='edsr-small', blocks=1, features=4)
+  lr = random_image(5, 7)[None]
+  params = network.init(jax.random.key(0), lr)['params']
+
+  def apply(params, lr):
+    return network.apply({'params': params}, lr)[0]
+
+  export_stablehlo(apply, params, tmp_path / 'a', scale=3)
+  program = export.deserialize((tmp_path / 'a').read_bytes())
+  np.testing.assert_allclose(program.call(lr), apply(params, lr), atol=1e-6)
 
 
 def test_bodies_have_the_published_options():
