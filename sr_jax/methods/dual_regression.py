@@ -32,6 +32,8 @@ USES_UNLABELLED = True
 
 predictor = supervised.predictor
 
+_SETTINGS = ('dual_weight', 'hr_cycle', 'compose')
+
 
 class _Networks(NamedTuple):
   """The primal and the dual networks, which share one architecture."""
@@ -54,8 +56,8 @@ def make(config: Mapping[str, Any]) -> Method:
     UserError: unknown loss, a scale that is no power of two, or a section that
       its consumer refuses.
   """
-  model, section = config['model'], dict(config['method'])
-  del section['name']
+  model = config['model']
+  section = {key: config['method'][key] for key in _SETTINGS}
   networks = _networks(models.create(model))
   architecture = models.module(model['name'])
   tx, rate = optimizers.make(
