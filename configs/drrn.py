@@ -8,7 +8,8 @@ As published: squared error on luma, SGD with momentum 0.9 and decay 1e-4, rate
 128 crops of 31x31 HR pixels (32x32 here: crops are whole LR pixels), the
 gradient's norm clipped at 0.01 / rate. 50 epochs, as the paper has it
 (recalled); the released solver goes on to 2,000,000 steps. Statistics of the
-normalisation are those of the whole batch, on all devices. The small model:
+normalisation are those of the whole batch, on all devices; the running ones,
+which evaluations use, need some thousand steps to settle. The small model:
   --config.model.variant=B1U9
 The paper trains one network for x2, x3 and x4; the same weights fit any scale.
 

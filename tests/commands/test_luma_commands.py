@@ -40,7 +40,7 @@ def test_chroma_is_bicubic_and_tiles_leave_no_trace(workdir):
     whole = upscale(model, image, tile='off', **options)
     tiles = upscale(model, image, tile=30, **options)
     np.testing.assert_allclose(tiles, whole, atol=1e-6)
-    if not options:  # an ensemble averages clipped versions
+    if not options:
       chroma = imresize(rgb_to_ycbcr(image)[..., 1:], scale=2)
       found = rgb_to_ycbcr(whole)[..., 1:]
       inside = ((whole > 0) & (whole < 1)).all(-1)
