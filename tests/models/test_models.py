@@ -70,7 +70,8 @@ def test_finite_gradients_jit_equals_eager_and_types(name):
   np.testing.assert_allclose(eager, compiled, atol=1e-5)
   assert compiled.dtype == jnp.float32
 
-  grads = jax.grad(lambda v: (model.apply(v, lr)[0] ** 2).sum())(variables)
+  gradient = jax.grad(lambda v: (model.apply(v, lr)[0] ** 2).sum())
+  grads = jax.jit(gradient)(variables)
   leaves = jax.tree_util.tree_leaves_with_path(grads['params'])
   for path, leaf in leaves:
     keys = jax.tree_util.keystr(path)
