@@ -118,10 +118,11 @@ class _Axis:
     enlarged: SR pixels of the axis.
   """
 
-  def __init__(self, size: int, ratio: Fraction):
+  def __init__(self, size: int, scale: float):
+    ratio = rational(scale)
     self.group = min(ratio.denominator, size)
     self.count = -(-size // self.group)
-    self.enlarged = enlarged_size(size, ratio)
+    self.enlarged = enlarged_size(size, scale)
     made = -(-self.group * ratio.numerator // ratio.denominator)
     source, offset = positions(made, ratio)
     slot = np.arange(made) - np.searchsorted(source, source)
@@ -176,13 +177,12 @@ class MetaUpscale(nn.Module):
     filters = _Affine(features * size**2 * self.channels, name='filters')(
       self.hidden
     )
-    ratio = rational(self.scale)
-    rows, columns = _Axis(x.shape[1], ratio), _Axis(x.shape[2], ratio)
+    rows, columns = (_Axis(n, self.scale) for n in x.shape[1:3])
     x = _grouped(x.astype(jnp.float32), rows, columns, size)
 
     def one_row(row: tuple[jax.Array, jax.Array]) -> jax.Array:
       index, offsets = row
-      inputs = _inputs(offsets, columns.offsets, ratio)
+      inputs = _inputs(offsets, columns.offsets, self.scale)
       taps = _predict(inputs, hidden, filters)
       taps = taps.reshape(*taps.shape[:3], features, size, size, self.channels)
       return _filter(x, taps, index, rows, columns)
@@ -212,19 +212,19 @@ def _grouped(x: jax.Array, rows: _Axis, columns: _Axis, size: int) -> jax.Array:
   return x.reshape(x.shape[0], -1, rows.group, *x.shape[2:])
 
 
-def _inputs(row: jax.Array, columns: np.ndarray, ratio: Fraction) -> jax.Array:
+def _inputs(row: jax.Array, columns: np.ndarray, scale: float) -> jax.Array:
   """(1 / scale, vertical, horizontal offset) of one LR row's slots.
 
   Args:
     row: Offsets of its slots, `[slots]`.
     columns: Those of the columns of a group, `[group, slots]`.
-    ratio: The scale.
+    scale: Enlargement.
 
   Returns:
     `[slots, group, slots, 3]`.
   """
   shape = (row.shape[0], *columns.shape)
-  parts = (1 / float(ratio), row[:, None, None], jnp.asarray(columns)[None])
+  parts = (1 / scale, row[:, None, None], jnp.asarray(columns)[None])
   return jnp.stack([jnp.broadcast_to(part, shape) for part in parts], -1)
 
 
