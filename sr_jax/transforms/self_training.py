@@ -49,8 +49,8 @@ class Policy(NamedTuple):
 
   The rate is divided by ten where -ratio * slope is at most the standard error
   of the slope of a line through the last reconstruction errors of the whole
-  image, with the residual variance taken over tests - 2 degrees of freedom. (The
-  released code asks for less, and never ends on an image without detail.)
+  image, with the residual variance taken over tests - 2 degrees of freedom.
+  (Released: less than that, which never ends on an image without detail.)
 
   Attributes:
     rate: Learning rate at first, of Adam.
