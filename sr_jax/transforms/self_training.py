@@ -47,9 +47,10 @@ class Augmentation(NamedTuple):
 class Policy(NamedTuple):
   """When the learning rate falls and the training ends.
 
-  The rate is divided by ten where -ratio * slope < standard error of the slope
-  of a line through the last reconstruction errors of the whole image, with the
-  residual variance taken over tests - 2 degrees of freedom.
+  The rate is divided by ten where -ratio * slope is at most the standard error
+  of the slope of a line through the last reconstruction errors of the whole
+  image, with the residual variance taken over tests - 2 degrees of freedom.
+  (Released: less than that, which never ends on an image without detail.)
 
   Attributes:
     rate: Learning rate at first, of Adam.
