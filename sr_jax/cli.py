@@ -7,6 +7,7 @@ Each command lives in its own file of `sr_jax.commands`, imported when it runs:
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import logging
 import math
@@ -14,7 +15,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import sr_jax
 from sr_jax.errors import UserError
@@ -146,6 +147,29 @@ def _tile(text: str) -> int | str:
   return text if text in ('auto', 'off', 'chop') else _positive(text)
 
 
+def _option(text: str) -> tuple[str, Any]:
+  """Argparse type: `KEY=VALUE`, a Python literal or plain text as value."""
+  key, equals, value = text.partition('=')
+  if not key or not equals:
+    raise argparse.ArgumentTypeError(f'{text!r}: write KEY=VALUE')
+  try:
+    return key, ast.literal_eval(value)
+  except (ValueError, SyntaxError):
+    return key, value
+
+
+def _add_options(parser: argparse.ArgumentParser, purpose: str) -> None:
+  """Single options of the architecture."""
+  parser.add_argument(
+    '--option',
+    type=_option,
+    action='append',
+    default=[],
+    metavar='KEY=VALUE',
+    help=f'{purpose}; may be repeated',
+  )
+
+
 def _add_upscaler(parser: argparse.ArgumentParser) -> None:
   """How a model is applied to one image."""
   parser.add_argument(
@@ -175,6 +199,11 @@ def _add_upscaler(parser: argparse.ArgumentParser) -> None:
     help='work on tiles of N LR pixels; auto fits them to the memory; the '
     'result is the same but for rcan and san, whose published scores need '
     'chop, the four parts of their test scripts (default: auto)',
+  )
+  _add_options(
+    parser,
+    'one option of the architecture that the weights leave open, such as '
+    'steps=2, which ends srfbn after two of its steps',
   )
 
 
@@ -345,13 +374,10 @@ def _import(parser: argparse.ArgumentParser) -> None:
     metavar='S',
     help='(default: as in the file, which does not tell it for mzsr)',
   )
-  parser.add_argument(
-    '--option',
-    action='append',
-    default=[],
-    metavar='KEY=VALUE',
-    help='one option of the architecture that the file does not tell, such as '
-    'residual_scale=0.1; may be repeated',
+  _add_options(
+    parser,
+    'one option of the architecture that the file does not tell, such as '
+    'residual_scale=0.1',
   )
   parser.add_argument(
     '--dual',

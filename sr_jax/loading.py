@@ -84,7 +84,10 @@ def pretrained() -> dict[str, pathlib.Path]:
 
 
 def load(
-  name: str | os.PathLike[str], *, scale: float | None = None
+  name: str | os.PathLike[str],
+  *,
+  scale: float | None = None,
+  options: Mapping[str, Any] | None = None,
 ) -> SRModel:
   """A model by name, or from a checkpoint.
 
@@ -93,11 +96,18 @@ def load(
       workdir, a step's folder, or imported weights.
     scale: Needed without weights; otherwise checked against the checkpoint's,
       or chosen within the range that it was trained for.
+    options: Options of the architecture in place of the checkpoint's, as far as
+      its parameters leave them open: `{'steps': 2}` ends SRFBN after two steps.
 
   Raises:
-    UserError: no such model, a damaged checkpoint, or another scale.
+    UserError: no such model, a damaged checkpoint, another scale, or options
+      that the parameters do not suit.
   """
   if name in WITHOUT_WEIGHTS:
+    if options:
+      raise UserError(
+        f'model {name} has no options: leave {_keys(options)} out'
+      )
     return WITHOUT_WEIGHTS[str(name)](_needed_scale(str(name), scale))
   known = pretrained()
   path = known.get(str(name), pathlib.Path(name))
@@ -109,9 +119,33 @@ def load(
   loaded = checkpoints.load_params(path)
   _check_loaded(loaded, path)
   config = _asked_scale(loaded.config, scale, str(name))
-  model = from_params(config, loaded.params, name=str(name))
+  if options:
+    config = _with_options(config, options, loaded.params)
+  told = f'{name} ({_keys(options)})' if options else str(name)
+  model = from_params(config, loaded.params, name=told)
   check_scale(model, scale)
   return model
+
+
+def _with_options(
+  config: Mapping[str, Any],
+  options: Mapping[str, Any],
+  params: Mapping[str, Any],
+) -> dict[str, Any]:
+  """A config with other options of its model, which suit the parameters."""
+  if fixed := [key for key in ('name', 'scale') if key in options]:
+    raise UserError(f'option {fixed[0]}: choose it by --model or --scale')
+  model = {**config['model'], **options}
+  try:
+    check_parameters(models.create(model), params)
+  except UserError as error:
+    raise UserError(f'{_keys(options)}: {error}') from error
+  return {**config, 'model': model}
+
+
+def _keys(options: Mapping[str, Any]) -> str:
+  """The options as the command line has them."""
+  return ' '.join(f'{key}={value}' for key, value in options.items())
 
 
 def _asked_scale(

@@ -48,6 +48,47 @@ def test_a_head_for_each_scale(tmp_path):
       load(tmp_path / 'a', scale=scale)
 
 
+@pytest.fixture
+def feedback(tmp_path):
+  section = {'name': 'srfbn', 'scale': 2, 'variant': 'srfbn-s', 'features': 4}
+  network = models.create(section)
+  variables = jax.jit(network.init)(jax.random.key(0), np.ones((1, 8, 8, 3)))
+  config = {'method': {'name': 'supervised'}, 'model': section}
+  params = {'generator': variables['params']}
+  checkpoints.save_params(tmp_path / 'srfbn', params, config)
+  return tmp_path / 'srfbn', network, variables
+
+
+def test_options_that_the_parameters_leave_open(feedback):
+  path, network, variables = feedback
+  lr = PHOTO[None, :8, :9] / np.float32(255)
+  _, aux = network.apply(variables, lr)
+  early = load(path, options={'steps': 2})
+  assert early.name == f'{path} (steps=2)'  # as scores are told
+  sr = early.predict(early.params, lr)
+  np.testing.assert_allclose(sr, aux['outputs'][1].clip(0, 1), atol=1e-6)
+  assert np.abs(sr - aux['outputs'][-1]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'features': 5}, 'features=5: its parameters are not those'),
+    ({'steps': 0}, 'steps=0: steps must be 1 or more'),
+    ({'stepz': 2}, "stepz=2: config.model does not fit 'srfbn'"),
+    ({'scale': 3}, 'option scale: choose it by --model or --scale'),
+  ],
+)
+def test_options_that_they_do_not(feedback, options, message):
+  with pytest.raises(UserError, match=message):
+    load(feedback[0], options=options)
+
+
+def test_options_of_what_has_none():
+  with pytest.raises(UserError, match='bicubic has no options: leave a=1 out'):
+    load('bicubic', scale=2, options={'a': 1})
+
+
 @pytest.mark.parametrize(
   ('section', 'message'),
   [

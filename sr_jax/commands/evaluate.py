@@ -13,7 +13,7 @@ from sr_jax.errors import UserError
 def run(args: argparse.Namespace) -> int:
   """Prints the table, writes JSON and images if asked to."""
   protocols = evaluation.protocols_of(args.protocol, args.crop)
-  model = loading.load(args.model, scale=args.scale)
+  model = loading.load(args.model, scale=args.scale, options=dict(args.option))
   if args.lr is not None:
     _refuse_degradation(args, fits=model.fitting is not None)
   result = evaluation.evaluate_folder(

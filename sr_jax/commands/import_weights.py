@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
-from typing import Any
 
 import jax
 
@@ -22,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     model=args.model,
     variant=args.variant,
     scale=args.scale,
-    options=dict(_option(text) for text in args.option),
+    options=dict(args.option),
   )
   config, params = imported.config, imported.params
   duals = import_duals(args.dual, imported) if args.dual else {}
@@ -43,14 +41,3 @@ def run(args: argparse.Namespace) -> int:
     print(f'  {note}')
   print(f'{count:,} parameters -> {args.output}')
   return 0
-
-
-def _option(text: str) -> tuple[str, Any]:
-  """`KEY=VALUE` with a Python literal or plain text as value."""
-  key, equals, value = text.partition('=')
-  if not key or not equals:
-    raise UserError(f'--option {text!r}: write KEY=VALUE')
-  try:
-    return key, ast.literal_eval(value)
-  except (ValueError, SyntaxError):
-    return key, value

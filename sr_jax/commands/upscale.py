@@ -43,7 +43,7 @@ _KERNEL_NAME = 'kernel_{}.npy'
 def run(args: argparse.Namespace) -> int:
   """Enlarges every input; 2 if one of them could not be."""
   found = find_images(args.inputs, skip=args.output)
-  model = loading.load(args.model, scale=args.scale)
+  model = loading.load(args.model, scale=args.scale, options=dict(args.option))
   jobs = _plan(found, args, model.scale)
   todo = [t for t in jobs if args.overwrite or not _finished(t, jobs)]
   sizes = _sizes(todo, jobs, model)
