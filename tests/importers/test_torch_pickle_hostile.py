@@ -108,7 +108,8 @@ def test_tensor_larger_than_its_storage(tmp_path, shape, strides):
   steps = None if strides is None else (0,) * len(shape)
   tensor = t.tensor('0', shape, length=1, strides=steps)
   data = t.zip_file(t.mapping({'a': tensor}), ONE)
-  assert 'damaged: ' in refusal(tmp_path, data)
+  message = refusal(tmp_path, data)
+  assert message.startswith(('damaged: ', 'has overlapping tensors'))
 
 
 @pytest.mark.parametrize('legacy', [False, True])
@@ -197,6 +198,80 @@ def test_duplicated_keys(tmp_path):
   assert "the key 'a' twice" in refusal(tmp_path, t.zip_file(value))
 
 
+def test_storages_described_in_two_ways(tmp_path):
+  """Bytes beyond the shorter one are none of the file's."""
+  parts = {'a': 100, 'b': 1}
+  tensors = {
+    k: t.tensor('0', (n,), length=n, legacy=True) for k, n in parts.items()
+  }
+  data = t.legacy_file(t.mapping(tensors), {'0': (1, ONE['0'])})
+  assert "damaged: storage '0' described in two ways" in refusal(tmp_path, data)
+
+
+@pytest.mark.parametrize('offset', [2, 2**40])
+def test_storage_views_outside_their_storage(tmp_path, offset):
+  view = t.sequence([t.text('v'), t.integer(offset), t.integer(1)])
+  tensor = t.call(
+    'torch._utils._rebuild_tensor',
+    t.storage('0', length=2, view=view),
+    t.integer(0),
+    t.sequence([t.integer(1)]),
+    t.sequence([t.integer(1)]),
+  )
+  data = t.legacy_file(t.mapping({'a': tensor}), {'0': (2, bytes(8))})
+  assert 'damaged: a tensor' in refusal(tmp_path, data)
+
+
+def test_many_storage_views_are_read_once(tmp_path):
+  """Each needs the bytes of the whole storage."""
+  length = 1_000_000
+  tensors = {}
+  for i in range(100):
+    view = t.sequence([t.text(f'v{i}'), t.integer(i), t.integer(1)])
+    tensors[str(i)] = t.call(
+      'torch._utils._rebuild_tensor',
+      t.storage('0', length=length, view=view),
+      t.integer(0),
+      t.sequence([t.integer(1)]),
+      t.sequence([t.integer(1)]),
+    )
+  raw = np.arange(length, dtype=np.float32).tobytes()
+  path = tmp_path / 'views.pth'
+  path.write_bytes(t.legacy_file(t.mapping(tensors), {'0': (length, raw)}))
+  tracemalloc.start()
+  contents = read_tensors(path)
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert [contents[str(i)][0] for i in range(100)] == list(range(100))
+  assert peak < 2 * path.stat().st_size
+
+
+def _nested(levels: int) -> bytes:
+  """Lists in memo slots 0 to `levels`, each the one before it twice."""
+  value = b']q\x00'
+  for i in range(levels):
+    slot, last = bytes([i + 1]), bytes([i])
+    value += b']q' + slot + b'(h' + last + b'h' + last + b'e'
+  return value
+
+
+def _long_names() -> bytes:
+  """A thousand tensors whose names would have a million letters each."""
+  empty = t.mapping({})
+  tensor = t.call(
+    'torch._utils._rebuild_tensor_v2',
+    t.storage('0', length=1, view=b'N'),
+    *(t.integer(0), b')', b')', b'\x89', b'N'),
+  )
+  value = t.text('x' * 1_000_000) + b'q\x00' + tensor + b'q\x01'
+  value += t.name('m.Net') + b'q\x02'
+  state = t.mapping({'_buffers': empty, '_modules': empty})
+  leaf = b'h\x02)\x81' + state + t.text('_parameters') + b'}h\x00h\x01ss' + b'b'
+  children = t.mapping({str(i): leaf for i in range(1000)})
+  state = {'_parameters': empty, '_buffers': empty, '_modules': children}
+  return value + b'h\x02)\x81' + t.mapping(state) + b'b'
+
+
 BOMBS = {
   'a million dictionaries': b'(' + b'}' * 1_000_000 + b'l',
   'deep lists': b']' * 100_000 + b'a' * 99_999,
@@ -226,6 +301,29 @@ BOMBS = {
   'an out-of-band buffer': b'\x97',
   'a persistent name': b'Psomething\n',
   'a storage without a tensor': t.storage('0', length=1),
+  # Each list stands for 2^40; its text or hash would never end.
+  'a name that is 2^40 lists': _nested(40) + b'h\x28h\x28\x93',
+  'a key that is 2^40 lists': _nested(40) + b'}h\x28Ns',
+  'a storage key that is 2^40 lists': _nested(40)
+  + t.sequence(
+    [t.text('storage'), t.name('torch.FloatStorage'), b'h\x28', b'N', b'K\x01']
+  )
+  + b'Q',
+  'a length that is 2^40 lists': _nested(40)
+  + t.sequence(
+    [t.text('storage'), t.name('torch.FloatStorage'), t.text('0'), b'N', b'h(']
+  )
+  + b'Q',
+  'many arguments again and again': t.sequence([b'N'] * 60_000)
+  + b'q\x00'
+  + t.name('torch._utils._rebuild_parameter')
+  + b'q\x01'
+  + b'h\x01h\x00R0' * 40_000,
+  'deep objects': t.name('m.Net')
+  + b'q\x00)\x81'
+  + (b'h\x00)\x81}' + t.text('x')) * 20_000
+  + b'Nsb' * 20_000,
+  'modules with long names': _long_names(),
 }
 
 
