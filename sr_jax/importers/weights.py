@@ -162,7 +162,7 @@ def _recognise(
   try:
     options = module.recognise(shapes)
   except KeyError as error:
-    raise UserError(f'lacks a tensor:\n- {error.args[0]}') from None
+    raise UserError(f'lacks the tensor {error.args[0]}') from None
   except (ValueError, LookupError, ArithmeticError) as error:
     raise UserError(f'has no shapes of {_name(module)}: {error}') from None
   if 'scale' in stored:
