@@ -65,7 +65,7 @@ FILES = {
 @pytest.mark.parametrize('name', FILES)
 def test_whole(tmp_path, name):
   read, data = FILES[name]
-  assert not mutations.read_or_refuse(read, tmp_path / 'file', data)
+  assert not mutations.refusal(read, tmp_path / 'file', data)
 
 
 @pytest.mark.parametrize('name', FILES)
@@ -74,7 +74,7 @@ def test_cut_short_anywhere(tmp_path, name):
   rng = np.random.default_rng(0)
   for length in rng.choice(len(data), 60, replace=False):
     cut = data[:length]
-    assert mutations.read_or_refuse(read, tmp_path / 'file', cut), length
+    assert mutations.refusal(read, tmp_path / 'file', cut), length
 
 
 @pytest.mark.parametrize('name', FILES)
@@ -85,5 +85,5 @@ def test_damaged_anywhere(tmp_path, name):
   refused = 0
   for _ in range(120):
     damaged = mutations.mutated(data, rng)
-    refused += mutations.read_or_refuse(read, tmp_path / 'file', damaged)
+    refused += mutations.refusal(read, tmp_path / 'file', damaged) != ''
   assert refused > 60
