@@ -29,6 +29,12 @@ _MAGIC_WITHIN = 32
 _PICKLE_LIMIT = 1 << 24
 _DIRECTORY_LIMIT = 1 << 23
 _DEPTH_LIMIT = 100
+# What a failed download leaves in place of the weights.
+_NOT_DOWNLOADED = {
+  b'version https://git-lfs': 'a pointer of Git LFS',
+  b'<!doctype html': 'a web page',
+  b'<html': 'a web page',
+}
 _LONGEST_NAME = 1000
 
 _BFLOAT16 = 'BFloat16Storage'
@@ -112,6 +118,9 @@ def _read(file: _BoundedReader) -> Any:
     raise UserError(
       'is in the tar format of PyTorch 0.1; save it again with a newer PyTorch'
     )
+  for mark, kind in _NOT_DOWNLOADED.items():
+    if start.lstrip().lower().startswith(mark):
+      raise UserError(f'is {kind}, not the weights: download them again')
   raise UserError('is no PyTorch file: neither the zip nor the legacy format')
 
 

@@ -376,6 +376,8 @@ def test_huge_zip_directory(tmp_path):
   [
     (b'', 'is no PyTorch file'),
     (b'\x89PNG', 'is no PyTorch file'),
+    (b'version https://git-lfs.github.com/spec/v1', 'a pointer of Git LFS'),
+    (b'\n<!DOCTYPE html><html>', 'is a web page, not the weights'),
     (bytes(257) + b'ustar' + bytes(300), 'tar format of PyTorch 0.1'),
     (t.zip_file(b'N')[:40], 'damaged: '),
     (t.zip_file(b'N').replace(b'data.pkl', b'dada.pkl'), 'without a data.pkl'),
