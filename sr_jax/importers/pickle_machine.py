@@ -382,13 +382,27 @@ def _build(state: Any, target: Any) -> None:
     target.state = _tensor(*_short_tuple(state))
 
 
-def interpret(stream: io.BytesIO, *, file_size: int) -> Pickle:
+class Allowance:
+  """Instructions that the pickles of one file may have, all together."""
+
+  def __init__(self, file_size: int) -> None:
+    """Takes the size of the whole file in bytes."""
+    self._left = FREE_INSTRUCTIONS + file_size // BYTES_PER_INSTRUCTION
+
+  def spend(self) -> None:
+    """Counts one instruction."""
+    self._left -= 1
+    if self._left < 0:
+      raise UserError('holds more pickle instructions than its size can need')
+
+
+def interpret(stream: io.BytesIO, allowance: Allowance) -> Pickle:
   """Reads the pickle at the stream's position and leaves it behind the end.
 
   Args:
     stream: The pickle, held in memory, so that a declared length cannot
       reserve more than there is.
-    file_size: Size of the whole file in bytes, which bounds the work.
+    allowance: Bounds the work, and what the pickle's values take.
 
   Returns:
     Plain values, `Tensor`s, `Object`s and `Name`s; and the storages.
@@ -398,14 +412,11 @@ def interpret(stream: io.BytesIO, *, file_size: int) -> Pickle:
     ValueError, IndexError, KeyError, TypeError: the pickle is damaged.
   """
   machine = _Machine()
-  left = FREE_INSTRUCTIONS + file_size // BYTES_PER_INSTRUCTION
   with warnings.catch_warnings():
     # Escapes in Python 2 strings.
     warnings.simplefilter('ignore', DeprecationWarning)
     for opcode, arg, _ in pickletools.genops(stream):
-      left -= 1
-      if left < 0:
-        raise UserError('holds more pickle instructions than its size can need')
+      allowance.spend()
       if opcode.name not in _IGNORED:
         machine.step(opcode.name, arg)
   return Pickle(machine.stack.pop(), machine.storages)

@@ -168,7 +168,7 @@ def _read_zip(file: _BoundedReader, size: int) -> Any:
       return archive.read(member)
 
     stream = io.BytesIO(archive.read(pickles[0]))
-    value = pm.interpret(stream, file_size=size).value
+    value = pm.interpret(stream, pm.Allowance(size)).value
     return _Resolver(read_storage, '>' if big_endian else '<', size).resolve(
       value
     )
@@ -177,8 +177,9 @@ def _read_zip(file: _BoundedReader, size: int) -> Any:
 def _read_legacy(file: _BoundedReader, size: int) -> Any:
   file.limit = max(size, _PICKLE_LIMIT)
   stream = io.BytesIO(file.read(min(size, _PICKLE_LIMIT)))
+  allowance = pm.Allowance(size)
   magic, protocol, system, content, keys = (
-    pm.interpret(stream, file_size=size) for _ in range(5)
+    pm.interpret(stream, allowance) for _ in range(5)
   )
   if magic.value != LEGACY_MAGIC or protocol.value != 1001:
     raise UserError('has an unknown version of the legacy format')

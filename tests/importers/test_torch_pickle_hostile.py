@@ -321,6 +321,14 @@ def test_hostile_pickles(tmp_path, name, legacy):
   assert refusal(tmp_path, write(BOMBS[name]))
 
 
+def test_five_large_pickles(tmp_path):
+  """A legacy file has five, which share what one may take."""
+  large = t.pickled(b'(' + b'}' * 200_000 + b'l')
+  start = t.legacy_file(b'N')[:15]
+  message = refusal(tmp_path, start + large * 4)
+  assert 'more pickle instructions' in message
+
+
 @pytest.mark.parametrize(
   'value',
   [
