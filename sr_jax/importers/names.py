@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,14 @@ import numpy as np
 from sr_jax.errors import UserError
 
 # In this order: an averaged copy is what its authors evaluated.
-_WRAPPERS = ('params_ema', 'params', 'state_dict', 'model', 'net')
+_WRAPPERS = (
+  'params_ema',
+  'params',
+  'state_dict',
+  'model_state_dict',
+  'model',
+  'net',
+)
 _PREFIXES = ('module.', 'model.', 'net.')
 # A rule without the ending names a layer, one with it a single tensor.
 _TORCH_LEAVES = {'.weight': '/kernel', '.bias': '/bias', '': ''}
@@ -212,7 +220,10 @@ def without_ignored(weights: Weights, rules: Mapping[str, str]) -> Weights:
       ignored.setdefault(reason, []).append(name)
     else:
       unused[name] = array
-  notes = [f'ignored, {why}: {_list(names)}' for why, names in ignored.items()]
+  notes = []
+  for reason, names in ignored.items():
+    count = sum(weights.unused[name].size for name in names)
+    notes.append(f'ignored, {reason}: {", ".join(names)} ({count:,} numbers)')
   return weights._replace(unused=unused, notes=[*weights.notes, *notes])
 
 
@@ -293,10 +304,16 @@ def _translate(
       continue
     layer = name.removesuffix(ending)
     for rule, path in rules.items():
-      pattern = re.sub(r'\\\{(\w+)\\\}', r'(?P<\1>[0-9]+)', re.escape(rule))
-      if match := re.fullmatch(pattern, layer):
+      if match := _pattern(rule).fullmatch(layer):
         return f'{path.format(**match.groupdict())}{leaf}'
   return None
+
+
+@functools.cache
+def _pattern(rule: str) -> re.Pattern[str]:
+  """Expression for a rule whose `{i}` stand for numbers."""
+  numbers = re.sub(r'\\\{(\w+)\\\}', r'(?P<\1>[0-9]+)', re.escape(rule))
+  return re.compile(numbers)
 
 
 def _float32(name: str, array: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import pickletools
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -26,6 +27,7 @@ BYTES_PER_INSTRUCTION = 128
 # A call copies its arguments, and a few bytes can repeat it: they stay small.
 _SHORT = 64
 _LONGEST_NAME = 200
+_LARGEST = 2**63
 
 _INTEGERS = frozenset(('INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1'))
 _FLOATS = frozenset(('FLOAT', 'BINFLOAT'))
@@ -58,7 +60,13 @@ class Storage(NamedTuple):
   type_name: str
   key: str
   length: int
-  offset: int = 0
+
+
+class View(NamedTuple):
+  """A storage from its number `offset` on: what a storage once could be."""
+
+  storage: Storage
+  offset: int
 
 
 class Tensor(NamedTuple):
@@ -85,7 +93,7 @@ class Object:
   def __init__(self, name: str) -> None:
     """Starts without state; a BUILD instruction brings it."""
     self.name = name
-    self.state: dict[Any, Any] | None = None
+    self.state: dict[Any, Any] | Tensor | None = None
 
 
 def refuse(name: str) -> UserError:
@@ -97,18 +105,21 @@ def refuse(name: str) -> UserError:
 
 
 def _tensor(
-  storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any
+  view: Any, offset: Any, shape: Any, strides: Any, *rest: Any
 ) -> Tensor:
   del rest  # requires_grad, hooks, metadata
   shape, strides = _short_tuple(shape), _short_tuple(strides)
-  numbers = (offset, *shape, *strides)
   if (
-    not isinstance(storage, Storage)
+    not isinstance(view, View)
     or len(shape) != len(strides)
-    or not all(isinstance(n, int) and 0 <= n < 2**63 for n in numbers)
+    or not all(_is_size(n) for n in (offset, *shape, *strides))
   ):
     raise UserError('damaged: a tensor with impossible sizes')
-  return Tensor(storage, offset, shape, strides)
+  return Tensor(view.storage, view.offset + offset, shape, strides)
+
+
+def _is_size(value: Any) -> bool:
+  return isinstance(value, int) and 0 <= value < _LARGEST
 
 
 def _first(value: Any, *rest: Any) -> Any:
@@ -131,6 +142,10 @@ def _pairs_to_dict(items: list[Any]) -> dict[Any, Any]:
 
 def _ordered_dict(*args: Any) -> dict[Any, Any]:
   return _pairs_to_dict(*args) if args else {}
+
+
+def _counter(counts: Any = None) -> dict[Any, Any]:
+  return {} if counts is None else counts
 
 
 def _short_tuple(items: Any = ()) -> tuple[Any, ...]:
@@ -162,13 +177,17 @@ def _scalar(dtype: np.dtype[Any], data: Any) -> Any:
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
   'collections.OrderedDict': _ordered_dict,
+  # Milestones of a learning rate beside the weights.
+  'collections.Counter': _counter,
   'torch._utils._rebuild_tensor': _tensor,
   'torch._utils._rebuild_tensor_v2': _tensor,
   'torch._utils._rebuild_parameter': _first,
+  'torch._utils._rebuild_parameter_with_state': _first,
   'torch.nn.parameter.Parameter': _first,
   'torch.autograd.variable.Variable': _first,
   'torch.Size': _short_tuple,
   'torch.nn.backends.thnn._get_thnn_function_backend': _nothing,
+  'torch.device': _nothing,
   'builtins.set': _first,
   '__builtin__.set': _first,
   '_codecs.encode': _encode,
@@ -182,6 +201,8 @@ _RECONSTRUCTORS = (
   'copyreg.__newobj__',
   'copy_reg.__newobj__',
 )
+# Of early 2017: an empty tensor, whose BUILD instruction brings the storage.
+_EMPTY_TENSOR = re.compile(r'torch(\.cuda)?\.[A-Z][a-z]+Tensor')
 _KNOWN = {
   *_FUNCTIONS,
   *_RECONSTRUCTORS,
@@ -203,8 +224,12 @@ def _global(module: str, name: str) -> Name:
 def _call(function: Any, args: Any) -> Any:
   if not isinstance(function, Name) or not isinstance(args, tuple):
     raise UserError('damaged: a call of something that is no function')
+  if len(args) > _SHORT:
+    raise UserError('damaged: a call with too many arguments')
   if function.name in _RECONSTRUCTORS:
     return _new_object(args[0])
+  if not args and _EMPTY_TENSOR.fullmatch(function.name):
+    return Object(function.name)
   if function.name not in _FUNCTIONS:
     raise refuse(function.name)
   return _FUNCTIONS[function.name](*args)
@@ -226,19 +251,21 @@ def _set_item(target: Any, key: Any, value: Any) -> None:
 
 
 def _persistent(pid: Any) -> Any:
-  if not isinstance(pid, tuple) or not pid:
+  """A class for `('module', ...)`, a `View` for `('storage', ...)`."""
+  if not isinstance(pid, tuple) or not pid or len(pid) > _SHORT:
     raise UserError('damaged: a reference that is no storage')
   if pid[0] == 'module':  # a class with its source text, which is not read
     return pid[1]
   kind, cls, key, _, length, *view = pid
-  if kind != 'storage' or not isinstance(cls, Name):
+  # Only strings: the text of nested lists may be without end.
+  if kind != 'storage' or not isinstance(cls, Name) or not isinstance(key, str):
     raise UserError('damaged: a reference that is no storage')
-  if not isinstance(length, int) or not 0 <= length < 2**63:
-    raise UserError(f'damaged: storage {key!r:.80} of impossible length')
+  if not _is_size(length):
+    raise UserError(f'damaged: storage {key[:80]!r} of impossible length')
   offset = view[0][1] if view and view[0] is not None else 0
-  if not isinstance(offset, int) or not 0 <= offset < 2**63:
-    raise UserError(f'damaged: storage {key!r:.80} at an impossible offset')
-  return Storage(cls.name, str(key), length, offset)
+  if not _is_size(offset):
+    raise UserError(f'damaged: storage {key[:80]!r} at an impossible offset')
+  return View(Storage(cls.name, key, length), offset)
 
 
 class _Machine:
@@ -249,6 +276,13 @@ class _Machine:
     self.marks: list[int] = []
     self.memo: dict[int, Any] = {}
     self.storages: dict[str, Storage] = {}
+
+  def _know(self, storage: Storage) -> None:
+    """Notes a storage, which the file must describe in one way."""
+    if self.storages.setdefault(storage.key, storage) != storage:
+      raise UserError(
+        f'damaged: storage {storage.key[:80]!r} described in two ways'
+      )
 
   def _pop_mark(self) -> list[Any]:
     start = self.marks.pop()
@@ -313,7 +347,9 @@ class _Machine:
       self.stack.append(_global(*arg.split(' ', 1)))
     elif name == 'STACK_GLOBAL':
       attribute, module = self.stack.pop(), self.stack.pop()
-      self.stack.append(_global(str(module), str(attribute)))
+      if not isinstance(module, str) or not isinstance(attribute, str):
+        raise UserError('damaged: a name that is no string')
+      self.stack.append(_global(module, attribute))
     elif name == 'REDUCE':
       args, function = self.stack.pop(), self.stack.pop()
       self.stack.append(_call(function, args))
@@ -321,30 +357,52 @@ class _Machine:
       _, cls = self.stack.pop(), self.stack.pop()
       self.stack.append(_new_object(cls))
     elif name == 'BUILD':
-      state = self.stack.pop()
-      target = self.stack[-1]
-      # The state of a dictionary (_metadata) or tensor carries no numbers.
-      if isinstance(target, Object) and isinstance(state, dict):
-        target.state = state
-      elif not isinstance(target, dict | Tensor | np.dtype):
-        raise UserError('damaged: a state for something that takes none')
+      _build(self.stack.pop(), self.stack[-1])
     elif name == 'BINPERSID':
       target = _persistent(self.stack.pop())
-      if isinstance(target, Storage):
-        self.storages[target.key] = target
+      if isinstance(target, View):
+        self._know(target.storage)
       self.stack.append(target)
     else:
       return False
     return True
 
 
-def interpret(stream: io.BytesIO, *, file_size: int) -> Pickle:
+def _build(state: Any, target: Any) -> None:
+  """Gives an object its state; that of anything else has no numbers."""
+  if not isinstance(target, Object):
+    # _metadata of a dictionary, hooks of a tensor, byte order of a type.
+    if not isinstance(target, dict | Tensor | np.dtype):
+      raise UserError('damaged: a state for something that takes none')
+  elif isinstance(state, dict):
+    target.state = state
+  elif not _EMPTY_TENSOR.fullmatch(target.name):
+    raise UserError('damaged: a state that is no dictionary')
+  elif target.state is None:  # otherwise hooks of a parameter
+    target.state = _tensor(*_short_tuple(state))
+
+
+class Allowance:
+  """Instructions that the pickles of one file may have, all together."""
+
+  def __init__(self, file_size: int) -> None:
+    """Takes the size of the whole file in bytes."""
+    self._left = FREE_INSTRUCTIONS + file_size // BYTES_PER_INSTRUCTION
+
+  def spend(self) -> None:
+    """Counts one instruction."""
+    self._left -= 1
+    if self._left < 0:
+      raise UserError('holds more pickle instructions than its size can need')
+
+
+def interpret(stream: io.BytesIO, allowance: Allowance) -> Pickle:
   """Reads the pickle at the stream's position and leaves it behind the end.
 
   Args:
     stream: The pickle, held in memory, so that a declared length cannot
       reserve more than there is.
-    file_size: Size of the whole file in bytes, which bounds the work.
+    allowance: Bounds the work, and what the pickle's values take.
 
   Returns:
     Plain values, `Tensor`s, `Object`s and `Name`s; and the storages.
@@ -354,14 +412,11 @@ def interpret(stream: io.BytesIO, *, file_size: int) -> Pickle:
     ValueError, IndexError, KeyError, TypeError: the pickle is damaged.
   """
   machine = _Machine()
-  left = FREE_INSTRUCTIONS + file_size // BYTES_PER_INSTRUCTION
   with warnings.catch_warnings():
     # Escapes in Python 2 strings.
     warnings.simplefilter('ignore', DeprecationWarning)
     for opcode, arg, _ in pickletools.genops(stream):
-      left -= 1
-      if left < 0:
-        raise UserError('holds more pickle instructions than its size can need')
+      allowance.spend()
       if opcode.name not in _IGNORED:
         machine.step(opcode.name, arg)
   return Pickle(machine.stack.pop(), machine.storages)

@@ -22,11 +22,20 @@ from sr_jax.errors import UserError
 from sr_jax.importers import pickle_machine as pm
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-LEGACY_START = b'\x80\x02\x8a\x0a' + LEGACY_MAGIC.to_bytes(10, 'little')
+_MAGIC = LEGACY_MAGIC.to_bytes(10, 'little')
+# Behind the first instructions, of which pickle protocol 4 has more.
+_MAGIC_WITHIN = 32
 # Real pickles and directories are a small part of this, with any weights.
 _PICKLE_LIMIT = 1 << 24
 _DIRECTORY_LIMIT = 1 << 23
 _DEPTH_LIMIT = 100
+# What a failed download leaves in place of the weights.
+_NOT_DOWNLOADED = {
+  b'version https://git-lfs': 'a pointer of Git LFS',
+  b'<!doctype html': 'a web page',
+  b'<html': 'a web page',
+}
+_LONGEST_NAME = 1000
 
 _BFLOAT16 = 'BFloat16Storage'
 _DTYPES = {
@@ -103,12 +112,15 @@ def _read(file: _BoundedReader) -> Any:
   file.seek(0)
   if start.startswith(b'PK\x03\x04'):
     return _read_zip(file, size)
-  if start.startswith(LEGACY_START):
+  if _MAGIC in start[:_MAGIC_WITHIN]:
     return _read_legacy(file, size)
   if start[257:262] == b'ustar':
     raise UserError(
       'is in the tar format of PyTorch 0.1; save it again with a newer PyTorch'
     )
+  for mark, kind in _NOT_DOWNLOADED.items():
+    if start.lstrip().lower().startswith(mark):
+      raise UserError(f'is {kind}, not the weights: download them again')
   raise UserError('is no PyTorch file: neither the zip nor the legacy format')
 
 
@@ -156,7 +168,7 @@ def _read_zip(file: _BoundedReader, size: int) -> Any:
       return archive.read(member)
 
     stream = io.BytesIO(archive.read(pickles[0]))
-    value = pm.interpret(stream, file_size=size).value
+    value = pm.interpret(stream, pm.Allowance(size)).value
     return _Resolver(read_storage, '>' if big_endian else '<', size).resolve(
       value
     )
@@ -165,23 +177,26 @@ def _read_zip(file: _BoundedReader, size: int) -> Any:
 def _read_legacy(file: _BoundedReader, size: int) -> Any:
   file.limit = max(size, _PICKLE_LIMIT)
   stream = io.BytesIO(file.read(min(size, _PICKLE_LIMIT)))
+  allowance = pm.Allowance(size)
   magic, protocol, system, content, keys = (
-    pm.interpret(stream, file_size=size) for _ in range(5)
+    pm.interpret(stream, allowance) for _ in range(5)
   )
   if magic.value != LEGACY_MAGIC or protocol.value != 1001:
     raise UserError('has an unknown version of the legacy format')
-  if not system.value['little_endian']:
-    raise UserError('was written on a big-endian machine')
+  # Big-endian machines wrote little-endian numbers too, but for the counts.
+  count = '<q' if system.value['little_endian'] else '>q'
   starts: dict[str, int] = {}
   position = stream.tell()
   stream.close()
-  for key in map(str, keys.value):
+  for key in keys.value:
+    if not isinstance(key, str):
+      raise UserError('damaged: a storage whose key is no string')
+    if key in starts:
+      raise UserError(f'has storage {key[:80]!r} twice')
     storage = content.storages[key]
     file.seek(position)
-    (length,) = struct.unpack('<q', file.read(8))
+    (length,) = struct.unpack(count, file.read(8))
     _check_length(storage, length * _itemsize(storage))
-    if key in starts:
-      raise UserError(f'has storage {key[:80]} twice')
     starts[key] = position + 8
     position += 8 + length * _itemsize(storage)
   if position > size:
@@ -209,9 +224,16 @@ def _itemsize(storage: pm.Storage) -> int:
 def _check_length(storage: pm.Storage, size: int) -> None:
   if storage.length != size // _itemsize(storage):
     raise UserError(
-      f'damaged: storage {storage.key[:80]} declares {storage.length} numbers '
-      f'and has {size} bytes'
+      f'damaged: storage {storage.key[:80]!r} declares {storage.length}'
+      f' numbers and has {size} bytes'
     )
+
+
+def _joined(prefix: str, name: Any) -> str:
+  """A state_dict name; long ones that recur would fill the memory."""
+  if not isinstance(name, str) or len(prefix) + len(name) > _LONGEST_NAME:
+    raise UserError('damaged: a module with an impossible name')
+  return prefix + name
 
 
 class _Resolver:
@@ -237,9 +259,11 @@ class _Resolver:
       return self._tensor(value)
     if isinstance(value, pm.Name):
       raise pm.refuse(value.name)
-    if isinstance(value, pm.Storage):
-      raise pm.refuse(value.type_name)
+    if isinstance(value, pm.View):
+      raise pm.refuse(value.storage.type_name)
     if isinstance(value, pm.Object):
+      if isinstance(value.state, pm.Tensor):
+        return self._tensor(value.state)
       flat: dict[str, np.ndarray] = {}
       self._module(value, '', depth, flat)
       return flat
@@ -266,7 +290,7 @@ class _Resolver:
     self, module: pm.Object, prefix: str, depth: int, flat: dict[str, Any]
   ) -> None:
     """Collects a pickled module's tensors under their state_dict names."""
-    state = module.state or {}
+    state = module.state if isinstance(module.state, dict) else {}
     parameters = state.get('_parameters')
     buffers = state.get('_buffers')
     children = state.get('_modules')
@@ -280,13 +304,15 @@ class _Resolver:
     if depth > _DEPTH_LIMIT or self._modules_left < 0:
       raise UserError('nests modules without end')
     for name, tensor in [*parameters.items(), *buffers.items()]:
+      if isinstance(tensor, pm.Object):
+        tensor = tensor.state
       if isinstance(tensor, pm.Tensor):
-        flat[f'{prefix}{name}'] = self._tensor(tensor)
+        flat[_joined(prefix, name)] = self._tensor(tensor)
       elif tensor is not None:
-        raise UserError(f'damaged: {prefix}{name} is no tensor')
+        raise UserError(f'damaged: {_joined(prefix, name)} is no tensor')
     for name, child in children.items():
       if isinstance(child, pm.Object):
-        self._module(child, f'{prefix}{name}.', depth + 1, flat)
+        self._module(child, f'{_joined(prefix, name)}.', depth + 1, flat)
 
   def _tensor(self, tensor: pm.Tensor) -> np.ndarray:
     if tensor not in self._views:
@@ -294,12 +320,11 @@ class _Resolver:
     return self._views[tensor]
 
   def _view(self, tensor: pm.Tensor) -> np.ndarray:
-    storage, offset, shape, strides = tensor
+    storage, start, shape, strides = tensor
     count = math.prod(shape)
-    start = storage.offset + offset
     steps = zip(shape, strides, strict=True)
     stop = start + sum((n - 1) * stride for n, stride in steps) + 1
-    if count and (stop > storage.length or count > storage.length):
+    if count and stop > storage.length:
       raise UserError(
         f'damaged: a tensor of shape {shape} in a storage of '
         f'{storage.length} numbers'
@@ -320,6 +345,8 @@ class _Resolver:
   def _array(self, storage: pm.Storage) -> np.ndarray:
     dtype = np.dtype(_code(storage))
     raw = np.frombuffer(self._read(storage), dtype.newbyteorder(self._order))
+    if raw.size != storage.length:
+      raise UserError(f'damaged: storage {storage.key[:80]!r} is cut short')
     if not storage.type_name.endswith(_BFLOAT16):
       return raw.astype(dtype, copy=False)
     # The upper half of a float32.

@@ -29,7 +29,7 @@ from sr_jax.importers.names import (
 )
 from sr_jax.importers.safetensors_io import read_safetensors
 from sr_jax.importers.tf_bundle import find_bundle, read_bundle
-from sr_jax.importers.torch_pickle import LEGACY_START, read_tensors
+from sr_jax.importers.torch_pickle import read_tensors
 from sr_jax.models.common import select_variant
 from sr_jax.models.parameters import expected_shapes
 
@@ -144,7 +144,7 @@ def _read(
     return read_bundle(bundle), {}, tf_to_flax
   try:
     with open(path, 'rb') as file:
-      start = file.read(len(LEGACY_START))
+      start = file.read(9)
   except OSError as error:
     raise UserError(f'{path}: {error.strerror or error}') from None
   if start[8:9] == b'{':  # after the length of a safetensors header
@@ -162,7 +162,7 @@ def _recognise(
   try:
     options = module.recognise(shapes)
   except KeyError as error:
-    raise UserError(f'lacks a tensor:\n- {error.args[0]}') from None
+    raise UserError(f'lacks the tensor {error.args[0]}') from None
   except (ValueError, LookupError, ArithmeticError) as error:
     raise UserError(f'has no shapes of {_name(module)}: {error}') from None
   if 'scale' in stored:

@@ -28,7 +28,9 @@ def expected_shapes(network: Any, collection: str = 'params') -> Shapes:
   Raises:
     UserError: its options make no network.
   """
-  lr = jnp.zeros((1, 8, 8, getattr(network, 'channels', 3)))
+  lr = jax.ShapeDtypeStruct(
+    (1, 8, 8, getattr(network, 'channels', 3)), jnp.float32
+  )
   try:
     variables = jax.eval_shape(network.init, jax.random.key(0), lr)
   except UserError:

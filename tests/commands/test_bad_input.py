@@ -4,14 +4,17 @@ import errno
 import os
 import pickle
 import shutil
+import struct
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from conftest import texture
 from PIL import Image
 
 from sr_jax import checkpoints, inference
 from sr_jax.data.image_io import Picture, write_image
+from tests.importers import torch_files
 
 
 @pytest.fixture
@@ -122,6 +125,49 @@ def test_weights_that_carry_code(run, tmp_path, out, monkeypatch):
   assert done.refused('evil.pth')
   assert not (tmp_path / 'made-by-the-pickle').exists()
   assert not out.exists()
+
+
+WEIGHTS = {
+  'zip': torch_files.state_dict({'a': np.ones(9, np.float32)}),
+  'legacy': torch_files.state_dict({'a': np.ones(9, np.float32)}, legacy=True),
+  'safetensors': safetensors.numpy.save({'a': np.ones(9, np.float32)}),
+  'MATLAB': b'MATLAB 5.0 MAT-file'.ljust(124)
+  + struct.pack('<HHIIII', 256, 0x4D49, 14, 8, 1, 0),
+  'nothing': b'no weights at all',
+}
+
+
+@pytest.mark.parametrize('kind', WEIGHTS)
+def test_broken_weights(run, tmp_path, out, kind):
+  """Cut short or hostile: one line, and no folder or file is left."""
+  path, data = tmp_path / 'broken.pth', WEIGHTS[kind]
+  for length in (0, 5, len(data) // 2, len(data) - 1):
+    path.write_bytes(data[:length])
+    done = run('import', path, '--model', 'edsr', '-o', out / 'x')
+    assert done.refused(str(path))
+    assert list(tmp_path.iterdir()) == [path]
+  path.write_bytes(data)
+  done = run('import', path, '--model', 'lapsrn', '-o', out / 'x')
+  assert done.refused(str(path))
+  assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+  ('value', 'reason'),
+  [
+    (torch_files.call('posix.system', torch_files.text('x')), 'posix.system'),
+    (torch_files.call('builtins.eval', torch_files.text('1')), 'builtins.eval'),
+    (torch_files.tensor('0', (2**40,), length=2**40), 'declares 1099511627776'),
+    (b']' * 100_000 + b'a' * 99_999, 'nests containers'),
+  ],
+)
+def test_hostile_weights(run, tmp_path, out, value, reason):
+  path = tmp_path / 'hostile.pth'
+  contents = torch_files.mapping({'head.0.weight': value})
+  path.write_bytes(torch_files.zip_file(contents, {'0': bytes(4)}))
+  done = run('import', path, '--model', 'edsr', '-o', out)
+  assert done.refused(str(path), reason)
+  assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize('damage', ['truncated', 'lacking', 'empty'])

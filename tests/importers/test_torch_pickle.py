@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import tracemalloc
 from pathlib import Path
 
@@ -141,6 +142,78 @@ def test_views_of_legacy_storages(tmp_path):
   raw = np.arange(5, dtype=np.float32).tobytes()
   path.write_bytes(t.legacy_file(t.mapping({'a': tensor}), {'7': (5, raw)}))
   np.testing.assert_array_equal(read_tensors(path)['a'], [3, 4])
+
+
+def test_tensors_of_early_2017(tmp_path):
+  """Empty at first; a state brings storage, offset, sizes and strides."""
+  t = torch_files
+  state = [
+    t.storage('9', length=6, kind='torch.cuda.FloatStorage', view=b'N'),
+    t.integer(1),
+    t.sequence([t.integer(2), t.integer(2)]),
+    t.sequence([t.integer(3), t.integer(1)]),
+  ]
+  tensor = t.call('torch.cuda.FloatTensor') + t.sequence(state) + b'b'
+  parameter = t.call('torch.nn.parameter.Parameter', tensor)
+  parameter += t.sequence([b'\x88', b'\x89', t.call('collections.OrderedDict')])
+  path = tmp_path / 'weights.pth'
+  raw = np.arange(6, dtype=np.float32).tobytes()
+  value = t.mapping({'a': tensor, 'b': parameter + b'b'})
+  path.write_bytes(t.legacy_file(value, {'9': (6, raw)}))
+  for array in read_tensors(path).values():
+    np.testing.assert_array_equal(array, [[1, 2], [4, 5]])
+
+
+def test_a_legacy_file_of_a_big_endian_machine(tmp_path):
+  """It wrote the counts its own way, and the numbers little-endian."""
+  t = torch_files
+  value = t.mapping({'a': t.tensor('0', (3,), length=3, legacy=True)})
+  raw = np.float32([1, 2, 3]).tobytes()
+  data = t.legacy_file(value, {'0': (3, raw)}).replace(
+    t.text('little_endian') + b'\x88', t.text('little_endian') + b'\x89'
+  )
+  assert data.endswith(struct.pack('<q', 3) + raw)
+  path = tmp_path / 'weights.pth'
+  path.write_bytes(data[:-20] + struct.pack('>q', 3) + raw)
+  np.testing.assert_array_equal(read_tensors(path)['a'], [1, 2, 3])
+
+
+def test_a_legacy_file_of_pickle_protocol_4(tmp_path):
+  t = torch_files
+  value = t.mapping({'a': t.tensor('0', (1,), length=1, legacy=True)})
+  data = t.legacy_file(value, {'0': (1, np.float32([7]).tobytes())})
+  magic = t.pickled(t.integer(0x1950A86A20F9469CFC6C))
+  frame = b'\x80\x04\x95' + struct.pack('<Q', len(magic) - 2) + magic[2:]
+  path = tmp_path / 'weights.pth'
+  path.write_bytes(frame + data.removeprefix(magic))
+  np.testing.assert_array_equal(read_tensors(path)['a'], [7])
+
+
+def test_an_expanded_tensor(tmp_path):
+  """One number stands for several: a stride of zero."""
+  t = torch_files
+  tensor = t.tensor('0', (2, 3), length=1, strides=(0, 0))
+  path = tmp_path / 'weights.pth'
+  path.write_bytes(
+    t.zip_file(t.mapping({'a': tensor}), {'0': np.float32([5]).tobytes()})
+  )
+  np.testing.assert_array_equal(read_tensors(path)['a'], np.full((2, 3), 5))
+
+
+def test_a_training_record(tmp_path):
+  """What schedules and devices leave beside the weights is no hindrance."""
+  t = torch_files
+  counts = t.call('collections.Counter', b'}K\x05K\x01s')
+  value = {
+    'milestones': counts,
+    'device': t.call('torch.device', t.text('cuda'), b'K\x00'),
+    'state_dict': t.mapping({'a': t.tensor('0', (1,), length=1)}),
+  }
+  path = tmp_path / 'weights.pth'
+  path.write_bytes(t.zip_file(t.mapping(value), {'0': bytes(4)}))
+  contents = read_tensors(path)
+  assert contents.pop('state_dict')['a'] == 0
+  assert contents == {'milestones': {5: 1}, 'device': None}
 
 
 @pytest.mark.parametrize('legacy', [False, True])

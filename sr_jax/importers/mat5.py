@@ -1,0 +1,251 @@
+"""MATLAB's binary files of versions 5 to 7, without MATLAB and without trust.
+
+What a file declares is compared with the bytes it has before memory is taken,
+which scipy does not. The format is in MathWorks' "MAT-File Format".
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+
+from sr_jax.errors import UserError
+
+START = b'MATLAB 5.0 '
+_HEADER = 128
+# What may be taken beside the file's own bytes, and what a value may cost.
+FREE_BYTES = 1 << 25
+_BYTES_PER_VALUE = 256
+_DEPTH_LIMIT = 32
+_MOST_DIMENSIONS = 32
+_CHUNK = 1 << 16
+
+_MATRIX, _COMPRESSED = 14, 15
+# Types of stored numbers, some of which are letters.
+_STORED = {
+  1: 'i1',
+  2: 'u1',
+  3: 'i2',
+  4: 'u2',
+  5: 'i4',
+  6: 'u4',
+  7: 'f4',
+  9: 'f8',
+  12: 'i8',
+  13: 'u8',
+}
+_ENCODINGS = {1: 'utf-8', 2: 'utf-8', 16: 'utf-8', 4: 'utf-16', 17: 'utf-16'}
+# Classes of arrays.
+_CELL, _STRUCT, _OBJECT, _CHAR = 1, 2, 3, 4
+_NUMBERS = {
+  6: 'f8',
+  7: 'f4',
+  8: 'i1',
+  9: 'u1',
+  10: 'i2',
+  11: 'u2',
+  12: 'i4',
+  13: 'u4',
+  14: 'i8',
+  15: 'u8',
+}
+_COMPLEX = 0x800
+
+
+def read_variables(data: bytes) -> dict[str, Any]:
+  """Variables of a file by name.
+
+  Numbers become arrays, text a string, cells a list, and structs a list of
+  dictionaries; lists are in MATLAB's order, of all dimensions together. What is
+  none of these, such as a function, is left out, or None within another.
+
+  Raises:
+    UserError, ValueError, LookupError, zlib.error: the file is damaged.
+  """
+  return _Reader(data).variables()
+
+
+class _Reader:
+  """Reads one file; counts the bytes that it takes."""
+
+  def __init__(self, data: bytes) -> None:
+    self._data = memoryview(data)
+    little = bytes(data[126:128]) == b'IM'
+    self._order: Literal['<', '>'] = '<' if little else '>'
+    self._left = len(data) + FREE_BYTES
+
+  def variables(self) -> dict[str, Any]:
+    """All variables by name."""
+    found: dict[str, Any] = {}
+    for kind, body in self._elements(self._data[_HEADER:]):
+      if kind == _COMPRESSED:
+        ((kind, body),) = self._elements(self._inflated(body))
+      if kind != _MATRIX:
+        raise UserError(f'damaged: a variable of the unknown kind {kind}')
+      name, value = self._matrix(body, 0)
+      if value is None:
+        continue
+      if name in found:
+        raise UserError(f'has the variable {name[:80]!r} twice')
+      found[name] = value
+    return found
+
+  def _take(self, count: int) -> None:
+    self._left -= count
+    if self._left < 0:
+      raise UserError('holds far more than its size')
+
+  def _elements(self, data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Kind and bytes of each element."""
+    position = 0
+    while position < len(data):
+      kind, length = self._tag(data[position : position + 8])
+      # Up to four bytes fit beside the kind.
+      if kind >> 16:
+        kind, length, start = kind & 0xFFFF, kind >> 16, position + 4
+        position += 8
+        if length > 4:
+          raise UserError('damaged: a small element of impossible size')
+      else:
+        start = position + 8
+        # Compressed elements alone are not padded.
+        padding = 0 if kind == _COMPRESSED else -length % 8
+        position = start + length + padding
+      if start + length > len(data):
+        raise UserError(
+          f'is cut short: an element needs {length} bytes, {len(data) - start}'
+          ' are left'
+        )
+      yield kind, data[start : start + length]
+
+  def _tag(self, data: memoryview) -> tuple[int, int]:
+    """Kind and length of an element."""
+    if len(data) < 8:
+      raise UserError('is cut short within the head of an element')
+    return struct.unpack(f'{self._order}II', data)
+
+  def _inflated(self, data: memoryview) -> memoryview:
+    """A compressed element; no more than its own first bytes announce."""
+    machine = zlib.decompressobj()
+    head = machine.decompress(data[:_CHUNK], 8)
+    _, length = self._tag(memoryview(head))
+    self._take(length + 8)
+    result = bytearray(length + 8)
+    position = 0
+    for part in itertools.chain((head,), _pieces(machine, data[_CHUNK:])):
+      if position + len(part) > len(result):
+        raise UserError('damaged: a variable larger than it says')
+      result[position : position + len(part)] = part
+      position += len(part)
+    if not machine.eof or position != len(result):
+      raise UserError('damaged: a variable smaller than it says')
+    return memoryview(result)
+
+  def _matrix(self, data: memoryview, depth: int) -> tuple[str, Any]:
+    """Name and value of an array."""
+    self._take(_BYTES_PER_VALUE)
+    if depth > _DEPTH_LIMIT:
+      raise UserError(f'nests values more than {_DEPTH_LIMIT} deep')
+    if not data:
+      return '', np.zeros(0)
+    parts = self._elements(data)
+    flags = int(self._stored(*next(parts))[0])
+    kind = flags & 0xFF
+    if kind not in (_CELL, _STRUCT, _OBJECT, _CHAR, *_NUMBERS):
+      return '', None
+    shape = tuple(map(int, self._stored(*next(parts))))
+    if len(shape) > _MOST_DIMENSIONS or any(n < 0 for n in shape):
+      raise UserError('damaged: an array of impossible size')
+    name = self._text(*next(parts))
+    if kind in _NUMBERS:
+      if flags & _COMPLEX:
+        return name, None
+      return name, self._array(kind, shape, *next(parts))
+    if kind == _CHAR:
+      return name, self._text(*next(parts))
+    fields = None if kind == _CELL else self._fields(parts, kind)
+    return name, self._values(parts, math.prod(shape), fields, data, depth)
+
+  def _stored(self, kind: int, data: memoryview) -> np.ndarray:
+    return np.frombuffer(
+      data, np.dtype(_STORED[kind]).newbyteorder(self._order)
+    )
+
+  def _array(
+    self, kind: int, shape: tuple[int, ...], stored: int, data: memoryview
+  ) -> np.ndarray:
+    """Numbers, which may be stored as smaller ones than they are."""
+    dtype, values = np.dtype(_NUMBERS[kind]), self._stored(stored, data)
+    if values.size != math.prod(shape):
+      raise UserError(
+        f'damaged: an array of shape {shape} with {values.size} numbers'
+      )
+    if values.dtype != dtype:
+      self._take(values.size * dtype.itemsize)
+    return values.astype(dtype, copy=False).reshape(shape, order='F')
+
+  def _text(self, kind: int, data: memoryview) -> str:
+    self._take(4 * len(data))
+    encoding = _ENCODINGS[kind]
+    if encoding == 'utf-16':
+      encoding += {'<': '-le', '>': '-be'}[self._order]
+    return str(data, encoding, 'replace')
+
+  def _fields(
+    self, parts: Iterator[tuple[int, memoryview]], kind: int
+  ) -> list[str]:
+    """Names of a struct's fields, padded with zeros."""
+    if kind == _OBJECT:
+      next(parts)  # the name of its class
+    width = int(self._stored(*next(parts))[0])
+    text = self._text(*next(parts))
+    if width < 1 or len(text) % width:
+      raise UserError('damaged: names of fields of impossible length')
+    starts = range(0, len(text), width)
+    return [text[i : i + width].partition('\0')[0] for i in starts]
+
+  def _values(
+    self,
+    parts: Iterator[tuple[int, memoryview]],
+    count: int,
+    fields: list[str] | None,
+    data: memoryview,
+    depth: int,
+  ) -> list[Any]:
+    """Cells, or a dictionary of each struct's `fields`."""
+    # Each value has a head of eight bytes.
+    if 8 * count * len(fields or '1') > len(data):
+      raise UserError(f'damaged: {count} values, of which most are missing')
+
+    def value() -> Any:
+      return self._matrix(_of_kind(_MATRIX, *next(parts)), depth + 1)[1]
+
+    if fields is None:
+      return [value() for _ in range(count)]
+    self._take(_BYTES_PER_VALUE * count)
+    return [{field: value() for field in fields} for _ in range(count)]
+
+
+def _pieces(machine: Any, data: memoryview) -> Iterator[bytes]:
+  """What a decompressor makes of the data, in pieces of a bounded size."""
+  rest: bytes | memoryview = machine.unconsumed_tail
+  while True:
+    # A full piece may have more behind it, though no input is left over.
+    while part := machine.decompress(rest, _CHUNK):
+      yield part
+      rest = machine.unconsumed_tail
+    if not data:
+      return
+    rest, data = data[:_CHUNK], data[_CHUNK:]
+
+
+def _of_kind(kind: int, found: int, data: memoryview) -> memoryview:
+  if found != kind:
+    raise UserError(f'damaged: an element of kind {found}, not {kind}')
+  return data

@@ -1,0 +1,36 @@
+"""Every golden file of a released network: the importer, then its outputs.
+
+Made under PyTorch 2.13 (MatConvNet's by NumPy) of the code that each file
+names; `python -m benchmarks.parity` prints the differences.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import golden_files, parity
+
+FILES = [
+  path.stem
+  for path in sorted(golden_files.GOLDEN.glob('*.npz'))
+  if golden_files.load_meta(path.stem).get('system') in parity.SYSTEMS
+]
+
+
+@pytest.mark.parametrize('file', FILES)
+def test_parity_with_released_code(tmp_path, file):
+  golden = golden_files.load(file)
+  compared = set()
+  for name, image in parity.images(golden, tmp_path):
+    golden.check(name, image)
+    compared.add(name)
+  # All but what was tapped within the network.
+  whole = {n for n in golden.outputs if golden.outputs[n].shape[-1] in (1, 3)}
+  inner = ('tap:', 'raw_', 'pos_', 'mask_')
+  assert compared == {n for n in whole if not n.startswith(inner)}
+
+
+def test_every_system_has_a_file():
+  # Of LapSRN's MATLAB files the larger scale is there.
+  found = {golden_files.load_meta(file)['system'] for file in FILES}
+  assert {*parity.SYSTEMS} - found == {'lapsrn_mat_x4_small'}
