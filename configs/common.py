@@ -20,7 +20,8 @@ def base() -> ml_collections.ConfigDict:
     {
       'name': 'supervised',
       # Loss over further outputs of the model: none, steps (mean over all),
-      # pyramid (sum over resolutions) or recursive (see configs/drcn.py).
+      # pyramid (sum over resolutions), recursive (see configs/drcn.py) or
+      # residual (see configs/srnet.py).
       'outputs': 'none',
     }
   )
