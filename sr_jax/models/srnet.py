@@ -130,11 +130,12 @@ TORCH_NAMES = {
 }
 
 
-def place(path: str, options: Mapping[str, Any]) -> str:
-  """The path itself, or '' for a fusion's attention that is never called.
+# What `place` finds no place for: the release makes it with attention off too.
+PLACED_NOWHERE = 'attention of the fusions that is never called'
 
-  The release makes these also where attention is off.
-  """
+
+def place(path: str, options: Mapping[str, Any]) -> str:
+  """The path itself, or '' for attention that the options leave out."""
   fusion = path.startswith(('main/head_attention', 'main/tail_attention'))
   return '' if fusion and not options['fusion_attention'] else path
 
@@ -142,7 +143,7 @@ def place(path: str, options: Mapping[str, Any]) -> str:
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   """Options that parameter shapes tell, by Flax path (`main/head/kernel`).
 
-  The signs and the skip are the release's, which files of others may not have.
+  Sign and skip leave no trace in them: these are the release's.
   """
   channels, features = shapes['main/head/kernel'][2:]
   main = {
@@ -164,6 +165,8 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     # One switch of the release is for both.
     'fusion_attention': fusion if attention else (),
     'rat': rat,
+    'head_fusion_sign': -1,
+    'skip_source': 'fused',
   }
 
 
