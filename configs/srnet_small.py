@@ -10,7 +10,7 @@ residual-aware task, and its main stream (203,747 weights) without the other:
   --config.method.outputs=none --config.model.variant=small-alone
 """
 
-from configs import common, srnet
+from configs import srnet
 
 
 def get_config(preset=None):
@@ -25,4 +25,4 @@ def get_config(preset=None):
   config.data.batch_size = 8
   config.data.patch = 32
   config.data.on_bad = 'skip'
-  return common.finish(config, preset)
+  return srnet.finish(config, preset)

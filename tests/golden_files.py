@@ -21,7 +21,8 @@ class Golden(NamedTuple):
   Attributes:
     state_dict: Tensors by their official names, in PyTorch's layout.
     inputs: NHWC in [0, 1], by name.
-    outputs: The same of the official code, in its own value range.
+    outputs: The same of the official code, in its own value range; after a
+      step in training also running statistics, under `train_bn:`.
     meta: What the file tells of itself.
   """
 
@@ -67,7 +68,10 @@ def load(name):
   return Golden(
     state_dict,
     {k: v.transpose(0, 2, 3, 1) / range_ for k, v in parts['in'].items()},
-    {k: v.transpose(0, 2, 3, 1) for k, v in parts['out'].items()},
+    {
+      k: v.transpose(0, 2, 3, 1) if v.ndim == 4 else v
+      for k, v in parts['out'].items()
+    },
     meta,
   )
 

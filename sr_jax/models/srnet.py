@@ -84,7 +84,7 @@ VARIANTS = {
 }
 
 
-def _attention_names(torch: str, path: str) -> dict[str, str]:
+def attention_names(torch: str, path: str) -> dict[str, str]:
   """Rules for the attentions of one place, alone and one after the other."""
   rules = {}
   for channel in (torch, f'{torch}attn1.'):
@@ -108,7 +108,7 @@ def _stream_names(torch: str, path: str) -> dict[str, str]:
     f'{torch}head.0': f'{path}/head',
     f'{torch}body.{{i}}.body.0': f'{path}/block_{{i}}/conv1',
     f'{torch}body.{{i}}.body.2': f'{path}/block_{{i}}/conv2',
-    **_attention_names(
+    **attention_names(
       f'{torch}body.{{i}}.body.3.', f'{path}/block_{{i}}/attention'
     ),
     f'{torch}body.{{i}}': f'{path}/body_end',
@@ -124,8 +124,8 @@ TORCH_NAMES = {
   'SRNet': {
     **_stream_names('', 'main'),
     **_stream_names('model_ssl.', 'auxiliary'),
-    **_attention_names('CALayer_head.', 'main/head_attention'),
-    **_attention_names('CALayer_tail.', 'main/tail_attention'),
+    **attention_names('CALayer_head.', 'main/head_attention'),
+    **attention_names('CALayer_tail.', 'main/tail_attention'),
   }
 }
 
