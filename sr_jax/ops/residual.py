@@ -15,7 +15,7 @@ import numpy as np
 
 from sr_jax.errors import UserError
 from sr_jax.ops.namespace import Array, array_namespace
-from sr_jax.ops.precision import as_float, einsum
+from sr_jax.ops.precision import as_float
 from sr_jax.ops.resize import cubic
 
 
@@ -41,40 +41,51 @@ def residual_image(hr: Array, lr: Array, upsampling: str = 'bicubic') -> Any:
 
 
 def _enlarge(image: Array, shape: tuple[int, int], upsampling: str) -> Any:
-  """Levels `[..., H, W, C]` enlarged to `shape`, columns first."""
-  if upsampling not in _MATRICES:
+  """Levels `[..., H, W, C]` enlarged to `shape`."""
+  if upsampling not in _TAPS:
     raise UserError(
-      f'config.method.upsampling={upsampling!r}: choose from'
-      f' {sorted(_MATRICES)}'
+      f'config.method.upsampling={upsampling!r}: choose from {sorted(_TAPS)}'
     )
-  rows, columns = (
-    _MATRICES[upsampling](n, m)
-    for n, m in zip(image.shape[-3:-1], shape, strict=True)
-  )
-  image = _levels(einsum('ow,...hwc->...hoc', columns, image))
-  return _levels(einsum('oh,...hwc->...owc', rows, image))
+  xp = array_namespace(image)
+  levels = image.astype('int32')
+  for axis, size in ((-2, shape[1]), (-3, shape[0])):  # columns first
+    indices, weights = _TAPS[upsampling](levels.shape[axis], size)
+    weights = np.rint(weights * 2**_BITS).astype(np.int32)
+    shape_of_factor = [1] * levels.ndim
+    shape_of_factor[axis] = size
+    factors = weights.reshape(4, *shape_of_factor)
+    total = sum(
+      xp.take(levels, index, axis) * factor
+      for index, factor in zip(indices, factors, strict=True)
+    )
+    levels = xp.clip((total + 2 ** (_BITS - 1)) >> _BITS, 0, 255)
+  return levels.astype(image.dtype)
 
 
-def _distances(size: int, enlarged: int) -> np.ndarray:
-  """`[enlarged, size]`: how far output pixels are from those of the input."""
+def _bicubic_taps(size: int, enlarged: int) -> tuple[np.ndarray, np.ndarray]:
+  """Keys' cubic kernel, of which what lies outside the image is left out.
+
+  Returns:
+    Indices and weights of the input's pixels, `[4, enlarged]` each.
+  """
   centres = (np.arange(enlarged) + 0.5) * size / enlarged - 0.5
-  return np.abs(centres[:, None] - np.arange(size))
+  indices = np.floor(centres).astype(int) + np.arange(-1, 3)[:, None]
+  weights = cubic(centres - indices) * ((indices >= 0) & (indices < size))
+  return indices.clip(0, size - 1), weights / weights.sum(0)
 
 
-def _bicubic_matrix(size: int, enlarged: int) -> np.ndarray:
-  """Keys' cubic kernel; at the border what lies outside is left out."""
-  weights = cubic(_distances(size, enlarged))
-  return weights / weights.sum(1, keepdims=True)
+def _nearest_taps(size: int, enlarged: int) -> tuple[np.ndarray, np.ndarray]:
+  """The pixel in which each centre lies; in the form of `_bicubic_taps`."""
+  nearest = ((np.arange(enlarged) + 0.5) * size / enlarged).astype(int)
+  return np.tile(nearest, (4, 1)), np.eye(4)[:, [0] * enlarged]
 
 
-def _nearest_matrix(size: int, enlarged: int) -> np.ndarray:
-  return np.eye(size)[_distances(size, enlarged).argmin(1)]
-
-
-_MATRICES: dict[str, Callable[[int, int], np.ndarray]] = {
-  'bicubic': _bicubic_matrix,
-  'nearest': _nearest_matrix,
+_TAPS: dict[str, Callable[[int, int], tuple[np.ndarray, np.ndarray]]] = {
+  'bicubic': _bicubic_taps,
+  'nearest': _nearest_taps,
 }
+# Pillow's weights are whole multiples of 2^-22.
+_BITS = 22
 
 
 def _levels(x: Array) -> Any:
@@ -100,8 +111,8 @@ def _shifts(x: Array) -> dict[tuple[int, int], Any]:
 def _within(x: Array, filtered: Array) -> Any:
   """`filtered` as levels, but `x` on the outermost pixels."""
   xp = array_namespace(x)
-  inner = np.zeros((*x.shape[-3:-1], 1), bool)
-  inner[1:-1, 1:-1] = True
+  inner = np.zeros((*(1,) * (x.ndim - 3), *x.shape[-3:-1], 1), bool)
+  inner[..., 1:-1, 1:-1, :] = True
   return xp.where(inner, _levels(filtered), x)
 
 
