@@ -201,7 +201,8 @@ def _read_tform(sequence: Path, view: int) -> np.ndarray:
     matrix = np.array([*rows, [0, 0, 1]])
   except ValueError as error:
     raise _Unfit(f'tform.txt has no two rows of numbers at {head}') from error
-  if matrix.shape != (3, 3) or not abs(np.linalg.det(matrix)) > 1e-6:
+  usable = matrix.shape == (3, 3) and np.isfinite(matrix).all()
+  if not usable or abs(np.linalg.det(matrix)) < 1e-6:
     raise _Unfit(f'tform.txt has no affine map at {head}')
   return matrix
 
