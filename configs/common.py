@@ -20,7 +20,8 @@ def base() -> ml_collections.ConfigDict:
     {
       'name': 'supervised',
       # Loss over further outputs of the model: none, steps (mean over all),
-      # pyramid (sum over resolutions) or recursive (see configs/drcn.py).
+      # pyramid (sum over resolutions), recursive (see configs/drcn.py) or
+      # residual (see configs/srnet.py).
       'outputs': 'none',
     }
   )
@@ -88,6 +89,7 @@ def base() -> ml_collections.ConfigDict:
     {
       'every': 1000,
       'source': 'embedded',  # fixed crops for PSNR and image strips
+      'lr_folder': '',  # real LR images of the HR in source, matched by name
       'crops': 4,
       'crop_size': 192,
       'folders': (),  # HR folders to measure on as well, such as Set5
@@ -147,6 +149,7 @@ def _shrink(config: ml_collections.ConfigDict) -> None:
   config.log_every = 20
   config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, 10)
   config.data.source = 'embedded'
+  config.data.lr_folder = config.eval.lr_folder = ''
   if config.data.unlabelled:
     config.data.unlabelled = 'embedded'
   config.data.batch_size = min(config.data.batch_size, 8)

@@ -13,6 +13,7 @@ import numpy as np
 from sr_jax import methods
 from sr_jax.data import batches, sources
 from sr_jax.data.image_io import find_images, save_png_strip
+from sr_jax.errors import UserError
 from sr_jax.evaluation import Degradation, evaluate_folder
 from sr_jax.inference import Upscaler
 from sr_jax.loading import at_scale, from_params
@@ -77,8 +78,8 @@ class PeriodicEvaluation:
     self.protocol = get_protocol(section['protocol'])
     self._tests = config['method'].get('test')
     self._images = workdir / 'images'
-    source = sources.open_source(
-      section['source'],
+    source = sources.open_labelled(
+      *(section['source'], section['lr_folder'], own),
       min_size=section['crop_size'],
       on_bad='skip',
       cache_dir=config['data']['cache_dir'] or None,
@@ -89,9 +90,14 @@ class PeriodicEvaluation:
       count=section['crops'],
       scale=own if own == int(own) else 1,
     )
-    hr = crops['hr'].astype(np.float32) / 255
+    if 'lr' in crops and set(section['scales']) - {own}:
+      raise UserError(
+        'config.eval.scales: the LR images of config.eval.lr_folder are of'
+        f' scale {own}; leave scales empty'
+      )
+    images = {k: v.astype(np.float32) / 255 for k, v in crops.items()}
     self._at = [
-      _test(at_scale(config, scale), method, hr)
+      _test(at_scale(config, scale), method, **images)
       for scale in section['scales'] or (own,)
     ]
 
@@ -230,15 +236,21 @@ class PeriodicEvaluation:
     writer.images(step, strips)
 
 
-def _test(config: Mapping[str, Any], method: Method, hr: np.ndarray) -> _Test:
-  """The crops cut to what whole LR pixels cover, and their LR."""
+def _test(
+  config: Mapping[str, Any],
+  method: Method,
+  hr: np.ndarray,
+  lr: np.ndarray | None = None,
+) -> _Test:
+  """The crops cut to what whole LR pixels cover; LR is made if not given."""
   scale = config['model']['scale']
   rows, columns = (
     covered_size(reduced_size(n, scale), scale) for n in hr.shape[1:3]
   )
   hr = hr[:, :rows, :columns]
-  key = jax.random.key(config['seed'])
-  lr = np.asarray(method.degrade(key, jax.numpy.asarray(hr), scale))
+  if lr is None:
+    key = jax.random.key(config['seed'])
+    lr = np.asarray(method.degrade(key, jax.numpy.asarray(hr), scale))
   predict = jit(methods.module(config).predictor(config))
   return _Test(config, predict, hr, lr)
 

@@ -228,17 +228,11 @@ def _open_data(
     'on_bad': data['on_bad'],
     'cache_dir': data['cache_dir'] or None,
   }
-  if data['lr_folder']:
-    hr_folder = data['source'].removeprefix('folder:')
-    source = sources.paired_source(
-      *(data['lr_folder'], hr_folder, scale),
-      min_size=spec.crop_size,
-      **options,
-    )
-  else:
-    source = sources.open_source(
-      data['source'], min_size=spec.crop_size, **options
-    )
+  source = sources.open_labelled(
+    *(data['source'], data['lr_folder'], scale),
+    min_size=spec.crop_size,
+    **options,
+  )
   if data['unlabelled']:
     _check_unlabelled(config)
     alone = sources.open_source(

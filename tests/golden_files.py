@@ -23,7 +23,8 @@ class Golden(NamedTuple):
       MATLAB's.
     others: Further ones by name: `dual0`, ... or what was interpolated.
     inputs: NHWC in [0, 1], by name.
-    outputs: The same of the official code, in its own value range.
+    outputs: The same of the official code, in its own value range; after a
+      step in training also running statistics, under `train_bn:`.
     meta: What the file tells of itself.
   """
 

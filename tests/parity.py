@@ -111,6 +111,7 @@ SYSTEMS = {
   'rrdbnet_interp': System('rrdbnet', _interpolated),
   'san': System('san'),
   'srfbn': System('srfbn', _srfbn),
+  'srnet': System('srnet'),
   # Its input is enlarged already.
   'vdsr': System('vdsr', lambda golden: [Case(('y',), {'scale': 1})]),
 }
@@ -126,11 +127,13 @@ def images(golden: Golden, folder: Any) -> Iterator[tuple[str, Any]]:
   system = SYSTEMS[golden.meta['system']]
   (lr,) = golden.inputs.values()
   for case in system.cases(golden):
-    trees = []
+    trees, stats = [], {}
     for name in case.weights:
       path = _written(golden, name, system, folder)
       imported = import_weights(path, model=system.model, **case.given)
       trees.append(imported.params)
+      if imported.batch_stats:
+        stats = {'batch_stats': imported.batch_stats}
     params = _mixed(trees, list(case.weights.values()))
     network = models.create(
       {
@@ -139,9 +142,11 @@ def images(golden: Golden, folder: Any) -> Iterator[tuple[str, Any]]:
         **imported.config['options'],
       }
     )
-    sr, aux = jax.jit(network.apply)({'params': params}, lr)
+    sr, aux = jax.jit(network.apply)({'params': params, **stats}, lr)
     ours = (*aux.get('outputs', ()), sr)
     yield from zip(case.outputs, ours, strict=False)
+    if 'residual' in aux:
+      yield 's_label', aux['residual']
   if 'dual0' in golden.others:
     yield from _dual_images(golden, imported, folder)
 

@@ -20,16 +20,12 @@ def run(args: argparse.Namespace) -> int:
       f'{args.checkpoint} has no weights to export: give a checkpoint'
     )
   model = loading.load(args.checkpoint)
-  if args.to == 'safetensors' and 'batch_stats' in model.params:
-    raise UserError(
-      f'{args.checkpoint}: has running statistics, which safetensors files do'
-      ' not carry here'
-    )
   if args.to == 'safetensors':
     export_safetensors(
       model.params['generator'],
       args.output,
       config=_explicit(model.config['model']),
+      batch_stats=model.params.get('batch_stats', {}),
     )
   else:
     export_stablehlo(

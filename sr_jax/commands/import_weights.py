@@ -24,11 +24,12 @@ def run(args: argparse.Namespace) -> int:
   )
   config, params = imported.config, imported.params
   duals = import_duals(args.dual, imported) if args.dual else {}
+  stats = imported.batch_stats
   model = {'name': config['name'], 'scale': config['scale']}
   module = models.module(config['name'])
   checkpoints.save_params(
     args.output,
-    {'generator': params, **duals},
+    {'generator': params, **duals, **({'batch_stats': stats} if stats else {})},
     {
       'method': dict(getattr(module, 'METHOD', {'name': 'supervised'})),
       'model': {**model, **config['options']},
@@ -39,5 +40,6 @@ def run(args: argparse.Namespace) -> int:
   print(f'{args.weights}: {model["name"]} x{model["scale"]} ({options})')
   for note in imported.notes:
     print(f'  {note}')
-  print(f'{count:,} parameters -> {args.output}')
+  kept = ' with running statistics' if stats else ''
+  print(f'{count:,} parameters{kept} -> {args.output}')
   return 0

@@ -156,6 +156,39 @@ def open_source(
   )
 
 
+def open_labelled(
+  name: str,
+  lr_folder: str,
+  scale: int,
+  *,
+  min_size: int,
+  on_bad: OnBad = 'refuse',
+  cache_dir: PathLike | None = None,
+) -> ImageSource | PairedSource:
+  """The source a config names, with its LR images if they have a folder.
+
+  Args:
+    name: As of `open_source`; a folder if there is one for LR.
+    lr_folder: Of real LR images, '' for none.
+    scale: Of HR to LR.
+    min_size: Least height and width of an HR image that serves.
+    on_bad: `refuse` raises when a file cannot serve, `skip` leaves it out.
+    cache_dir: Of the decoded images, by default `default_cache_dir()`.
+
+  Raises:
+    UserError: as `open_source` or `paired_source`.
+  """
+  options: dict[str, Any] = {
+    'min_size': min_size,
+    'on_bad': on_bad,
+    'cache_dir': cache_dir,
+  }
+  if lr_folder:
+    hr_folder = name.removeprefix('folder:')
+    return paired_source(lr_folder, hr_folder, scale, **options)
+  return open_source(name, **options)
+
+
 def folder_source(
   path: PathLike,
   *,

@@ -23,8 +23,17 @@ _WRAPPERS = (
   'net',
 )
 _PREFIXES = ('module.', 'model.', 'net.')
-# A rule without the ending names a layer, one with it a single tensor.
-_TORCH_LEAVES = {'.weight': '/kernel', '.bias': '/bias', '': ''}
+# A rule without the ending names a layer, one with it a single tensor, which
+# wins.
+_TORCH_LEAVES = {
+  '': '',
+  '.weight': '/kernel',
+  '.bias': '/bias',
+  '.running_mean': '/mean',
+  '.running_var': '/var',
+}
+# What PyTorch's batch normalisation keeps beside its statistics.
+_TORCH_COUNT = '.num_batches_tracked'
 _MAT_LEAVES = {'_f': '/kernel', '_b': '/bias'}
 _TF_LEAVES = {'/kernel': '/kernel', '/bias': '/bias'}
 # What TensorFlow 1 keeps beside the weights, in training alone.
@@ -120,6 +129,10 @@ def torch_to_flax(
       tensor is empty or not of finite floating-point numbers.
   """
   tensors, notes = unwrap(value)
+  counts = [name for name in tensors if name.endswith(_TORCH_COUNT)]
+  if counts:
+    notes.append(f'ignored, counts of training batches: {_list(counts)}')
+    tensors = {k: v for k, v in tensors.items() if k not in counts}
   if all('/' in name for name in tensors):
     paths = {name: name for name in tensors}
     layouts = tensors

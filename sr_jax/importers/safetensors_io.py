@@ -1,7 +1,8 @@
 """Weights in the safetensors format.
 
-One file holds the parameters under their Flax paths (`body_0/conv1/kernel`)
-and, as metadata, the model's name, scale and options.
+One file holds the parameters under their Flax paths (`body_0/conv1/kernel`),
+running statistics beside them (`norm/mean`) and, as metadata, the model's name,
+scale and options.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ def export_safetensors(
   path: str | os.PathLike[str],
   *,
   config: Mapping[str, Any],
+  batch_stats: Mapping[str, Any] | None = None,
 ) -> None:
   """Writes a parameter tree; the file appears whole or not at all.
 
@@ -77,13 +79,15 @@ def export_safetensors(
     path: The file to write.
     config: `name`, `scale` and `options` of the model, which
       `import_weights` reads back.
+    batch_stats: Running statistics, where the model has such.
 
   Raises:
     UserError: the file cannot be written.
   """
   flat = {
     name: np.ascontiguousarray(value)
-    for name, value in traverse_util.flatten_dict(params, sep='/').items()
+    for tree in (params, batch_stats or {})
+    for name, value in traverse_util.flatten_dict(tree, sep='/').items()
   }
   metadata = {'format': _FORMAT, 'config': json.dumps(dict(config))}
   with open_atomically(path) as file:

@@ -46,11 +46,13 @@ class Imported(NamedTuple):
   Attributes:
     config: `name`, `scale`, and `options` for the model's `Model`.
     params: Nested dictionary of float32 NumPy arrays; may be read-only.
+    batch_stats: The same of running statistics; {} for networks without.
     notes: What was chosen or ignored, one line each.
   """
 
   config: dict[str, Any]
   params: dict[str, Any]
+  batch_stats: dict[str, Any]
   notes: list[str]
 
 
@@ -62,7 +64,7 @@ def import_weights(
   scale: int | None = None,
   options: Mapping[str, Any] | None = None,
 ) -> Imported:
-  """Reads published weights into a model's parameters.
+  """Reads published weights into a model's parameters and statistics.
 
   What is not given is recognised from the tensors' shapes.
 
@@ -197,7 +199,7 @@ def _fit(
 ) -> Imported:
   """Fills the model that the file and the user describe."""
   options = {**recognised, **dict(given.values())}
-  expected = _shapes(module, options)
+  expected, statistics = _shapes(module, options)
   weights = _placed(weights, module, options)
   difference = _difference(weights, module, expected)
   if difference:
@@ -205,6 +207,10 @@ def _fit(
     _refuse_difference(difference, _text(options))
   constants = [path for path in expected if path not in weights.arrays]
   filled = {**weights.arrays, **_initial(module, options, constants)}
+  params, batch_stats = (
+    {k: v for k, v in filled.items() if (k in statistics) == kept_apart}
+    for kept_apart in (False, True)
+  )
   notes = [*weights.notes]
   if constants:
     notes.append(f'kept at their constants: {", ".join(constants)}')
@@ -214,7 +220,8 @@ def _fit(
       'scale': options.pop('scale'),
       'options': options,
     },
-    params=traverse_util.unflatten_dict(filled, sep='/'),
+    params=traverse_util.unflatten_dict(params, sep='/'),
+    batch_stats=traverse_util.unflatten_dict(batch_stats, sep='/'),
     notes=notes,
   )
 
@@ -230,7 +237,7 @@ def _placed(
   kept = {path: new for path, new in places.items() if new}
   notes = [*weights.notes]
   if ignored := [weights.sources[path] for path in places if path not in kept]:
-    notes.append(f'ignored, of other scales: {", ".join(ignored)}')
+    notes.append(f'ignored, {module.PLACED_NOWHERE}: {", ".join(ignored)}')
   return weights._replace(
     arrays={new: weights.arrays[path] for path, new in kept.items()},
     sources={new: weights.sources[path] for path, new in kept.items()},
@@ -270,7 +277,7 @@ def _refuse_contradiction(
     held = recognised.get(name, value)
     if held == value:
       continue
-    expected = _shapes(module, {**recognised, **asked, name: held})
+    expected, _ = _shapes(module, {**recognised, **asked, name: held})
     if len(_difference(weights, module, expected)) < difference:
       raise UserError(f'holds {name}={held}, but {flag} asks for {value}')
 
@@ -298,10 +305,15 @@ def _parameters(network: Any, key: jax.Array) -> dict[str, jax.Array]:
   return flat
 
 
-def _shapes(module: ModuleType, options: Mapping[str, Any]) -> Shapes:
+def _shapes(
+  module: ModuleType, options: Mapping[str, Any]
+) -> tuple[Shapes, Shapes]:
+  """Shapes of all that the network needs, and those of its statistics alone."""
   network = _build(module, options)
   try:
-    return expected_shapes(network)
+    statistics = expected_shapes(network, 'batch_stats')
+    # In one layer these are called otherwise than parameters.
+    return expected_shapes(network) | statistics, statistics
   except UserError as error:
     raise UserError(f'cannot be {_text(options)}: {error}') from None
 

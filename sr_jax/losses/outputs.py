@@ -1,6 +1,6 @@
 """One loss over several outputs of a network.
 
-Each function takes a pixel loss, the final output, the further outputs of
+All but `residual` take a pixel loss, the final output, the further outputs of
 `aux['outputs']`, HR, and the step of the training.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from sr_jax.ops.residual import residual_image
 from sr_jax.ops.resize import imresize
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
@@ -74,3 +75,25 @@ def recursive(
   alpha = jnp.maximum(0.0, 1 - step / alpha_steps)
   each = jnp.mean(jnp.stack([loss(x, hr) for x in outputs]))
   return alpha * each + (1 - alpha) * loss(sr, hr)
+
+
+def residual(
+  loss: Loss,
+  sr: jax.Array,
+  predicted: jax.Array,
+  hr: jax.Array,
+  lr: jax.Array,
+  *,
+  upsampling: str,
+) -> jax.Array:
+  """Hybrid loss of SR and of the enhanced residual (SRNet), equally weighted.
+
+  Args:
+    loss: Of two images.
+    sr: `[B, sH, sW, C]`.
+    predicted: The network's residual image, of the same shape.
+    hr: Target of `sr`.
+    lr: `[B, H, W, C]`, which with `hr` gives the target of `predicted`.
+    upsampling: Of LR in that target, see `residual_image`.
+  """
+  return loss(sr, hr) + loss(predicted, residual_image(hr, lr, upsampling))

@@ -49,10 +49,7 @@ def make(config: Mapping[str, Any]) -> Method:
     constants=getattr(architecture, 'CONSTANTS', ()),
     **config['optimizer'],
   )
-  loss, section = loss_by_name(config['loss']), config['method']
-  loss = _over_outputs(
-    loss, section.get('outputs', 'none'), section.get('alpha_steps', 0)
-  )
+  loss = _over_outputs(loss_by_name(config['loss']), config['method'])
   make_lr = degrader(config['degradation'])
   return Method(
     init=functools.partial(_init, generator, tx),
@@ -89,16 +86,21 @@ def loss_by_name(name: str) -> Callable[..., jax.Array]:
 
 
 def _over_outputs(
-  loss: Callable[..., jax.Array], outputs: str, alpha_steps: int
+  loss: Callable[..., jax.Array], section: Mapping[str, Any]
 ) -> Callable[..., jax.Array]:
-  """`(sr, aux, hr, step) -> value` as `config.method` describes it."""
-  if outputs not in _OUTPUTS:
+  """`(sr, aux, lr, hr, step) -> value` as `config.method` describes it."""
+  name = section.get('outputs', 'none')
+  if name == 'residual':
+    upsampling = section.get('upsampling', 'bicubic')
+    return functools.partial(_over_residual, loss, upsampling)
+  if name not in _OUTPUTS:
     raise UserError(
-      f'config.method.outputs: unknown {outputs!r}; choose from'
-      f' {sorted(_OUTPUTS)}'
+      f'config.method.outputs: unknown {name!r}; choose from'
+      f' {sorted([*_OUTPUTS, "residual"])}'
     )
-  over = _OUTPUTS[outputs]
-  if outputs == 'recursive':
+  over = _OUTPUTS[name]
+  if name == 'recursive':
+    alpha_steps = section.get('alpha_steps', 0)
     if alpha_steps < 1:
       raise UserError(
         f'config.method.alpha_steps={alpha_steps}: give 1 or more'
@@ -106,16 +108,42 @@ def _over_outputs(
     over = functools.partial(over, alpha_steps=alpha_steps)
 
   def value(
-    sr: jax.Array, aux: Mapping[str, Any], hr: jax.Array, step: jax.Array
+    sr: jax.Array,
+    aux: Mapping[str, Any],
+    lr: jax.Array,
+    hr: jax.Array,
+    step: jax.Array,
   ) -> jax.Array:
-    if outputs != 'none' and 'outputs' not in aux:
+    del lr
+    if name != 'none' and 'outputs' not in aux:
       raise UserError(
-        f'config.method.outputs={outputs}: this model has one output alone;'
+        f'config.method.outputs={name}: this model has one output alone;'
         ' choose none'
       )
     return over(loss, sr, aux.get('outputs', ()), hr, step)
 
   return value
+
+
+def _over_residual(
+  loss: Callable[..., jax.Array],
+  upsampling: str,
+  sr: jax.Array,
+  aux: Mapping[str, Any],
+  lr: jax.Array,
+  hr: jax.Array,
+  step: jax.Array,
+) -> jax.Array:
+  """Loss of a network that predicts SR and a residual image."""
+  del step
+  if 'residual' not in aux:
+    raise UserError(
+      'config.method.outputs=residual: this model predicts no residual; choose'
+      ' none'
+    )
+  return outputs.residual(
+    loss, sr, aux['residual'], hr, lr, upsampling=upsampling
+  )
 
 
 def degrader(section: Mapping[str, Any]) -> Callable[..., jax.Array]:
@@ -198,7 +226,7 @@ def _train_step(
     # At scales that are not whole SR may reach a pixel beyond HR.
     sr = sr[:, : hr.shape[1], : hr.shape[2]]
     target = _centre(hr, sr.shape[1:3])
-    return loss(sr, aux, target, state.step), changed
+    return loss(sr, aux, lr, target, state.step), changed
 
   old = state.params['generator']
   (value, stats), grads = jax.value_and_grad(objective, has_aux=True)(old)

@@ -89,6 +89,10 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   }
 
 
+# What `place` finds no place for.
+PLACED_NOWHERE = 'of other scales'
+
+
 def place(path: str, options: Mapping[str, Any]) -> str:
   """Where a file's parameter belongs in a network of these options.
 

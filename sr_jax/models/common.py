@@ -221,11 +221,13 @@ class Upsampler(nn.Module):
     scale: 2, 3, 4 or 8.
     features: Channels in and out.
     dtype: Computation type.
+    relu: Whether a ReLU follows each stage.
   """
 
   scale: int
   features: int
   dtype: Any = jnp.float32
+  relu: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -234,6 +236,7 @@ class Upsampler(nn.Module):
       width = self.features * factor**2
       x = Conv(width, dtype=self.dtype, name=f'conv_{i}')(x)
       x = pixel_shuffle(x, factor)
+      x = nn.relu(x) if self.relu else x
     return x
 
 

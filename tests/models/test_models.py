@@ -35,6 +35,7 @@ TINY = {
   'san': {'groups': 1, 'blocks': 1, 'features': 16, 'reduction': 4},
   'srcnn': {'features': (8, 4)},
   'srfbn': {'groups': 2, 'steps': 2, 'features': 4},
+  'srnet': {'blocks': 1, 'features': 32, 'reduction': 4},
   'vdsr': {'depth': 4, 'features': 8},
   'zssr': {'depth': 3, 'features': 8},
 }
@@ -46,7 +47,7 @@ COLOUR = [name for name in models.names() if name not in LUMA]
 # These enlarge by any factor; the factor is no part of their weights.
 ANY_SCALE = ('lrfnet', 'mzsr', 'zssr')
 # These see the whole image, wherever they look.
-GLOBAL = ('drn', 'rcan', 'san')
+GLOBAL = ('drn', 'rcan', 'san', 'srnet')
 # Their mean shifts are trained, as in the releases.
 TRAINED_MEAN = ('drn', 'rcan', 'san')
 

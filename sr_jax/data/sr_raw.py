@@ -1,0 +1,275 @@
+"""Turns SR-RAW (Zhang et al., CVPR 2019) into aligned LR and HR images.
+
+    python -m sr_jax.data.sr_raw SR-RAW/train -o PAIRS --scale 4
+
+writes PAIRS/X4/LR and PAIRS/X4/HR, as SRNet's released preparation does; train
+and evaluate on them by `lr_folder`. SR-RAW has a folder for each sequence, with
+the same scene at seven focal lengths, 00001.JPG (240 mm) to 00007.JPG (24 mm),
+and tform.txt, which the alignment script of the data set writes there:
+
+    00001-00002:
+    1.0000 0.0000 3.0000
+    0.0000 1.0000 -2.0000
+
+and so on: the affine map from pixels (x, y) of view 1 to those of view 2, both
+cropped to the field of view of 1 and enlarged to its size. This is read from
+that script; no file of the data set was at hand. A pair is
+
+  LR: the middle of the wide view that the longest focal length sees, less a
+      margin of 20 pixels on each side;
+  HR: the longer view, cropped and enlarged to the field of view of 1, moved
+      onto the wide one, its middle resized to the scale times LR by Lanczos.
+
+Unlike the release this interpolates once for both maps, not twice, and follows
+the alignment script in turning sequences that were shot upside down.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from sr_jax.data.image_io import Picture, write_image
+from sr_jax.errors import UserError
+
+# Views (of HR, of LR) that make a pair. Their focal lengths are about, not
+# exactly, the scale apart.
+_PAIRS = {4: ((1, 5), (2, 6), (3, 7)), 8: ((1, 6),)}
+# (sequence, view) of the training set that SRNet's authors found bad.
+_BAD = {
+  **{('00004', view): 'cannot be aligned' for view in range(1, 8)},
+  **{('00350', view): 'is a damaged file' for view in (5, 6, 7)},
+  ('00560', 6): 'is of the next sequence (its 00001)',
+}
+_MARGIN = 20
+# EXIF: where the camera's data are, focal length, orientation, upside down.
+_CAMERA, _FOCAL, _ORIENTATION, _TURNED = 0x8769, 37386, 274, 3
+
+
+class Prepared(NamedTuple):
+  """What became of the pairs, by names such as `00134_00005`.
+
+  Attributes:
+    written: Pairs that are there now.
+    skipped: (name, reason) of the others.
+  """
+
+  written: list[str]
+  skipped: list[tuple[str, str]]
+
+
+def prepare(folder: Path, out: Path, scale: int) -> Prepared:
+  """Writes all pairs of a folder of sequences; those already there stay.
+
+  Args:
+    folder: Of sequences, such as SR-RAW's `train`.
+    out: Where `X4` or `X8` is made.
+    scale: 4 or 8.
+
+  Raises:
+    UserError: no such folder, another scale, or no pair serves.
+  """
+  if scale not in _PAIRS:
+    raise UserError(f'scale {scale}: SR-RAW has pairs for 4 and 8')
+  written, skipped = [], []
+  for sequence in _sequences(folder):
+    for hr_view, lr_view in _PAIRS[scale]:
+      name = f'{sequence.name}_{lr_view:05}'
+      targets = [out / f'X{scale}' / k / f'{name}.png' for k in ('LR', 'HR')]
+      try:
+        if not all(target.exists() for target in targets):
+          images = make_pair(sequence, hr_view, lr_view, scale)
+          for target, image in zip(targets, images, strict=True):
+            write_image(target, Picture(image / np.float32(255)))
+        written.append(name)
+      except _Unfit as error:
+        skipped.append((name, str(error)))
+        print(f'skipped {name}: {error}', file=sys.stderr)
+  if not written:
+    first = ': '.join(skipped[0]) if skipped else 'it has no sequences'
+    raise UserError(f'{folder}: no pair serves; {first}')
+  return Prepared(written, skipped)
+
+
+class _Unfit(Exception):
+  """Why a pair cannot be made."""
+
+
+def _sequences(folder: Path) -> Iterator[Path]:
+  """Folders with photographs, in the order of their names."""
+  if not folder.is_dir():
+    raise UserError(f'{folder}: no such folder: check the path')
+  if _files(folder):
+    raise UserError(
+      f'{folder}: has photographs itself: give the folder of the sequences'
+    )
+  for path in sorted(folder.iterdir()):
+    if path.is_dir() and not path.name.startswith('.'):
+      if _files(path):
+        yield path
+      else:
+        print(f'skipped {path.name}: has no photographs', file=sys.stderr)
+
+
+def _files(sequence: Path) -> dict[str, Path]:
+  """Photographs by their names without suffix, such as `00001`."""
+  return {
+    path.stem: path
+    for path in sequence.iterdir()
+    if path.suffix.lower() in ('.jpg', '.jpeg') and path.stem.isdecimal()
+  }
+
+
+def make_pair(
+  sequence: Path, hr_view: int, lr_view: int, scale: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """LR and HR of one sequence, uint8 `[H, W, 3]` and `[sH, sW, 3]`."""
+  for view in (hr_view, lr_view):
+    if reason := _BAD.get((sequence.name, view)):
+      raise _Unfit(f'{view:05} {reason}')
+  files = [_file(sequence, view) for view in (1, hr_view, lr_view)]
+  (first, turned), (hr_focal, _), (lr_focal, _) = map(_read_exif, files)
+  to_hr, to_lr = (_read_tform(sequence, view) for view in (hr_view, lr_view))
+  hr, lr = (_read_pixels(path, turned) for path in files[1:])
+  zoom = first / lr_focal
+  shape = tuple(2 * int(n / zoom / 2 - _MARGIN) for n in lr.shape[:2])
+  if min(shape) < 2:
+    raise _Unfit(f'{lr_view:05} shows too little of the scene of 00001')
+  frame = _at_field_of_view(hr, first / hr_focal)
+  aligned = _aligned(
+    frame, to_hr @ np.linalg.inv(to_lr), tuple(int(n * zoom) for n in shape)
+  )
+  size = (scale * shape[1], scale * shape[0])
+  large = Image.fromarray(aligned).resize(size, Image.Resampling.LANCZOS)
+  return _middle(lr, shape), np.asarray(large)
+
+
+def _file(sequence: Path, view: int) -> Path:
+  path = _files(sequence).get(f'{view:05}')
+  if path is None:
+    raise _Unfit(f'{view:05}.JPG is missing')
+  return path
+
+
+def _read_exif(path: Path) -> tuple[float, bool]:
+  """Focal length in mm, and whether the camera was upside down."""
+  try:
+    with Image.open(path) as image:
+      exif = image.getexif()
+      focal = float(exif.get_ifd(_CAMERA).get(_FOCAL, 0))
+  except (OSError, SyntaxError, ValueError, ZeroDivisionError) as error:
+    raise _Unfit(f'{path.name} cannot be read: {error}') from error
+  if not focal > 0:
+    raise _Unfit(f'{path.name} does not tell its focal length (EXIF)')
+  return focal, exif.get(_ORIENTATION) == _TURNED
+
+
+def _read_pixels(path: Path, turned: bool) -> np.ndarray:
+  """uint8 `[H, W, 3]` as stored, or turned by half a circle."""
+  try:
+    with Image.open(path) as image:
+      pixels = np.asarray(image.convert('RGB'))
+  except (OSError, SyntaxError, ValueError) as error:
+    raise _Unfit(f'{path.name} cannot be read: {error}') from error
+  return pixels[::-1, ::-1] if turned else pixels
+
+
+def _read_tform(sequence: Path, view: int) -> np.ndarray:
+  """The affine map `[3, 3]` of (x, y, 1) from view 1 to another."""
+  head = f'00001-{view:05}:'
+  try:
+    lines = (sequence / 'tform.txt').read_text().splitlines()
+  except (OSError, ValueError) as error:
+    raise _Unfit(
+      "tform.txt cannot be read; the data set's run_align.sh writes it"
+    ) from error
+  found = [i for i, line in enumerate(lines) if line.strip() == head]
+  if not found:
+    raise _Unfit(f'tform.txt has no {head}')
+  try:
+    rows = [
+      [float(x) for x in line.split()]
+      for line in lines[found[0] + 1 : found[0] + 3]
+    ]
+    matrix = np.array([*rows, [0, 0, 1]])
+  except ValueError as error:
+    raise _Unfit(f'tform.txt has no two rows of numbers at {head}') from error
+  usable = matrix.shape == (3, 3) and np.isfinite(matrix).all()
+  if not usable or abs(np.linalg.det(matrix)) < 1e-6:
+    raise _Unfit(f'tform.txt has no affine map at {head}')
+  return matrix
+
+
+def _middle(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+  top, left = ((n - m) // 2 for n, m in zip(image.shape, shape, strict=False))
+  return image[top : top + shape[0], left : left + shape[1]]
+
+
+def _at_field_of_view(image: np.ndarray, zoom: float) -> np.ndarray:
+  """The middle of `image`, a `zoom`th of it, enlarged to about its size."""
+  low = [int(np.ceil((n - n / zoom) / 2)) for n in image.shape[:2]]
+  high = [int(np.floor((n + n / zoom) / 2)) for n in image.shape[:2]]
+  crop = image[low[0] : high[0], low[1] : high[1]]
+  size = (int(crop.shape[1] * zoom), int(crop.shape[0] * zoom))
+  large = Image.fromarray(crop).resize(size, Image.Resampling.LANCZOS)
+  return np.asarray(large)
+
+
+def _aligned(
+  frame: np.ndarray, matrix: np.ndarray, shape: tuple[int, ...]
+) -> np.ndarray:
+  """The middle of what `frame` is when pixel p comes from `matrix @ p`.
+
+  Raises:
+    _Unfit: that lies outside the frame in part.
+  """
+  start = [(n - m) // 2 for n, m in zip(frame.shape, shape, strict=False)]
+  # To (row, column) in place of (x, y).
+  swap = np.eye(3)[[1, 0, 2]]
+  matrix = swap @ matrix @ swap
+  offset = matrix[:2, :2] @ start + matrix[:2, 2]
+  ends = np.array(
+    [[i, j] for i in (0, shape[0] - 1) for j in (0, shape[1] - 1)]
+  )
+  corners = ends @ matrix[:2, :2].T + offset
+  limits = np.array(frame.shape[:2]) - 1
+  if (corners < 0).any() or (corners > limits).any():
+    raise _Unfit('tform.txt moves the view beyond its border')
+  moved = [
+    ndimage.affine_transform(
+      frame[..., channel].astype(np.float32),
+      matrix[:2, :2],
+      offset,
+      shape,
+      order=1,
+    )
+    for channel in range(3)
+  ]
+  return np.rint(np.stack(moved, axis=-1)).astype(np.uint8)
+
+
+def main() -> int:
+  parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+  parser.add_argument('folder', type=Path, help='of the sequences')
+  parser.add_argument('-o', dest='out', type=Path, required=True)
+  parser.add_argument('--scale', type=int, required=True, help='4 or 8')
+  flags = parser.parse_args()
+  try:
+    done = prepare(flags.folder, flags.out, flags.scale)
+  except UserError as error:
+    print(error, file=sys.stderr)
+    return 2
+  where = flags.out / f'X{flags.scale}'
+  print(f'{len(done.written)} pairs in {where}, {len(done.skipped)} skipped')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

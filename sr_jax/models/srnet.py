@@ -1,0 +1,445 @@
+"""SRNet: self-supervised residual-aware network for digital zoom (2019/20).
+
+Two streams see the same LR image. The auxiliary one predicts an enhanced
+residual, what HR has and the enlarged LR image lacks (the residual-aware task,
+RAT); the main one gives SR. Features cross over: the deep ones of the auxiliary
+stream are subtracted at the head of the main one, the shallow ones added before
+its tail. Attention weights every block and both fusions. All as in the released
+code, from which the authors' later figure differs (variant `figure`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sr_jax.errors import UserError
+from sr_jax.models import common
+
+# Spatial attentions by name: options of `SpatialAttention`.
+_SPATIAL: dict[str, dict[str, Any]] = {
+  # Multi-scale pooling and joint rotation.
+  'mpr-sa': {'pools': (1, 2, 4)},
+  # The ablation's: at a single scale, and without rotation as well.
+  'ssa': {'pools': (1,)},
+  'sa': {'pools': (1,), 'rotations': 1, 'maps': 1},
+}
+# 'ca' is RCAN's, of channels.
+_ATTENTIONS = ('ca', *_SPATIAL)
+
+
+def _variant(
+  attention: Sequence[str],
+  rat: bool,
+  parameters: Mapping[int, int],
+  *,
+  blocks: int = 16,
+  features: int = 64,
+  **others: Any,
+) -> common.Variant:
+  options = {
+    'blocks': blocks,
+    'features': features,
+    'reduction': 16,
+    'block_attention': tuple(attention),
+    'fusion_attention': tuple(attention),
+    'rat': rat,
+  }
+  return common.Variant({**options, **others}, parameters)
+
+
+VARIANTS = {
+  'srnet': _variant(('ca', 'mpr-sa'), True, {4: 3_429_726, 8: 3_725_150}),
+  'figure': _variant(
+    ('ca',),
+    True,
+    {4: 3_076_958},
+    fusion_attention=('ca', 'mpr-sa'),
+    head_fusion_sign=1,
+    skip_source='head',
+  ),
+  # The ablation on EDSR-baseline and on RCAN^-, without and with RAT. Released
+  # files of `edsr-rat` have 23,208 parameters more, see `place`.
+  'edsr': _variant((), False, {4: 1_517_595, 8: 1_665_307}),
+  'edsr-ssa': _variant(('ssa',), False, {}),
+  'edsr-mpr': _variant(('mpr-sa',), False, {}),
+  'edsr-rat': _variant((), True, {4: 3_035_190, 8: 3_330_614}),
+  'edsr-rat-ssa': _variant(('ssa',), True, {}),
+  'edsr-rat-mpr': _variant(('mpr-sa',), True, {}),
+  'rcan-minus': _variant(('ca',), False, {4: 1_526_875, 8: 1_674_587}),
+  'rcan-minus-ssa': _variant(('ca', 'ssa'), False, {}),
+  'rcan-minus-mpr': _variant(('ca', 'mpr-sa'), False, {}),
+  'rcan-minus-rat': _variant(('ca',), True, {}),
+  'rcan-minus-rat-ssa': _variant(('ca', 'ssa'), True, {}),
+  # Ours, for two CPU cores: as `srnet`, and its main stream alone.
+  'small': _variant(('ca', 'mpr-sa'), True, {}, blocks=4, features=32),
+  'small-alone': _variant(('ca', 'mpr-sa'), False, {}, blocks=4, features=32),
+}
+
+
+def attention_names(torch: str, path: str) -> dict[str, str]:
+  """Rules for the attentions of one place, alone and one after the other."""
+  rules = {}
+  for channel in (torch, f'{torch}attn1.'):
+    rules[f'{channel}conv_du.0'] = f'{path}/channel/squeeze'
+    rules[f'{channel}conv_du.2'] = f'{path}/channel/expand'
+  for spatial in (torch, f'{torch}attn2.'):
+    for name, k in (('spatial', '1'), ('spatial{k}', '{k}')):
+      rules |= {
+        f'{spatial}{name}.conv': f'{path}/spatial/conv_{k}',
+        f'{spatial}{name}.bn.weight': f'{path}/spatial/norm_{k}/scale',
+        f'{spatial}{name}.bn': f'{path}/spatial/norm_{k}',
+      }
+  return rules
+
+
+def _stream_names(torch: str, path: str) -> dict[str, str]:
+  """Rules for one stream."""
+  return {
+    f'{torch}sub_mean': f'{path}/sub_mean',
+    f'{torch}add_mean': f'{path}/add_mean',
+    f'{torch}head.0': f'{path}/head',
+    f'{torch}body.{{i}}.body.0': f'{path}/block_{{i}}/conv1',
+    f'{torch}body.{{i}}.body.2': f'{path}/block_{{i}}/conv2',
+    **attention_names(
+      f'{torch}body.{{i}}.body.3.', f'{path}/block_{{i}}/attention'
+    ),
+    f'{torch}body.{{i}}': f'{path}/body_end',
+    f'{torch}tail.0.0': f'{path}/upsample/conv_0',
+    f'{torch}tail.0.3': f'{path}/upsample/conv_1',
+    f'{torch}tail.0.6': f'{path}/upsample/conv_2',
+    f'{torch}tail.1': f'{path}/tail',
+  }
+
+
+# Released state_dict names to Flax paths; `{i}` stands for a number.
+TORCH_NAMES = {
+  'SRNet': {
+    **_stream_names('', 'main'),
+    **_stream_names('model_ssl.', 'auxiliary'),
+    **attention_names('CALayer_head.', 'main/head_attention'),
+    **attention_names('CALayer_tail.', 'main/tail_attention'),
+  }
+}
+
+
+# What `place` finds no place for: the release makes it with attention off too.
+PLACED_NOWHERE = 'attention of the fusions that is never called'
+
+
+def place(path: str, options: Mapping[str, Any]) -> str:
+  """The path itself, or '' for attention that the options leave out."""
+  fusion = path.startswith(('main/head_attention', 'main/tail_attention'))
+  return '' if fusion and not options['fusion_attention'] else path
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Options that parameter shapes tell, by Flax path (`main/head/kernel`).
+
+  Sign and skip leave no trace in them: these are the release's.
+  """
+  channels, features = shapes['main/head/kernel'][2:]
+  main = {
+    path.removeprefix('main/'): shape
+    for path, shape in shapes.items()
+    if path.startswith('main/')
+  }
+  attention = _recognise_attention(main, 'block_0/attention')
+  squeezed = main.get('block_0/attention/channel/squeeze/kernel')
+  rat = any(path.startswith('auxiliary/') for path in shapes)
+  fusion = _recognise_attention(main, 'head_attention') if rat else attention
+  return {
+    'scale': common.upsampling_scale(main),
+    'channels': channels,
+    'blocks': sum(path.endswith('/conv1/kernel') for path in main),
+    'features': features,
+    'reduction': features // squeezed[3] if squeezed else 16,
+    'block_attention': attention,
+    # One switch of the release is for both.
+    'fusion_attention': fusion if attention else (),
+    'rat': rat,
+    'head_fusion_sign': -1,
+    'skip_source': 'fused',
+  }
+
+
+def _recognise_attention(
+  shapes: Mapping[str, tuple[int, ...]], path: str
+) -> tuple[str, ...]:
+  kinds = []
+  if f'{path}/channel/squeeze/kernel' in shapes:
+    kinds.append('ca')
+  if first := shapes.get(f'{path}/spatial/conv_1/kernel'):
+    several = f'{path}/spatial/conv_2/kernel' in shapes
+    single = 'sa' if first[3] == 1 else 'ssa'
+    kinds.append('mpr-sa' if several else single)
+  return tuple(kinds)
+
+
+def _square(x: jax.Array) -> jax.Array:
+  """The middle of a square is `[B, H, W, C]`, the rest its reflection."""
+  side = max(x.shape[1:3])
+  for axis in (1, 2):
+    size = x.shape[axis]
+    before = (side - size) // 2
+    # By index: a long way out a reflection goes to and fro many times.
+    index = np.pad(
+      np.arange(size), (before, side - size - before), mode='reflect'
+    )
+    x = x if size == side else jnp.take(x, index, axis)
+  return x
+
+
+def _middle(x: jax.Array, height: int, width: int) -> jax.Array:
+  """What `_square` has made a square of."""
+  top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
+  return x[:, top : top + height, left : left + width]
+
+
+class SpatialAttention(nn.Module):
+  """Weights positions by what channel means tell, seen in four rotations.
+
+  Neighbouring channels are averaged to `pools[i]` maps. In each branch i a 7x7
+  convolution sees these maps and their rotations, which are not turned back.
+  Only squares can be rotated: other shapes are reflected to one.
+
+  Attributes:
+    pools: Maps of each branch.
+    rotations: 4, or 1 for none.
+    maps: Weights of a position; channel c takes number c mod `maps`.
+    dtype: Computation type.
+  """
+
+  pools: Sequence[int]
+  rotations: int = 4
+  maps: int = 8
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """Maps `[B, H, W, C]` to the same shape."""
+    *_, height, width, features = x.shape
+    if features % 8:
+      raise UserError(
+        f'config.model.features={features}: spatial attention needs a multiple'
+        ' of 8'
+      )
+    logits = 0.0
+    for i, pool in enumerate(self.pools, 1):
+      groups = x.reshape(*x.shape[:3], pool, features // pool)
+      # In float32: bfloat16 cannot hold the mean of many numbers.
+      y = groups.mean(4, jnp.float32)
+      y = _square(y) if self.rotations > 1 else y
+      turned = [jnp.rot90(y, k, (1, 2)) for k in range(self.rotations)]
+      y = common.Conv(
+        self.maps, 7, use_bias=False, dtype=self.dtype, name=f'conv_{i}'
+      )(jnp.concatenate(turned, -1))
+      logits += nn.BatchNorm(
+        not train, momentum=0.99, dtype=self.dtype, name=f'norm_{i}'
+      )(y)
+    weights = _middle(nn.sigmoid(jnp.asarray(logits)), height, width)
+    return x * jnp.tile(weights, features // self.maps)
+
+
+class Attention(nn.Module):
+  """Attentions one after the other.
+
+  Attributes:
+    kinds: Any of 'ca', 'mpr-sa', 'ssa' and 'sa'; one of the last three alone.
+    features: Channels in and out.
+    reduction: Of 'ca'.
+    dtype: Computation type.
+  """
+
+  kinds: Sequence[str]
+  features: int
+  reduction: int = 16
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """Maps `[B, H, W, features]` to the same shape."""
+    for kind in self.kinds:
+      if kind not in _ATTENTIONS:
+        raise UserError(
+          f'config.model: unknown attention {kind!r}; choose from {_ATTENTIONS}'
+        )
+      if kind == 'ca':
+        x = common.ChannelAttention(
+          self.features, self.reduction, self.dtype, name='channel'
+        )(x)
+      else:
+        x = SpatialAttention(
+          **_SPATIAL[kind], dtype=self.dtype, name='spatial'
+        )(x, train=train)
+    return x
+
+
+class Block(nn.Module):
+  """conv - ReLU - conv - attention, plus identity.
+
+  Attributes:
+    features: Channels in and out.
+    attention: Kinds of attention.
+    reduction: Of attention on channels.
+    dtype: Computation type.
+  """
+
+  features: int
+  attention: Sequence[str]
+  reduction: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """Maps `[B, H, W, features]` to the same shape."""
+    width, dtype = self.features, self.dtype
+    y = nn.relu(common.Conv(width, dtype=dtype, name='conv1')(x))
+    y = common.Conv(width, dtype=dtype, name='conv2')(y)
+    attention = Attention(
+      self.attention, width, self.reduction, dtype, name='attention'
+    )
+    return x + attention(y, train=train)
+
+
+class Stream(nn.Module):
+  """EDSR with attention, that may take in the features of another stream.
+
+  Attributes: as of `SRNet`.
+  """
+
+  scale: int
+  blocks: int
+  features: int
+  reduction: int
+  block_attention: Sequence[str]
+  fusion_attention: Sequence[str]
+  rat: bool
+  head_fusion_sign: int
+  skip_source: str
+  channels: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(
+    self,
+    lr: jax.Array,
+    other: tuple[jax.Array, jax.Array] | None = None,
+    *,
+    train: bool,
+  ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """An image `[B, sH, sW, C]` of `lr`, and features of `[B, H, W, features]`.
+
+    The features, in and out, are those after the head and those before the
+    tail: shallow and deep.
+    """
+    width, dtype = self.features, self.dtype
+    mean = common.default_mean(self.channels)
+
+    def fuse(x: jax.Array, y: jax.Array, name: str) -> jax.Array:
+      # The release leaves the reduction of the fusions at 16.
+      kinds = self.fusion_attention
+      attention = Attention(kinds, width, dtype=dtype, name=f'{name}_attention')
+      return attention(x + y, train=train)
+
+    x = common.MeanShift(mean, -1, name='sub_mean')(255 * lr)
+    x = shallow = skip = common.Conv(width, dtype=dtype, name='head')(x)
+    if other is not None:
+      x = fuse(x, self.head_fusion_sign * other[1], 'head')
+      skip = x if self.skip_source == 'fused' else skip
+    for i in range(self.blocks):
+      block = Block(
+        width, self.block_attention, self.reduction, dtype, name=f'block_{i}'
+      )
+      x = block(x, train=train)
+    x = common.Conv(width, dtype=dtype, name='body_end')(x)
+    if other is not None:
+      x = fuse(x, other[0], 'tail')
+    x = deep = skip + x
+    # Released streams alone are EDSR, which has no ReLU there.
+    x = common.Upsampler(self.scale, width, dtype, self.rat, name='upsample')(x)
+    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    x = common.Conv(self.channels, name='tail')(x)
+    x = common.MeanShift(mean, 1, name='add_mean')(x) / 255
+    return x, (shallow, deep)
+
+
+class SRNet(nn.Module):
+  """The network of every variant.
+
+  Attributes:
+    scale: Enlargement: 2, 3, 4 or 8.
+    blocks: Residual blocks of each stream.
+    features: Width of every layer; a multiple of 8 with spatial attention.
+    reduction: Of attention on channels in the blocks.
+    block_attention: Attention in the blocks, see `Attention`.
+    fusion_attention: Attention after each of the two fusions.
+    rat: Whether there is an auxiliary stream.
+    head_fusion_sign: Factor on the deep features at the head: -1 as released,
+      1 as in the figure.
+    skip_source: Where the long skip begins: 'fused', after the head's fusion as
+      released, or 'head', before it as in the figure.
+    channels: Image channels; 3 uses DIV2K's mean, others mid-grey.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  scale: int
+  blocks: int
+  features: int
+  reduction: int
+  block_attention: Sequence[str]
+  fusion_attention: Sequence[str]
+  rat: bool
+  head_fusion_sign: int = -1
+  skip_source: str = 'fused'
+  channels: int = 3
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, lr: jax.Array, *, train: bool = False
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Enlarges `lr` `[B, H, W, C]` in [0, 1]; unclipped.
+
+    Returns:
+      SR `[B, sH, sW, C]`, and under `residual` the predicted enhanced residual
+      of the same shape where there is an auxiliary stream.
+    """
+    if self.skip_source not in ('fused', 'head'):
+      raise UserError(
+        f'config.model.skip_source={self.skip_source!r}: choose fused or head'
+      )
+    options = {
+      field.name: getattr(self, field.name)
+      for field in dataclasses.fields(Stream)
+      if field.name not in ('parent', 'name')
+    }
+    if not self.rat:
+      return Stream(**options, name='main')(lr, train=train)[0], {}
+    residual, features = Stream(**options, name='auxiliary')(lr, train=train)
+    sr, _ = Stream(**options, name='main')(lr, features, train=train)
+    return sr, {'residual': residual}
+
+  @property
+  def halo(self) -> int | None:
+    """Receptive radius in LR pixels, None where attention sees the image."""
+    if self.block_attention or (self.rat and self.fusion_attention):
+      return None
+    stream = 1 + 2 * self.blocks + 1
+    # Deep features enter where the main stream begins its blocks.
+    body = stream + (stream - 1 if self.rat else 0)
+    return math.ceil(body + common.upsampling_radius(self.scale))
+
+
+def Model(*, scale: int, variant: str = 'srnet', **overrides: Any) -> SRNet:
+  """SRNet of one variant; overrides replace single options of it."""
+  return SRNet(
+    scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
+  )
