@@ -97,6 +97,29 @@ def test_benchmark_folders_are_measured(tmp_path):
   assert -1 < scores[f'{tmp_path.name}/ssim'] < 1
 
 
+def test_real_pairs_are_trained_on_and_scored_as_they_are(tmp_path):
+  """Not against LR images that are made of HR."""
+  hr = skimage.data.astronaut()[:48, :64]
+  lr = 255 - hr[::2, ::2]
+  for name, image in (('hr', hr), ('lr', lr)):
+    (tmp_path / name).mkdir()
+    skimage.io.imsave(tmp_path / name / 'a.png', image, check_contrast=False)
+  pairs = {
+    'source': f'folder:{tmp_path / "hr"}',
+    'lr_folder': str(tmp_path / 'lr'),
+  }
+  config = tiny.config(steps=1, data=pairs, eval=pairs)
+  train_loop.train_and_evaluate(config, tmp_path / 'run')
+  (strip,) = (tmp_path / 'run' / 'images').glob('*.png')
+  image = skimage.io.imread(strip)
+  # Bicubic enlargement | SR | HR of the middle, two pixels between them.
+  shown = image[:32, :32].astype(float), image[:32, 68:].astype(float)
+  assert np.corrcoef(*(x.ravel() for x in shown))[0, 1] < -0.9
+  config.eval.scales = (2, 3)
+  with pytest.raises(UserError, match=r'config\.eval\.scales: .* of scale 2'):
+    train_loop.train_and_evaluate(config, tmp_path / 'other')
+
+
 def test_meta_training_is_scored_by_kernels_and_steps(tmp_path):
   """PSNR on the fixed crops after fits, and the means choose what is kept."""
   config = mzsr.get_config('smoke')

@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
   print(f'{args.weights}: {model["name"]} x{model["scale"]} ({options})')
   for note in imported.notes:
     print(f'  {note}')
-  kept = ' with running statistics' if stats else ''
-  print(f'{count:,} parameters{kept} -> {args.output}')
+  kept = len(jax.tree.leaves(stats))
+  more = f' and {kept} running statistics' if kept else ''
+  print(f'{count:,} parameters{more} -> {args.output}')
   return 0

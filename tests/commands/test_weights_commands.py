@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 from scipy import ndimage
 
 from sr_jax import checkpoints, loading, models
@@ -39,6 +41,40 @@ def test_safetensors_there_and_back(run, checkpoint, tmp_path):
   np.testing.assert_array_equal(
     one.predict(one.params, lr, None), two.predict(two.params, lr, None)
   )
+
+
+def test_running_statistics_there_and_back(run, tmp_path):
+  model = {'name': 'drrn', 'scale': 2, 'units': 1, 'features': 4}
+  lr = np.random.default_rng(0).random((1, 9, 7, 3), np.float32)
+  variables = models.create(model).init(jax.random.key(0), lr[..., :1])
+  # Of a trained network: no mean is zero, no variance one.
+  statistics = jax.tree.map(
+    lambda x: x + 0.1 * np.arange(1, x.size + 1, dtype=np.float32),
+    variables['batch_stats'],
+  )
+  slots = {'generator': variables['params'], 'batch_stats': statistics}
+  one, file, two = (tmp_path / name for name in ('a', 'w.safetensors', 'b'))
+  config = {'method': {'name': 'supervised'}, 'model': model}
+  checkpoints.save_params(one, slots, config)
+  assert run('export', one, '--to', 'safetensors', '-o', file).status == 0
+  done = run('import', file, '--model', 'drrn', '-o', two)
+  assert done.status == 0, done
+  count = sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
+  assert f'{count:,} parameters and 8 running statistics' in done.out
+  first, second = (loading.load(path) for path in (one, two))
+  jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
+  np.testing.assert_array_equal(
+    first.predict(first.params, lr, None),
+    second.predict(second.params, lr, None),
+  )
+
+  tensors = dict(safetensors.numpy.load_file(file))
+  del tensors['norm_0_1/mean']
+  safetensors.numpy.save_file(tensors, file)
+  command = ('import', file, '--model', 'drrn', '--scale', 2)
+  done = run(*command, '-o', tmp_path / 'c')
+  assert done.status == 2
+  assert '- norm_0_1/mean (4,)' in done.err
 
 
 def test_import_does_not_overwrite(run, checkpoint, tmp_path):

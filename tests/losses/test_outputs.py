@@ -41,3 +41,14 @@ def test_recursive_supervision_fades(step, alpha):
     pixel.l1, flat(0.9), others, HR, jnp.asarray(step), alpha_steps=100
   )
   assert value == pytest.approx(alpha * 0.2 + (1 - alpha) * 0.4, rel=1e-5)
+
+
+def test_residuals_are_worth_as_much_as_sr():
+  """Of flat images the enhanced residual is their difference."""
+  sr, predicted = (jnp.full((2, 8, 8, 3), value) for value in (0.7, 0.25))
+  hr = jnp.full((2, 8, 8, 3), 0.6)
+  lr = jnp.full((2, 4, 4, 3), 0.4)
+  value = outputs.residual(
+    pixel.l1, sr, predicted, hr, lr, upsampling='bicubic'
+  )
+  assert value == pytest.approx(0.1 + 0.05, rel=1e-5)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from sr_jax import methods, sharding, train_loop
+from sr_jax import methods, models, sharding, train_loop
 from sr_jax.data import batches, sources
 from sr_jax.errors import UserError
+from sr_jax.ops.residual import residual_image
 from tests import tiny
 
 
@@ -187,3 +188,59 @@ def test_one_two_and_eight_devices_agree():
 def test_a_batch_that_does_not_divide_is_refused():
   with pytest.raises(UserError, match=r'batch_size=12 .* 8 devices'):
     sharding.check_batch_size(12, sharding.make_mesh())
+
+
+SRNET = {
+  'name': 'srnet',
+  'variant': 'srnet',
+  'features': 16,
+  'reduction': 4,
+}
+
+
+def test_the_hybrid_loss_of_sr_and_the_residual():
+  sections = {
+    'method': {'outputs': 'residual', 'upsampling': 'nearest'},
+    'optimizer': {'name': 'sgd', 'learning_rate': 0.0, 'ema_decay': 0.0},
+  }
+  config, method = _setup(model=SRNET, **sections)
+  batch = _batch(size=2)
+  state = _init(method, batch)
+  # Real pairs: the target comes from the given LR.
+  batch['lr'] = _batch(seed=1, size=2, side=8)['hr']
+  hr, lr = (batch[k] / np.float32(255) for k in ('hr', 'lr'))
+  variables = {
+    'params': state.params['generator'],
+    **state.model_state['generator'],
+  }
+  (sr, aux), _ = models.create(config['model']).apply(
+    variables, lr, train=True, mutable=['batch_stats']
+  )
+  target = residual_image(hr, lr, 'nearest')
+  expected = np.abs(sr - hr).mean() + np.abs(aux['residual'] - target).mean()
+  step = jax.jit(method.train_step, static_argnames='scale')
+  state, metrics = step(state, batch, scale=2)
+  assert metrics['loss'] == pytest.approx(float(expected), rel=1e-4)
+  # Both streams' running statistics come with the weights.
+  statistics = method.averaged(state)['batch_stats']
+  assert statistics.keys() == {'main', 'auxiliary'}
+
+
+@pytest.mark.parametrize(
+  ('model', 'section', 'message'),
+  [
+    ({}, {'outputs': 'residual'}, 'this model predicts no residual; choose'),
+    (
+      SRNET,
+      {'outputs': 'residual', 'upsampling': 'linear'},
+      r"config\.method\.upsampling='linear': choose from",
+    ),
+  ],
+)
+def test_residuals_that_cannot_be(model, section, message):
+  _, method = _setup(model=model, method=section)
+  batch = _batch(size=2)
+  init = functools.partial(method.init, scale=2)
+  state = jax.eval_shape(init, jax.random.key(0), batch, {})
+  with pytest.raises(UserError, match=message):
+    jax.eval_shape(functools.partial(method.train_step, scale=2), state, batch)
