@@ -96,10 +96,10 @@ def test_damaged_bytes_give_a_picture_or_a_refusal(
     data[int(place**3 * len(data))] = value  # headers lie at the beginning
   path = tmp_path_factory.getbasetemp() / 'damaged'
   path.write_bytes(data)
-  start = time.monotonic()
+  start = time.process_time()
   with contextlib.suppress(UserError):  # and nothing but a UserError
     assert np.isfinite(read_image(path).color).all()
-  assert time.monotonic() - start < 10
+  assert time.process_time() - start < 10
 
 
 def test_missing_empty_and_foreign_files(tmp_path):

@@ -341,7 +341,7 @@ def hostile(tmp_path, index: bytes, *data: bytes) -> str:
     f'.data-{i:05}-of-{len(data):05}': content for i, content in enumerate(data)
   }
   path = t.write(tmp_path / 'hostile', {'.index': index, **files})
-  start = time.monotonic()
+  start = time.process_time()
   tracemalloc.start()
   try:
     with pytest.raises(UserError) as caught:
@@ -350,7 +350,7 @@ def hostile(tmp_path, index: bytes, *data: bytes) -> str:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
   assert peak < 2 * sum(map(len, (index, *data))) + 50e6
-  assert time.monotonic() - start < 20
+  assert time.process_time() - start < 20
   message = str(caught.value)
   assert message.startswith(f'{path}.')
   assert message.isprintable()
