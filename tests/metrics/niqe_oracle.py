@@ -25,7 +25,9 @@ def random_image():
 
 def smooth_image():
   """`random_image` after a 5x5 mean, rounded: close to a photograph."""
-  mean = ndimage.correlate(random_image(), np.full((5, 5), 0.04), mode='nearest')
+  mean = ndimage.correlate(
+    random_image(), np.full((5, 5), 0.04), mode='nearest'
+  )
   return np.floor(mean + 0.5)
 
 
@@ -53,8 +55,7 @@ def halved(image, how):
       image, [(8, 8) if a == axis else (0, 0) for a in (0, 1)], 'symmetric'
     )
     image = sum(
-      tap
-      * np.take(padded, np.arange(n // 2) * 2 - start + i + 8, axis)
+      tap * np.take(padded, np.arange(n // 2) * 2 - start + i + 8, axis)
       for i, tap in enumerate(taps)
     )
   return np.round(image.clip(0, 255)) if how == 'rounded' else image
