@@ -12,14 +12,13 @@ Files that end early serve as long as no later layer is asked for.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -28,13 +27,12 @@ from sr_jax.errors import UserError
 from sr_jax.importers.names import torch_to_flax, without_ignored
 from sr_jax.importers.torch_pickle import read_tensors
 from sr_jax.models import FEATURES
+from sr_jax.models.common import up_to
 
 # Slot of the parameters in a checkpoint.
 SLOT = 'features'
 _RANDOM = 'random:'
 _SOURCE = 'https://download.pytorch.org/models/'
-# Of an image that is not used up by the poolings.
-_SHAPE = (1, 64, 64, 3)
 
 Params = dict[str, dict[str, Any]]
 
@@ -69,25 +67,33 @@ def load(
     UserError: an unknown layer; no weights at `spec`, others than asked for, or
       too few.
   """
-  net = network(model, layers, variant)
-
-  def init(key: jax.Array) -> Params:
-    return net.init(key, jnp.zeros(_SHAPE))['params']
-
+  shapes = _module(model).convolutions(variant)
+  needed = up_to(layers, shapes)
   if str(spec).startswith(_RANDOM):
-    seed = str(spec).removeprefix(_RANDOM)
-    if not seed.isdecimal():
-      raise UserError(f'{spec}: give a whole number after {_RANDOM}')
-    return jax.jit(init)(jax.random.key(int(seed)))
-  held = _read(pathlib.Path(spec), model, variant)
-  last = _last(held, _module(model).convolutions(variant), variant, spec)
-  needed = list(jax.eval_shape(init, jax.random.key(0)))
-  if missing := [name for name in needed if name not in held]:
-    raise UserError(
-      f'{spec}: ends at {last}, but {missing[-1]} is asked for: give '
-      f'{_whole(model, variant)}'
-    )
+    held = _random({name: shapes[name] for name in needed}, str(spec))
+  else:
+    held = _read(pathlib.Path(spec), model, variant)
+    last = _last(held, shapes, variant, spec)
+    if needed[-1] not in held:
+      raise UserError(
+        f'{spec}: ends at {last}, but {needed[-1]} is asked for: give '
+        f'{_whole(model, variant)}'
+      )
   return {name: held[name] for name in needed}
+
+
+def _random(shapes: Mapping[str, tuple[int, ...]], spec: str) -> Params:
+  """He's normal initial values, the same for a layer however deep others go."""
+  seed = spec.removeprefix(_RANDOM)
+  if not seed.isdecimal():
+    raise UserError(f'{spec}: give a whole number after {_RANDOM}')
+  rng = np.random.default_rng(int(seed))
+  params: Params = {}
+  for name, shape in shapes.items():
+    kernel = rng.standard_normal(shape, np.float32)
+    kernel *= np.float32(math.sqrt(2 / math.prod(shape[:-1])))
+    params[name] = {'kernel': kernel, 'bias': np.zeros(shape[-1], np.float32)}
+  return params
 
 
 def _module(model: str) -> ModuleType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -110,16 +111,18 @@ def _niqe(pristine: Pristine) -> Metric:
 
 
 def _ma(path: PathLike | None) -> Metric:
-  """Scores of a file; images are matched by name without its ending."""
+  """Scores out of a file, by the names of HR or of the images saved as PNG."""
   if path is None:
     raise UserError('ma and pi need --ma-scores FILE with lines NAME SCORE')
   known = _read_scores(path)
 
   def score(views: Views) -> float:
-    key = str(Path(views.name).with_suffix(''))
-    if key not in known:
-      raise UserError(f'{path}: has no score of {views.name}')
-    return known[key]
+    name = Path(views.name)
+    keys = (str(name), str(name.with_suffix('.png')), str(name.with_suffix('')))
+    for key in keys:
+      if key in known:
+        return known[key]
+    raise UserError(f'{path}: has no score of {name}')
 
   return Metric('ma', 'Ma', score, f'as in {os.fspath(path)}')
 
@@ -133,10 +136,13 @@ def _read_scores(path: PathLike) -> dict[str, float]:
     raise UserError(f'{path}: is no text file') from None
   known = {}
   for number, line in enumerate(lines, 1):
-    name, _, value = line.strip().rpartition(' ')
+    if not line.strip():
+      continue
     try:
-      if line.strip():
-        known[str(Path(name.strip()).with_suffix(''))] = float(value)
+      name, value = line.rsplit(None, 1)
+      known[name.strip()] = float(value)
+      if not math.isfinite(known[name.strip()]):
+        raise ValueError
     except ValueError:
       raise UserError(
         f'{path}: line {number} is not NAME SCORE: {line[:60]!r}'

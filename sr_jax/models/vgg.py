@@ -72,12 +72,7 @@ class VGG(nn.Module):
     for name in common.up_to(self.layers, shapes):
       if re.fullmatch(r'conv[2-5]_1', name):
         x = nn.max_pool(x, (2, 2), (2, 2))
-      x = common.Conv(
-        shapes[name][-1],
-        kernel_init=nn.initializers.he_normal(),
-        bias_init=nn.initializers.zeros,
-        name=name,
-      )(x)
+      x = common.Conv(shapes[name][-1], name=name)(x)
       found[name] = x
       x = nn.relu(x)
       found[f'relu{name[4:]}'] = x
