@@ -38,7 +38,7 @@ def module(name: str) -> ModuleType:
   if name in FEATURES:
     raise UserError(f'model {name!r} gives features and does not enlarge')
   if name not in names():
-    near = difflib.get_close_matches(name, names(), n=1)
+    near = difflib.get_close_matches(name, [*names(), *FEATURES], n=1)
     hint = f'did you mean {near[0]!r}?' if near else f'choose from {names()}'
     raise UserError(f'unknown model {name!r}; {hint}')
   return importlib.import_module(f'sr_jax.models.{name}')
