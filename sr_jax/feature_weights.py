@@ -28,6 +28,7 @@ from sr_jax.importers.names import torch_to_flax, without_ignored
 from sr_jax.importers.torch_pickle import read_tensors
 from sr_jax.models import FEATURES
 from sr_jax.models.common import up_to
+from sr_jax.models.parameters import Shapes, shapes_of
 
 # Slot of the parameters in a checkpoint.
 SLOT = 'features'
@@ -73,7 +74,7 @@ def load(
     held = _random({name: shapes[name] for name in needed}, str(spec))
   else:
     held = _read(pathlib.Path(spec), model, variant)
-    last = _last(held, shapes, variant, spec)
+    last = _last(shapes_of(held), shapes, variant, spec)
     if needed[-1] not in held:
       raise UserError(
         f'{spec}: ends at {last}, but {needed[-1]} is asked for: give '
@@ -151,12 +152,13 @@ def read_file(
       raise UserError(f'holds {next(iter(weights.unused))}, unknown to {model}')
   except UserError as error:
     raise UserError(f'{path}: {error}') from None
-  held = traverse_util.unflatten_dict(weights.arrays, sep='/')
-  return held, [*weights.notes, f'up to {_last_of_any(held, module, path)}']
+  held = {name: array.shape for name, array in weights.arrays.items()}
+  notes = [*weights.notes, f'up to {_last_of_any(held, module, path)}']
+  return traverse_util.unflatten_dict(weights.arrays, sep='/'), notes
 
 
 def _last_of_any(
-  held: Mapping[str, Any], module: ModuleType, path: str | os.PathLike[str]
+  held: Shapes, module: ModuleType, path: str | os.PathLike[str]
 ) -> str:
   """The last layer of weights that fit some variant."""
   reasons = []
@@ -169,22 +171,26 @@ def _last_of_any(
 
 
 def _last(
-  held: Mapping[str, Any],
-  shapes: Mapping[str, tuple[int, ...]],
+  held: Shapes,
+  kernels: Mapping[str, tuple[int, ...]],
   variant: str,
   path: str | os.PathLike[str],
 ) -> str:
   """The last of what must be the first convolutions of a variant."""
-  first = list(shapes)[: len(held)]
-  if unlike := sorted(set(held) ^ set(first)):
+  names = {parameter.partition('/')[0] for parameter in held}
+  first = list(kernels)[: len(names)]
+  if unlike := sorted(names ^ set(first)):
     raise UserError(
       f'{path}: is no {variant}: its layers differ in {", ".join(unlike)}'
     )
+  wanted = {}
   for name in first:
-    layer = {k: np.shape(v) for k, v in held[name].items()}
-    wanted = {'bias': shapes[name][-1:], 'kernel': shapes[name]}
-    if layer != wanted:
+    shape = kernels[name]
+    wanted |= {f'{name}/kernel': shape, f'{name}/bias': shape[-1:]}
+  for parameter in sorted({*held, *wanted}):
+    shapes = [x.get(parameter, 'missing') for x in (held, wanted)]
+    if shapes[0] != shapes[1]:
       raise UserError(
-        f'{path}: is no {variant}: {name} is {layer}, not {wanted}'
+        f'{path}: is no {variant}: {parameter} is {shapes[0]}, not {shapes[1]}'
       )
   return first[-1]

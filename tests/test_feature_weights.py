@@ -99,7 +99,14 @@ def test_other_weights_are_refused(tmp_path, short):
     'features.2.weight': SHORT['features.2.weight'][:32],
     'features.2.bias': SHORT['features.2.bias'][:32],
   }
-  for tensors, words in ((gap, 'conv2_1'), (narrow, 'conv1_2 is')):
+  bare = {**SHORT, 'features.0': np.zeros(3, np.float32)}
+  half = {k: v for k, v in SHORT.items() if k != 'features.5.bias'}
+  for tensors, words in (
+    (gap, 'conv2_1'),
+    (narrow, 'conv1_2/bias is'),
+    (bare, 'conv1_1 is'),
+    (half, 'conv2_1/bias is missing'),
+  ):
     short.write_bytes(torch_files.state_dict(tensors))
     with pytest.raises(UserError, match=words):
       load(short, 'conv1_1')
