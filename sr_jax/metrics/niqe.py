@@ -41,8 +41,8 @@ _OWN = 'niqe_pristine.npz'
 _KEYS = ('mu_pris_param', 'cov_pris_param')  # BasicSR's names, and ours
 _MAT_KEYS = ('mu_prisparam', 'cov_prisparam')  # the authors'
 _LARGEST_FILE = 1 << 20
-# Digest of the authors' parameters, as .mat and as .npz.
-_OFFICIAL = 'f6284a2b'
+# By digest: the authors', as .mat and as .npz, and ours.
+_SOURCES = {'f6284a2b': 'official', '852edf07': 'of sr_jax'}
 
 
 class Pristine(NamedTuple):
@@ -63,7 +63,7 @@ class Pristine(NamedTuple):
     for array in self:
       digest.update(np.ascontiguousarray(array, '<f8').tobytes())
     short = digest.hexdigest()[:8]
-    return f'official ({short})' if short == _OFFICIAL else short
+    return f'{_SOURCES.get(short, "other")} ({short})'
 
 
 class _Table(NamedTuple):
