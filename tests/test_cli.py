@@ -10,7 +10,7 @@ import pytest
 from sr_jax import cli
 
 COMMANDS = ('doctor', 'upscale', 'evaluate', 'degrade', 'import', 'export')
-COMMANDS += ('info',)
+COMMANDS += ('interpolate', 'fit-niqe', 'info')
 
 
 def python(code, **options):
@@ -35,7 +35,12 @@ finally:
     seconds.append(time.perf_counter() - start)
     assert done.returncode == 0, done.stderr
   assert min(seconds) < 0.5
-  assert all(f'  {name} ' in done.stdout for name in COMMANDS)
+  listed = [
+    line.split()[0]
+    for line in done.stdout.splitlines()
+    if line[:4] == '    ' and line[4] != ' '
+  ]
+  assert listed == [*COMMANDS]
 
 
 @pytest.mark.parametrize('command', COMMANDS)

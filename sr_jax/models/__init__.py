@@ -15,6 +15,8 @@ if TYPE_CHECKING:
   import flax.linen as nn
 
 _SHARED = ('common', 'luma', 'masking', 'parameters')
+# They do not enlarge; losses and metrics compare what they give.
+FEATURES = ('alexnet', 'vgg')
 _DTYPES = ('float32', 'bfloat16', 'float16')
 
 
@@ -23,7 +25,7 @@ def names() -> list[str]:
   return sorted(
     module.name
     for module in pkgutil.iter_modules(__path__)
-    if module.name not in _SHARED
+    if module.name not in (*_SHARED, *FEATURES)
   )
 
 
@@ -33,8 +35,10 @@ def module(name: str) -> ModuleType:
   Raises:
     UserError: no architecture has this name.
   """
+  if name in FEATURES:
+    raise UserError(f'model {name!r} gives features and does not enlarge')
   if name not in names():
-    near = difflib.get_close_matches(name, names(), n=1)
+    near = difflib.get_close_matches(name, [*names(), *FEATURES], n=1)
     hint = f'did you mean {near[0]!r}?' if near else f'choose from {names()}'
     raise UserError(f'unknown model {name!r}; {hint}')
   return importlib.import_module(f'sr_jax.models.{name}')

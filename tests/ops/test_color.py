@@ -39,3 +39,13 @@ def test_jax_equals_numpy():
   np.testing.assert_allclose(
     color.rgb_to_ycbcr(jnp.asarray(image)), color.rgb_to_ycbcr(image), atol=1e-6
   )
+
+
+def test_grey_is_the_luminance_of_ntsc():
+  """rgb2gray's weights: the first row of the inverse of YIQ to RGB."""
+  to_rgb = [[1, 0.956, 0.621], [1, -0.272, -0.647], [1, -1.106, 1.703]]
+  image = np.random.default_rng(0).random((5, 4, 3))
+  expected = image @ np.linalg.inv(to_rgb)[0]
+  found = color.rgb_to_grey(image)
+  assert found.shape == (5, 4, 1)
+  np.testing.assert_allclose(found[..., 0], expected, atol=1e-12)
