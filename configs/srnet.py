@@ -5,7 +5,7 @@ r"""SRNet x4 on SR-RAW as released (selous123/SRNet-zoom-pytorch, 2019/20).
     --config.data.source=folder:PAIRS/X4/HR --config.data.lr_folder=PAIRS/X4/LR
 
 "Self-supervised Residual-aware Network for Digital Zoom", whose authors are not
-named; SR-RAW is by Zhang et al., CVPR 2019. L1 of SR plus L1 of the predicted
+named, on SR-RAW (Zhang et al., CVPR 2019): L1 of SR plus L1 of the predicted
 residual, Adam 1e-4 halved at 100,000 of 200,000 steps, batches of 16 HR crops
 of 256x256, LR as the camera's JPEG has it. The targets of the residual are made
 of the crops, not of whole images, so that their outermost pixels differ. To
@@ -60,11 +60,11 @@ def finish(config, preset):
   """Applies the preset; compiling takes most of the time of :smoke."""
   config = common.finish(config, preset)
   if preset == 'smoke':
-    config.steps = 40
+    config.steps = 30
     config.log_every = 10
     config.data.batch_size = 2
-    config.data.patch = 16
-    config.eval.every = config.checkpoint.every = 20
+    config.data.patch = 12
+    config.eval.every = config.checkpoint.every = 10
     config.eval.crops = 1
-    config.eval.crop_size = 64
+    config.eval.crop_size = 48
   return config

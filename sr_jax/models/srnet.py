@@ -18,7 +18,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from sr_jax.errors import UserError
 from sr_jax.models import common
@@ -185,22 +184,23 @@ def _recognise_attention(
 
 def _square(x: jax.Array) -> jax.Array:
   """The middle of a square is `[B, H, W, C]`, the rest its reflection."""
-  side = max(x.shape[1:3])
+  side = jax.core.max_dim(*x.shape[1:3])  # sizes may be symbols in an export
   for axis in (1, 2):
     size = x.shape[axis]
-    before = (side - size) // 2
-    # By index: a long way out a reflection goes to and fro many times.
-    index = np.pad(
-      np.arange(size), (before, side - size - before), mode='reflect'
-    )
-    x = x if size == side else jnp.take(x, index, axis)
+    if size != side:
+      # By index: a long way out a reflection goes to and fro many times.
+      period = jax.core.max_dim(2 * (size - 1), 1)
+      index = (jnp.arange(side) - (side - size) // 2) % period
+      x = jnp.take(x, jnp.minimum(index, period - index), axis)
   return x
 
 
 def _middle(x: jax.Array, height: int, width: int) -> jax.Array:
   """What `_square` has made a square of."""
-  top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
-  return x[:, top : top + height, left : left + width]
+  for axis, size in ((1, height), (2, width)):
+    start = (x.shape[axis] - size) // 2
+    x = jax.lax.dynamic_slice_in_dim(x, start, size, axis)
+  return x
 
 
 class SpatialAttention(nn.Module):

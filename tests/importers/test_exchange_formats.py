@@ -14,7 +14,7 @@ from jax import export
 from sr_jax.errors import UserError
 from sr_jax.importers.safetensors_io import export_safetensors, read_safetensors
 from sr_jax.importers.stablehlo import export_stablehlo, load_stablehlo
-from sr_jax.models import edsr
+from sr_jax.models import edsr, srnet
 
 CONFIG = {'name': 'edsr', 'scale': 2, 'options': {'blocks': 1}}
 
@@ -95,6 +95,26 @@ def test_stablehlo_runs_at_any_size(tmp_path, scale):
   for shape in ((1, 5, 8, 3), (2, 1, 1, 3), (3, 9, 4, 3)):
     lr = np.random.default_rng(0).random(shape, np.float32)
     expected = jax.jit(sr_of(model))(params['params'], lr)
+    np.testing.assert_allclose(run(lr), expected, atol=1e-6)
+
+
+def test_stablehlo_of_a_model_that_makes_squares(tmp_path):
+  """SRNet reflects an image to a square of its longer side."""
+  model = srnet.Model(
+    scale=2, variant='edsr-ssa', blocks=1, features=8, reduction=8
+  )
+  variables = model.init(jax.random.key(0), np.zeros((1, 4, 4, 3), np.float32))
+  path = tmp_path / 'srnet.stablehlo'
+  export_stablehlo(
+    lambda variables, lr: model.apply(variables, lr)[0],
+    variables,
+    path,
+    scale=2,
+  )
+  run = load_stablehlo(path)
+  for shape in ((1, 5, 8, 3), (2, 1, 1, 3), (1, 9, 2, 3), (1, 4, 4, 3)):
+    lr = np.random.default_rng(0).random(shape, np.float32)
+    expected, _ = jax.jit(model.apply)(variables, lr)
     np.testing.assert_allclose(run(lr), expected, atol=1e-6)
 
 
