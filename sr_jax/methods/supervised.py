@@ -42,16 +42,36 @@ def make(config: Mapping[str, Any]) -> Method:
   Raises:
     UserError: unknown loss or outputs, or a section that its consumer refuses.
   """
+  loss, section = loss_by_name(config['loss']), config['method']
+  return training(
+    config,
+    _over_outputs(
+      loss, section.get('outputs', 'none'), section.get('alpha_steps', 0)
+    ),
+  )
+
+
+def training(
+  config: Mapping[str, Any], loss: Callable[..., jax.Array]
+) -> Method:
+  """Training of `config['model']` by a loss of its own.
+
+  Sections used: `model`, `degradation`, `optimizer`, `steps`.
+
+  Args:
+    config: Of the experiment.
+    loss: `(sr, aux, pair, scale, step) -> value`, of what the network gives for
+      LR, and the (lr, hr) it sees.
+
+  Raises:
+    UserError: a section that its consumer refuses.
+  """
   generator = functools.partial(_create, config['model'])
   architecture = models.module(config['model']['name'])
   tx, rate = optimizers.make(
     steps=config['steps'],
     constants=getattr(architecture, 'CONSTANTS', ()),
     **config['optimizer'],
-  )
-  loss, section = loss_by_name(config['loss']), config['method']
-  loss = _over_outputs(
-    loss, section.get('outputs', 'none'), section.get('alpha_steps', 0)
   )
   make_lr = degrader(config['degradation'])
   return Method(
@@ -91,7 +111,7 @@ def loss_by_name(name: str) -> Callable[..., jax.Array]:
 def _over_outputs(
   loss: Callable[..., jax.Array], outputs: str, alpha_steps: int
 ) -> Callable[..., jax.Array]:
-  """`(sr, aux, hr, step) -> value` as `config.method` describes it."""
+  """The loss for `training` that `config.method` describes."""
   if outputs not in _OUTPUTS:
     raise UserError(
       f'config.method.outputs: unknown {outputs!r}; choose from'
@@ -106,14 +126,19 @@ def _over_outputs(
     over = functools.partial(over, alpha_steps=alpha_steps)
 
   def value(
-    sr: jax.Array, aux: Mapping[str, Any], hr: jax.Array, step: jax.Array
+    sr: jax.Array,
+    aux: Mapping[str, Any],
+    images: tuple[jax.Array, jax.Array],
+    scale: float,
+    step: jax.Array,
   ) -> jax.Array:
+    del scale
     if outputs != 'none' and 'outputs' not in aux:
       raise UserError(
         f'config.method.outputs={outputs}: this model has one output alone;'
         ' choose none'
       )
-    return over(loss, sr, aux.get('outputs', ()), hr, step)
+    return over(loss, (*aux.get('outputs', (sr,))[:-1], sr), images[1], step)
 
   return value
 
@@ -198,27 +223,14 @@ def _train_step(
     # At scales that are not whole SR may reach a pixel beyond HR.
     sr = sr[:, : hr.shape[1], : hr.shape[2]]
     target = _centre(hr, sr.shape[1:3])
-    return loss(sr, aux, target, state.step), changed
+    return loss(sr, aux, (lr, target), scale, state.step), changed
 
   old = state.params['generator']
   (value, stats), grads = jax.value_and_grad(objective, has_aux=True)(old)
-  updates, opt_state = tx.update(grads, state.opt_state['generator'], old)
-  in_a_row, total = optimizers.skipped_updates(opt_state)
-  metrics = {
-    'loss': value,
-    'gradient_norm': jnp.asarray(optax.tree.norm(grads)),
-    # The schedule counts the updates that were not skipped.
-    'learning_rate': jnp.asarray(rate(state.step - total)),
-    'skipped_in_a_row': in_a_row,
-    'skipped': total,
-  }
-  state = state.replace(
-    step=state.step + 1,
-    params={'generator': optax.apply_updates(old, updates)},
-    opt_state={'generator': opt_state},
-    model_state={'generator': stats} if stats else {},
-  )
-  return state, metrics
+  state, metrics = optimizers.update(tx, rate, state, {'generator': grads})
+  if stats:
+    state = state.replace(model_state={'generator': stats})
+  return state, metrics | {'loss': value}
 
 
 def _centre(image: jax.Array, shape: tuple[int, ...]) -> jax.Array:
