@@ -31,7 +31,7 @@ from sr_jax.importers.safetensors_io import read_safetensors
 from sr_jax.importers.tf_bundle import find_bundle, read_bundle
 from sr_jax.importers.torch_pickle import LEGACY_START, read_tensors
 from sr_jax.models.common import select_variant
-from sr_jax.models.parameters import expected_shapes
+from sr_jax.models.parameters import expected_shapes, stack, unstacked_shapes
 
 _LISTED = 20
 
@@ -197,7 +197,8 @@ def _fit(
 ) -> Imported:
   """Fills the model that the file and the user describe."""
   options = {**recognised, **dict(given.values())}
-  expected = _shapes(module, options)
+  stacked = _shapes(module, options)
+  expected = unstacked_shapes(stacked)
   weights = _placed(weights, module, options)
   difference = _difference(weights, module, expected)
   if difference:
@@ -205,6 +206,7 @@ def _fit(
     _refuse_difference(difference, _text(options))
   constants = [path for path in expected if path not in weights.arrays]
   filled = {**weights.arrays, **_initial(module, options, constants)}
+  params = stack(filled, stacked)
   notes = [*weights.notes]
   if constants:
     notes.append(f'kept at their constants: {", ".join(constants)}')
@@ -214,7 +216,7 @@ def _fit(
       'scale': options.pop('scale'),
       'options': options,
     },
-    params=traverse_util.unflatten_dict(filled, sep='/'),
+    params=traverse_util.unflatten_dict(params, sep='/'),
     notes=notes,
   )
 
@@ -270,7 +272,8 @@ def _refuse_contradiction(
     held = recognised.get(name, value)
     if held == value:
       continue
-    expected = _shapes(module, {**recognised, **asked, name: held})
+    stacked = _shapes(module, {**recognised, **asked, name: held})
+    expected = unstacked_shapes(stacked)
     if len(_difference(weights, module, expected)) < difference:
       raise UserError(f'holds {name}={held}, but {flag} asks for {value}')
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,8 +15,10 @@ from sr_jax.errors import UserError
 from sr_jax.losses import outputs, pixel
 from sr_jax.methods import Method
 from sr_jax.models.luma import apply_to_image, as_seen
+from sr_jax.models.parameters import expected_shapes
 from sr_jax.ops.blur_kernels import parse_kernel_spec
 from sr_jax.ops.degrade import degrade, quantize
+from sr_jax.ops.resize import imresize
 from sr_jax.state import TrainState, start_from
 
 _LOSSES = {
@@ -48,11 +50,14 @@ def make(config: Mapping[str, Any]) -> Method:
     _over_outputs(
       loss, section.get('outputs', 'none'), section.get('alpha_steps', 0)
     ),
+    tuple(section.get('scales', ())),
   )
 
 
 def training(
-  config: Mapping[str, Any], loss: Callable[..., jax.Array]
+  config: Mapping[str, Any],
+  loss: Callable[..., jax.Array],
+  scales: tuple[float, ...] = (),
 ) -> Method:
   """Training of `config['model']` by a loss of its own.
 
@@ -62,11 +67,18 @@ def training(
     config: Of the experiment.
     loss: `(sr, aux, pair, scale, step) -> value`, of what the network gives for
       LR, and the (lr, hr) it sees.
+    scales: Of the images of a batch in turn, for a network that enlarges by
+      bicubic resizing; none for the batch's own.
 
   Raises:
     UserError: a section that its consumer refuses.
   """
   generator = functools.partial(_create, config['model'])
+  _check_scales(
+    generator,
+    config['model']['scale'],
+    [*config.get('data', {}).get('scales', ()), *(1 for _ in scales)],
+  )
   architecture = models.module(config['model']['name'])
   tx, rate = optimizers.make(
     steps=config['steps'],
@@ -77,7 +89,7 @@ def training(
   return Method(
     init=functools.partial(_init, generator, tx),
     train_step=functools.partial(
-      _train_step, generator, tx, rate, loss, make_lr
+      _train_step, generator, tx, rate, loss, make_lr, scales
     ),
     predict=predictor(config),
     degrade=make_lr,
@@ -90,9 +102,27 @@ def predictor(config: Mapping[str, Any]) -> Callable[..., jax.Array]:
   return functools.partial(predict, models.create(config['model']))
 
 
-def _create(model: Mapping[str, Any], scale: float | None = None) -> Any:
-  """The network, at another scale than configured if the batch has one."""
-  return models.create({**model, 'scale': scale or model['scale']})
+def _create(model: Mapping[str, Any], scale: float) -> Any:
+  """The network at the scale of a batch."""
+  return models.create({**model, 'scale': scale})
+
+
+def _check_scales(
+  generator: Callable[..., Any], own: float, others: Sequence[float]
+) -> None:
+  """Refuses scales at which the network has other parameters, or is none."""
+  try:
+    for scale in {min(others), max(others)} - {own} if others else ():
+      unlike = expected_shapes(generator(scale)) != expected_shapes(
+        generator(own)
+      )
+      if unlike:
+        raise UserError(f'it has other weights at scale {scale:g}')
+  except UserError as error:
+    raise UserError(
+      'config.model does not suit the several scales of config.data.scales or'
+      f' config.method.scales: {error}'
+    ) from None
 
 
 def loss_by_name(name: str) -> Callable[..., jax.Array]:
@@ -178,6 +208,33 @@ def pair(
   return make_lr(key, hr, scale), hr
 
 
+def _mixed_pair(
+  make_lr: Callable[..., jax.Array],
+  scales: tuple[float, ...],
+  key: jax.Array,
+  batch: Mapping[str, jax.Array],
+) -> tuple[jax.Array, jax.Array]:
+  """As `pair`, image by image of another scale, LR enlarged to HR's size."""
+  if 'lr' in batch:
+    raise UserError(
+      'config.method.scales: pairs of files have a scale of their own; leave it'
+      ' empty'
+    )
+  hr = batch['hr'].astype(jnp.float32) / 255
+  lr, parts = [], []
+  for i, scale in enumerate(scales):
+    part = hr[i :: len(scales)]
+    if part.shape[1] % scale:
+      raise UserError(
+        f'config.method.scales={scales}: HR crops of {part.shape[1]} are no'
+        f' multiple of {scale:g}; choose another config.data.patch'
+      )
+    small = make_lr(jax.random.fold_in(key, i), part, scale)
+    lr.append(imresize(small, scale=scale))
+    parts.append(part)
+  return jnp.concatenate(lr), jnp.concatenate(parts)
+
+
 def _init(
   generator: Callable[..., Any],
   tx: optax.GradientTransformation,
@@ -207,12 +264,16 @@ def _train_step(
   rate: optax.Schedule,
   loss: Callable[..., jax.Array],
   make_lr: Callable[..., jax.Array],
+  scales: tuple[float, ...],
   state: TrainState,
   batch: Mapping[str, jax.Array],
   scale: float,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
+  if scales:
+    scale, images = 1, _mixed_pair(make_lr, scales, state.step_key(), batch)
+  else:
+    images = pair(make_lr, state.step_key(), batch, scale)
   model = generator(scale)
-  images = pair(make_lr, state.step_key(), batch, scale)
   lr, hr = (as_seen(model, x) for x in images)
   stats = state.model_state.get('generator', {})
 
