@@ -275,7 +275,8 @@ def _start(
   path = config['checkpoint']['init_from']
   pretrained = checkpoints.load_params(path).params if path else {}
   # Inside jit no two leaves share a buffer, which donation forbids.
-  return jit(init, out_shardings=everywhere)(key, first, pretrained)
+  start = jit(init, once=True, out_shardings=everywhere)
+  return start(key, first, pretrained)
 
 
 def _run(

@@ -31,7 +31,7 @@ from sr_jax.importers.safetensors_io import read_safetensors
 from sr_jax.importers.tf_bundle import find_bundle, read_bundle
 from sr_jax.importers.torch_pickle import read_tensors
 from sr_jax.models.common import select_variant
-from sr_jax.models.parameters import expected_shapes
+from sr_jax.models.parameters import expected_shapes, stack, unstacked_shapes
 
 _LISTED = 20
 
@@ -199,14 +199,16 @@ def _fit(
 ) -> Imported:
   """Fills the model that the file and the user describe."""
   options = {**recognised, **dict(given.values())}
-  expected, statistics = _shapes(module, options)
+  stacked, statistics = _shapes(module, options)
+  expected = unstacked_shapes(stacked)
   weights = _placed(weights, module, options)
   difference = _difference(weights, module, expected)
   if difference:
     _refuse_contradiction(weights, module, recognised, given, len(difference))
     _refuse_difference(difference, _text(options))
   constants = [path for path in expected if path not in weights.arrays]
-  filled = {**weights.arrays, **_initial(module, options, constants)}
+  initial = _initial(module, options, constants)
+  filled = stack({**weights.arrays, **initial}, stacked)
   params, batch_stats = (
     {k: v for k, v in filled.items() if (k in statistics) == kept_apart}
     for kept_apart in (False, True)
@@ -277,7 +279,8 @@ def _refuse_contradiction(
     held = recognised.get(name, value)
     if held == value:
       continue
-    expected, _ = _shapes(module, {**recognised, **asked, name: held})
+    stacked, _ = _shapes(module, {**recognised, **asked, name: held})
+    expected = unstacked_shapes(stacked)
     if len(_difference(weights, module, expected)) < difference:
       raise UserError(f'holds {name}={held}, but {flag} asks for {value}')
 
