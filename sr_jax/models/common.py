@@ -249,8 +249,32 @@ class ChannelAttention(nn.Module):
     conv = functools.partial(Conv, kernel_size=1, dtype=self.dtype)
     # In float32: bfloat16 cannot hold the mean of many numbers.
     y = x.mean((1, 2), jnp.float32, keepdims=True)
-    y = nn.relu(conv(self.features // self.reduction, name='squeeze')(y))
+    narrow = max(1, self.features // self.reduction)
+    y = nn.relu(conv(narrow, name='squeeze')(y))
     return x * nn.sigmoid(conv(self.features, name='expand')(y))
+
+
+class RCAB(nn.Module):
+  """conv - ReLU - conv - channel attention, plus identity (RCAN).
+
+  Attributes:
+    features: Channels in and out.
+    reduction: Of the attention.
+    dtype: Computation type.
+  """
+
+  features: int
+  reduction: int = 16
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, features]` to the same shape."""
+    width, dtype = self.features, self.dtype
+    y = nn.relu(Conv(width, dtype=dtype, name='conv1')(x))
+    y = Conv(width, dtype=dtype, name='conv2')(y)
+    attention = ChannelAttention(width, self.reduction, dtype, name='attention')
+    return x + attention(y)
 
 
 def upsampling_stages(scale: int) -> list[int]:

@@ -40,7 +40,7 @@ TORCH_NAMES = {
     'up_blocks.{i}.{b}.body.0': 'up_{i}/block_{b}/conv1',
     'up_blocks.{i}.{b}.body.2': 'up_{i}/block_{b}/conv2',
     'up_blocks.{i}.{b}.body.3.conv_du.0': 'up_{i}/block_{b}/attention/squeeze',
-    'up_blocks.{i}.{b}.body.3.conv_du.2': 'up_{i}/block_{b}/attention/excite',
+    'up_blocks.{i}.{b}.body.3.conv_du.2': 'up_{i}/block_{b}/attention/expand',
     'up_blocks.{i}.{b}.0': 'up_{i}/upsample/conv_0',
     'up_blocks.{i}.{b}': 'up_{i}/narrow',
     'tail.{i}': 'tail_{i}',
@@ -52,9 +52,6 @@ DUAL_TORCH_NAMES = {
 }
 # Of imported weights.
 METHOD = {'name': 'dual_regression'}
-
-# Channel attention narrows to this part of the width.
-_REDUCTION = 16
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -114,46 +111,6 @@ class DownBlock(nn.Module):
     return conv(self.channels, 'conv2')(nn.leaky_relu(x, 0.2))
 
 
-class ChannelAttention(nn.Module):
-  """Scales channels by a function of their means (RCAN, ECCV 2018).
-
-  Attributes:
-    dtype: Computation type.
-  """
-
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps `[B, H, W, C]` to the same shape."""
-    width = x.shape[-1]
-    narrow = max(1, width // _REDUCTION)
-    # The mean in float32: bfloat16 loses small terms of a long sum.
-    y = x.mean((1, 2), keepdims=True, dtype=jnp.float32)
-    y = common.Conv(narrow, 1, dtype=self.dtype, name='squeeze')(y)
-    y = common.Conv(width, 1, dtype=self.dtype, name='excite')(nn.relu(y))
-    return x * nn.sigmoid(y)
-
-
-class RCAB(nn.Module):
-  """Residual channel attention block: conv - ReLU - conv - attention.
-
-  Attributes:
-    features: Channels in and out.
-    dtype: Computation type.
-  """
-
-  features: int
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps `[B, H, W, features]` to the same shape."""
-    y = common.Conv(self.features, dtype=self.dtype, name='conv1')(x)
-    y = common.Conv(self.features, dtype=self.dtype, name='conv2')(nn.relu(y))
-    return x + ChannelAttention(dtype=self.dtype, name='attention')(y)
-
-
 class UpBlock(nn.Module):
   """RCABs, then a sub-pixel doubling and a 1x1 convolution.
 
@@ -171,7 +128,8 @@ class UpBlock(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[B, H, W, C]` to `[B, 2H, 2W, channels]`."""
     width, dtype = x.shape[-1], self.dtype
-    x = common.chain(RCAB(width, dtype=dtype, name='block_*'), self.blocks, x)
+    block = common.RCAB(width, dtype=dtype, name='block_*')
+    x = common.chain(block, self.blocks, x)
     x = common.Upsampler(2, width, dtype=dtype, name='upsample')(x)
     return common.Conv(self.channels, 1, dtype=dtype, name='narrow')(x)
 

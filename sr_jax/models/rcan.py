@@ -112,31 +112,6 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   }
 
 
-class Block(nn.Module):
-  """conv - ReLU - conv - channel attention, plus identity.
-
-  Attributes:
-    features: Channels in and out.
-    reduction: Of the attention.
-    dtype: Computation type.
-  """
-
-  features: int
-  reduction: int
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps `[B, H, W, features]` to the same shape."""
-    width, dtype = self.features, self.dtype
-    y = nn.relu(common.Conv(width, dtype=dtype, name='conv1')(x))
-    y = common.Conv(width, dtype=dtype, name='conv2')(y)
-    attention = common.ChannelAttention(
-      width, self.reduction, dtype, name='attention'
-    )
-    return x + attention(y)
-
-
 class Group(nn.Module):
   """Blocks and a convolution, plus identity.
 
@@ -155,7 +130,9 @@ class Group(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[B, H, W, features]` to the same shape."""
-    block = Block(self.features, self.reduction, self.dtype, name='block_*')
+    block = common.RCAB(
+      self.features, self.reduction, self.dtype, name='block_*'
+    )
     y = common.chain(block, self.blocks, x)
     return x + common.Conv(self.features, dtype=self.dtype, name='end')(y)
 
@@ -198,7 +175,7 @@ class RCAN(nn.Module):
       group = Group(self.blocks, width, reduction, dtype, name='group_*')
       x = common.chain(group, self.groups, x)
     else:
-      block = Block(width, reduction, dtype, name='block_*')
+      block = common.RCAB(width, reduction, dtype, name='block_*')
       x = common.chain(block, self.blocks, x)
     x = skip + common.Conv(width, dtype=dtype, name='body_end')(x)
     x = common.Upsampler(self.scale, width, dtype=dtype, name='upsample')(x)
