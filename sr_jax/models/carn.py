@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from sr_jax.errors import UserError
 from sr_jax.models import common
+from sr_jax.ops.conv import grouped_conv2d, split_groups
 from sr_jax.ops.pixel_shuffle import pixel_shuffle
 
 _CARN = {'features': 64, 'groups': 1, 'efficient': False}
@@ -105,6 +106,36 @@ def place(path: str, options: Mapping[str, Any]) -> str:
   return f'upsample/{rest}' if head == f'upsample_x{options["scale"]}' else ''
 
 
+class GroupedConv(nn.Module):
+  """3x3 convolutions of equal parts of the channels.
+
+  Attributes:
+    features: Output channels of all parts.
+    groups: Number of parts.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  features: int
+  groups: int
+  dtype: Any = jnp.float32
+  kernel_size = 3
+
+  @nn.compact
+  def __call__(self, parts: Sequence[jax.Array]) -> list[jax.Array]:
+    """Maps parts of `[B, H, W, C]` to those of `[B, H, W, features]`."""
+    channels = sum(x.shape[-1] for x in parts) // self.groups
+    shape = (3, 3, channels, self.features)
+    kernel = self.param('kernel', common.uniform_kernel, shape)
+    init = common.uniform_bias(9 * channels)
+    bias = self.param('bias', init, (self.features,)).astype(self.dtype)
+    return grouped_conv2d(
+      [x.astype(self.dtype) for x in parts],
+      kernel.astype(self.dtype),
+      bias,
+      self.groups,
+    )
+
+
 class Unit(nn.Module):
   """Residual convolutions, with a ReLU after the sum.
 
@@ -124,9 +155,11 @@ class Unit(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[B, H, W, features]` to the same shape."""
     width, groups, dtype = self.features, self.groups, self.dtype
-    y = common.Conv(width, groups=groups, dtype=dtype, name='conv1')(x)
-    y = nn.relu(y)
-    y = common.Conv(width, groups=groups, dtype=dtype, name='conv2')(y)
+    parts = split_groups(x, groups)
+    parts = GroupedConv(width, groups, dtype, name='conv1')(parts)
+    parts = [nn.relu(y) for y in parts]
+    parts = GroupedConv(width, groups, dtype, name='conv2')(parts)
+    y = jnp.concatenate(parts, -1)
     if self.efficient:
       y = nn.relu(y)
       y = common.Conv(width, kernel_size=1, dtype=dtype, name='conv3')(y)
@@ -185,15 +218,14 @@ class Head(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[B, H, W, F]` to `[B, scale * H, scale * W, F]`."""
+    parts = split_groups(x, self.groups)
     for i, factor in enumerate(common.upsampling_stages(self.scale)):
-      conv = common.Conv(
-        self.features * factor**2,
-        groups=self.groups,
-        dtype=self.dtype,
-        name=f'conv_{i}',
+      conv = GroupedConv(
+        self.features * factor**2, self.groups, self.dtype, name=f'conv_{i}'
       )
-      x = pixel_shuffle(nn.relu(conv(x)), factor)
-    return x
+      # Sub-pixels lie within a group.
+      parts = [pixel_shuffle(nn.relu(y), factor) for y in conv(parts)]
+    return jnp.concatenate(parts, -1)
 
 
 class CARN(nn.Module):

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from sr_jax.errors import UserError
-from sr_jax.ops.conv import conv2d, grouped_conv2d
+from sr_jax.ops.conv import conv2d
 from sr_jax.ops.pixel_shuffle import pixel_shuffle
 
 # RGB mean of DIV2K's training images in [0, 1], as the EDSR family uses it.
@@ -68,6 +68,10 @@ def uniform_bias(fan_in: int) -> Callable[..., jax.Array]:
 small_kaiming = nn.initializers.variance_scaling(0.02, 'fan_in', 'normal')
 
 
+# PyTorch's default for kernels.
+uniform_kernel = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+
+
 class Conv(nn.Module):
   """Stride-1 convolution that keeps height and width (zero padding).
 
@@ -75,20 +79,16 @@ class Conv(nn.Module):
     features: Output channels.
     kernel_size: Odd side of the square kernel, or its (height, width).
     use_bias: Whether a bias is added.
-    groups: Equal parts of the channels that do not see each other.
     kernel_init: Initialiser of the kernel.
     bias_init: Initialiser of the bias; None is PyTorch's default.
     dtype: Computation type; parameters stay float32.
-    dilation: Step between the pixels that the taps see; for one group alone.
+    dilation: Step between the pixels that the taps see.
   """
 
   features: int
   kernel_size: int | tuple[int, int] = 3
   use_bias: bool = True
-  groups: int = 1
-  kernel_init: Callable[..., jax.Array] = nn.initializers.variance_scaling(
-    1 / 3, 'fan_in', 'uniform'
-  )
+  kernel_init: Callable[..., jax.Array] = uniform_kernel
   bias_init: Callable[..., jax.Array] | None = None
   dtype: Any = jnp.float32
   dilation: int = 1
@@ -96,7 +96,7 @@ class Conv(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[B, H, W, C]` to `[B, H, W, features]`."""
-    size, channels = self.kernel_size, x.shape[-1] // self.groups
+    size, channels = self.kernel_size, x.shape[-1]
     height, width = (size, size) if isinstance(size, int) else size
     kernel = self.param(
       'kernel', self.kernel_init, (height, width, channels, self.features)
@@ -106,8 +106,6 @@ class Conv(nn.Module):
       init = self.bias_init or uniform_bias(channels * height * width)
       bias = self.param('bias', init, (self.features,)).astype(self.dtype)
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    if self.groups > 1:
-      return grouped_conv2d(x, kernel, bias, self.groups)
     return conv2d(x, kernel, bias, self.dilation)
 
 

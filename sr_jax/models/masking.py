@@ -49,13 +49,14 @@ def masked_apply(
   def intercept(call, args, kwargs, context):
     if context.method_name != '__call__' or not _is_spatial(context.module):
       return call(*args, **kwargs)
-    x, *rest = args
-    inside = _at_size_of(mask, x)
-    if getattr(context.module, 'padding', 'zero') == 'edge':
-      x = _with_edge(x, inside)
-    else:
-      x = x * inside
-    return call(x, *rest, **kwargs)
+    edge = getattr(context.module, 'padding', 'zero') == 'edge'
+
+    def masked(x: jax.Array) -> jax.Array:
+      inside = _at_size_of(mask, x)
+      return _with_edge(x, inside) if edge else x * inside
+
+    x, *rest = args  # an array, or parts of one
+    return call(jax.tree.map(masked, x), *rest, **kwargs)
 
   with nn.intercept_methods(intercept):
     return network.apply(variables, lr)[0]

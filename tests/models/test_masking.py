@@ -48,6 +48,24 @@ def test_padding_changes_nothing(scale):
     np.testing.assert_allclose(inside, alone, atol=5e-7)
 
 
+@pytest.mark.parametrize(
+  ('name', 'options'),
+  [
+    # Convolutions of parts of the channels.
+    ('carn', {'variant': 'carn-m-single', 'features': 8, 'groups': 2}),
+    # A loop over blocks.
+    ('rrdbnet', {'blocks': 2, 'features': 4, 'growth': 2}),
+  ],
+)
+def test_padding_changes_nothing_within_parts_and_loops(name, options):
+  network = models.create({'name': name, 'scale': 4, **options})
+  params = init(network)
+  lr = np.random.default_rng(0).random((1, 5, 4, 3), np.float32)
+  alone = masked_apply(network, params, lr, None)
+  large = masked_apply(network, params, *padded(lr, 7, 9))
+  np.testing.assert_allclose(large[:, :20, :16], alone, atol=5e-7)
+
+
 def test_without_the_mask_padding_shows():
   network = models.create({'name': 'edsr', 'scale': 2, 'variant': 'small'})
   params = init(network)
