@@ -66,10 +66,14 @@ def load(name):
   range_ = np.float32(meta['config']['range'][1])
   return Golden(
     state_dict,
-    {k: v.transpose(0, 2, 3, 1) / range_ for k, v in parts['in'].items()},
-    {k: v.transpose(0, 2, 3, 1) for k, v in parts['out'].items()},
+    {k: _channels_last(v) / range_ for k, v in parts['in'].items()},
+    {k: _channels_last(v) for k, v in parts['out'].items()},
     meta,
   )
+
+
+def _channels_last(array):
+  return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
 
 
 def _by_formula(meta, kept):
@@ -78,12 +82,22 @@ def _by_formula(meta, kept):
     if key in kept:
       tensors[key] = kept[key]
       continue
+    layer, _, leaf = key.rpartition('.')
     values = _hashed(math.prod(shape), position)
-    if len(shape) > 1:
+    if leaf == 'running_var' or (
+      leaf == 'weight'
+      and [f'{layer}.running_mean', shape] in meta['state_dict']['main']
+    ):
+      values = 1 + 0.2 * values
+    elif leaf == 'running_mean':
+      values *= 0.1
+    elif len(shape) > 1:
       values *= formula['amp'] * math.sqrt(3 / math.prod(shape[1:]))
     else:
       values *= formula.get('bias_amp', 0.1)
     tensors[key] = values.reshape(shape).astype(np.float32)
+    if leaf == 'num_batches_tracked':
+      tensors[key] = np.zeros(shape, np.int64)
   return tensors
 
 

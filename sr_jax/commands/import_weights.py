@@ -25,12 +25,13 @@ def run(args: argparse.Namespace) -> int:
     options=dict(_option(text) for text in args.option),
   )
   config, params = imported.config, imported.params
+  stats = {'batch_stats': imported.stats} if imported.stats else {}
   duals = import_duals(args.dual, imported) if args.dual else {}
   model = {'name': config['name'], 'scale': config['scale']}
   module = models.module(config['name'])
   checkpoints.save_params(
     args.output,
-    {'generator': params, **duals},
+    {'generator': params, **stats, **duals},
     {
       'method': dict(getattr(module, 'METHOD', {'name': 'supervised'})),
       'model': {**model, **config['options']},

@@ -46,11 +46,13 @@ class Imported(NamedTuple):
   Attributes:
     config: `name`, `scale`, and `options` for the model's `Model`.
     params: Nested dictionary of float32 NumPy arrays; may be read-only.
+    stats: The same of running statistics, empty where the model has none.
     notes: What was chosen or ignored, one line each.
   """
 
   config: dict[str, Any]
   params: dict[str, Any]
+  stats: dict[str, Any]
   notes: list[str]
 
 
@@ -205,6 +207,8 @@ def _fit(
     _refuse_difference(difference, _text(options))
   constants = [path for path in expected if path not in weights.arrays]
   filled = {**weights.arrays, **_initial(module, options, constants)}
+  running = expected_shapes(_build(module, options), 'batch_stats')
+  stats = {path: filled.pop(path) for path in running}
   notes = [*weights.notes]
   if constants:
     notes.append(f'kept at their constants: {", ".join(constants)}')
@@ -215,6 +219,7 @@ def _fit(
       'options': options,
     },
     params=traverse_util.unflatten_dict(filled, sep='/'),
+    stats=traverse_util.unflatten_dict(stats, sep='/'),
     notes=notes,
   )
 
@@ -301,7 +306,7 @@ def _parameters(network: Any, key: jax.Array) -> dict[str, jax.Array]:
 def _shapes(module: ModuleType, options: Mapping[str, Any]) -> Shapes:
   network = _build(module, options)
   try:
-    return expected_shapes(network)
+    return expected_shapes(network) | expected_shapes(network, 'batch_stats')
   except UserError as error:
     raise UserError(f'cannot be {_text(options)}: {error}') from None
 

@@ -28,7 +28,9 @@ def expected_shapes(network: Any, collection: str = 'params') -> Shapes:
   Raises:
     UserError: its options make no network.
   """
-  lr = jnp.zeros((1, 8, 8, getattr(network, 'channels', 3)))
+  # Some take images of certain sides alone.
+  side = getattr(network, 'sides', (8,))[0]
+  lr = jnp.zeros((1, side, side, getattr(network, 'channels', 3)))
   try:
     variables = jax.eval_shape(network.init, jax.random.key(0), lr)
   except UserError:
