@@ -126,10 +126,16 @@ def adversarial(config: ml_collections.ConfigDict, **options) -> None:
     'name': 'gan',
     # Terms of the generator's loss; 0 leaves one out.
     'pixel_weight': 1e-2,
+    'perceptual_weight': 1.0,
     'adversarial_weight': 5e-3,
     'gradient_weight': 0.0,  # SPSR's: distance of gradient maps,
     'gradient_adversarial_weight': 0.0,  # their discriminator,
     'branch_weight': 0.0,  # and the map that its generator predicts
+    'variation_weight': 0.0,
+    'perceptual': 'esrgan',  # srgan-vgg54, srgan-vgg22, bsrgan
+    # Where VGG19's weights are: torchvision's vgg19-dcbb9e9d.pth, or a folder
+    # that sr-jax import made of it. random:0 to try things out.
+    'features_from': '',
     'discriminator': {'name': 'vgg_discriminator', 'variant': '128'},
     # vanilla, least_squares, wasserstein, relativistic, relativistic_average
     'game': 'vanilla',
@@ -186,6 +192,8 @@ def _shrink(config: ml_collections.ConfigDict) -> None:
   config.eval.folders = ()
   config.checkpoint.every = 50
   config.checkpoint.init_from = ''
+  if 'features_from' in config.method:
+    config.method.features_from = 'random:0'
 
 
 def _shrink_further(config: ml_collections.ConfigDict) -> None:

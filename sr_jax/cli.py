@@ -141,6 +141,17 @@ def _count(text: str) -> int:
   return int(text)
 
 
+def _share(text: str) -> float:
+  """Argparse type: a number from 0 to 1."""
+  try:
+    share = float(text)
+  except ValueError:
+    share = math.nan
+  if not 0 <= share <= 1:
+    raise argparse.ArgumentTypeError(f'{text!r} is not a number from 0 to 1')
+  return share
+
+
 def _tile(text: str) -> int | str:
   """Argparse type: side of a tile in LR pixels, auto, off or chop."""
   return text if text in ('auto', 'off', 'chop') else _positive(text)
@@ -300,6 +311,36 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     help='border that is not measured (default: the scale)',
   )
   parser.add_argument(
+    '--metrics',
+    default='psnr,ssim',
+    metavar='NAMES',
+    help='of psnr, ssim, rmse (of PIRM), niqe (of SR alone), lpips, ma, and '
+    'pi, which is ((10 - ma) + niqe) / 2 (default: psnr,ssim)',
+  )
+  parser.add_argument(
+    '--niqe-params',
+    type=Path,
+    metavar='FILE',
+    help='for niqe and pi: modelparameters.mat of its authors, '
+    'niqe_pris_params.npz of BasicSR, whose scores are those of papers, or a '
+    'file of fit-niqe (default: our own, whose scores are not)',
+  )
+  parser.add_argument(
+    '--lpips-weights',
+    nargs=2,
+    metavar=('BACKBONE', 'LINEAR'),
+    help="for lpips: torchvision's AlexNet or VGG16 (a .pth, or what import "
+    'made of it with --model alexnet or vgg) and the weights of LPIPS v0.1 for '
+    'it (alex.pth or vgg.pth)',
+  )
+  parser.add_argument(
+    '--ma-scores',
+    type=Path,
+    metavar='FILE',
+    help='for ma and pi: lines NAME SCORE, computed elsewhere on the images '
+    'that --save-images writes',
+  )
+  parser.add_argument(
     '--json',
     type=Path,
     metavar='FILE',
@@ -334,7 +375,11 @@ def _import(parser: argparse.ArgumentParser) -> None:
     'NAME.index and NAME.data-00000-of-00001 lie',
   )
   parser.add_argument(
-    '--model', required=True, metavar='NAME', help='architecture, such as edsr'
+    '--model',
+    required=True,
+    metavar='NAME',
+    help='architecture, such as edsr; vgg and alexnet are those of perceptual '
+    'losses and lpips',
   )
   parser.add_argument(
     '--variant', metavar='V', help='published size (default: as in the file)'
@@ -377,6 +422,40 @@ def _export(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def _interpolate(parser: argparse.ArgumentParser) -> None:
+  parser.description = (
+    'Make the network between two of one architecture, parameter by '
+    'parameter: (1 - ALPHA) A + ALPHA B. Between one trained for PSNR (A) and '
+    'a GAN that began with it (B), ALPHA trades fidelity for texture.'
+  )
+  for name in ('A', 'B'):
+    parser.add_argument(
+      name.lower(), metavar=name, help='pretrained name or checkpoint folder'
+    )
+  parser.add_argument(
+    '--alpha',
+    required=True,
+    type=_share,
+    metavar='ALPHA',
+    help='from 0, which is A, to 1, which is B; 0.8 in ESRGAN',
+  )
+  parser.add_argument(
+    '-o', dest='output', required=True, type=Path, metavar='CHECKPOINT'
+  )
+
+
+def _fit_niqe(parser: argparse.ArgumentParser) -> None:
+  parser.description = (
+    'Fit the parameters of NIQE to photographs: sharp and free of noise and '
+    'artifacts, of 192x96 pixels at least. Scores under different parameters '
+    'are not comparable.'
+  )
+  parser.add_argument('inputs', nargs='+', metavar='PHOTOS', type=Path)
+  parser.add_argument(
+    '-o', dest='output', required=True, type=Path, metavar='FILE.npz'
+  )
+
+
 def _info(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('checkpoint', metavar='CHECKPOINT')
 
@@ -400,6 +479,16 @@ _COMMANDS: dict[str, tuple[str, Callable[[_Parser], None], str]] = {
     'export',
     _export,
     'Turn a checkpoint into a file for other software.',
+  ),
+  'interpolate': (
+    'interpolate',
+    _interpolate,
+    'Make the network between two.',
+  ),
+  'fit-niqe': (
+    'fit_niqe',
+    _fit_niqe,
+    'Fit the parameters of NIQE to photographs.',
   ),
   'info': ('info', _info, 'Show what a checkpoint holds.'),
 }

@@ -8,7 +8,7 @@ The result is the JSON of `sr-jax evaluate`:
   kernel              SPEC of the blur, made or said to have been made; or null
   noise_sigma, jpeg_quality, seed    the rest of the degradation
   protocol            rules of the scores, see `metrics.protocol`
-  images              [{name, psnr, ssim, seconds}, ...]
+  images              [{name, psnr, ssim, seconds}, ...], or other metrics
   mean                {psnr, ssim} over the images
   adapt_steps         steps of the fit to each image that were asked for: a
                       number, 'auto', or null for what the model does by itself
@@ -51,7 +51,15 @@ from sr_jax.errors import UserError
 from sr_jax.files import open_atomically
 from sr_jax.inference import Upscaler
 from sr_jax.loading import SRModel
-from sr_jax.metrics.protocol import PROTOCOLS, Protocol, get_protocol, measure
+from sr_jax.metrics.protocol import (
+  PROTOCOLS,
+  PSNR,
+  SSIM,
+  Metric,
+  Protocol,
+  get_protocol,
+  measure,
+)
 from sr_jax.ops.blur_kernels import parse_kernel_spec
 from sr_jax.ops.degrade import degrade, quantize
 from sr_jax.ops.resize import resized_size
@@ -61,6 +69,7 @@ PathLike = str | os.PathLike[str]
 Report = Callable[[str], None]
 
 _log = logging.getLogger(__name__)
+_WIDTH = 8  # of a score in the table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +151,7 @@ def evaluate_folder(
   lr_dir: PathLike | None = None,
   degradation: Degradation | None = None,
   protocols: Sequence[Protocol] = (PROTOCOLS['y-uint8'],),
+  metrics: Sequence[Metric] = (PSNR, SSIM),
   self_ensemble: bool = False,
   back_project: int | None = None,
   adapt_steps: int | str | None = None,
@@ -163,6 +173,7 @@ def evaluate_folder(
     degradation: how LR is made of HR; with `lr_dir` how it was made, which a
       model that fits itself to the images needs to know.
     protocols: the first gives the main scores, the rest go under `others`.
+    metrics: the scores, see `scores.choose`.
     self_ensemble: see `Upscaler`, as `back_project` and `tile`.
     back_project: steps of back-projection.
     adapt_steps: steps of the fit to each image, see `Upscaler`.
@@ -199,7 +210,7 @@ def evaluate_folder(
   )
   width = max(len('image'), *(len(pair.name) for pair in pairs))
   report(f'{os.fspath(hr_dir)}: {len(pairs)} images')
-  for line in _header(model, made, lr_dir, protocols, width):
+  for line in _header(model, made, lr_dir, protocols, metrics, width):
     report(line)
   if tile == 'chop':
     report('tiles: four overlapping parts, as the test scripts of RCAN and SAN')
@@ -214,16 +225,16 @@ def evaluate_folder(
         f'{pair.hr}: model {model.name} gives NaN: check its checkpoint'
       )
     compiling += compiled
-    rows = _measure(pair, sr, hr, protocols, model.scale)
+    rows = _measure(pair, sr, hr, protocols, metrics, model.scale)
     if target is not None:
       write_image(target, Picture(sr))
     for images, row in zip(scores, rows, strict=True):
       images.append({'name': pair.name, **row, 'seconds': seconds})
-    report(_line(pair.name, rows, width, f'{seconds:9.3f}'))
-  result = _result(model, made, protocols, scores, compiling)
+    report(_line(pair.name, rows, metrics, width, f'{seconds:9.3f}'))
+  result = _result(model, made, protocols, metrics, scores, compiling)
   result |= {'adapt_steps': adapt_steps, 'kernel': assumed.kernel, 'tile': tile}
   means = [result['mean'], *(other['mean'] for other in result['others'])]
-  report(_line('mean', means, width, ''))
+  report(_line('mean', means, metrics, width, ''))
   return result
 
 
@@ -390,11 +401,15 @@ def _measure(
   sr: np.ndarray,
   hr: np.ndarray,
   protocols: Sequence[Protocol],
+  metrics: Sequence[Metric],
   scale: float,
 ) -> list[dict[str, float]]:
   """Scores under each protocol."""
   try:
-    return [measure(sr, hr, protocol=p, scale=scale) for p in protocols]
+    return [
+      measure(sr, hr, protocol=p, scale=scale, metrics=metrics, name=pair.name)
+      for p in protocols
+    ]
   except UserError as error:
     raise UserError(f'{pair.hr}: {error}') from None
 
@@ -403,16 +418,17 @@ def _result(
   model: SRModel,
   made: Degradation | None,
   protocols: Sequence[Protocol],
+  metrics: Sequence[Metric],
   scores: Sequence[list[dict[str, Any]]],
   compiling: float,
 ) -> dict[str, Any]:
   parts = [
     {
-      'protocol': protocol.to_dict(),
+      'protocol': protocol.to_dict(metrics),
       'images': images,
       'mean': {
-        key: sum(row[key] for row in images) / len(images)
-        for key in ('psnr', 'ssim')
+        metric.name: metric.mean([row[metric.name] for row in images])
+        for metric in metrics
       },
     }
     for protocol, images in zip(protocols, scores, strict=True)
@@ -433,6 +449,7 @@ def _header(
   made: Degradation | None,
   lr_dir: PathLike | None,
   protocols: Sequence[Protocol],
+  metrics: Sequence[Metric],
   width: int,
 ) -> list[str]:
   """What the numbers mean, and the names of the columns."""
@@ -450,14 +467,28 @@ def _header(
     'all: HR cut to a multiple of the scale, SR and HR rounded to 8 bit, '
     'resize as MATLAB imresize'
   )
-  columns = ''.join(f'  {p.name:>8} {"SSIM":>7}' for p in protocols)
-  return [*lines, f'{"image":<{width}}{columns}   seconds']
+  lines += [f'{m.title}: {m.rules}' for m in metrics if m.rules]
+  titles = ' '.join(f'{metric.title:>{_WIDTH}}' for metric in metrics)
+  names = ''.join(f'  {p.name:>{len(titles)}}' for p in protocols)
+  columns = f'  {titles}' * len(protocols)
+  return [
+    *lines,
+    f'{"":<{width}}{names}',
+    f'{"image":<{width}}{columns}   seconds',
+  ]
 
 
 def _line(
-  name: str, rows: Sequence[dict[str, float]], width: int, seconds: str
+  name: str,
+  rows: Sequence[dict[str, float]],
+  metrics: Sequence[Metric],
+  width: int,
+  seconds: str,
 ) -> str:
-  cells = ''.join(f'  {row["psnr"]:8.4f} {row["ssim"]:7.5f}' for row in rows)
+  cells = ''.join(
+    f'  {" ".join(f"{row[m.name]:{_WIDTH}.{m.decimals}f}" for m in metrics)}'
+    for row in rows
+  )
   return f'{name:<{width}}{cells} {seconds}'.rstrip()
 
 

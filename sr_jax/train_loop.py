@@ -280,6 +280,7 @@ def _start(
     return state
   path = config['checkpoint']['init_from']
   pretrained = checkpoints.load_params(path).params if path else {}
+  pretrained = {**pretrained, **method.frozen()}
   # Inside jit no two leaves share a buffer, which donation forbids.
   return jit(init, out_shardings=everywhere)(key, first, pretrained)
 

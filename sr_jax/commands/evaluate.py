@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 
-from sr_jax import evaluation, loading
+from sr_jax import evaluation, loading, scores
 from sr_jax.commands.degrade import degradation_of
 from sr_jax.errors import UserError
 
@@ -13,6 +13,12 @@ from sr_jax.errors import UserError
 def run(args: argparse.Namespace) -> int:
   """Prints the table, writes JSON and images if asked to."""
   protocols = evaluation.protocols_of(args.protocol, args.crop)
+  metrics = scores.choose(
+    args.metrics,
+    niqe_params=args.niqe_params,
+    lpips_weights=args.lpips_weights,
+    ma_scores=args.ma_scores,
+  )
   model = loading.load(args.model, scale=args.scale)
   if args.lr is not None:
     _refuse_degradation(args, fits=model.fitting is not None)
@@ -22,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
     lr_dir=args.lr,
     degradation=_degradation(args),
     protocols=protocols,
+    metrics=metrics,
     self_ensemble=args.self_ensemble,
     back_project=args.back_project,
     adapt_steps=args.adapt_steps,

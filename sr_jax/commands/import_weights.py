@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from sr_jax import checkpoints, models
+from sr_jax import checkpoints, feature_weights, models
 from sr_jax.errors import UserError
 from sr_jax.importers.weights import import_duals, import_weights
 
@@ -17,6 +17,8 @@ def run(args: argparse.Namespace) -> int:
   """Writes the checkpoint and prints what the file was recognised as."""
   if args.output.exists():
     raise UserError(f'{args.output}: exists already: choose another name')
+  if args.model in models.FEATURES:
+    return _import_features(args)
   imported = import_weights(
     args.weights,
     model=args.model,
@@ -42,6 +44,25 @@ def run(args: argparse.Namespace) -> int:
   print(f'{args.weights}: {model["name"]} x{model["scale"]} ({options})')
   for note in imported.notes:
     print(f'  {note}')
+  print(f'{count:,} parameters -> {args.output}')
+  return 0
+
+
+def _import_features(args: argparse.Namespace) -> int:
+  """The same for a network of `models.FEATURES`, which has no options."""
+  given = ('variant', 'scale', 'option', 'dual')
+  if refused := [name for name in given if getattr(args, name)]:
+    raise UserError(f'--model {args.model} takes no --{refused[0]}')
+  params, notes = feature_weights.read_file(args.weights, args.model)
+  checkpoints.save_params(
+    args.output,
+    {feature_weights.SLOT: params},
+    {'method': {'name': 'features'}, 'model': {'name': args.model}},
+  )
+  print(f'{args.weights}: {args.model}')
+  for note in notes:
+    print(f'  {note}')
+  count = sum(leaf.size for leaf in jax.tree.leaves(params))
   print(f'{count:,} parameters -> {args.output}')
   return 0
 

@@ -6,6 +6,9 @@ of its images; all move at once, from their old parameters, as in
 `config.method`; zero leaves one out:
 
   pixel_weight           distance of SR to HR, by `config.loss`
+  perceptual_weight      distance of features of VGG19, by `perceptual`, a
+                         recipe of `losses.perceptual`
+  variation_weight       total variation of SR in [-1, 1] (SRGAN's VGG22)
   adversarial_weight     `discriminator`, which sees images
   gradient_weight        mean squared distance of gradient maps (SPSR)
   gradient_adversarial_weight
@@ -24,9 +27,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sr_jax import models, optimizers
+from sr_jax import feature_weights, models, optimizers
 from sr_jax.errors import UserError
-from sr_jax.losses import adversarial, pixel
+from sr_jax.losses import adversarial, perceptual, pixel
 from sr_jax.methods import Method, supervised
 from sr_jax.ops.gradient_map import gradient_map
 from sr_jax.state import TrainState, start_from
@@ -50,6 +53,8 @@ _GAMES = {
   'wasserstein': adversarial.wasserstein,
   'relativistic': adversarial.relativistic,
 }
+# Slot of the frozen network of features.
+_FEATURES = 'features'
 # What each discriminator sees of an image, and its weight's name.
 _VIEWS = {
   'discriminator': ('adversarial', lambda image: image),
@@ -87,6 +92,7 @@ class _Players(NamedTuple):
     game: What they play.
     weights: Of all terms, by name.
     distance: Of SR to HR.
+    recipe: The perceptual loss.
     penalty: Weight of WGAN-GP's.
     optimizers: Of `generator`, of its held layers and of each discriminator.
     early: Patterns of the generator's layers that are not held.
@@ -98,10 +104,20 @@ class _Players(NamedTuple):
   game: adversarial.Game
   weights: Mapping[str, float]
   distance: Callable[..., jax.Array]
+  recipe: perceptual.Recipe
   penalty: float
   optimizers: Mapping[str, _Optimizer]
   early: Sequence[str]
   turns: Mapping[str, int]
+
+  @property
+  def features(self) -> Any:
+    """The Linen module that the perceptual loss compares by."""
+    return feature_weights.network(variant='vgg19', **self.looked_at)
+
+  @property
+  def looked_at(self) -> dict[str, Any]:
+    return {'model': 'vgg', 'layers': list(self.recipe.layers)}
 
   @property
   def critics(self) -> list[str]:
@@ -133,7 +149,10 @@ def make(config: Mapping[str, Any]) -> Method:
     UserError: unknown loss or game, a patch that the discriminator does not
       take, or a section that its consumer refuses.
   """
-  players = _players(config, **_without_name(config['method']))
+  section = dict(config['method'])
+  del section['name']
+  features_from = section.pop('features_from')
+  players = _players(config, **section)
   _check_patch(config, players)
   make_lr = supervised.degrader(config['degradation'])
   return Method(
@@ -142,12 +161,9 @@ def make(config: Mapping[str, Any]) -> Method:
     predict=predictor(config),
     degrade=make_lr,
     averaged=functools.partial(_averaged, players),
+    frozen=functools.partial(_frozen, players, features_from),
     advice=advice,
   )
-
-
-def _without_name(section: Mapping[str, Any]) -> dict[str, Any]:
-  return {k: v for k, v in section.items() if k != 'name'}
 
 
 def _players(
@@ -159,6 +175,9 @@ def _players(
   mean_over: str,
   gradient_penalty: float,
   pixel_weight: float,
+  perceptual: str,
+  perceptual_weight: float,
+  variation_weight: float,
   adversarial_weight: float,
   gradient_weight: float,
   gradient_adversarial_weight: float,
@@ -172,6 +191,8 @@ def _players(
   generator = models.create(config['model'])
   weights = {
     'pixel': pixel_weight,
+    'perceptual': perceptual_weight,
+    'variation': variation_weight,
     'adversarial': adversarial_weight,
     'gradient': gradient_weight,
     'gradient_adversarial': gradient_adversarial_weight,
@@ -195,11 +216,42 @@ def _players(
     game=_game(game, detach_mean, mean_over),
     weights=weights,
     distance=supervised.loss_by_name(config['loss']),
+    recipe=_recipe(perceptual),
     penalty=gradient_penalty,
     optimizers=_optimizers(config, held_steps),
     early=early_layers,
     turns={'every': generator_every, 'first': generator_first},
   )
+
+
+def _recipe(name: str) -> perceptual.Recipe:
+  """The perceptual loss of `config.method`."""
+  if name not in perceptual.RECIPES:
+    raise UserError(
+      f'config.method.perceptual: unknown {name!r}; choose from'
+      f' {sorted(perceptual.RECIPES)}'
+    )
+  return perceptual.RECIPES[name]
+
+
+def _frozen(players: _Players, features_from: str) -> dict[str, PyTree]:
+  """The features' weights, if anything looks at them.
+
+  Raises:
+    UserError: there are none where the config says.
+  """
+  if not players.weights['perceptual']:
+    return {}
+  if not features_from:
+    raise UserError(
+      "config.method.features_from: the perceptual loss needs VGG19's weights;"
+      " give the path of torchvision's file, or random:0 to try things out"
+    )
+  return {
+    _FEATURES: feature_weights.load(
+      features_from, variant='vgg19', **players.looked_at
+    )
+  }
 
 
 def _game(name: str, detach_mean: bool, mean_over: str) -> adversarial.Game:
@@ -297,6 +349,11 @@ def _init(
     judge_key = jax.random.fold_in(init_key, i)
     seen = _VIEWS[slot][1](hr)
     add(slot, players.discriminator.init(judge_key, seen))
+  frozen = {}
+  if players.weights['perceptual']:
+    # Fresh ones where only shapes are asked for.
+    fresh = players.features.init(init_key, hr)['params']
+    frozen[_FEATURES] = pretrained.get(_FEATURES, fresh)
   trees = {
     **players.parts(params['generator']),
     **{slot: params[slot] for slot in players.critics},
@@ -310,6 +367,7 @@ def _init(
       for slot, tree in trees.items()
     },
     model_state=stats,
+    frozen=frozen,
   )
 
 
@@ -328,7 +386,7 @@ def _train_step(
   }
   gradients = joint_gradients(
     functools.partial(_generate, players, state.model_state, lr),
-    functools.partial(_content, players, hr),
+    functools.partial(_content, players, state.frozen, hr),
     critics,
   )
   theta = state.params['generator']
@@ -354,13 +412,26 @@ def _generate(
 
 
 def _content(
-  players: _Players, hr: jax.Array, outputs: tuple[jax.Array, Any]
+  players: _Players,
+  frozen: Mapping[str, PyTree],
+  hr: jax.Array,
+  outputs: tuple[jax.Array, Any],
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """The generator's loss without discriminators, and its terms unweighted."""
   sr, aux = outputs
   terms = {}
   if players.weights['pixel']:
     terms['pixel'] = players.distance(sr, hr)
+  if players.weights['perceptual']:
+    of_sr, of_hr = (
+      players.features.apply({'params': frozen[_FEATURES]}, image)
+      for image in (sr, hr)
+    )
+    terms['perceptual'] = perceptual.feature_distance(
+      of_sr, of_hr, players.recipe
+    )
+  if players.weights['variation']:
+    terms['variation'] = 2 * perceptual.total_variation(sr)
   if players.weights['gradient']:
     maps = (gradient_map(image, padding=2) for image in (sr, hr))
     terms['gradient'] = pixel.l2(*maps)

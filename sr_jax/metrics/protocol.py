@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -40,13 +41,17 @@ class Protocol:
   peak: float = 255.0
   description: str = ''
 
-  def to_dict(self) -> dict[str, Any]:
-    """Plain values for JSON, with the rules common to all protocols."""
+  def to_dict(self, metrics: Sequence[Metric] = ()) -> dict[str, Any]:
+    """Plain values for JSON, with the rules common to all protocols.
+
+    And those of `metrics` that have rules of their own.
+    """
     return dataclasses.asdict(self) | {
       'crop': 'scale' if self.crop is None else self.crop,
       'quantisation': 'SR and HR clipped and rounded to 8 bit first',
       'ssim': '11x11 Gaussian, sigma 1.5, windows inside the image',
       'resize': 'MATLAB imresize, cubic, antialiased',
+      **{metric.name: metric.rules for metric in metrics if metric.rules},
     }
 
 
@@ -111,6 +116,65 @@ def comparable(
     )
 
 
+class Views(NamedTuple):
+  """What metrics see of one image pair; levels 0..255, float64.
+
+  Attributes:
+    name: of the image, such as sub/0001.png.
+    sr: `[H, W, C]` in the colour and border of the protocol.
+    hr: the same.
+    peak: the protocol's.
+    whole_sr: `[H, W, C]` as files have it: every channel, no border cut.
+    whole_hr: the same.
+    crop: border that the protocol cuts.
+  """
+
+  name: str
+  sr: np.ndarray
+  hr: np.ndarray
+  peak: float
+  whole_sr: np.ndarray
+  whole_hr: np.ndarray
+  crop: int
+
+
+class Metric(NamedTuple):
+  """One score of an image pair.
+
+  Attributes:
+    name: its key in results.
+    title: head of its column.
+    score: of the views.
+    rules: what its numbers depend on, for the protocol; '' if that tells all.
+    mean: over the scores of images.
+    decimals: in tables.
+  """
+
+  name: str
+  title: str
+  score: Callable[[Views], float]
+  rules: str = ''
+  mean: Callable[[Sequence[float]], float] = lambda x: sum(x) / len(x)
+  decimals: int = 4
+
+
+def _root_mean_square(values: Sequence[float]) -> float:
+  return math.sqrt(sum(x**2 for x in values) / len(values))
+
+
+PSNR = Metric('psnr', 'PSNR', lambda v: float(psnr(v.sr, v.hr, v.peak)))
+SSIM = Metric(
+  'ssim', 'SSIM', lambda v: float(ssim(v.sr, v.hr, v.peak)), decimals=5
+)
+# PIRM 2018's; that of a folder is the root of the mean squared error.
+RMSE = Metric(
+  'rmse',
+  'RMSE',
+  lambda v: float(np.sqrt(((v.sr - v.hr) ** 2).mean())),
+  mean=_root_mean_square,
+)
+
+
 def _levels(image: Array) -> np.ndarray:
   """8-bit levels as float64."""
   levels = np.asarray(image)
@@ -119,9 +183,8 @@ def _levels(image: Array) -> np.ndarray:
   return np.round(np.clip(levels.astype(np.float64), 0.0, 1.0) * 255.0)
 
 
-def _view(image: Array, protocol: Protocol, crop: int) -> np.ndarray:
-  """The part and colour of `image` that the protocol compares, 0..255."""
-  levels = _levels(image)
+def _view(levels: np.ndarray, protocol: Protocol, crop: int) -> np.ndarray:
+  """The part and colour of an image that the protocol compares, 0..255."""
   height, width, channels = levels.shape
   if min(height, width) <= 2 * crop:
     raise UserError(
@@ -136,29 +199,42 @@ def _view(image: Array, protocol: Protocol, crop: int) -> np.ndarray:
       f'protocol {protocol.name} needs 1 or 3 channels, the image has '
       f'{channels}: use protocol rgb'
     )
+  return luma(levels, rounded=protocol.round_y)
+
+
+def luma(levels: np.ndarray, *, rounded: bool) -> np.ndarray:
+  """Y `[H, W, 1]` of levels `[H, W, 1 or 3]`, 16..235."""
   # The field replicates grey to RGB before it forms Y.
   rgb = np.broadcast_to(levels, (*levels.shape[:2], 3))
-  luma = np.asarray(rgb_to_y(rgb / 255.0)) * 255.0
-  return np.round(luma) if protocol.round_y else luma
+  y = np.asarray(rgb_to_y(rgb / 255.0)) * 255.0
+  return np.round(y) if rounded else y
 
 
 def measure(
-  sr: Array, hr: Array, *, protocol: Protocol, scale: float
+  sr: Array,
+  hr: Array,
+  *,
+  protocol: Protocol,
+  scale: float,
+  metrics: Sequence[Metric] = (PSNR, SSIM),
+  name: str = '',
 ) -> dict[str, float]:
-  """PSNR and SSIM of one image pair under `protocol`, in float64 on the host.
+  """Scores of one image pair under `protocol`.
 
   Args:
     sr: `[H, W, C]` in [0, 1] (or uint8).
     hr: the same.
     protocol: see `get_protocol`.
     scale: the SR factor, which is the default border crop.
+    metrics: what to measure; by default PSNR and SSIM, in float64 on the host.
+    name: of the image, for metrics that know scores by name.
 
   Returns:
-    `{'psnr', 'ssim'}`; PSNR is inf for equal images.
+    Scores by the metrics' names; PSNR is inf for equal images.
 
   Raises:
-    UserError: sizes differ, the crop leaves too little, or the channel count
-      does not suit the protocol.
+    UserError: sizes differ, the crop leaves too little, the channel count does
+      not suit the protocol, or a metric refuses the image.
   """
   if sr.shape != hr.shape:
     raise UserError(
@@ -166,8 +242,14 @@ def measure(
       'of the scale'
     )
   crop = math.ceil(scale) if protocol.crop is None else protocol.crop
-  a, b = _view(sr, protocol, crop), _view(hr, protocol, crop)
-  return {
-    'psnr': float(psnr(a, b, protocol.peak)),
-    'ssim': float(ssim(a, b, protocol.peak)),
-  }
+  whole_sr, whole_hr = _levels(sr), _levels(hr)
+  views = Views(
+    name=name,
+    sr=_view(whole_sr, protocol, crop),
+    hr=_view(whole_hr, protocol, crop),
+    peak=protocol.peak,
+    whole_sr=whole_sr,
+    whole_hr=whole_hr,
+    crop=crop,
+  )
+  return {metric.name: metric.score(views) for metric in metrics}

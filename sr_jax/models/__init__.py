@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _SHARED = ('common', 'critic', 'luma', 'masking', 'parameters')
 # Networks that judge images instead of enlarging them.
 CRITICS = ('ranker', 'srgan_discriminator', 'vgg_discriminator')
+# They do not enlarge; losses and metrics compare what they give.
+FEATURES = ('alexnet', 'vgg')
 _DTYPES = ('float32', 'bfloat16', 'float16')
 
 
@@ -25,7 +27,7 @@ def names() -> list[str]:
   return sorted(
     module.name
     for module in pkgutil.iter_modules(__path__)
-    if module.name not in {*_SHARED, *CRITICS}
+    if module.name not in {*_SHARED, *CRITICS, *FEATURES}
   )
 
 
@@ -35,6 +37,8 @@ def module(name: str) -> ModuleType:
   Raises:
     UserError: no architecture has this name.
   """
+  if name in FEATURES:
+    raise UserError(f'model {name!r} gives features and does not enlarge')
   known = [*names(), *CRITICS]
   if name not in known:
     near = difflib.get_close_matches(name, known, n=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -21,6 +21,8 @@ from sr_jax.ops.pixel_shuffle import pixel_shuffle
 
 # RGB mean of DIV2K's training images in [0, 1], as the EDSR family uses it.
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+# RGB mean and deviation of ImageNet in [0, 1], for torchvision's networks.
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Variant(NamedTuple):
@@ -147,6 +149,37 @@ class MeanShift(nn.Module):
     return jnp.dot(x, kernel[0, 0], precision='highest') + bias.reshape(
       (1,) * (x.ndim - 1) + (channels,)
     )
+
+
+def imagenet_normalised(image: jax.Array) -> jax.Array:
+  """`[B, H, W, 3]` in [0, 1] as torchvision's networks take it."""
+  mean, deviation = (
+    jnp.asarray(x, jnp.float32).reshape(1, 1, 1, 3) for x in _IMAGENET
+  )
+  return (image - mean) / deviation
+
+
+def up_to(layers: Iterable[str], convolutions: Iterable[str]) -> list[str]:
+  """The convolutions that the last of some layers needs.
+
+  Args:
+    layers: `convN` or, after its activation, `reluN`.
+    convolutions: All of a network, from the image on.
+
+  Raises:
+    UserError: the network has no such layer.
+  """
+  names = list(convolutions)
+  last = 0
+  for layer in layers:
+    name = layer.replace('relu', 'conv')
+    if name not in names:
+      raise UserError(
+        f'unknown layer {layer!r}; choose from {", ".join(names)}, or relu'
+        ' instead of conv for after the activation'
+      )
+    last = max(last, names.index(name))
+  return names[: last + 1]
 
 
 def default_mean(channels: int) -> tuple[float, ...]:

@@ -21,6 +21,8 @@ _RGB_TO_YCBCR = (
   / 255
 )
 _OFFSET = np.array([16.0, 128.0, 128.0]) / 255
+# MATLAB's rgb2gray: the first row of the inverse of NTSC's YIQ.
+_GREY = np.array([[0.298936021293775, 0.587043074451121, 0.114020904255103]])
 _YCBCR_TO_RGB = np.linalg.inv(_RGB_TO_YCBCR)
 
 
@@ -47,3 +49,8 @@ def ycbcr_to_rgb(image: Array) -> Any:
 def rgb_to_y(image: Array) -> Any:
   """`[..., 3]` RGB in [0, 1] to `[..., 1]` luma in [16, 235]/255."""
   return _affine(as_float(image), _RGB_TO_YCBCR[:1], _OFFSET[:1])
+
+
+def rgb_to_grey(image: Array) -> Any:
+  """`[..., 3]` RGB in [0, 1] to `[..., 1]` grey in [0, 1], as rgb2gray."""
+  return _affine(as_float(image), _GREY, np.zeros(1))

@@ -1,0 +1,48 @@
+"""`sr-jax fit-niqe`: NIQE's parameters out of a folder of photographs."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from sr_jax.data.image_io import Found, find_images, read_rgb
+from sr_jax.errors import UserError
+from sr_jax.metrics import niqe
+from sr_jax.ops.color import rgb_to_grey
+
+_log = logging.getLogger(__name__)
+
+
+def run(args: argparse.Namespace) -> int:
+  """Writes the parameters and says of how many photographs they are."""
+  if args.output.suffix != '.npz':
+    raise UserError(f'{args.output}: give the parameters a name in .npz')
+  if args.output.exists():
+    raise UserError(f'{args.output}: exists already: choose another name')
+  found = find_images(args.inputs)
+  skipped: list[str] = []
+  pristine = niqe.fit_pristine(_photographs(found, skipped))
+  if skipped:
+    names = ', '.join(skipped[:5]) + (', ...' if len(skipped) > 5 else '')
+    _log.warning(
+      '%d images have fewer than two blocks, left out: %s', len(skipped), names
+    )
+  niqe.write_pristine(args.output, pristine)
+  count = len(found) - len(skipped)
+  print(f'{count} photographs -> {args.output} ({pristine.source})')
+  return 0
+
+
+def _photographs(
+  found: Sequence[Found], skipped: list[str]
+) -> Iterator[np.ndarray]:
+  """Grey levels `[H, W]`, whole as the authors take them."""
+  for file in found:
+    levels = np.round(255 * rgb_to_grey(read_rgb(file.path) / 255))[..., 0]
+    if (levels.shape[0] // niqe.BLOCK) * (levels.shape[1] // niqe.BLOCK) < 2:
+      skipped.append(str(file.path))
+    else:
+      yield levels

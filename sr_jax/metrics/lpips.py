@@ -1,0 +1,74 @@
+"""LPIPS: a learned distance of two images (Zhang et al., CVPR 2018).
+
+Version 0.1: images are normalised as the networks were trained. That equals the
+shift and scale of its release, which takes [-1, 1]; its version 0.0 lacked the
+scale, and its numbers are others. Lower is better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Backbone(NamedTuple):
+  """A network whose features LPIPS compares.
+
+  Attributes:
+    model: One of `models.FEATURES`.
+    variant: Of the model.
+    layers: In the order of LPIPS's weights.
+    channels: Of each layer.
+    smallest: Side of the smallest image that reaches the last layer.
+  """
+
+  model: str
+  variant: str
+  layers: tuple[str, ...]
+  channels: tuple[int, ...]
+  smallest: int
+
+
+BACKBONES = {
+  'alex': Backbone(
+    'alexnet',
+    'alexnet',
+    ('relu1', 'relu2', 'relu3', 'relu4', 'relu5'),
+    (64, 192, 384, 256, 256),
+    31,
+  ),
+  'vgg': Backbone(
+    'vgg',
+    'vgg16',
+    ('relu1_2', 'relu2_2', 'relu3_3', 'relu4_3', 'relu5_3'),
+    (64, 128, 256, 512, 512),
+    16,
+  ),
+}
+
+
+def lpips(
+  a: Sequence[jax.Array], b: Sequence[jax.Array], weights: Sequence[jax.Array]
+) -> jax.Array:
+  """Distance of each pair of images `[B]`, from their features.
+
+  Args:
+    a: Features `[B, h, w, C]` of every layer.
+    b: The same of the other images.
+    weights: `[C]` of every layer, not negative.
+  """
+  distances = []
+  for x, y, weight in zip(a, b, weights, strict=True):
+    squares = (_unit(x) - _unit(y)) ** 2
+    distance = (squares * weight.reshape(1, 1, 1, -1)).sum(-1)
+    distances.append(distance.mean((1, 2)))
+  return jnp.stack(distances).sum(0)
+
+
+def _unit(x: jax.Array) -> jax.Array:
+  """Vectors `[..., C]` of length 1."""
+  norm = jnp.sqrt((x**2).sum(-1, keepdims=True))
+  return x / (norm + 1e-10)

@@ -1,0 +1,349 @@
+"""NIQE: how natural an image looks, told without a reference.
+
+Mittal, Soundararajan and Bovik (IEEE Signal Processing Letters 2013), number
+for number as their release 1.0 computes it: the statistics of normalised pixels
+in blocks of 96x96, at two scales, beside those of pristine photographs. Lower
+is better. Scores under different parameters are not comparable.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.resources
+import io
+import os
+from collections.abc import Iterable
+from typing import IO, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.io
+from scipy import special
+
+from sr_jax.errors import UserError
+from sr_jax.files import open_atomically
+from sr_jax.ops.namespace import Array
+from sr_jax.ops.resize import imresize
+
+BLOCK = 96
+FEATURES = 36
+# Of the sharpest block of its image; blurred ones tell nothing.
+_SHARPNESS = 0.75
+_RADIUS = 3
+# Blocks of one compiled call; images of every size share the program.
+_CHUNK = 16
+_SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))
+# What is left of flat areas by rounding would count as signs.
+_SNAP = 1e-9
+_OWN = 'niqe_pristine.npz'
+_KEYS = ('mu_pris_param', 'cov_pris_param')  # BasicSR's names, and ours
+_MAT_KEYS = ('mu_prisparam', 'cov_prisparam')  # the authors'
+_LARGEST_FILE = 1 << 20
+# Digest of the authors' parameters, as .mat and as .npz.
+_OFFICIAL = 'f6284a2b'
+
+
+class Pristine(NamedTuple):
+  """Statistics of pristine photographs.
+
+  Attributes:
+    mean: float64 `[36]`.
+    covariance: float64 `[36, 36]`.
+  """
+
+  mean: np.ndarray
+  covariance: np.ndarray
+
+  @property
+  def source(self) -> str:
+    """Whose they are; differs where they do."""
+    digest = hashlib.sha256()
+    for array in self:
+      digest.update(np.ascontiguousarray(array, '<f8').tobytes())
+    short = digest.hexdigest()[:8]
+    return f'official ({short})' if short == _OFFICIAL else short
+
+
+class _Table(NamedTuple):
+  """Functions of the shape alpha on its grid 0.2, 0.201, ... 10."""
+
+  alpha: Array
+  ratio: Array  # G(2/a)^2 / (G(1/a) G(3/a)), which rises with alpha
+  scale: Array  # sqrt(G(1/a) / G(3/a))
+  mean: Array  # G(2/a) / G(1/a)
+
+
+@functools.cache
+def _table() -> _Table:
+  alpha = np.arange(200, 10_001) / 1000
+  one, two, three = (special.gamma(k / alpha) for k in (1, 2, 3))
+  return _Table(alpha, two**2 / (one * three), np.sqrt(one / three), two / one)
+
+
+def niqe(levels: np.ndarray, pristine: Pristine) -> np.ndarray:
+  """NIQE of each image of `[..., H, W]`, in float64.
+
+  Args:
+    levels: grey levels 0..255, whole numbers as files have them; what is beyond
+      the last whole block of 96x96 is not looked at.
+    pristine: parameters, see `read_pristine`.
+
+  Returns:
+    `[...]`.
+
+  Raises:
+    UserError: fewer than two blocks, or fewer than two that are not flat.
+  """
+  found, _ = features(levels.reshape(-1, *levels.shape[-2:]))
+  scores = [_distance(blocks, pristine) for blocks in found]
+  return np.array(scores).reshape(levels.shape[:-2])
+
+
+def _distance(blocks: np.ndarray, pristine: Pristine) -> float:
+  """From one image's blocks `[N, 36]` to photographs."""
+  mean, covariance = _statistics(blocks)
+  difference = mean - pristine.mean
+  pooled = (covariance + pristine.covariance) / 2
+  return float(np.sqrt(difference @ np.linalg.pinv(pooled) @ difference))
+
+
+def _statistics(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Mean over all numbers, covariance over the rows without NaN."""
+  whole = blocks[~np.isnan(blocks).any(axis=1)]
+  if len(whole) < 2:
+    raise UserError(
+      f'NIQE needs 2 blocks of {BLOCK}x{BLOCK} pixels with detail; '
+      f'{len(blocks) - len(whole)} of {len(blocks)} here are flat: use another '
+      'image'
+    )
+  return np.nanmean(blocks, axis=0), np.cov(whole, rowvar=False)
+
+
+def features(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The numbers that NIQE compares, and the sharpness, of each block.
+
+  Args:
+    levels: `[B, H, W]` grey levels 0..255.
+
+  Returns:
+    float64 `[B, N, 36]`, with NaN where a block is flat, and `[B, N]`.
+
+  Raises:
+    UserError: fewer than two blocks.
+  """
+  rows, columns = (n // BLOCK for n in levels.shape[1:])
+  if rows * columns < 2:
+    raise UserError(
+      f'NIQE needs 2 blocks of {BLOCK}x{BLOCK} pixels, the image (after the '
+      f'border crop) has {levels.shape[1]}x{levels.shape[2]}: use a larger one'
+    )
+  levels = levels[:, : rows * BLOCK, : columns * BLOCK].astype(np.float64)
+  half = imresize(levels[..., None], scale=0.5)[..., 0]
+  windows = [_windows(levels, BLOCK), _windows(half, BLOCK // 2)]
+  parts = []
+  with jax.enable_x64(True):
+    for start in range(0, len(windows[0]), _CHUNK):
+      part = [w[start : start + _CHUNK] for w in windows]
+      # Filled up with any blocks: all calls have one shape.
+      full = [np.resize(w, (_CHUNK, *w.shape[1:])) for w in part]
+      found = jax.device_get(_block_features(*full))
+      parts.append([x[: len(part[0])] for x in found])
+  shape = (len(levels), rows * columns)
+  numbers, sharpness = (np.concatenate(x) for x in zip(*parts, strict=True))
+  return numbers.reshape(*shape, FEATURES), sharpness.reshape(shape)
+
+
+def _windows(images: np.ndarray, size: int) -> np.ndarray:
+  """Blocks with the pixels around them that the Gaussian sees.
+
+  Returns:
+    `[B * N, size + 6, size + 6]`; the image's last pixels are repeated.
+  """
+  margin = (_RADIUS, _RADIUS)
+  padded = np.pad(images, ((0, 0), margin, margin), 'edge')
+  side = size + 2 * _RADIUS
+  views = np.lib.stride_tricks.sliding_window_view(padded, (side, side), (1, 2))
+  return views[:, ::size, ::size].reshape(-1, side, side)
+
+
+@jax.jit
+def _block_features(
+  full: jax.Array, half: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """`[N, 36]` and sharpness `[N]` of the windows of both scales."""
+  parts, sharpness = [], []
+  for window in (full, half):
+    pixels, deviation = _normalised(window)
+    parts += _scale_features(pixels)
+    sharpness.append(deviation.mean((1, 2)))
+  return jnp.stack(parts, -1), sharpness[0]
+
+
+def _normalised(window: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Pixels less their local mean over local deviation; and the deviation."""
+  inner = window[:, _RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
+  mean = _smooth(window)
+  deviation = jnp.sqrt(jnp.abs(_smooth(window**2) - mean**2))
+  difference = inner - mean
+  difference = jnp.where(jnp.abs(difference) < _SNAP, 0, difference)
+  return difference / (deviation + 1), deviation
+
+
+def _smooth(x: Any) -> Any:
+  """Gaussian mean of sigma 7/6 over every 7x7 window inside `[N, H, W]`."""
+  taps = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / (7 / 6)) ** 2)
+  taps = (taps / taps.sum()).tolist()
+  height, width = (n - 2 * _RADIUS for n in x.shape[1:])
+  rows: Any = sum(t * x[:, i : i + height] for i, t in enumerate(taps))
+  return sum(t * rows[:, :, i : i + width] for i, t in enumerate(taps))
+
+
+def _scale_features(pixels: jax.Array) -> list[jax.Array]:
+  """18 numbers `[N]` of the blocks at one scale."""
+  # Neighbours across a block's border are those of its other side.
+  maps = [
+    pixels,
+    *(pixels * jnp.roll(pixels, shift, (1, 2)) for shift in _SHIFTS),
+  ]
+  sums = jnp.stack([_sums(x) for x in maps], 1)
+  fit = _fit_aggd(sums, pixels[0].size)
+  found = [fit.alpha[0], (fit.left[0] + fit.right[0]) / 2]
+  for i in range(1, len(maps)):
+    found += [part[i] for part in fit]
+  return found
+
+
+def _sums(x: jax.Array) -> jax.Array:
+  """What the fit needs of each of `[N, H, W]`, as `[5, N]`, in one pass.
+
+  Squares and count of the negative numbers, of the positive ones, and the
+  absolute values of all.
+  """
+  parts = (
+    jnp.where(x < 0, x * x, 0),
+    (x < 0).astype(x.dtype),
+    jnp.where(x > 0, x * x, 0),
+    (x > 0).astype(x.dtype),
+    jnp.abs(x),
+  )
+  zeros = (jnp.zeros((), x.dtype),) * len(parts)
+
+  def add(a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(p + q for p, q in zip(a, b, strict=True))
+
+  return jnp.stack(jax.lax.reduce(parts, zeros, add, (1, 2)))
+
+
+class _Aggd(NamedTuple):
+  """Asymmetric generalised Gaussian distributions."""
+
+  alpha: jax.Array
+  mean: jax.Array
+  left: jax.Array
+  right: jax.Array
+
+
+def _fit_aggd(sums: jax.Array, count: int) -> _Aggd:
+  """Fits distributions to `_sums` `[5, ...]` of `count` numbers each."""
+  below, negatives, above, positives, absolute = sums
+  left, right = jnp.sqrt(below / negatives), jnp.sqrt(above / positives)
+  g = left / right
+  ratio = absolute**2 / (count * (below + above))
+  ratio *= (g**3 + 1) * (g + 1) / (g**2 + 1) ** 2
+  table = _Table(*map(jnp.asarray, _table()))
+  index = _nearest(table.ratio, ratio)
+  left, right = left * table.scale[index], right * table.scale[index]
+  mean = (right - left) * table.mean[index]
+  return _Aggd(table.alpha[index], mean, left, right)
+
+
+def _nearest(rising: Array, x: jax.Array) -> jax.Array:
+  """Index of the nearest number of `rising` `[M]`, 0 for NaN."""
+  after = jnp.clip(jnp.searchsorted(rising, x), 1, len(rising) - 1)
+  lower = x - rising[after - 1] <= rising[after] - x
+  return jnp.where(jnp.isnan(x), 0, after - lower)
+
+
+def fit_pristine(images: Iterable[np.ndarray]) -> Pristine:
+  """Statistics of photographs `[H, W]`, grey levels as `niqe` takes them.
+
+  Of each image only blocks of more than 0.75 of its sharpest one's sharpness
+  count.
+
+  Raises:
+    UserError: an image that `features` refuses, or too few of them.
+  """
+  kept = [np.zeros((0, FEATURES))]
+  for levels in images:
+    found, sharpness = features(levels[None])
+    kept.append(found[0, sharpness[0] > _SHARPNESS * sharpness[0].max()])
+  blocks = np.concatenate(kept)
+  if len(blocks) <= FEATURES:
+    raise UserError(
+      f'NIQE is fitted to more than {FEATURES} sharp blocks of {BLOCK}x{BLOCK} '
+      f'pixels; these images have {len(blocks)}: give more photographs'
+    )
+  return Pristine(*_statistics(blocks))
+
+
+def own_pristine() -> Pristine:
+  """Parameters that come with the package, fitted to 499 photographs.
+
+  Of BSDS500 (train and test) and of DIV2K (0901 to 1000, reduced by 4).
+  """
+  file = importlib.resources.files('sr_jax') / 'metrics' / _OWN
+  with importlib.resources.as_file(file) as path:
+    return read_pristine(path)
+
+
+def read_pristine(path: str | os.PathLike[str]) -> Pristine:
+  """Parameters out of a file: the authors' .mat, BasicSR's .npz, or ours.
+
+  Raises:
+    UserError: there is no such file, or it holds something else.
+  """
+  try:
+    with open(path, 'rb') as file:
+      data = file.read(_LARGEST_FILE + 1)
+  except OSError as error:
+    raise UserError(
+      f'{path}: {error.strerror}: give the NIQE parameters of the authors '
+      '(modelparameters.mat), of BasicSR (niqe_pris_params.npz) or of `sr-jax '
+      'fit-niqe`'
+    ) from None
+  try:
+    if len(data) > _LARGEST_FILE:
+      raise ValueError('too large')
+    mean, covariance = _arrays(io.BytesIO(data), data.startswith(b'MATLAB'))
+    pristine = Pristine(mean.reshape(FEATURES), covariance)
+    if covariance.shape != (FEATURES, FEATURES):
+      raise ValueError(f'covariance of shape {covariance.shape}')
+    if not all(np.isfinite(x).all() for x in pristine):
+      raise ValueError('numbers that are not finite')
+  # NumPy and scipy raise whatever a damaged file leads them to.
+  except Exception as error:
+    reason = ' '.join(str(error).split())[:100]
+    raise UserError(f'{path}: holds no NIQE parameters: {reason}') from None
+  return pristine
+
+
+def _arrays(file: IO[bytes], mat: bool) -> list[np.ndarray]:
+  if mat:
+    found = scipy.io.loadmat(file, variable_names=_MAT_KEYS)
+    return [np.asarray(found[key], np.float64) for key in _MAT_KEYS]
+  with np.load(file) as arrays:
+    return [np.asarray(arrays[key], np.float64) for key in _KEYS]
+
+
+def write_pristine(path: str | os.PathLike[str], pristine: Pristine) -> None:
+  """Writes parameters as `.npz`, whole or not at all.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  with open_atomically(path) as file:
+    np.savez(
+      file, mu_pris_param=pristine.mean, cov_pris_param=pristine.covariance
+    )
