@@ -156,6 +156,16 @@ def adversarial(config: ml_collections.ConfigDict, **options) -> None:
   config.checkpoint.keep = 5
 
 
+def finish_adversarial(
+  config: ml_collections.ConfigDict, preset: str | None
+) -> ml_collections.ConfigDict:
+  """`finish`, with crops as large as the discriminator needs."""
+  patch = config.data.patch
+  config = finish(config, preset, heavy=True)
+  config.data.patch = patch
+  return config
+
+
 def finish(
   config: ml_collections.ConfigDict, preset: str | None, *, heavy: bool = False
 ) -> ml_collections.ConfigDict:

@@ -4,11 +4,13 @@ Second of two stages; the first is configs/msrresnet.py, in runs/msrresnet_x4:
 
   python train.py --config configs/msrgan.py --workdir runs/msrgan_x4 \
     --config.data.source=folder:PATH/TO/DIV2K_train_HR \
-    --config.checkpoint.init_from=runs/msrresnet_x4
+    --config.checkpoint.init_from=runs/msrresnet_x4 \
+    --config.method.features_from=PATH/TO/vgg19-dcbb9e9d.pth
 
-0.01 times L1 and 0.005 times the vanilla adversarial loss; Adam 1e-4 for both
-networks with betas 0.9 and 0.99, halved at 50k, 100k, 200k and 300k of 400,000
-steps; batches of 16 HR crops of 128x128 from DIV2K, moving average of 0.999.
+L1 of features of VGG19 (conv5_4), 0.01 times L1 and 0.005 times the vanilla
+adversarial loss; Adam 1e-4 for both networks with betas 0.9 and 0.99, halved at
+50k, 100k, 200k and 300k of 400,000 steps; batches of 16 HR crops of 128x128
+from DIV2K, moving average of 0.999.
 
 BasicSR's scores (RGB, border 4; Set5, Set14, DIV2K validation): 28.02 / 24.75 /
 26.65 dB. We have not trained this config to its end: no score of ours is
@@ -34,6 +36,4 @@ def get_config(preset=None):
   config.eval.every = 5000
   config.eval.protocol = 'rgb'
   config.checkpoint.every = 5000
-  config = common.finish(config, preset, heavy=True)
-  config.data.patch = 32  # the discriminator needs it
-  return config
+  return common.finish_adversarial(config, preset)
