@@ -328,6 +328,12 @@ def _init(
 ) -> TrainState:
   del scale  # the discriminator's crops have one size
   init_key, state_key = jax.random.split(key)
+  known = set(pretrained) - {_FEATURES}
+  if known and 'generator' not in known:
+    raise UserError(
+      'config.checkpoint.init_from: holds no generator but'
+      f' {", ".join(sorted(known))}; give a model that enlarges'
+    )
   hr = jnp.zeros((1, *batch['hr'].shape[1:]))
   stats, params = {}, {}
 

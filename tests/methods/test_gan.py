@@ -336,7 +336,7 @@ def test_stages_are_chained_and_resume_exactly(tmp_path, caplog, monkeypatch):
   then = functools.partial(_config, checkpoint={'init_from': str(pixel)})
   with caplog.at_level(logging.WARNING):
     start = train_loop.train_and_evaluate(then(steps=0), parts)
-  assert 'keeps its fresh values' not in caplog.text
+  assert 'fresh values' not in caplog.text
   assert _same(start.params['generator'], given['generator'])
   train_loop.train_and_evaluate(then(steps=1), parts)
   resumed = train_loop.train_and_evaluate(then(steps=2), parts)
@@ -422,3 +422,9 @@ def test_advice(odd, told):
   found = gan.advice(FINE | odd)
   assert (found is None) == (told is None)
   assert told is None or re.search(told, found)
+
+
+def test_weights_without_a_generator_are_no_start():
+  init = functools.partial(_run().method.init, scale=2)
+  with pytest.raises(UserError, match='holds no generator but dual_0'):
+    jax.eval_shape(init, jax.random.key(0), _batch(), {'dual_0': {}})

@@ -13,6 +13,7 @@ import pytest
 from sr_jax import models
 from sr_jax.importers.weights import import_weights
 from sr_jax.models import spsr
+from sr_jax.models.parameters import shapes_of
 from tests import golden_files
 
 RANK = {'channels': 3, 'features': 16, 'blocks': 2}
@@ -42,6 +43,20 @@ def test_spsr_is_the_released(tmp_path):
   for name, ours in (('sr', sr), ('branch', aux['gradient'])):
     theirs = golden.outputs[name]
     assert np.abs(ours - theirs).max() < 2e-5 * np.abs(theirs).max()
+
+
+def test_spsr_starts_from_all_of_rrdbnet_but_its_tail():
+  """Layers of one name have one shape; the last one has no counterpart."""
+  lr = jnp.zeros((1, 4, 4, 3))
+  theirs, ours = (
+    shapes_of(jax.eval_shape(network.init, jax.random.key(0), lr)['params'])
+    for network in (
+      models.module('rrdbnet').Model(scale=4, blocks=1, features=4, growth=2),
+      models.module('spsr').Model(scale=4, blocks=1, features=4, growth=2),
+    )
+  )
+  assert set(theirs) - set(ours) == {'tail/kernel', 'tail/bias'}
+  assert all(ours[path] == theirs[path] for path in set(theirs) & set(ours))
 
 
 @pytest.mark.parametrize('blocks', [1, 3])
