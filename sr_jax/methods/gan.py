@@ -64,7 +64,7 @@ _VIEWS = {
   ),
 }
 # Beyond these `advice` speaks up.
-_TELLS_ALL = 0.995
+_TELLS_ALL, _LOSES_NOTHING = 0.995, 0.05
 _LARGE_LOGIT = 50.0
 _CONTRAST = (0.2, 3.0)
 
@@ -558,7 +558,9 @@ def advice(metrics: Mapping[str, float]) -> str | None:
         f'{slot} blows up: its logits reach {largest:.3g}; lower'
         ' config.optimizer.learning_rate or set config.optimizer.clip_norm'
       )
-    if metrics[f'{slot}_accuracy'] > _TELLS_ALL:
+    tells = metrics[f'{slot}_accuracy'] > _TELLS_ALL
+    # Wasserstein's loss, which may fall without end, is negative then.
+    if tells and 0 <= metrics[slot] < _LOSES_NOTHING:
       return (
         f'{slot} tells every generated image from HR, which teaches the'
         ' generator little; raise config.data.batch_size or lower'

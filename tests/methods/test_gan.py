@@ -415,7 +415,13 @@ FINE = {
     ({'contrast': 0.01}, 'collapse.*init_from'),
     ({'contrast': 9.0}, 'blow up'),
     ({'discriminator_fake': -80.0}, r'discriminator blows up.*80.*clip_norm'),
-    ({'discriminator_accuracy': 1.0}, 'tells every generated image'),
+    (
+      {'discriminator_accuracy': 1.0, 'discriminator': 0.01},
+      'tells every generated image',
+    ),
+    # As it begins, and a critic's loss, which has no least value.
+    ({'discriminator_accuracy': 1.0}, None),
+    ({'discriminator_accuracy': 1.0, 'discriminator': -9.0}, None),
   ],
 )
 def test_advice(odd, told):
