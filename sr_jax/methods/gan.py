@@ -360,8 +360,15 @@ def _init(
     # Fresh ones where only shapes are asked for.
     fresh = players.features.init(init_key, hr)['params']
     frozen[_FEATURES] = pretrained.get(_FEATURES, fresh)
+  parts = players.parts(params['generator'])
+  if not parts['generator']:
+    raise UserError(
+      'config.method.early_layers: no layer of the generator matches'
+      f' {", ".join(players.early) or "nothing"}; it has'
+      f' {", ".join(sorted(params["generator"]))}'
+    )
   trees = {
-    **players.parts(params['generator']),
+    **parts,
     **{slot: params[slot] for slot in players.critics},
   }
   return TrainState(

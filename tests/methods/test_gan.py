@@ -434,3 +434,12 @@ def test_weights_without_a_generator_are_no_start():
   init = functools.partial(_run().method.init, scale=2)
   with pytest.raises(UserError, match='holds no generator but dual_0'):
     jax.eval_shape(init, jax.random.key(0), _batch(), {'dual_0': {}})
+
+
+def test_early_layers_that_match_none_are_told():
+  method = _make(method={'held_steps': 2, 'early_layers': ('fuse_*',)})
+  init = functools.partial(method.init, scale=2)
+  with pytest.raises(
+    UserError, match=r'early_layers: .* fuse_\*; it has body_0'
+  ):
+    jax.eval_shape(init, jax.random.key(0), _batch(), {})
