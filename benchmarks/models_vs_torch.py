@@ -1,12 +1,13 @@
 """Networks against plain PyTorch modules of the same layers, on the same cores.
 
   pip install '.[bench]'
-  python -m benchmarks.models_vs_torch [edsr rcan-small carn-m san-small ...]
+  python -m benchmarks.models_vs_torch [edsr rcan-small carn-m san-small drn-s]
 
-Train step: L1, Adam; ours includes making the LR images on the device.
-Inference: one LR image. The two run in turn, so that a busy machine slows both;
-the medians and their ratio are printed. PyTorch's modules leave the constant
-mean shifts out. To add a model write its module and a line of `_MODELS`.
+Train step: L1, and for DRN the loss of its dual networks; Adam; ours includes
+making the LR images on the device. Inference: one LR image. The two run in
+turn, so that a busy machine slows both; the medians and their ratio are
+printed. PyTorch's modules leave the constant mean shifts out. To add a model
+write its module and a line of `_MODELS`.
 """
 
 import functools
@@ -21,8 +22,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks import torch_san
-from configs import common
+from benchmarks import torch_drn, torch_san
+from configs import common, drn
 from sr_jax import methods, train_loop
 from sr_jax.ops.compilation import jit
 
@@ -38,6 +39,9 @@ class Case(NamedTuple):
     batch: Images of a train step.
     patch: Their side in LR pixels.
     side: Of the LR image for inference.
+    scale: Of the model.
+    experiment: Makes the config, whose `model` is replaced.
+    loss: `(module, lr, hr) -> value` of the PyTorch module.
   """
 
   model: dict[str, Any]
@@ -45,6 +49,11 @@ class Case(NamedTuple):
   batch: int
   patch: int
   side: int
+  scale: int = 2
+  experiment: Callable[[], Any] = common.base
+  loss: Callable[..., torch.Tensor] = lambda module, lr, hr: (
+    nn.functional.l1_loss(module(lr), hr)
+  )
 
 
 _conv = functools.partial(nn.Conv2d, kernel_size=3, padding=1)
@@ -166,6 +175,14 @@ _MODELS = {
     lambda: torch_san.San(groups=2, blocks=4),
     *(8, 48, 128),
   ),
+  'drn-s': Case(
+    {'name': 'drn', 'variant': 's'},
+    torch_drn.Drn,
+    *(2, 24, 64),
+    scale=4,
+    experiment=drn.get_config,
+    loss=torch_drn.loss,
+  ),
 }
 
 
@@ -173,13 +190,12 @@ def _torch_functions(case):
   model = case.peer()
   optimizer = torch.optim.Adam(model.parameters(), 1e-4)
   lr = torch.rand(case.batch, 3, case.patch, case.patch)
-  hr = torch.rand(case.batch, 3, 2 * case.patch, 2 * case.patch)
+  hr = torch.rand(case.batch, 3, *(2 * [case.scale * case.patch]))
   image = torch.rand(1, 3, case.side, case.side)
 
   def step():
     optimizer.zero_grad()
-    loss = nn.functional.l1_loss(model(lr), hr)
-    loss.backward()
+    case.loss(model, lr, hr).backward()
     optimizer.step()
 
   def infer():
@@ -190,22 +206,22 @@ def _torch_functions(case):
 
 
 def _jax_functions(case):
-  config = train_loop.to_plain(common.base())
-  config['model'] = {'scale': 2, **case.model}
+  config = train_loop.to_plain(case.experiment())
+  config['model'] = {'scale': case.scale, **case.model}
   method = methods.module(config).make(config)
   rng = np.random.default_rng(0)
-  side = 2 * case.patch
+  side = case.scale * case.patch
   shape = (case.batch, side, side, 3)
   batch = {'hr': rng.integers(0, 256, shape, np.uint8)}
   init = jit(method.init, static_argnames='scale')
-  state = init(jax.random.key(0), batch, {}, scale=2)
+  state = init(jax.random.key(0), batch, {}, scale=case.scale)
   train_step = jit(method.train_step, static_argnames='scale', donate_argnums=0)
   lr = rng.random((1, case.side, case.side, 3), np.float32)
   predict = jit(method.predict)
 
   def step():
     nonlocal state
-    state, metrics = train_step(state, batch, scale=2)
+    state, metrics = train_step(state, batch, scale=case.scale)
     jax.block_until_ready(metrics)
 
   def infer():
@@ -234,7 +250,7 @@ def main():
     f'jax {jax.__version__}, torch {torch.__version__}, '
     f'{torch.get_num_threads()} threads'
   )
-  print('| x2 | sr_jax | PyTorch | ratio |')
+  print('| | sr_jax | PyTorch | ratio |')
   print('|---|---|---|---|')
   for name in sys.argv[1:] or _MODELS:
     case = _MODELS[name]

@@ -1,13 +1,15 @@
-r"""CARN as published, at one scale (Ahn et al., ECCV 2018).
+r"""CARN as published, for x2, x3 and x4 (Ahn et al., ECCV 2018).
 
-  python train.py --config configs/carn.py --workdir runs/carn_x2 \
+  python train.py --config configs/carn.py --workdir runs/carn \
     --config.data.source=folder:PATH/TO/DIV2K_train_HR
 
 L1, Adam 1e-4 halved at 400,000 of 600,000 steps, gradients clipped to a norm of
-10, batches of 64 LR crops of 64x64 from DIV2K 0001-0800. The network has heads
-for x2, x3 and x4, of which this trains one; the authors draw a scale for each
-batch. A network with one head: --config.model.variant=carn-single. CARN-M:
---config.model.variant=carn-m, or carn-m-single.
+10, batches of 64 LR crops of 64x64 from DIV2K 0001-0800, and for each batch one
+of the three scales, for which the network has a head each. CARN-M:
+  --config.model.variant=carn-m
+A network of one scale and head, also carn-m-single:
+  --config.model.variant=carn-single --config.data.scales="()"
+  --config.eval.scales="()"
 
 Published scores (Y, Set5, border scale): CARN 37.76 / 34.29 / 32.13 dB, CARN-M
 37.53 / 33.99 / 31.92 dB for x2 / x3 / x4. We have not trained this config to
@@ -28,6 +30,7 @@ def get_config(preset=None):
   config.optimizer.clip_norm = 10.0
   config.data.batch_size = 64
   config.data.patch = 64
+  config.data.scales = config.eval.scales = (2, 3, 4)
   config.eval.every = 5000
   config.checkpoint.every = 5000
   return common.finish(config, preset)

@@ -19,7 +19,7 @@ def base() -> ml_collections.ConfigDict:
   config.method = ml_collections.ConfigDict(
     {
       'name': 'supervised',
-      # Loss over further outputs of the model: none, steps (mean over all),
+      # Loss over further outputs of the model: none, steps (sum over all),
       # pyramid (sum over resolutions) or recursive (see configs/drcn.py).
       'outputs': 'none',
     }

@@ -1,17 +1,18 @@
-r"""DRRN B1U25 x2 (Tai et al., CVPR 2017).
+r"""DRRN B1U25 for x2, x3 and x4 (Tai et al., CVPR 2017).
 
-  python train.py --config configs/drrn.py --workdir runs/drrn_x2 \
+  python train.py --config configs/drrn.py --workdir runs/drrn \
     --config.data.source=folder:PATH/TO/291_IMAGES
 
 As published: squared error on luma, SGD with momentum 0.9 and decay 1e-4, rate
 0.1 halved every 10 epochs of 6,536 steps, a tenth of it for biases, batches of
-128 crops of 31x31 HR pixels (32x32 here: crops are whole LR pixels), the
-gradient's norm clipped at 0.01 / rate. 50 epochs, as the paper has it
-(recalled); the released solver goes on to 2,000,000 steps. Statistics of the
-normalisation are those of the whole batch, on all devices; the running ones,
-which evaluations use, need some thousand steps to settle. The small model:
+128 crops of 31x31 HR pixels (36x36 here: whole LR pixels at every scale), the
+scales mixed within each as in vdsr.py, the gradient's norm clipped at 0.01 /
+rate. 50 epochs, as the paper has it (recalled); the released solver goes on to
+2,000,000 steps. Statistics of the normalisation are those of the whole batch,
+on all devices; the running ones, which evaluations use, need some thousand
+steps to settle. The small model:
   --config.model.variant=B1U9
-The paper trains one network for x2, x3 and x4; the same weights fit any scale.
+One scale alone: --config.method.scales="()" --config.eval.scales="()"
 
 Published scores (Set5, x2 / x3 / x4): 37.74 / 34.03 / 31.68 dB on Y. We have
 not trained this config to its end: no score of ours is claimed.
@@ -36,13 +37,14 @@ def get_config(preset=None):
   config.optimizer.clip_follows_rate = True
   config.optimizer.rate_factors = (('*/bias', 0.1),)
   config.data.batch_size = 128
-  config.data.patch = 16
+  config.data.patch = 18  # 36 HR pixels: model.scale is 2
+  config.method.scales = config.eval.scales = (2, 3, 4)
   config = common.finish(config, preset)
   if preset == 'smoke':  # 52 layers of 128 features
     config.steps = 10
     config.log_every = 5
-    config.data.batch_size = 2
-    config.data.patch = 8
+    config.data.batch_size = 3
+    config.data.patch = 6
     config.eval.every = config.checkpoint.every = 5
     config.eval.crops = 1
     config.eval.crop_size = 48

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from sr_jax.errors import UserError
+from sr_jax.state import TrainState
 
 PyTree = Any
 
@@ -243,6 +244,42 @@ def averaged_params(opt_state: PyTree, params: PyTree) -> PyTree:
   """The moving average that `opt_state` keeps, else `params` themselves."""
   ema = optax.tree.get(opt_state, 'ema')
   return params if ema is None else ema
+
+
+def update(
+  tx: optax.GradientTransformation,
+  rate: optax.Schedule,
+  state: TrainState,
+  grads: Mapping[str, PyTree],
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  """One step of every slot, each with an optimizer state of its own.
+
+  Args:
+    tx: From `make`.
+    rate: From `make`.
+    state: Of the training.
+    grads: Gradients of `state.params`, by slot.
+
+  Returns:
+    The next state, and metrics: the gradient's norm, the rate, and how many
+    updates were skipped because they were not finite, in a row and in all.
+  """
+  params, opt_state, skips = {}, {}, []
+  for slot, old in state.params.items():
+    updates, new = tx.update(grads[slot], state.opt_state[slot], old)
+    params[slot] = optax.apply_updates(old, updates)
+    opt_state[slot] = new
+    skips.append(skipped_updates(new))
+  in_a_row, total = (jnp.stack(n).max() for n in zip(*skips, strict=True))
+  metrics = {
+    'gradient_norm': jnp.asarray(optax.tree.norm(grads)),
+    # The schedule counts the updates that were not skipped.
+    'learning_rate': jnp.asarray(rate(state.step - total)),
+    'skipped_in_a_row': in_a_row,
+    'skipped': total,
+  }
+  state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
+  return state, metrics
 
 
 def skipped_updates(opt_state: PyTree) -> tuple[jax.Array, jax.Array]:

@@ -282,7 +282,8 @@ def _start(
   pretrained = checkpoints.load_params(path).params if path else {}
   pretrained = {**pretrained, **method.frozen()}
   # Inside jit no two leaves share a buffer, which donation forbids.
-  return jit(init, out_shardings=everywhere)(key, first, pretrained)
+  start = jit(init, once=True, out_shardings=everywhere)
+  return start(key, first, pretrained)
 
 
 def _run(

@@ -32,12 +32,14 @@ def run(args: argparse.Namespace) -> int:
       config=_explicit(model.config['model']),
     )
   else:
+    network = models.create(model.config['model'])
     export_stablehlo(
       lambda params, lr: model.predict(params, lr, None),
       model.params,
       args.output,
       scale=model.whole_scale,
       channels=model.channels or 3,
+      least_side=getattr(network, 'least_side', 1),
     )
   size = args.output.stat().st_size / 2**20
   print(f'{model.name} x{model.scale} -> {args.output} ({size:.1f} MiB)')

@@ -1,7 +1,8 @@
 """Weights in the safetensors format.
 
-One file holds the parameters under their Flax paths (`body_0/conv1/kernel`)
-and, as metadata, the model's name, scale and options.
+One file holds the parameters under their Flax paths, those of chains block by
+block (`body_0/conv1/kernel`), and, as metadata, the model's name, scale and
+options.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from safetensors import numpy as safetensors_numpy
 
 from sr_jax.errors import UserError
 from sr_jax.files import open_atomically
+from sr_jax.models.parameters import unstack
 
 _FORMAT = 'sr_jax'
 
@@ -81,10 +83,8 @@ def export_safetensors(
   Raises:
     UserError: the file cannot be written.
   """
-  flat = {
-    name: np.ascontiguousarray(value)
-    for name, value in traverse_util.flatten_dict(params, sep='/').items()
-  }
+  flat = unstack(traverse_util.flatten_dict(params, sep='/'))
   metadata = {'format': _FORMAT, 'config': json.dumps(dict(config))}
+  contiguous = {name: np.ascontiguousarray(x) for name, x in flat.items()}
   with open_atomically(path) as file:
-    file.write(safetensors_numpy.save(flat, metadata))
+    file.write(safetensors_numpy.save(contiguous, metadata))

@@ -1,7 +1,8 @@
 """Models as StableHLO programs that need neither this package nor Flax.
 
 The file is what `jax.export` serialises: one program for CPU, CUDA and TPU,
-weights inside, for any batch size, height and width. With JAX alone:
+weights inside, for any batch size, height and width (some models need a least
+side). With JAX alone:
 
   from jax import export
   program = export.deserialize(bytearray(open('edsr.stablehlo', 'rb').read()))
@@ -35,6 +36,7 @@ def export_stablehlo(
   *,
   scale: int,
   channels: int = 3,
+  least_side: int = 1,
 ) -> None:
   """Writes `lr -> apply_fn(params, lr)` with symbolic batch, height, width.
 
@@ -45,18 +47,24 @@ def export_stablehlo(
     path: The file to write; it appears whole or not at all.
     scale: Enlargement, which the exported output shape must have.
     channels: Channels of lr and sr.
+    least_side: Least height and width of lr.
 
   Raises:
     UserError: the model needs to know the size of lr, its output has another
       shape, or the file cannot be written.
   """
-  batch, height, width = export.symbolic_shape('b, h, w')
+  batch, height, width = export.symbolic_shape(
+    'b, h, w', constraints=[f'{n} >= {least_side}' for n in 'hw']
+  )
   lr = jax.ShapeDtypeStruct((batch, height, width, channels), jnp.float32)
   try:
     program = export.export(
       jax.jit(lambda lr: apply_fn(params, lr)), platforms=PLATFORMS
     )(lr)
-  except jax.errors.ConcretizationTypeError as error:
+  except (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.InconclusiveDimensionOperation,
+  ) as error:
     raise UserError(
       f'{path}: this model computes with matrices made for one image size, not'
       ' for any: export its weights instead, --to safetensors'

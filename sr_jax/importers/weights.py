@@ -31,7 +31,7 @@ from sr_jax.importers.safetensors_io import read_safetensors
 from sr_jax.importers.tf_bundle import find_bundle, read_bundle
 from sr_jax.importers.torch_pickle import LEGACY_START, read_tensors
 from sr_jax.models.common import select_variant
-from sr_jax.models.parameters import expected_shapes
+from sr_jax.models.parameters import expected_shapes, stack, unstacked_shapes
 
 _LISTED = 20
 
@@ -199,7 +199,8 @@ def _fit(
 ) -> Imported:
   """Fills the model that the file and the user describe."""
   options = {**recognised, **dict(given.values())}
-  expected = _shapes(module, options)
+  stacked = _shapes(module, options)
+  expected = unstacked_shapes(stacked)
   weights = _placed(weights, module, options)
   difference = _difference(weights, module, expected)
   if difference:
@@ -207,8 +208,9 @@ def _fit(
     _refuse_difference(difference, _text(options))
   constants = [path for path in expected if path not in weights.arrays]
   filled = {**weights.arrays, **_initial(module, options, constants)}
+  params = stack(filled, stacked)
   running = expected_shapes(_build(module, options), 'batch_stats')
-  stats = {path: filled.pop(path) for path in running}
+  stats = {path: params.pop(path) for path in running}
   notes = [*weights.notes]
   if constants:
     notes.append(f'kept at their constants: {", ".join(constants)}')
@@ -218,7 +220,7 @@ def _fit(
       'scale': options.pop('scale'),
       'options': options,
     },
-    params=traverse_util.unflatten_dict(filled, sep='/'),
+    params=traverse_util.unflatten_dict(params, sep='/'),
     stats=traverse_util.unflatten_dict(stats, sep='/'),
     notes=notes,
   )
@@ -275,7 +277,8 @@ def _refuse_contradiction(
     held = recognised.get(name, value)
     if held == value:
       continue
-    expected = _shapes(module, {**recognised, **asked, name: held})
+    stacked = _shapes(module, {**recognised, **asked, name: held})
+    expected = unstacked_shapes(stacked)
     if len(_difference(weights, module, expected)) < difference:
       raise UserError(f'holds {name}={held}, but {flag} asks for {value}')
 

@@ -180,21 +180,5 @@ def _train_step(
   (value, terms), grads = jax.value_and_grad(objective, has_aux=True)(
     state.params, targets, labelled
   )
-  params, opt_state, counts = {}, {}, []
-  for slot, old in state.params.items():
-    updates, new = tx.update(grads[slot], state.opt_state[slot], old)
-    params[slot] = optax.apply_updates(old, updates)
-    opt_state[slot] = new
-    counts.append(optimizers.skipped_updates(new))
-  in_a_row, total = (jnp.stack(n).max() for n in zip(*counts, strict=True))
-  metrics = {
-    'loss': value,
-    **terms._asdict(),
-    'gradient_norm': jnp.asarray(optax.tree.norm(grads['generator'])),
-    # The schedule counts the updates that were not skipped.
-    'learning_rate': jnp.asarray(rate(state.step - total)),
-    'skipped_in_a_row': in_a_row,
-    'skipped': total,
-  }
-  state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
-  return state, metrics
+  state, metrics = optimizers.update(tx, rate, state, grads)
+  return state, metrics | {'loss': value, **terms._asdict()}

@@ -241,25 +241,13 @@ def _train_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   del scale  # each task draws its own
   found = _outer_gradient(loss, tasks, inner, outer, state, batch['hr'])
-  params, opt_state = {}, {}
-  for slot, old in state.params.items():
-    updates, opt_state[slot] = tx.update(
-      found['grads'][slot], state.opt_state[slot], old
-    )
-    params[slot] = optax.apply_updates(old, updates)
-  in_a_row, total = optimizers.skipped_updates(opt_state['generator'])
-  metrics = {
+  state, metrics = optimizers.update(tx, rate, state, found['grads'])
+  return state, metrics | {
     'loss': found['loss'],
     'inner_loss': found['support'][0],
     'query_first': found['query'][0],
     'query_last': found['query'][-1],
-    'gradient_norm': jnp.asarray(optax.tree.norm(found['grads'])),
-    'learning_rate': jnp.asarray(rate(state.step - total)),
-    'skipped_in_a_row': in_a_row,
-    'skipped': total,
   }
-  state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
-  return state, metrics
 
 
 def _outer_gradient(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,8 +15,10 @@ from sr_jax.errors import UserError
 from sr_jax.losses import outputs, pixel
 from sr_jax.methods import Method
 from sr_jax.models.luma import apply_to_image, as_seen
+from sr_jax.models.parameters import expected_shapes
 from sr_jax.ops.blur_kernels import parse_kernel_spec
 from sr_jax.ops.degrade import degrade, quantize
+from sr_jax.ops.resize import imresize
 from sr_jax.state import TrainState, start_from
 
 _LOSSES = {
@@ -42,22 +44,52 @@ def make(config: Mapping[str, Any]) -> Method:
   Raises:
     UserError: unknown loss or outputs, or a section that its consumer refuses.
   """
+  loss, section = loss_by_name(config['loss']), config['method']
+  return training(
+    config,
+    _over_outputs(
+      loss, section.get('outputs', 'none'), section.get('alpha_steps', 0)
+    ),
+    tuple(section.get('scales', ())),
+  )
+
+
+def training(
+  config: Mapping[str, Any],
+  loss: Callable[..., jax.Array],
+  scales: tuple[float, ...] = (),
+) -> Method:
+  """Training of `config['model']` by a loss of its own.
+
+  Sections used: `model`, `degradation`, `optimizer`, `steps`.
+
+  Args:
+    config: Of the experiment.
+    loss: `(sr, aux, pair, scale, step) -> value`, of what the network gives for
+      LR, and the (lr, hr) it sees.
+    scales: Of the images of a batch in turn, for a network that enlarges by
+      bicubic resizing; none for the batch's own.
+
+  Raises:
+    UserError: a section that its consumer refuses.
+  """
   generator = functools.partial(_create, config['model'])
+  _check_scales(
+    generator,
+    config['model']['scale'],
+    [*config.get('data', {}).get('scales', ()), *(1 for _ in scales)],
+  )
   architecture = models.module(config['model']['name'])
   tx, rate = optimizers.make(
     steps=config['steps'],
     constants=getattr(architecture, 'CONSTANTS', ()),
     **config['optimizer'],
   )
-  loss, section = loss_by_name(config['loss']), config['method']
-  loss = _over_outputs(
-    loss, section.get('outputs', 'none'), section.get('alpha_steps', 0)
-  )
   make_lr = degrader(config['degradation'])
   return Method(
     init=functools.partial(_init, generator, tx),
     train_step=functools.partial(
-      _train_step, generator, tx, rate, loss, make_lr
+      _train_step, generator, tx, rate, loss, make_lr, scales
     ),
     predict=predictor(config),
     degrade=make_lr,
@@ -70,9 +102,27 @@ def predictor(config: Mapping[str, Any]) -> Callable[..., jax.Array]:
   return functools.partial(predict, models.create(config['model']))
 
 
-def _create(model: Mapping[str, Any], scale: float | None = None) -> Any:
-  """The network, at another scale than configured if the batch has one."""
-  return models.create({**model, 'scale': scale or model['scale']})
+def _create(model: Mapping[str, Any], scale: float) -> Any:
+  """The network at the scale of a batch."""
+  return models.create({**model, 'scale': scale})
+
+
+def _check_scales(
+  generator: Callable[..., Any], own: float, others: Sequence[float]
+) -> None:
+  """Refuses scales at which the network has other parameters, or is none."""
+  try:
+    for scale in {min(others), max(others)} - {own} if others else ():
+      unlike = expected_shapes(generator(scale)) != expected_shapes(
+        generator(own)
+      )
+      if unlike:
+        raise UserError(f'it has other weights at scale {scale:g}')
+  except UserError as error:
+    raise UserError(
+      'config.model does not suit the several scales of config.data.scales or'
+      f' config.method.scales: {error}'
+    ) from None
 
 
 def loss_by_name(name: str) -> Callable[..., jax.Array]:
@@ -91,7 +141,7 @@ def loss_by_name(name: str) -> Callable[..., jax.Array]:
 def _over_outputs(
   loss: Callable[..., jax.Array], outputs: str, alpha_steps: int
 ) -> Callable[..., jax.Array]:
-  """`(sr, aux, hr, step) -> value` as `config.method` describes it."""
+  """The loss for `training` that `config.method` describes."""
   if outputs not in _OUTPUTS:
     raise UserError(
       f'config.method.outputs: unknown {outputs!r}; choose from'
@@ -106,14 +156,19 @@ def _over_outputs(
     over = functools.partial(over, alpha_steps=alpha_steps)
 
   def value(
-    sr: jax.Array, aux: Mapping[str, Any], hr: jax.Array, step: jax.Array
+    sr: jax.Array,
+    aux: Mapping[str, Any],
+    images: tuple[jax.Array, jax.Array],
+    scale: float,
+    step: jax.Array,
   ) -> jax.Array:
+    del scale
     if outputs != 'none' and 'outputs' not in aux:
       raise UserError(
         f'config.method.outputs={outputs}: this model has one output alone;'
         ' choose none'
       )
-    return over(loss, sr, aux.get('outputs', ()), hr, step)
+    return over(loss, (*aux.get('outputs', (sr,))[:-1], sr), images[1], step)
 
   return value
 
@@ -153,6 +208,33 @@ def pair(
   return make_lr(key, hr, scale), hr
 
 
+def _mixed_pair(
+  make_lr: Callable[..., jax.Array],
+  scales: tuple[float, ...],
+  key: jax.Array,
+  batch: Mapping[str, jax.Array],
+) -> tuple[jax.Array, jax.Array]:
+  """As `pair`, image by image of another scale, LR enlarged to HR's size."""
+  if 'lr' in batch:
+    raise UserError(
+      'config.method.scales: pairs of files have a scale of their own; leave it'
+      ' empty'
+    )
+  hr = batch['hr'].astype(jnp.float32) / 255
+  lr, parts = [], []
+  for i, scale in enumerate(scales):
+    part = hr[i :: len(scales)]
+    if part.shape[1] % scale:
+      raise UserError(
+        f'config.method.scales={scales}: HR crops of {part.shape[1]} are no'
+        f' multiple of {scale:g}; choose another config.data.patch'
+      )
+    small = make_lr(jax.random.fold_in(key, i), part, scale)
+    lr.append(imresize(small, scale=scale))
+    parts.append(part)
+  return jnp.concatenate(lr), jnp.concatenate(parts)
+
+
 def _init(
   generator: Callable[..., Any],
   tx: optax.GradientTransformation,
@@ -182,12 +264,16 @@ def _train_step(
   rate: optax.Schedule,
   loss: Callable[..., jax.Array],
   make_lr: Callable[..., jax.Array],
+  scales: tuple[float, ...],
   state: TrainState,
   batch: Mapping[str, jax.Array],
   scale: float,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
+  if scales:
+    scale, images = 1, _mixed_pair(make_lr, scales, state.step_key(), batch)
+  else:
+    images = pair(make_lr, state.step_key(), batch, scale)
   model = generator(scale)
-  images = pair(make_lr, state.step_key(), batch, scale)
   lr, hr = (as_seen(model, x) for x in images)
   stats = state.model_state.get('generator', {})
 
@@ -198,27 +284,14 @@ def _train_step(
     # At scales that are not whole SR may reach a pixel beyond HR.
     sr = sr[:, : hr.shape[1], : hr.shape[2]]
     target = _centre(hr, sr.shape[1:3])
-    return loss(sr, aux, target, state.step), changed
+    return loss(sr, aux, (lr, target), scale, state.step), changed
 
   old = state.params['generator']
   (value, stats), grads = jax.value_and_grad(objective, has_aux=True)(old)
-  updates, opt_state = tx.update(grads, state.opt_state['generator'], old)
-  in_a_row, total = optimizers.skipped_updates(opt_state)
-  metrics = {
-    'loss': value,
-    'gradient_norm': jnp.asarray(optax.tree.norm(grads)),
-    # The schedule counts the updates that were not skipped.
-    'learning_rate': jnp.asarray(rate(state.step - total)),
-    'skipped_in_a_row': in_a_row,
-    'skipped': total,
-  }
-  state = state.replace(
-    step=state.step + 1,
-    params={'generator': optax.apply_updates(old, updates)},
-    opt_state={'generator': opt_state},
-    model_state={'generator': stats} if stats else {},
-  )
-  return state, metrics
+  state, metrics = optimizers.update(tx, rate, state, {'generator': grads})
+  if stats:
+    state = state.replace(model_state={'generator': stats})
+  return state, metrics | {'loss': value}
 
 
 def _centre(image: jax.Array, shape: tuple[int, ...]) -> jax.Array:

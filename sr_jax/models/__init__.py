@@ -1,4 +1,8 @@
-"""Architectures: one paper per file, found by module name."""
+"""Architectures: one paper per file, found by module name.
+
+A network gives `(sr, aux)`. Where losses may see more than SR, `aux['outputs']`
+holds all images they see, in the order they are made; the last one is SR.
+"""
 
 from __future__ import annotations
 

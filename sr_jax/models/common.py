@@ -211,6 +211,25 @@ class ResBlock(nn.Module):
     return x + self.residual_scale * y
 
 
+def chain(
+  block: nn.Module, length: int, x: jax.Array, *others: jax.Array
+) -> jax.Array:
+  """Applies `length` blocks like `block`, one to the result of the other.
+
+  Each also gets `others`, the same for all. They are compiled as one, in a
+  loop; their parameters are stacked along a first axis, and their name has a
+  `*` where their numbers would stand, see `sr_jax.models.parameters`.
+  """
+  scanned = nn.scan(
+    lambda block, x, *others: (block(x, *others), None),
+    variable_axes={'params': 0},
+    split_rngs={'params': True},
+    in_axes=nn.broadcast,
+    length=length,
+  )
+  return scanned(block, x, *others)[0]
+
+
 class ChannelAttention(nn.Module):
   """Scales each channel by what the means of all channels tell (RCAN).
 

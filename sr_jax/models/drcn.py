@@ -76,7 +76,7 @@ class DRCN(nn.Module):
     """Enlarges luma `lr` `[B, H, W, 1]` to `[B, sH, sW, 1]`, unclipped.
 
     Returns:
-      The weighted sum, and under `outputs` what each recursion gives.
+      The weighted sum, and under `outputs` what each recursion gives and it.
     """
     del train
     enlarged = imresize(jnp.asarray(lr), scale=self.scale)
@@ -105,8 +105,8 @@ class DRCN(nn.Module):
       outputs.append(enlarged + last(rebuild(x)))
     init = nn.initializers.constant(1 / self.recursions)
     weights = self.param('ensemble', init, (self.recursions,))
-    weighted = weights.reshape(-1, 1, 1, 1, 1) * jnp.stack(outputs)
-    return weighted.sum(0), {'outputs': tuple(outputs)}
+    sr = (weights.reshape(-1, 1, 1, 1, 1) * jnp.stack(outputs)).sum(0)
+    return sr, {'outputs': (*outputs, sr)}
 
   @property
   def halo(self) -> int:

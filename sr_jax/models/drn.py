@@ -171,8 +171,7 @@ class UpBlock(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[B, H, W, C]` to `[B, 2H, 2W, channels]`."""
     width, dtype = x.shape[-1], self.dtype
-    for i in range(self.blocks):
-      x = RCAB(width, dtype=dtype, name=f'block_{i}')(x)
+    x = common.chain(RCAB(width, dtype=dtype, name='block_*'), self.blocks, x)
     x = common.Upsampler(2, width, dtype=dtype, name='upsample')(x)
     return common.Conv(self.channels, 1, dtype=dtype, name='narrow')(x)
 

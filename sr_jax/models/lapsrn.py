@@ -165,7 +165,7 @@ class LapSRN(nn.Module):
     """Enlarges luma `lr` `[B, H, W, 1]` to `[B, sH, sW, 1]`, unclipped.
 
     Returns:
-      The largest image, and under `outputs` the smaller ones.
+      The largest image, and under `outputs` those of all levels.
     """
     del train
 
@@ -198,7 +198,7 @@ class LapSRN(nn.Module):
       rest = conv(f'level{level}_rest', 1, jnp.float32)
       image = enlarge(image) + rest(x)
       images.append(image)
-    return images[-1], {'outputs': tuple(images[:-1])}
+    return images[-1], {'outputs': tuple(images)}
 
   def _levels(self) -> list[int]:
     """Names of the levels, first to last."""

@@ -90,9 +90,8 @@ class MSRResNet(nn.Module):
     )
     leaky_relu = functools.partial(nn.leaky_relu, negative_slope=_SLOPE)
     x = leaky_relu(conv(width, dtype=dtype, name='head')(lr))
-    for i in range(self.blocks):
-      block = common.ResBlock(width, conv=conv, dtype=dtype, name=f'body_{i}')
-      x = block(x)
+    block = common.ResBlock(width, conv=conv, dtype=dtype, name='body_*')
+    x = common.chain(block, self.blocks, x)
     for i, factor in enumerate(common.upsampling_stages(self.scale), 1):
       x = conv(width * factor**2, dtype=dtype, name=f'upsample_{i}')(x)
       x = leaky_relu(pixel_shuffle(x, factor))

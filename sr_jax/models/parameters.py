@@ -1,11 +1,18 @@
-"""Shapes of a network's parameters, by path such as `head/kernel`."""
+"""Parameters of a network, by path such as `head/kernel`.
+
+Equal blocks in a chain are stacked (`common.chain`): `body_*/conv1/kernel` is
+`[blocks, 3, 3, C, C]`, a `*` for each stacked axis. Unstacked, as files of
+published weights have them, they are `body_0/conv1/kernel`, `body_1/...`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sr_jax.errors import UserError
 
@@ -39,6 +46,46 @@ def expected_shapes(network: Any, collection: str = 'params') -> Shapes:
     reason = ' '.join(str(error).split())[:200]
     raise UserError(f'its options make no network: {reason}') from error
   return shapes_of(variables.get(collection, {}))
+
+
+def unstacked_shapes(shapes: Mapping[str, tuple[int, ...]]) -> Shapes:
+  """Shapes of the parameters of single blocks."""
+  return {
+    name: shape[len(index) :]
+    for path, shape in shapes.items()
+    for name, index in _blocks(path, shape)
+  }
+
+
+def unstack(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """The parameters of single blocks, views of those of chains."""
+  return {
+    name: np.asarray(array)[index]
+    for path, array in arrays.items()
+    for name, index in _blocks(path, array.shape)
+  }
+
+
+def stack(
+  arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+  """The inverse of `unstack`, for a network of these shapes."""
+  return {
+    path: np.stack([arrays[name] for name, _ in _blocks(path, shape)]).reshape(
+      shape
+    )
+    if '*' in path
+    else arrays[path]
+    for path, shape in shapes.items()
+  }
+
+
+def _blocks(
+  path: str, shape: tuple[int, ...]
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+  """Unstacked paths, and where along the first axes their parameters lie."""
+  for index in np.ndindex(shape[: path.count('*')]):
+    yield path.replace('*', '{}').format(*index), index
 
 
 def check_parameters(network: Any, slots: Any) -> None:

@@ -97,9 +97,8 @@ class RankSRGANGenerator(nn.Module):
       bias_init=nn.initializers.zeros,
     )
     x = head = conv(width, dtype=dtype, name='head')(lr)
-    for i in range(self.blocks):
-      block = common.ResBlock(width, conv=conv, dtype=dtype, name=f'body_{i}')
-      x = block(x)
+    block = common.ResBlock(width, conv=conv, dtype=dtype, name='body_*')
+    x = common.chain(block, self.blocks, x)
     # The release leaves this one at PyTorch's default.
     x = head + common.Conv(width, dtype=dtype, name='body_end')(x)
     for i, factor in enumerate(common.upsampling_stages(self.scale), 1):

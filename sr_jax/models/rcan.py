@@ -155,12 +155,8 @@ class Group(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[B, H, W, features]` to the same shape."""
-    y = x
-    for i in range(self.blocks):
-      block = Block(
-        self.features, self.reduction, self.dtype, name=f'block_{i}'
-      )
-      y = block(y)
+    block = Block(self.features, self.reduction, self.dtype, name='block_*')
+    y = common.chain(block, self.blocks, x)
     return x + common.Conv(self.features, dtype=self.dtype, name='end')(y)
 
 
@@ -198,11 +194,12 @@ class RCAN(nn.Module):
     x = common.MeanShift(mean, -1, trained, name='sub_mean')(255 * lr)
     x = common.Conv(width, dtype=dtype, name='head')(x)
     skip = x
-    for i in range(self.groups):
-      group = Group(self.blocks, width, reduction, dtype, name=f'group_{i}')
-      x = group(x)
-    for i in range(0 if self.groups else self.blocks):
-      x = Block(width, reduction, dtype, name=f'block_{i}')(x)
+    if self.groups:
+      group = Group(self.blocks, width, reduction, dtype, name='group_*')
+      x = common.chain(group, self.groups, x)
+    else:
+      block = Block(width, reduction, dtype, name='block_*')
+      x = common.chain(block, self.blocks, x)
     x = skip + common.Conv(width, dtype=dtype, name='body_end')(x)
     x = common.Upsampler(self.scale, width, dtype=dtype, name='upsample')(x)
     # In float32 also under mixed precision: bfloat16 cannot tell grey levels.

@@ -180,8 +180,8 @@ class RRDBNet(nn.Module):
     del train
     conv = functools.partial(common.Conv, self.features, dtype=self.dtype)
     x = head = conv(name='head')(self._reduced(lr))
-    for i in range(self.blocks):
-      x = RRDB(self.features, self.growth, self.dtype, name=f'body_{i}')(x)
+    block = RRDB(self.features, self.growth, self.dtype, name='body_*')
+    x = common.chain(block, self.blocks, x)
     x = head + conv(name='body_end')(x)
     for i, factor in enumerate(self._stages, 1):
       x = x.repeat(factor, 1).repeat(factor, 2)
@@ -197,8 +197,11 @@ class RRDBNet(nn.Module):
     factor = self.unshuffle
     if factor == 1:
       return lr
-    pad = [(0, -n % factor) for n in lr.shape[1:3]]
-    lr = jnp.pad(lr, [(0, 0), *pad, (0, 0)], 'symmetric')
+    for axis in (1, 2):
+      size = lr.shape[axis]
+      index = jnp.arange(-(-size // factor) * factor)
+      mirrored = jnp.minimum(index, 2 * size - 1 - index)
+      lr = jnp.take(lr, mirrored, axis, mode='clip')
     return pixel_unshuffle(lr, factor)
 
   @property

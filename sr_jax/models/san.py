@@ -59,10 +59,10 @@ TORCH_IGNORED = {
 
 # Pixels per side that the covariance is of, cut from the image's middle.
 _STATISTICS_SIDE = 1000
+# Least side that is halved.
+_HALVED = 4
 # Keeps root and gradient finite where features are constant.
 _EPSILON = 1e-6
-# Pixels whose attention is held in memory at a time.
-_QUERIES = 1024
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def matrix_sqrt(matrix: jax.Array, iterations: int = 5) -> jax.Array:
 def _middle(x: jax.Array) -> jax.Array:
   """The middle of `[B, H, W, C]`, at most 1000 x 1000."""
   for axis in (1, 2):
-    size = min(x.shape[axis], _STATISTICS_SIDE)
+    size = jax.core.min_dim(x.shape[axis], _STATISTICS_SIDE)
     start = (x.shape[axis] - size) // 2
     x = jax.lax.slice_in_dim(x, start, start + size, axis=axis)
   return x
@@ -154,7 +154,7 @@ class SecondOrderAttention(nn.Module):
 
 def _parts(size: int) -> list[slice]:
   """Halves of an axis, the second the larger; too few pixels stay whole."""
-  if size < 4:
+  if size < _HALVED:
     return [slice(0, size)]
   return [slice(0, size // 2), slice(size // 2, size)]
 
@@ -162,7 +162,7 @@ def _parts(size: int) -> list[slice]:
 def _pool(x: jax.Array) -> jax.Array:
   """Largest of 2x2 `[B, H, W, C]`; a rest of one row or column is dropped."""
   batch, height, width, channels = x.shape
-  rows, columns = min(height, 2), min(width, 2)
+  rows, columns = (2 if n >= 2 else 1 for n in (height, width))
   height, width = height // rows, width // columns
   x = x[:, : height * rows, : width * columns]
   return x.reshape(batch, height, rows, width, columns, channels).max((2, 4))
@@ -179,26 +179,16 @@ def _attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
   Returns:
     `[B, H, W, C]`, means of value weighted by softmax(query . key).
   """
-  batch, height, width, channels = query.shape
-  key, value = (
-    x.astype(jnp.float32).reshape(batch, -1, channels) for x in (key, value)
-  )
-  count = height * width
-  blocks = -(-count // _QUERIES)
-  size = -(-count // blocks)
-  query = query.astype(jnp.float32).reshape(batch, count, channels)
-  query = jnp.pad(query, ((0, 0), (0, blocks * size - count), (0, 0)))
+  key, value = (x.astype(jnp.float32) for x in (key, value))
 
-  def attend(query: jax.Array) -> jax.Array:
-    similarity = jnp.einsum('bnc,bmc->bnm', query, key, precision='highest')
-    weights = nn.softmax(similarity)
-    return jnp.einsum('bnm,bmc->bnc', weights, value, precision='highest')
+  def attend(row: jax.Array) -> jax.Array:
+    similarity = jnp.einsum('bwc,bkmc->bwkm', row, key, precision='highest')
+    weights = nn.softmax(similarity, (2, 3))
+    return jnp.einsum('bwkm,bkmc->bwc', weights, value, precision='highest')
 
-  y = jax.lax.map(
-    attend, query.reshape(batch, blocks, size, channels).swapaxes(0, 1)
-  )
-  y = y.swapaxes(0, 1).reshape(batch, blocks * size, channels)[:, :count]
-  return y.reshape(batch, height, width, channels)
+  # Row by row, for the memory of large images.
+  rows = jax.lax.map(attend, query.astype(jnp.float32).swapaxes(0, 1))
+  return rows.swapaxes(0, 1)
 
 
 class RegionNonLocal(nn.Module):
@@ -256,14 +246,13 @@ class Group(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps `[B, H, W, C]` to the same shape."""
+  def __call__(self, x: jax.Array, source: jax.Array) -> jax.Array:
+    """Maps two of `[B, H, W, C]` to one, the second only added."""
     width, dtype = x.shape[-1], self.dtype
-    y = x
-    for i in range(self.blocks):
-      y = common.ResBlock(width, dtype=dtype, name=f'body_{i}')(y)
+    block = common.ResBlock(width, dtype=dtype, name='body_*')
+    y = common.chain(block, self.blocks, x)
     y = SecondOrderAttention(self.reduction, dtype, name='attention')(y)
-    return x + common.Conv(width, dtype=dtype, name='end')(y)
+    return x + common.Conv(width, dtype=dtype, name='end')(y) + source
 
 
 class SAN(nn.Module):
@@ -286,6 +275,8 @@ class SAN(nn.Module):
   reduction: int
   channels: int = 3
   dtype: Any = jnp.float32
+  # Of one program for all sizes.
+  least_side = _HALVED
 
   @nn.compact
   def __call__(
@@ -302,9 +293,8 @@ class SAN(nn.Module):
     source = x = non_local(head)
     gamma = self.param('gamma', nn.initializers.zeros, (1,))
     gamma = gamma.astype(dtype).reshape(1, 1, 1, 1)
-    for i in range(self.groups):
-      group = Group(self.blocks, self.reduction, dtype, name=f'group_{i}')
-      x = group(x) + gamma * source
+    group = Group(self.blocks, self.reduction, dtype, name='group_*')
+    x = common.chain(group, self.groups, x, gamma * source)
     x = head + non_local(x)
     x = common.Upsampler(self.scale, width, dtype=dtype, name='upsample')(x)
     # In float32 also under mixed precision: bfloat16 cannot tell grey levels.

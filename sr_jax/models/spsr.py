@@ -159,13 +159,27 @@ class SPSR(nn.Module):
     self, lr: jax.Array, conv: Callable[..., common.Conv]
   ) -> tuple[jax.Array, list[jax.Array]]:
     """Features at LR size, and those that the branch sees on the way."""
-    x = head = conv(name='head')(lr)
-    looks = []
-    for i in range(self.blocks):
-      x = RRDB(self.features, self.growth, self.dtype, name=f'body_{i}')(x)
-      if len(looks) < _LOOKS and (i + 1) % self.look_every == 0:
-        looks.append(x)
-    return head + conv(name='body_end')(x), looks
+    head = conv(name='head')(lr)
+    count = min(_LOOKS, self.blocks // self.look_every)
+
+    def step(block: RRDB, carry: Any, i: jax.Array) -> tuple[Any, None]:
+      x, looks = carry
+      x = block(x)
+      # A look is what its last block leaves; more blocks use the last place.
+      place = jnp.minimum(i // self.look_every, count)
+      return (x, jax.lax.dynamic_update_index_in_dim(looks, x, place, 0)), None
+
+    # As `common.chain`, with the features on the way.
+    scanned = nn.scan(
+      step,
+      variable_axes={'params': 0},
+      split_rngs={'params': True},
+      length=self.blocks,
+    )
+    block = RRDB(self.features, self.growth, self.dtype, name='body_*')
+    looks = jnp.zeros((count + 1, *head.shape), head.dtype)
+    (x, looks), _ = scanned(block, (head, looks), jnp.arange(self.blocks))
+    return head + conv(name='body_end')(x), list(looks[:count])
 
   def _enlarged(
     self, x: jax.Array, conv: Callable[..., common.Conv], prefix: str

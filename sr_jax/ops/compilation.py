@@ -11,6 +11,8 @@ import jax
 # XLA:CPU of jax 0.10 hands convolutions to YNNPACK, whose weight gradients
 # are five times slower than those of the default it replaces.
 _CPU_OPTIONS = {'xla_cpu_experimental_ynn_fusion_type': ''}
+# Of a program that runs once: initial values of a network in a third the time.
+_ONCE = {'xla_backend_optimization_level': 0}
 
 
 @functools.cache
@@ -25,7 +27,11 @@ def _options(backend: str) -> dict[str, str]:
   return _CPU_OPTIONS
 
 
-def jit(fun: Callable[..., Any], **kwargs: Any) -> Any:
-  """`jax.jit(fun, **kwargs)`, with CPU convolutions at full speed."""
-  options = _options(jax.default_backend())
+def jit(fun: Callable[..., Any], *, once: bool = False, **kwargs: Any) -> Any:
+  """`jax.jit(fun, **kwargs)`, with CPU convolutions at full speed.
+
+  For `once` compiling is quick and running slow instead, on CPU.
+  """
+  backend = jax.default_backend()
+  options = _ONCE if once and backend == 'cpu' else _options(backend)
   return jax.jit(fun, compiler_options=options or None, **kwargs)

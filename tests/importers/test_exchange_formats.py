@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 from jax import export
 
+from sr_jax import models
 from sr_jax.errors import UserError
 from sr_jax.importers.safetensors_io import export_safetensors, read_safetensors
 from sr_jax.importers.stablehlo import export_stablehlo, load_stablehlo
@@ -96,6 +97,41 @@ def test_stablehlo_runs_at_any_size(tmp_path, scale):
     lr = np.random.default_rng(0).random(shape, np.float32)
     expected = jax.jit(sr_of(model))(params['params'], lr)
     np.testing.assert_allclose(run(lr), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('name', 'options', 'shapes'),
+  [
+    # Sizes that its cells of 2x2 pixels do not divide, and a single pixel.
+    ('rrdbnet', {'growth': 2}, [(1, 1, 1, 3), (1, 5, 8, 3), (2, 9, 3, 3)]),
+    # Halves of even and odd sizes; its least.
+    ('san', {'groups': 2, 'reduction': 4}, [(1, 4, 5, 3), (2, 9, 6, 3)]),
+  ],
+)
+def test_stablehlo_of_networks_that_cut_the_image(
+  tmp_path, name, options, shapes
+):
+  model = models.module(name).Model(scale=2, blocks=1, features=8, **options)
+  params = model.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
+  # Layers that start at zero would hide what is before them.
+  params = jax.tree.map(lambda x: x + 0.05, params['params'])
+  path = tmp_path / 'program.stablehlo'
+  least = getattr(model, 'least_side', 1)
+  export_stablehlo(sr_of(model), params, path, scale=2, least_side=least)
+  run = load_stablehlo(path)
+  for shape in shapes:
+    lr = np.random.default_rng(0).random(shape, np.float32)
+    expected = jax.jit(sr_of(model))(params, lr)
+    np.testing.assert_allclose(run(lr), expected, atol=1e-5)
+
+
+def test_stablehlo_refuses_matrices_for_one_size(tmp_path):
+  model = models.module('lrfnet').Model(scale=2, blocks=1, features=4)
+  path = tmp_path / 'program.stablehlo'
+  params = model.init(jax.random.key(0), np.zeros((1, 4, 4, 3), np.float32))
+  with pytest.raises(UserError, match='made for one image size'):
+    export_stablehlo(sr_of(model), params['params'], path, scale=2)
+  assert not path.exists()
 
 
 def test_stablehlo_needs_jax_alone(tmp_path, network):

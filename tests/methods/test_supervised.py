@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from sr_jax import methods, sharding, train_loop
+from sr_jax import methods, models, sharding, train_loop
 from sr_jax.data import batches, sources
 from sr_jax.errors import UserError
 from tests import tiny
@@ -95,6 +95,27 @@ def test_a_non_finite_loss_changes_nothing_but_the_counters():
   assert not np.isfinite(metrics['loss'])
   assert int(metrics['skipped_in_a_row']) == 1
   jax.tree.map(np.testing.assert_array_equal, before, after.params)
+
+
+def test_every_step_of_a_feedback_network_counts_once():
+  """The sum over the steps, the last one being the output."""
+  config = train_loop.to_plain(tiny.config(method={'outputs': 'steps'}))
+  model = {'name': 'srfbn', 'groups': 1, 'steps': 3, 'features': 4}
+  config['model'] = {**model, 'scale': 2}
+  method = methods.module(config).make(config)
+  batch = _batch(size=2)
+  state = _init(method, batch)
+  hr = jnp.asarray(batch['hr'], jnp.float32) / 255
+  lr = method.degrade(state.step_key(), hr, 2)
+  outputs = [
+    models.create({**config['model'], 'steps': n}).apply(
+      {'params': state.params['generator']}, lr
+    )[0]
+    for n in (1, 2, 3)
+  ]
+  expected = sum(float(jnp.abs(sr - hr).mean()) for sr in outputs)
+  _, metrics = _jitted(method)(state, batch, scale=2)
+  assert float(metrics['loss']) == pytest.approx(expected, rel=1e-5)
 
 
 def test_pairs_are_used_as_given():

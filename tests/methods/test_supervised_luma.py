@@ -85,7 +85,7 @@ def test_the_pyramid_is_supervised_at_every_level():
   sr, aux = models.create(config['model']).apply(
     {'params': state.params['generator']}, lr
   )
-  (half,) = aux['outputs']
+  half, _ = aux['outputs']
   expected = pixel.charbonnier_sum(sr, hr)
   expected += pixel.charbonnier_sum(half, imresize(hr, scale=1 / 2))
   _, metrics = _step(method, state, batch, 4)
@@ -102,7 +102,7 @@ def test_recursions_are_supervised_until_alpha_is_gone():
   for alpha in (1.0, 0.5, 0.0):
     lr, hr = _pair(method, state, batch)
     sr, aux = network.apply({'params': state.params['generator']}, lr)
-    each = sum(pixel.l2(x, hr) for x in aux['outputs']) / 2
+    each = sum(pixel.l2(x, hr) for x in aux['outputs'][:-1]) / 2
     expected = alpha * each + (1 - alpha) * pixel.l2(sr, hr)
     state, metrics = _step(method, state, batch)
     assert metrics['loss'] == pytest.approx(float(expected), rel=1e-4)
@@ -133,6 +133,39 @@ def test_one_network_trains_at_several_scales():
   for scale, side in ((2, 16), (3, 15), (4, 16)):
     state, metrics = _step(method, state, _batch(side=side), scale)
     assert np.isfinite(metrics['loss'])
+
+
+def test_scales_are_mixed_within_a_batch():
+  config, method = _setup(DRCN, loss='l2', method={'scales': (2, 3, 4)})
+  batch = _batch(size=4, side=12)
+  state = _init(method, batch)
+  hr = jnp.asarray(batch['hr'], jnp.float32) / 255
+  squares = []
+  for i, scale in enumerate((2, 3, 4, 2)):  # in turn
+    lr = method.degrade(jax.random.key(0), hr[i : i + 1], scale)
+    network = models.create({**config['model'], 'scale': scale})
+    sr, _ = network.apply({'params': state.params['generator']}, rgb_to_y(lr))
+    squares.append(float(((sr - rgb_to_y(hr[i : i + 1])) ** 2).mean()))
+  _, metrics = _step(method, state, batch)
+  assert metrics['loss'] == pytest.approx(np.mean(squares), rel=1e-4)
+  with pytest.raises(UserError, match='HR crops of 16 are no multiple of 3'):
+    _step(method, state, _batch())
+  lr = {'lr': batch['hr'][:, ::2, ::2]}
+  with pytest.raises(UserError, match='pairs of files have a scale'):
+    _step(method, state, batch | lr)
+
+
+@pytest.mark.parametrize(
+  ('sections', 'reason'),
+  [
+    ({'method': {'scales': (2, 3)}}, 'scale 1 is not supported'),
+    ({'data': {'scales': (2, 3)}}, 'other weights at scale 3'),
+  ],
+)
+def test_several_scales_need_a_network_that_serves_them(sections, reason):
+  edsr = {'name': 'edsr', 'scale': 2, 'blocks': 1, 'features': 4}
+  with pytest.raises(UserError, match=rf'several scales of.*{reason}'):
+    _setup(edsr, **sections)
 
 
 def test_running_statistics_are_learnt_kept_and_used(tmp_path):

@@ -40,7 +40,7 @@ def _outputs(imported, lr):
   )
   apply = jax.jit(lambda params, lr: network.apply({'params': params}, lr))
   sr, aux = apply(imported.params, np.float32(lr)[None, ..., None])
-  return [np.asarray(x[0, ..., 0]) for x in (*aux.get('outputs', ()), sr)]
+  return [np.asarray(x[0, ..., 0]) for x in aux.get('outputs', (sr,))]
 
 
 def _check(found, expected, meta):

@@ -93,7 +93,9 @@ def test_finite_gradients_jit_equals_eager_and_types(name):
   variables = jax.tree.map(
     lambda x: x + 0.05 * (x == 0).all().astype(x.dtype), variables
   )
-  eager, _ = model.apply(variables, lr)
+  eager, aux = model.apply(variables, lr)
+  if 'outputs' in aux:
+    np.testing.assert_array_equal(aux['outputs'][-1], eager)
   compiled, _ = jax.jit(model.apply)(variables, lr)
   np.testing.assert_allclose(eager, compiled, atol=1e-5)
   assert compiled.dtype == jnp.float32

@@ -1,0 +1,93 @@
+"""DRN-S in PyTorch, for `benchmarks.models_vs_torch`: x4, with its duals.
+
+The released layers without the mean shifts.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+def _conv(width, features, **options):
+  return nn.Conv2d(width, features, 3, padding=1, **options)
+
+
+class Block(nn.Module):
+  """Two convolutions and channel attention, plus identity."""
+
+  def __init__(self, width, reduction=16):
+    super().__init__()
+    self.body = nn.Sequential(
+      _conv(width, width), nn.ReLU(), _conv(width, width)
+    )
+    self.weigh = nn.Sequential(
+      nn.AdaptiveAvgPool2d(1),
+      nn.Conv2d(width, width // reduction, 1),
+      nn.ReLU(),
+      nn.Conv2d(width // reduction, width, 1),
+      nn.Sigmoid(),
+    )
+
+  def forward(self, x):
+    """Maps `[B, C, H, W]` to the same shape."""
+    y = self.body(x)
+    return x + y * self.weigh(y)
+
+
+def _halve(width, middle, features):
+  return nn.Sequential(
+    _conv(width, middle, stride=2, bias=False),
+    nn.LeakyReLU(0.2),
+    _conv(middle, features, bias=False),
+  )
+
+
+def _double(width, features, blocks):
+  return nn.Sequential(
+    *(Block(width) for _ in range(blocks)),
+    _conv(width, 4 * width),
+    nn.PixelShuffle(2),
+    nn.Conv2d(width, features, 1),
+  )
+
+
+class Drn(nn.Module):
+  """The primal network, whose outputs are of x1, x2 and x4."""
+
+  def __init__(self, blocks=30, features=16):
+    super().__init__()
+    f = features
+    self.head = _conv(3, f)
+    self.down = nn.ModuleList(
+      [_halve(f, f, 2 * f), _halve(2 * f, 2 * f, 4 * f)]
+    )
+    self.up = nn.ModuleList(
+      [_double(4 * f, 2 * f, blocks), _double(4 * f, f, blocks)]
+    )
+    self.tail = nn.ModuleList(_conv(n * f, 3) for n in (4, 4, 2))
+    self.duals = nn.ModuleList(_halve(3, f, 3) for _ in range(2))
+
+  def forward(self, lr):
+    """Images of `[B, 3, H, W]`, `[B, 3, 2H, 2W]` and `[B, 3, 4H, 4W]`."""
+    x = functional.interpolate(
+      lr, scale_factor=4, mode='bicubic', align_corners=False
+    )
+    x = self.head(x)
+    skips = []
+    for down in self.down:
+      skips.append(x)
+      x = down(x)
+    outputs = [self.tail[0](x)]
+    for up, tail in zip(self.up, self.tail[1:], strict=True):
+      x = torch.cat([up(x), skips.pop()], 1)
+      outputs.append(tail(x))
+    return outputs
+
+
+def loss(model, lr, hr):
+  """L1 at every level, and 0.1 times that of the dual networks."""
+  half = functional.avg_pool2d(hr, 2)
+  targets, outputs = [lr, half, hr], model(lr)
+  primal = sum(map(functional.l1_loss, outputs, targets))
+  made = [dual(y) for dual, y in zip(model.duals, outputs[1:], strict=True)]
+  return primal + 0.1 * sum(map(functional.l1_loss, made, targets[:-1]))
