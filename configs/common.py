@@ -122,6 +122,52 @@ def degrade_dn(config: ml_collections.ConfigDict) -> None:
   config.degradation.noise_sigma = 30.0
 
 
+def adversarial(config: ml_collections.ConfigDict, **options) -> None:
+  """Makes it adversarial training; options replace values of the section."""
+  section = {
+    'name': 'gan',
+    # Terms of the generator's loss; 0 leaves one out.
+    'pixel_weight': 1e-2,
+    'perceptual_weight': 1.0,
+    'adversarial_weight': 5e-3,
+    'gradient_weight': 0.0,  # SPSR's: distance of gradient maps,
+    'gradient_adversarial_weight': 0.0,  # their discriminator,
+    'branch_weight': 0.0,  # and the map that its generator predicts
+    'variation_weight': 0.0,
+    'perceptual': 'esrgan',  # srgan-vgg54, srgan-vgg22, bsrgan
+    # Where VGG19's weights are: torchvision's vgg19-dcbb9e9d.pth, or a folder
+    # that sr-jax import made of it. random:0 to try things out.
+    'features_from': '',
+    'discriminator': {'name': 'vgg_discriminator', 'variant': '128'},
+    # vanilla, least_squares, wasserstein, relativistic, relativistic_average
+    'game': 'vanilla',
+    # Of the last: whether the discriminator learns through the means, and what
+    # they are taken over: mesh (all devices) or device.
+    'detach_mean': True,
+    'mean_over': 'mesh',
+    'gradient_penalty': 0.0,  # WGAN-GP's weight; for wasserstein 10
+    'generator_every': 1,  # steps of the discriminator for one of the generator
+    'generator_first': 0,  # steps that it has for itself at the start
+    # Steps in which only the generator's layers of these names learn.
+    'held_steps': 0,
+    'early_layers': (),
+  }
+  config.method = ml_collections.ConfigDict({**section, **options})
+  # It lowers PSNR by design: the best by that is the one before it.
+  config.checkpoint.keep_best = 0
+  config.checkpoint.keep = 5
+
+
+def finish_adversarial(
+  config: ml_collections.ConfigDict, preset: str | None
+) -> ml_collections.ConfigDict:
+  """`finish`, with crops as large as the discriminator needs."""
+  patch = config.data.patch
+  config = finish(config, preset, heavy=True)
+  config.data.patch = patch
+  return config
+
+
 def finish(
   config: ml_collections.ConfigDict, preset: str | None, *, heavy: bool = False
 ) -> ml_collections.ConfigDict:
@@ -159,6 +205,8 @@ def _shrink(config: ml_collections.ConfigDict) -> None:
   config.eval.folders = ()
   config.checkpoint.every = 50
   config.checkpoint.init_from = ''
+  if 'features_from' in config.method:
+    config.method.features_from = 'random:0'
 
 
 def _shrink_further(config: ml_collections.ConfigDict) -> None:

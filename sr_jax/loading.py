@@ -206,6 +206,11 @@ def _check_loaded(loaded: checkpoints.Loaded, path: pathlib.Path) -> None:
   sections = (loaded.config.get(s) or () for s in ('method', 'model'))
   if not all('name' in section for section in sections):
     raise UserError(f'{path}: its config names no method and model')
+  if loaded.config['model']['name'] in models.CRITICS:
+    raise UserError(
+      f'{path}: {loaded.config["model"]["name"]} judges images; give a model'
+      ' that enlarges them'
+    )
   try:
     network = models.create(loaded.config['model'])
     check_parameters(network, loaded.params)

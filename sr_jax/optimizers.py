@@ -269,7 +269,7 @@ def update(
     updates, new = tx.update(grads[slot], state.opt_state[slot], old)
     params[slot] = optax.apply_updates(old, updates)
     opt_state[slot] = new
-    skips.append(_skipped_updates(new))
+    skips.append(skipped_updates(new))
   in_a_row, total = (jnp.stack(n).max() for n in zip(*skips, strict=True))
   metrics = {
     'gradient_norm': jnp.asarray(optax.tree.norm(grads)),
@@ -282,7 +282,7 @@ def update(
   return state, metrics
 
 
-def _skipped_updates(opt_state: PyTree) -> tuple[jax.Array, jax.Array]:
+def skipped_updates(opt_state: PyTree) -> tuple[jax.Array, jax.Array]:
   """Non-finite updates skipped in a row until now, and in all."""
   in_a_row = optax.tree.get(opt_state, 'notfinite_count')
   total = optax.tree.get(opt_state, 'total_notfinite')

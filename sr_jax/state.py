@@ -44,8 +44,8 @@ class TrainState(flax.struct.PyTreeNode):
 def start_from(params: PyTree, pretrained: PyTree) -> PyTree:
   """`params` with the pretrained leaves whose path and shape agree.
 
-  The others keep their fresh values and are named in a warning: the tail of
-  a x4 model that starts from x2 weights.
+  The others keep their fresh values, and a warning names the first of them: the
+  tail of a x4 model that starts from x2 weights.
 
   Raises:
     UserError: next to nothing agrees.
@@ -53,7 +53,7 @@ def start_from(params: PyTree, pretrained: PyTree) -> PyTree:
   if not pretrained:
     return params
   given = dict(jax.tree_util.tree_leaves_with_path(pretrained))
-  fitting = 0
+  fitting, fresh_ones = 0, []
 
   def pick(path: Any, fresh: jax.Array) -> jax.Array:
     nonlocal fitting
@@ -62,10 +62,14 @@ def start_from(params: PyTree, pretrained: PyTree) -> PyTree:
       fitting += fresh.size
       return jnp.asarray(value, fresh.dtype)
     name = jax.tree_util.keystr(path, simple=True, separator='/')
-    _log.warning('init_from: %s keeps its fresh values', name)
+    fresh_ones.append(name)
     return fresh
 
   started = jax.tree_util.tree_map_with_path(pick, params)
+  if fresh_ones:
+    count, first = len(fresh_ones), ', '.join(fresh_ones[:3])
+    more = f' and {count - 3} more' if count > 3 else ''
+    _log.warning('init_from: %s%s keep their fresh values', first, more)
   total = sum(leaf.size for leaf in jax.tree.leaves(params))
   if fitting < total / 100:
     raise UserError(

@@ -274,6 +274,7 @@ def _start(
     return state
   path = config['checkpoint']['init_from']
   pretrained = checkpoints.load_params(path).params if path else {}
+  pretrained = {**pretrained, **method.frozen()}
   # Inside jit no two leaves share a buffer, which donation forbids.
   start = jit(init, once=True, out_shardings=everywhere)
   return start(key, first, pretrained)
@@ -285,6 +286,7 @@ def _run(
   """Step, log, evaluate, save; the order makes a resume exact."""
   config, steps = run.config, run.config['steps']
   history: list[dict[str, jax.Array]] = []
+  told = None
   with _stop() as stop:
     for step, scale, batch, waited in _timed(stream):
       batch = sharding.to_global(batch, run.mesh)
@@ -298,8 +300,10 @@ def _run(
       stopping = stop(done)
       last = done == steps or stopping
       if last or done % config['log_every'] == 0:
-        _report(done, history, progress, run.writer)
-        history = []
+        means = _report(done, history, progress, run.writer)
+        history, before, told = [], told, run.method.advice(means)
+        if told and not before:  # once, until it is mended
+          _log.warning('step %d: %s', done, told)
       scores = None
       due = done == steps or done % config['eval']['every'] == 0
       if due and not stopping:  # a preempted run has little time to save
@@ -331,7 +335,7 @@ def _report(
   history: list[dict[str, jax.Array]],
   progress: Progress,
   writer: MetricWriter,
-) -> None:
+) -> dict[str, float]:
   """Fetches, averages and writes the metrics since the last call.
 
   Raises:
@@ -355,6 +359,7 @@ def _report(
       ' config.optimizer.learning_rate or set config.optimizer.clip_norm; the'
       ' last checkpoint is kept'
     )
+  return means
 
 
 @contextlib.contextmanager

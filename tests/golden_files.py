@@ -84,8 +84,8 @@ def load(name, folder=GOLDEN):
   return Golden(
     state_dict,
     {k.removeprefix('sd_'): v for k, v in parts.items()},
-    {k: _nhwc(v) / range_ for k, v in inputs.items()},
-    {k: _nhwc(v) for k, v in outputs.items()},
+    {k: _nhwc(v, meta) / range_ for k, v in inputs.items()},
+    {k: _nhwc(v, meta) for k, v in outputs.items()},
     meta,
   )
 
@@ -100,11 +100,12 @@ def _value_range(meta):
   return meta['config'].get('range', meta.get('range'))[1]
 
 
-def _nhwc(array):
+def _nhwc(array, meta):
   """Images of PyTorch `[B, C, H, W]`, or of MATLAB `[H, W]`."""
   if array.ndim == 4:
     return array.transpose(0, 2, 3, 1)
-  return array[None, ..., None] if array.ndim == 2 else array
+  matlab = meta['system'].startswith('lapsrn_mat')
+  return array[None, ..., None] if matlab and array.ndim == 2 else array
 
 
 def _by_formula(meta, kept):
@@ -113,12 +114,22 @@ def _by_formula(meta, kept):
     if key in kept:
       tensors[key] = kept[key]
       continue
+    layer, _, leaf = key.rpartition('.')
     values = _hashed(math.prod(shape), position)
-    if len(shape) > 1:
+    if leaf == 'running_var' or (
+      leaf == 'weight'
+      and [f'{layer}.running_mean', shape] in meta['state_dict']['main']
+    ):
+      values = 1 + 0.2 * values
+    elif leaf == 'running_mean':
+      values *= 0.1
+    elif len(shape) > 1:
       values *= formula['amp'] * math.sqrt(3 / math.prod(shape[1:]))
     else:
       values *= formula.get('bias_amp', 0.1)
     tensors[key] = values.reshape(shape).astype(np.float32)
+    if leaf == 'num_batches_tracked':
+      tensors[key] = np.zeros(shape, np.int64)
   return tensors
 
 

@@ -27,6 +27,9 @@ class Method(NamedTuple):
       `[B, H, W, 1]` marks the pixels that exist in a padded image.
     degrade: `(key, hr, scale) -> lr`, the degradation it trains on.
     averaged: `state -> params` for inference (the moving average if kept).
+    frozen: `() -> parameters by slot` that no step changes, read from where the
+      config says; they join `pretrained` at the start of a run.
+    advice: Means of the metrics -> what to do about them, None for nothing.
   """
 
   init: Callable[..., TrainState]
@@ -34,6 +37,8 @@ class Method(NamedTuple):
   predict: Callable[..., jax.Array]
   degrade: Callable[..., jax.Array]
   averaged: Callable[[TrainState], dict[str, Any]]
+  frozen: Callable[[], dict[str, Any]] = dict
+  advice: Callable[[Mapping[str, float]], str | None] = lambda metrics: None
 
 
 class Assumed(NamedTuple):

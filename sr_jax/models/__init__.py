@@ -18,18 +18,20 @@ from sr_jax.errors import UserError
 if TYPE_CHECKING:
   import flax.linen as nn
 
-_SHARED = ('common', 'luma', 'masking', 'parameters')
+_SHARED = ('common', 'critic', 'luma', 'masking', 'parameters')
+# Networks that judge images instead of enlarging them.
+CRITICS = ('ranker', 'srgan_discriminator', 'vgg_discriminator')
 # They do not enlarge; losses and metrics compare what they give.
 FEATURES = ('alexnet', 'vgg')
 _DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 def names() -> list[str]:
-  """Names of all architectures, one per file of this package."""
+  """Names of all architectures that enlarge, one per file of this package."""
   return sorted(
     module.name
     for module in pkgutil.iter_modules(__path__)
-    if module.name not in (*_SHARED, *FEATURES)
+    if module.name not in {*_SHARED, *CRITICS, *FEATURES}
   )
 
 
@@ -41,9 +43,10 @@ def module(name: str) -> ModuleType:
   """
   if name in FEATURES:
     raise UserError(f'model {name!r} gives features and does not enlarge')
-  if name not in names():
-    near = difflib.get_close_matches(name, [*names(), *FEATURES], n=1)
-    hint = f'did you mean {near[0]!r}?' if near else f'choose from {names()}'
+  known = [*names(), *CRITICS]
+  if name not in known:
+    near = difflib.get_close_matches(name, [*known, *FEATURES], n=1)
+    hint = f'did you mean {near[0]!r}?' if near else f'choose from {known}'
     raise UserError(f'unknown model {name!r}; {hint}')
   return importlib.import_module(f'sr_jax.models.{name}')
 

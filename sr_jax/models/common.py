@@ -314,12 +314,19 @@ class Upsampler(nn.Module):
     return x
 
 
-def upsampling_scale(shapes: Mapping[str, Sequence[int]]) -> int:
-  """Scale of an `Upsampler` named `upsample`, from parameter shapes by path."""
+def upsampling_scale(
+  shapes: Mapping[str, Sequence[int]], prefix: str = 'upsample/'
+) -> int:
+  """Scale of sub-pixel stages, from parameter shapes by path.
+
+  Args:
+    shapes: Of the whole network.
+    prefix: Of the stages' paths; by default of an `Upsampler` named `upsample`.
+  """
   stages = [
     shape[3] // shape[2]
     for path, shape in shapes.items()
-    if path.startswith('upsample/') and path.endswith('/kernel')
+    if path.startswith(prefix) and path.endswith('/kernel')
   ]
   return math.prod(math.isqrt(factor) for factor in stages)
 

@@ -51,13 +51,8 @@ _SLOPE = 0.1
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   """Options that parameter shapes tell, by Flax path (`head/kernel`)."""
   channels, features = shapes['head/kernel'][2:]
-  stages = [
-    shape[3] // shape[2]
-    for path, shape in shapes.items()
-    if path.startswith('upsample_') and path.endswith('/kernel')
-  ]
   return {
-    'scale': math.prod(math.isqrt(factor) for factor in stages),
+    'scale': common.upsampling_scale(shapes, 'upsample_'),
     'channels': channels,
     'features': features,
     'blocks': sum(path.endswith('/conv1/kernel') for path in shapes),

@@ -30,12 +30,15 @@ TINY = {
   'metasr': {'blocks': 2, 'features': 8, 'layers': 2, 'growth': 4},
   'msrresnet': {'blocks': 1, 'features': 8},
   'mzsr': {'depth': 3, 'features': 8},
+  'ranksrgan': {'blocks': 1, 'features': 8},
   'rcan': {'groups': 2, 'blocks': 1, 'features': 8, 'reduction': 1},
   'rrdbnet': {'blocks': 1, 'features': 8, 'growth': 4},
   'san': {'groups': 1, 'blocks': 1, 'features': 16, 'reduction': 4},
   'srcnn': {'features': (8, 4)},
+  'spsr': {'blocks': 1, 'features': 4, 'growth': 2, 'look_every': 1},
   'srfbn': {'groups': 2, 'steps': 2, 'features': 4},
   'srnet': {'blocks': 1, 'features': 32, 'reduction': 4},
+  'srresnet': {'blocks': 1, 'features': 8},
   'vdsr': {'depth': 4, 'features': 8},
   'zssr': {'depth': 3, 'features': 8},
 }
@@ -48,6 +51,8 @@ COLOUR = [name for name in models.names() if name not in LUMA]
 ANY_SCALE = ('lrfnet', 'mzsr', 'zssr')
 # These see the whole image, wherever they look.
 GLOBAL = ('drn', 'rcan', 'san', 'srnet')
+# What reaches farthest is too faint for float32; see its own tests.
+FAINT = ('spsr',)
 # Their mean shifts are trained, as in the releases.
 TRAINED_MEAN = ('drn', 'rcan', 'san')
 
@@ -140,7 +145,7 @@ def test_no_halo_where_a_corner_reaches_the_other(name):
 # At scale 1 pixels in the middle of RRDBNet's cells reach less than others.
 @pytest.mark.parametrize(
   ('name', 'scale'),
-  [case for case in SCALES if case[0] not in GLOBAL and case[1] > 1],
+  [case for case in SCALES if case[0] not in (*GLOBAL, *FAINT) and case[1] > 1],
 )
 def test_halo_is_the_receptive_radius(name, scale):
   """The centre's outputs depend on pixels within `halo`, and no farther.

@@ -1,0 +1,214 @@
+"""SPSR: structure-preserving SR with gradient guidance (Ma et al., CVPR 2020).
+
+An ESRGAN generator beside a branch that enlarges the gradient map of LR. The
+branch sees the generator's features, predicts the gradient map of SR, and what
+it knows joins the generator before its last layers.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sr_jax.models import common
+from sr_jax.models.rrdbnet import RRDB
+from sr_jax.ops.gradient_map import gradient_map
+
+VARIANTS = {
+  'paper': common.Variant(
+    {'blocks': 23, 'features': 64, 'growth': 32}, {4: 24_796_230}
+  ),
+}
+
+_DENSE = '.RDB{d}.conv{c}.0'
+# Released state_dict names to Flax paths; `{i}` stands for a number. Where
+# ESRGAN's generator has the same layer, the path is RRDBNet's.
+TORCH_NAMES = {
+  'SPSR': {
+    'model.0': 'head',
+    'model.1.sub.{i}' + _DENSE: 'body_{i}/dense{d}/conv{c}',
+    'model.1.sub.{end}': 'body_end',
+    'model.3': 'upsample_1',
+    'model.6': 'upsample_2',
+    'model.8': 'refine',
+    'HR_conv1_new.0': 'refine_end',
+    'b_fea_conv.0': 'branch_head',
+    'b_block_{i}' + _DENSE: 'branch_{i}/dense{d}/conv{c}',
+    'b_concat_{i}.0': 'branch_merge_{i}',
+    'b_LR_conv.0': 'branch_end',
+    'b_module.1': 'branch_upsample_1',
+    'b_module.4': 'branch_upsample_2',
+    'b_module.6': 'branch_refine',
+    'b_module.8': 'branch_refine_end',
+    'conv_w.0': 'branch_tail',
+    'f_block' + _DENSE: 'fuse_block/dense{d}/conv{c}',
+    'f_concat.0': 'fuse_merge',
+    'f_HR_conv0.0': 'fuse_refine',
+    'f_HR_conv1.0': 'fuse_tail',
+  },
+}
+TORCH_IGNORED = {
+  'HR_conv0_new.0': 'model.8 again',
+  'get_g_nopadding.weight_h': 'fixed kernel of the gradient map',
+  'get_g_nopadding.weight_v': 'fixed kernel of the gradient map',
+}
+
+# Most times that the branch looks at the generator's features.
+_LOOKS = 4
+_leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.2)
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Options that parameter shapes tell, by Flax path (`head/kernel`)."""
+  channels, features = shapes['head/kernel'][2:]
+  stages = sum(
+    path.startswith('upsample_') and path.endswith('/kernel') for path in shapes
+  )
+  return {
+    'scale': 2**stages,
+    'channels': channels,
+    'features': features,
+    'growth': shapes['body_0/dense1/conv1/kernel'][3],
+    'blocks': sum(
+      path.startswith('body_') and path.endswith('/dense1/conv1/kernel')
+      for path in shapes
+    ),
+  }
+
+
+class GradientMap(nn.Module):
+  """`ops.gradient_map` that keeps the size, as a layer of a 3x3 kernel."""
+
+  kernel_size = 3
+
+  def __call__(self, image: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, C]` to the same shape."""
+    return gradient_map(image)
+
+
+class SPSR(nn.Module):
+  """The network.
+
+  Attributes:
+    scale: Enlargement: 2, 3, 4 or 8; the paper's is 4.
+    blocks: Residual-in-residual dense blocks of the generator.
+    features: Width of the layers.
+    growth: Channels that convolutions of a dense block add.
+    look_every: Blocks between two looks of the branch.
+    channels: Image channels.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  scale: int
+  blocks: int
+  features: int
+  growth: int
+  look_every: int = 5
+  channels: int = 3
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, lr: jax.Array, *, train: bool = False
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Enlarges `lr` `[B, H, W, C]` in [0, 1] to `[B, sH, sW, C]`, unclipped.
+
+    Returns:
+      SR, and under `gradient` the branch's gradient map of it.
+    """
+    del train
+    conv = functools.partial(
+      common.Conv,
+      features=self.features,
+      kernel_init=common.small_kaiming,
+      bias_init=nn.initializers.zeros,
+      dtype=self.dtype,
+    )
+    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    image = functools.partial(conv, features=self.channels, dtype=jnp.float32)
+
+    def both(a: jax.Array, b: jax.Array, name: str, merge: str) -> jax.Array:
+      x = jnp.concatenate([a, b], -1)
+      x = RRDB(x.shape[-1], self.growth, self.dtype, name=name)(x)
+      return conv(name=merge)(x)
+
+    x, looks = self._trunk(lr, conv)
+    x = _leaky_relu(conv(name='refine')(self._enlarged(x, conv, '')))
+    x = conv(name='refine_end')(x)
+
+    y = start = conv(name='branch_head')(GradientMap(name='gradient')(lr))
+    for i, seen in enumerate(looks, 1):
+      y = both(y, seen, f'branch_{i}', f'branch_merge_{i}')
+    y = start + conv(name='branch_end')(y)
+    y = self._enlarged(y, conv, 'branch_')
+    y = _leaky_relu(conv(name='branch_refine')(y))
+    y = conv(name='branch_refine_end')(y)
+    gradient = image(kernel_size=1, name='branch_tail')(y)
+
+    x = both(y, x, 'fuse_block', 'fuse_merge')
+    x = _leaky_relu(conv(name='fuse_refine')(x))
+    return image(name='fuse_tail')(x), {'gradient': gradient}
+
+  def _trunk(
+    self, lr: jax.Array, conv: Callable[..., common.Conv]
+  ) -> tuple[jax.Array, list[jax.Array]]:
+    """Features at LR size, and those that the branch sees on the way."""
+    head = conv(name='head')(lr)
+    count = min(_LOOKS, self.blocks // self.look_every)
+
+    def step(block: RRDB, carry: Any, i: jax.Array) -> tuple[Any, None]:
+      x, looks = carry
+      x = block(x)
+      # A look is what its last block leaves; more blocks use the last place.
+      place = jnp.minimum(i // self.look_every, count)
+      return (x, jax.lax.dynamic_update_index_in_dim(looks, x, place, 0)), None
+
+    # As `common.chain`, with the features on the way.
+    scanned = nn.scan(
+      step,
+      variable_axes={'params': 0},
+      split_rngs={'params': True},
+      length=self.blocks,
+    )
+    block = RRDB(self.features, self.growth, self.dtype, name='body_*')
+    looks = jnp.zeros((count + 1, *head.shape), head.dtype)
+    (x, looks), _ = scanned(block, (head, looks), jnp.arange(self.blocks))
+    return head + conv(name='body_end')(x), list(looks[:count])
+
+  def _enlarged(
+    self, x: jax.Array, conv: Callable[..., common.Conv], prefix: str
+  ) -> jax.Array:
+    """Nearest-neighbour upsampling and a convolution for each stage."""
+    for i, factor in enumerate(common.upsampling_stages(self.scale), 1):
+      x = x.repeat(factor, 1).repeat(factor, 2)
+      x = _leaky_relu(conv(name=f'{prefix}upsample_{i}')(x))
+    return x
+
+  @property
+  def halo(self) -> int:
+    """Receptive radius in LR pixels."""
+    rrdb, looks = 15, min(_LOOKS, self.blocks // self.look_every)
+    trunk = 1 + rrdb * self.blocks
+    # The blocks of the branch, from the image or from any look on.
+    branch = 1 + (rrdb + 1) * looks
+    for i in range(1, looks + 1):
+      before, after = rrdb * self.look_every * i, (rrdb + 1) * (looks + 1 - i)
+      branch = max(branch, before + after)
+    tail = 0
+    for factor in common.upsampling_stages(self.scale):
+      tail = factor * tail + 1
+    end = tail + 2 + rrdb + 3
+    return 1 + max(trunk, 1 + branch) + math.ceil(end / self.scale)
+
+
+def Model(*, scale: int, variant: str = 'paper', **overrides: Any) -> SPSR:
+  """SPSR; overrides replace single options of it."""
+  return SPSR(
+    scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
+  )

@@ -1,0 +1,126 @@
+"""SRResNet: the generator of SRGAN (Ledig et al., CVPR 2017).
+
+Residual blocks with batch normalisation, PReLU and a wide first and last
+layer. BasicSR's generator of the same purpose is `msrresnet`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sr_jax.models import common
+from sr_jax.ops.pixel_shuffle import pixel_shuffle
+
+VARIANTS = {
+  # Biases everywhere and one slope per PReLU, of which the paper says nothing.
+  'paper': common.Variant({'blocks': 16, 'features': 64}, {4: 1_549_462}),
+}
+# Its weights were not released.
+TORCH_NAMES: dict[str, dict[str, str]] = {}
+
+_WIDE = 9
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Options that parameter shapes tell, by Flax path (`head/kernel`)."""
+  channels, features = shapes['head/kernel'][2:]
+  return {
+    'scale': common.upsampling_scale(shapes, 'upsample_'),
+    'channels': channels,
+    'features': features,
+    'blocks': sum(path.endswith('/conv1/kernel') for path in shapes),
+  }
+
+
+class SRResNet(nn.Module):
+  """The network.
+
+  Inside, SR is in [-1, 1], as the paper's losses have it.
+
+  Attributes:
+    scale: Enlargement: 2, 3, 4 or 8.
+    blocks: Number of residual blocks.
+    features: Width of every layer.
+    channels: Image channels.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  scale: int
+  blocks: int
+  features: int
+  channels: int = 3
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, lr: jax.Array, *, train: bool = False
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Enlarges `lr` `[B, H, W, C]` in [0, 1] to `[B, sH, sW, C]`, unclipped."""
+    width, dtype = self.features, self.dtype
+
+    def conv(name: str, features: int = width, size: int = 3) -> common.Conv:
+      return common.Conv(features, size, dtype=dtype, name=name)
+
+    def norm(name: str) -> nn.BatchNorm:
+      return nn.BatchNorm(not train, momentum=0.9, dtype=dtype, name=name)
+
+    def prelu(name: str) -> nn.PReLU:
+      return nn.PReLU(negative_slope_init=0.25, name=name)
+
+    x = head = prelu('prelu_head')(conv('head', size=_WIDE)(lr))
+    for i in range(self.blocks):
+      x = Block(width, train=train, dtype=dtype, name=f'body_{i}')(x)
+    x = head + norm('norm_end')(conv('body_end')(x))
+    for i, factor in enumerate(common.upsampling_stages(self.scale), 1):
+      x = conv(f'upsample_{i}', width * factor**2)(x)
+      x = prelu(f'prelu_{i}')(pixel_shuffle(x, factor))
+    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    x = common.Conv(self.channels, _WIDE, name='tail')(x)
+    return (x + 1) / 2, {}
+
+  @property
+  def halo(self) -> int:
+    """Receptive radius in LR pixels."""
+    body = _WIDE // 2 + 2 * self.blocks + 1
+    tail = common.upsampling_radius(self.scale) - 1 / self.scale
+    return math.ceil(body + tail + (_WIDE // 2) / self.scale)
+
+
+class Block(nn.Module):
+  """conv - norm - PReLU - conv - norm, plus identity.
+
+  Attributes:
+    features: Channels in and out.
+    train: Whether the batch's statistics are used.
+    dtype: Computation type.
+  """
+
+  features: int
+  train: bool
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, features]` to the same shape."""
+    y = x
+    for i in (1, 2):
+      y = common.Conv(self.features, dtype=self.dtype, name=f'conv{i}')(y)
+      y = nn.BatchNorm(
+        not self.train, momentum=0.9, dtype=self.dtype, name=f'norm{i}'
+      )(y)
+      if i == 1:
+        y = nn.PReLU(negative_slope_init=0.25, name='prelu')(y)
+    return x + y
+
+
+def Model(*, scale: int, variant: str = 'paper', **overrides: Any) -> SRResNet:
+  """SRResNet; overrides replace single options of it."""
+  return SRResNet(
+    scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
+  )

@@ -1,0 +1,188 @@
+"""Adversarial training: one step of a generator and its discriminators.
+
+A generator G with parameters theta and discriminators D with parameters phi
+play a game (Goodfellow et al., NeurIPS 2014):
+
+  theta <- theta - rate * d/dtheta [content(G) + weight * generator(D(y), D(G))]
+  phi   <- phi   - rate * d/dphi   [discriminator(D(y), D(G))]
+
+Both gradients are taken at the old parameters and come from one forward pass of
+each network: G makes its outputs once, D judges them once, and each loss is
+pulled back along the one path that it may take. The generator's loss goes
+through D into the outputs, never into phi; the discriminator's goes into phi,
+never into the outputs. Nothing here knows of networks or images: G and D are
+functions, and `outputs` is any pytree that G makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sr_jax.losses.adversarial import Game, accuracy
+
+PyTree = Any
+Values = dict[str, jax.Array]
+
+
+class Critic(NamedTuple):
+  """A discriminator's part in the game.
+
+  Attributes:
+    judge: `(phi, outputs) -> ((real, fake), aux)`: logits `[B, ...]` of the
+      real images, which it holds, and of what it sees of the outputs; aux, such
+      as running statistics, is handed on.
+    game: The losses of both.
+    weight: Of the game in the generator's loss.
+    penalty: `(phi, outputs) -> value`, added to the discriminator's loss.
+  """
+
+  judge: Callable[[PyTree, PyTree], tuple[tuple[jax.Array, jax.Array], PyTree]]
+  game: Game
+  weight: float
+  penalty: Callable[[PyTree, PyTree], jax.Array] | None = None
+
+
+class Verdict(NamedTuple):
+  """What came of one discriminator, before any weight.
+
+  Attributes:
+    generator: The generator's loss by it.
+    discriminator: Its own loss, penalty included.
+    accuracy: How often it judges a real image more real than a fake.
+    real: Mean logit of the real images.
+    fake: Mean logit of the generated ones.
+  """
+
+  generator: jax.Array
+  discriminator: jax.Array
+  accuracy: jax.Array
+  real: jax.Array
+  fake: jax.Array
+
+
+class Report(NamedTuple):
+  """What one evaluation of the game gives beside the gradients.
+
+  Attributes:
+    loss: The generator's, all terms with their weights.
+    terms: What `content` tells of itself.
+    verdicts: By discriminator.
+    outputs: What the generator made.
+    aux: Of the generator's pass.
+    critic_aux: Of the discriminators' passes.
+  """
+
+  loss: jax.Array
+  terms: Mapping[str, jax.Array]
+  verdicts: dict[str, Verdict]
+  outputs: PyTree
+  aux: PyTree
+  critic_aux: dict[str, PyTree]
+
+
+def joint_gradients(
+  generate: Callable[[PyTree], tuple[PyTree, PyTree]],
+  content: Callable[[PyTree], tuple[jax.Array, Mapping[str, jax.Array]]],
+  critics: Mapping[str, Critic],
+) -> Callable[..., tuple[PyTree, dict[str, PyTree], Report]]:
+  """Gradients of all players at the same parameters.
+
+  Args:
+    generate: `theta -> (outputs, aux)`.
+    content: `outputs -> (value, terms)`: the generator's loss without
+      discriminators, weights included, and what of it shall be reported.
+    critics: Discriminators by name.
+
+  Returns:
+    `gradients(theta, phis) -> (of theta, of phis, report)`, phis by name.
+  """
+
+  def gradients(
+    theta: PyTree, phis: Mapping[str, PyTree]
+  ) -> tuple[PyTree, dict[str, PyTree], Report]:
+    outputs, to_theta, aux = jax.vjp(generate, theta, has_aux=True)
+    (loss, terms), pull = jax.value_and_grad(content, has_aux=True)(outputs)
+    grads, verdicts, critic_aux = {}, {}, {}
+    for name, critic in critics.items():
+      verdict, by_outputs, grads[name], critic_aux[name] = _judged(
+        critic, phis[name], outputs
+      )
+      loss += critic.weight * verdict.generator
+      pull = jax.tree.map(
+        lambda a, b, w=critic.weight: a + w * b, pull, by_outputs
+      )
+      verdicts[name] = verdict
+    report = Report(loss, terms, verdicts, outputs, aux, critic_aux)
+    return to_theta(pull)[0], grads, report
+
+  return gradients
+
+
+def _judged(
+  critic: Critic, phi: PyTree, outputs: PyTree
+) -> tuple[Verdict, PyTree, PyTree, PyTree]:
+  """A verdict, the gradients by outputs and by phi, and aux."""
+  (real, fake), back, aux = jax.vjp(critic.judge, phi, outputs, has_aux=True)
+  theirs, to_them = jax.value_and_grad(critic.game.generator, (0, 1))(
+    real, fake
+  )
+  ours, to_us = jax.value_and_grad(critic.game.discriminator, (0, 1))(
+    real, fake
+  )
+  # One pass forward, two back; of each only one half is used, and computed.
+  _, by_outputs = back(to_them)
+  by_phi, _ = back(to_us)
+  if critic.penalty is not None:
+    more, by_penalty = jax.value_and_grad(critic.penalty)(phi, outputs)
+    ours += more
+    by_phi = jax.tree.map(jnp.add, by_phi, by_penalty)
+  verdict = Verdict(
+    theirs, ours, accuracy(real, fake), real.mean(), fake.mean()
+  )
+  return verdict, by_outputs, by_phi, aux
+
+
+def update(
+  tx: optax.GradientTransformation,
+  grads: PyTree,
+  opt_state: PyTree,
+  params: PyTree,
+  turn: jax.Array | bool = True,
+) -> tuple[PyTree, PyTree]:
+  """Parameters and optimizer state after one update, if it is one's turn.
+
+  The rest of a step is computed either way: which of the two trees is kept is
+  no part of the compiled program, so that update ratios cost no second one.
+
+  Args:
+    tx: The optimizer.
+    grads: Of the parameters.
+    opt_state: The optimizer's.
+    params: The old ones.
+    turn: Boolean; where false nothing changes, the optimizer's counts neither.
+  """
+  updates, after = tx.update(grads, opt_state, params)
+  moved = (optax.apply_updates(params, updates), after)
+  if turn is True:
+    return moved
+  return jax.tree.map(
+    lambda new, old: jnp.where(turn, new, old), moved, (params, opt_state)
+  )
+
+
+def generator_turn(
+  step: jax.Array, *, every: int = 1, first: int = 0
+) -> jax.Array:
+  """Whether the generator moves at a step; discriminators always do.
+
+  Args:
+    step: Steps done before it.
+    every: Steps of the discriminators for one of the generator.
+    first: Steps that the discriminators have for themselves at the start.
+  """
+  return (step >= first) & ((step - first + 1) % every == 0)
