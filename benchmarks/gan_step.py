@@ -33,8 +33,8 @@ from sr_jax import methods, models, train_loop
 from sr_jax.losses import adversarial, pixel
 from sr_jax.ops.compilation import jit
 
-_BATCH, _PATCH, _SCALE = 2, 32, 4
-_BLOCKS, _FEATURES, _JUDGE_FEATURES = 8, 64, 16
+_BATCH, _PATCH, _SCALE = 4, 32, 4
+_BLOCKS, _FEATURES, _JUDGE_FEATURES = 8, 32, 16
 _PIXEL, _ADVERSARIAL = 1e-2, 5e-3
 
 
