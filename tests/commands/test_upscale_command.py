@@ -188,8 +188,8 @@ def test_many_sizes_compile_few_shapes(run, checkpoint, tmp_path, monkeypatch):
   shapes = []  # predict runs in Python once per shape, when it is traced
   load = loading.load
 
-  def watched(name, scale=None):
-    model = load(name, scale=scale)
+  def watched(name, **options):
+    model = load(name, **options)
 
     def predict(params, lr, mask):
       shapes.append(lr.shape)
