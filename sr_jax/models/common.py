@@ -218,14 +218,30 @@ def chain(
   loop; their parameters are stacked along a first axis, and their name has a
   `*` where their numbers would stand, see `sr_jax.models.parameters`.
   """
-  scanned = nn.scan(
-    lambda block, x, *others: (block(x, *others), None),
+  return _scanned(lambda x: None, length)(block, x, *others)[0]
+
+
+def chain_outputs(block: nn.Module, length: int, x: jax.Array) -> jax.Array:
+  """As `chain`; the results of all blocks, `[length, B, H, W, C]`."""
+  return _scanned(lambda x: x, length)(block, x)[1]
+
+
+def _scanned(
+  keep: Callable[[jax.Array], jax.Array | None], length: int
+) -> Callable[..., Any]:
+  """`(block, x, *others)` -> the last block's result, what is kept of all."""
+
+  def apply(block: nn.Module, x: jax.Array, *others: jax.Array) -> Any:
+    x = block(x, *others)
+    return x, keep(x)
+
+  return nn.scan(
+    apply,
     variable_axes={'params': 0},
     split_rngs={'params': True},
     in_axes=nn.broadcast,
     length=length,
   )
-  return scanned(block, x, *others)[0]
 
 
 class ChannelAttention(nn.Module):

@@ -363,16 +363,12 @@ class MetaSR(nn.Module):
     width, dtype = self.features, self.dtype
     skip = common.Conv(width, dtype=dtype, name='head')(x)
     x = common.Conv(width, dtype=dtype, name='head2')(skip)
-    found = []
-    for i in range(self.blocks):
-      block = DenseBlock(
-        width, self.layers, self.growth, dtype=dtype, name=f'body_{i}'
-      )
-      x = block(x)
-      found.append(x)
-    x = common.Conv(width, 1, dtype=dtype, name='fuse')(
-      jnp.concatenate(found, -1)
+    block = DenseBlock(
+      width, self.layers, self.growth, dtype=dtype, name='body_*'
     )
+    found = common.chain_outputs(block, self.blocks, x)
+    found = jnp.moveaxis(found, 0, 3).reshape(*x.shape[:3], -1)
+    x = common.Conv(width, 1, dtype=dtype, name='fuse')(found)
     return skip + common.Conv(width, dtype=dtype, name='body_end')(x)
 
   @property
