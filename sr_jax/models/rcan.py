@@ -7,7 +7,6 @@ removed. The means are of the whole image: tiles are another function.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -97,13 +96,8 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   blocks = sum(path.endswith('/conv1/kernel') for path in shapes)
   first = 'group_0/block_0' if groups else 'block_0'
   squeezed = shapes[f'{first}/attention/squeeze/kernel'][3]
-  stages = [
-    shape[3] // shape[2]
-    for path, shape in shapes.items()
-    if path.startswith('upsample/') and path.endswith('/kernel')
-  ]
   return {
-    'scale': math.prod(math.isqrt(factor) for factor in stages),
+    'scale': common.upsampling_scale(shapes),
     'channels': channels,
     'features': features,
     'groups': groups,
