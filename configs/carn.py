@@ -33,4 +33,8 @@ def get_config(preset=None):
   config.data.scales = config.eval.scales = (2, 3, 4)
   config.eval.every = 5000
   config.checkpoint.every = 5000
-  return common.finish(config, preset)
+  config = common.finish(config, preset)
+  if preset == 'smoke':  # three scales are three programs
+    config.data.batch_size = 4
+    config.data.patch = 12
+  return config

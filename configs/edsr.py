@@ -24,4 +24,7 @@ def get_config(preset=None):
   config.optimizer.boundaries = (200_000,)
   config.eval.every = 5000
   config.checkpoint.every = 5000
-  return common.finish(config, preset)
+  config = common.finish(config, preset)
+  if preset == 'smoke':
+    config.data.batch_size = 4
+  return config

@@ -33,4 +33,8 @@ def get_config(preset=None):
   config.eval.every = 5000
   config.eval.protocol = 'rgb'
   config.checkpoint.every = 5000
-  return common.finish(config, preset)
+  config = common.finish(config, preset)
+  if preset == 'smoke':
+    config.data.batch_size = 4
+    config.data.patch = 12
+  return config

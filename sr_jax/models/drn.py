@@ -40,7 +40,7 @@ TORCH_NAMES = {
     'up_blocks.{i}.{b}.body.0': 'up_{i}/block_{b}/conv1',
     'up_blocks.{i}.{b}.body.2': 'up_{i}/block_{b}/conv2',
     'up_blocks.{i}.{b}.body.3.conv_du.0': 'up_{i}/block_{b}/attention/squeeze',
-    'up_blocks.{i}.{b}.body.3.conv_du.2': 'up_{i}/block_{b}/attention/excite',
+    'up_blocks.{i}.{b}.body.3.conv_du.2': 'up_{i}/block_{b}/attention/expand',
     'up_blocks.{i}.{b}.0': 'up_{i}/upsample/conv_0',
     'up_blocks.{i}.{b}': 'up_{i}/narrow',
     'tail.{i}': 'tail_{i}',
@@ -114,51 +114,11 @@ class DownBlock(nn.Module):
     return conv(self.channels, 'conv2')(nn.leaky_relu(x, 0.2))
 
 
-class ChannelAttention(nn.Module):
-  """Scales channels by a function of their means (RCAN, ECCV 2018).
-
-  Attributes:
-    dtype: Computation type.
-  """
-
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps `[B, H, W, C]` to the same shape."""
-    width = x.shape[-1]
-    narrow = max(1, width // _REDUCTION)
-    # The mean in float32: bfloat16 loses small terms of a long sum.
-    y = x.mean((1, 2), keepdims=True, dtype=jnp.float32)
-    y = common.Conv(narrow, 1, dtype=self.dtype, name='squeeze')(y)
-    y = common.Conv(width, 1, dtype=self.dtype, name='excite')(nn.relu(y))
-    return x * nn.sigmoid(y)
-
-
-class RCAB(nn.Module):
-  """Residual channel attention block: conv - ReLU - conv - attention.
-
-  Attributes:
-    features: Channels in and out.
-    dtype: Computation type.
-  """
-
-  features: int
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps `[B, H, W, features]` to the same shape."""
-    y = common.Conv(self.features, dtype=self.dtype, name='conv1')(x)
-    y = common.Conv(self.features, dtype=self.dtype, name='conv2')(nn.relu(y))
-    return x + ChannelAttention(dtype=self.dtype, name='attention')(y)
-
-
 class UpBlock(nn.Module):
-  """RCABs, then a sub-pixel doubling and a 1x1 convolution.
+  """Blocks of RCAN, then a sub-pixel doubling and a 1x1 convolution.
 
   Attributes:
-    blocks: Number of RCABs.
+    blocks: Number of RCAN's blocks.
     channels: Channels of the result.
     dtype: Computation type.
   """
@@ -171,7 +131,9 @@ class UpBlock(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[B, H, W, C]` to `[B, 2H, 2W, channels]`."""
     width, dtype = x.shape[-1], self.dtype
-    x = common.chain(RCAB(width, dtype=dtype, name='block_*'), self.blocks, x)
+    reduction = min(_REDUCTION, width)
+    block = common.AttentionBlock(width, reduction, dtype, name='block_*')
+    x = common.chain(block, self.blocks, x)
     x = common.Upsampler(2, width, dtype=dtype, name='upsample')(x)
     return common.Conv(self.channels, 1, dtype=dtype, name='narrow')(x)
 
@@ -183,7 +145,7 @@ class DRN(nn.Module):
 
   Attributes:
     scale: Enlargement: 2, 4 or 8.
-    blocks: RCABs of each level.
+    blocks: RCAN's blocks of each level.
     features: Width at SR size; every halving doubles it.
     channels: Image channels; 3 uses DIV2K's mean, others mid-grey.
     dtype: Computation type; parameters stay float32.

@@ -7,7 +7,6 @@ removed. The means are of the whole image: tiles are another function.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -97,44 +96,14 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   blocks = sum(path.endswith('/conv1/kernel') for path in shapes)
   first = 'group_0/block_0' if groups else 'block_0'
   squeezed = shapes[f'{first}/attention/squeeze/kernel'][3]
-  stages = [
-    shape[3] // shape[2]
-    for path, shape in shapes.items()
-    if path.startswith('upsample/') and path.endswith('/kernel')
-  ]
   return {
-    'scale': math.prod(math.isqrt(factor) for factor in stages),
+    'scale': common.upsampling_scale(shapes),
     'channels': channels,
     'features': features,
     'groups': groups,
     'blocks': blocks // max(groups, 1),
     'reduction': features // squeezed,
   }
-
-
-class Block(nn.Module):
-  """conv - ReLU - conv - channel attention, plus identity.
-
-  Attributes:
-    features: Channels in and out.
-    reduction: Of the attention.
-    dtype: Computation type.
-  """
-
-  features: int
-  reduction: int
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps `[B, H, W, features]` to the same shape."""
-    width, dtype = self.features, self.dtype
-    y = nn.relu(common.Conv(width, dtype=dtype, name='conv1')(x))
-    y = common.Conv(width, dtype=dtype, name='conv2')(y)
-    attention = common.ChannelAttention(
-      width, self.reduction, dtype, name='attention'
-    )
-    return x + attention(y)
 
 
 class Group(nn.Module):
@@ -155,7 +124,9 @@ class Group(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[B, H, W, features]` to the same shape."""
-    block = Block(self.features, self.reduction, self.dtype, name='block_*')
+    block = common.AttentionBlock(
+      self.features, self.reduction, self.dtype, name='block_*'
+    )
     y = common.chain(block, self.blocks, x)
     return x + common.Conv(self.features, dtype=self.dtype, name='end')(y)
 
@@ -194,11 +165,11 @@ class RCAN(nn.Module):
     x = common.MeanShift(mean, -1, trained, name='sub_mean')(255 * lr)
     x = common.Conv(width, dtype=dtype, name='head')(x)
     skip = x
-    if self.groups:
-      group = Group(self.blocks, width, reduction, dtype, name='group_*')
-      x = common.chain(group, self.groups, x)
-    else:
-      block = Block(width, reduction, dtype, name='block_*')
+    for i in range(self.groups):
+      group = Group(self.blocks, width, reduction, dtype, name=f'group_{i}')
+      x = group(x)
+    if not self.groups:
+      block = common.AttentionBlock(width, reduction, dtype, name='block_*')
       x = common.chain(block, self.blocks, x)
     x = skip + common.Conv(width, dtype=dtype, name='body_end')(x)
     x = common.Upsampler(self.scale, width, dtype=dtype, name='upsample')(x)
