@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from benchmarks import torch_drn, torch_san
+from benchmarks.torch_layers import Attention, Residual, block, conv
 from configs import common, drn
 from sr_jax import methods, train_loop
 from sr_jax.ops.compilation import jit
@@ -56,66 +57,27 @@ class Case(NamedTuple):
   )
 
 
-_conv = functools.partial(nn.Conv2d, kernel_size=3, padding=1)
-
-
-class Attention(nn.Module):
-  """RCAN's channel attention."""
-
-  def __init__(self, features, reduction):
-    super().__init__()
-    self.scale = nn.Sequential(
-      nn.AdaptiveAvgPool2d(1),
-      nn.Conv2d(features, features // reduction, 1),
-      nn.ReLU(),
-      nn.Conv2d(features // reduction, features, 1),
-      nn.Sigmoid(),
-    )
-
-  def forward(self, x):
-    """Maps `[B, F, H, W]` to the same shape."""
-    return x * self.scale(x)
-
-
-class Residual(nn.Module):
-  """Layers, plus identity."""
-
-  def __init__(self, *layers):
-    super().__init__()
-    self.layers = nn.Sequential(*layers)
-
-  def forward(self, x):
-    """Maps `[B, F, H, W]` to the same shape."""
-    return x + self.layers(x)
-
-
-def _block(features, *more):
-  return Residual(
-    _conv(features, features), nn.ReLU(), _conv(features, features), *more
-  )
-
-
 def _around(features, *body):
   """Head, body with its skip and x2 tail, as in EDSR and RCAN."""
   return nn.Sequential(
-    _conv(3, features),
-    Residual(*body, _conv(features, features)),
-    _conv(features, 4 * features),
+    conv(3, features),
+    Residual(*body, conv(features, features)),
+    conv(features, 4 * features),
     nn.PixelShuffle(2),
-    _conv(features, 3),
+    conv(features, 3),
   )
 
 
 def _edsr(features=64, blocks=16):
-  return _around(features, *(_block(features) for _ in range(blocks)))
+  return _around(features, *(block(features) for _ in range(blocks)))
 
 
 def _rcan(groups, blocks, features=64, reduction=16):
   def group():
     rows = (
-      _block(features, Attention(features, reduction)) for _ in range(blocks)
+      block(features, Attention(features, reduction)) for _ in range(blocks)
     )
-    return Residual(*rows, _conv(features, features))
+    return Residual(*rows, conv(features, features))
 
   return _around(features, *(group() for _ in range(groups)))
 
@@ -140,12 +102,12 @@ class Cascade(nn.Module):
 
 
 def _carn_m(features=64, groups=4):
-  conv = functools.partial(_conv, features, groups=groups)
+  grouped = functools.partial(conv, features, groups=groups)
 
-  def block():
+  def cascade():
     unit = nn.Sequential(
       Residual(
-        *(conv(features), nn.ReLU(), conv(features), nn.ReLU()),
+        *(grouped(features), nn.ReLU(), grouped(features), nn.ReLU()),
         nn.Conv2d(features, features, 1),
       ),
       nn.ReLU(),
@@ -153,10 +115,10 @@ def _carn_m(features=64, groups=4):
     return Cascade(features, [unit] * 3)
 
   return nn.Sequential(
-    _conv(3, features),
-    Cascade(features, [block() for _ in range(3)]),
-    *(conv(4 * features), nn.ReLU(), nn.PixelShuffle(2)),
-    _conv(features, 3),
+    conv(3, features),
+    Cascade(features, [cascade() for _ in range(3)]),
+    *(grouped(4 * features), nn.ReLU(), nn.PixelShuffle(2)),
+    conv(features, 3),
   )
 
 

@@ -7,45 +7,21 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-
-def _conv(width, features, **options):
-  return nn.Conv2d(width, features, 3, padding=1, **options)
-
-
-class Block(nn.Module):
-  """Two convolutions and channel attention, plus identity."""
-
-  def __init__(self, width, reduction=16):
-    super().__init__()
-    self.body = nn.Sequential(
-      _conv(width, width), nn.ReLU(), _conv(width, width)
-    )
-    self.weigh = nn.Sequential(
-      nn.AdaptiveAvgPool2d(1),
-      nn.Conv2d(width, width // reduction, 1),
-      nn.ReLU(),
-      nn.Conv2d(width // reduction, width, 1),
-      nn.Sigmoid(),
-    )
-
-  def forward(self, x):
-    """Maps `[B, C, H, W]` to the same shape."""
-    y = self.body(x)
-    return x + y * self.weigh(y)
+from benchmarks.torch_layers import Attention, block, conv
 
 
 def _halve(width, middle, features):
   return nn.Sequential(
-    _conv(width, middle, stride=2, bias=False),
+    conv(width, middle, stride=2, bias=False),
     nn.LeakyReLU(0.2),
-    _conv(middle, features, bias=False),
+    conv(middle, features, bias=False),
   )
 
 
 def _double(width, features, blocks):
   return nn.Sequential(
-    *(Block(width) for _ in range(blocks)),
-    _conv(width, 4 * width),
+    *(block(width, Attention(width, 16)) for _ in range(blocks)),
+    conv(width, 4 * width),
     nn.PixelShuffle(2),
     nn.Conv2d(width, features, 1),
   )
@@ -57,14 +33,14 @@ class Drn(nn.Module):
   def __init__(self, blocks=30, features=16):
     super().__init__()
     f = features
-    self.head = _conv(3, f)
+    self.head = conv(3, f)
     self.down = nn.ModuleList(
       [_halve(f, f, 2 * f), _halve(2 * f, 2 * f, 4 * f)]
     )
     self.up = nn.ModuleList(
       [_double(4 * f, 2 * f, blocks), _double(4 * f, f, blocks)]
     )
-    self.tail = nn.ModuleList(_conv(n * f, 3) for n in (4, 4, 2))
+    self.tail = nn.ModuleList(conv(n * f, 3) for n in (4, 4, 2))
     self.duals = nn.ModuleList(_halve(3, f, 3) for _ in range(2))
 
   def forward(self, lr):

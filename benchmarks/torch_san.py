@@ -7,6 +7,8 @@ matrix of pixels times pixels.
 import torch
 from torch import nn
 
+from benchmarks.torch_layers import block
+
 
 def _root(covariance):
   """Five steps of Newton and Schulz, `[B, C, C]`."""
@@ -70,29 +72,13 @@ class NonLocal(nn.Module):
     return torch.cat(halves, 2)
 
 
-class ResBlock(nn.Module):
-  """Two convolutions, plus identity."""
-
-  def __init__(self, features):
-    super().__init__()
-    self.body = nn.Sequential(
-      nn.Conv2d(features, features, 3, padding=1),
-      nn.ReLU(),
-      nn.Conv2d(features, features, 3, padding=1),
-    )
-
-  def forward(self, x):
-    """Maps `[B, C, H, W]` to the same shape."""
-    return x + self.body(x)
-
-
 class Group(nn.Module):
   """Residual blocks, attention, a convolution; plus identity."""
 
   def __init__(self, features, blocks):
     super().__init__()
     self.body = nn.Sequential(
-      *(ResBlock(features) for _ in range(blocks)),
+      *(block(features) for _ in range(blocks)),
       Attention(features),
       nn.Conv2d(features, features, 3, padding=1),
     )

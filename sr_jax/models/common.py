@@ -209,39 +209,39 @@ class ResBlock(nn.Module):
     return x + self.residual_scale * y
 
 
-def chain(
-  block: nn.Module, length: int, x: jax.Array, *others: jax.Array
-) -> jax.Array:
+def chain(block: nn.Module, length: int, x: jax.Array) -> jax.Array:
   """Applies `length` blocks like `block`, one to the result of the other.
 
-  Each also gets `others`, the same for all. They are compiled as one, in a
-  loop; their parameters are stacked along a first axis, and their name has a
-  `*` where their numbers would stand, see `sr_jax.models.parameters`.
+  They are compiled as one, in a loop; their parameters are stacked along a
+  first axis, and their name has a `*` where their numbers would stand, see
+  `sr_jax.models.parameters`. A chain of chains is slower: what the inner ones
+  keep for the gradient is copied once more.
   """
-  return _scanned(lambda x: None, length)(block, x, *others)[0]
+  return _scan(block, length, x, lambda x: None)[0]
 
 
 def chain_outputs(block: nn.Module, length: int, x: jax.Array) -> jax.Array:
   """As `chain`; the results of all blocks, `[length, B, H, W, C]`."""
-  return _scanned(lambda x: x, length)(block, x)[1]
+  return _scan(block, length, x, lambda x: x)[1]
 
 
-def _scanned(
-  keep: Callable[[jax.Array], jax.Array | None], length: int
-) -> Callable[..., Any]:
-  """`(block, x, *others)` -> the last block's result, what is kept of all."""
+def _scan(
+  block: nn.Module, length: int, x: jax.Array, keep: Callable[..., Any]
+) -> Any:
+  """The last block's result, and what is kept of all."""
 
-  def apply(block: nn.Module, x: jax.Array, *others: jax.Array) -> Any:
-    x = block(x, *others)
+  def apply(block: nn.Module, x: jax.Array, unused: None) -> Any:
+    del unused
+    x = block(x)
     return x, keep(x)
 
-  return nn.scan(
+  scan = nn.scan(
     apply,
     variable_axes={'params': 0},
     split_rngs={'params': True},
-    in_axes=nn.broadcast,
     length=length,
   )
+  return scan(block, x, None)
 
 
 class ChannelAttention(nn.Module):

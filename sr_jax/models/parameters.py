@@ -1,13 +1,13 @@
 """Parameters of a network, by path such as `head/kernel`.
 
 Equal blocks in a chain are stacked (`common.chain`): `body_*/conv1/kernel` is
-`[blocks, 3, 3, C, C]`, a `*` for each stacked axis. Unstacked, as files of
-published weights have them, they are `body_0/conv1/kernel`, `body_1/...`.
+`[blocks, 3, 3, C, C]`. Unstacked, as files of published weights have them, they
+are `body_0/conv1/kernel`, `body_1/...`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -53,19 +53,21 @@ def expected_shapes(network: Any, collection: str = 'params') -> Shapes:
 def unstacked_shapes(shapes: Mapping[str, tuple[int, ...]]) -> Shapes:
   """Shapes of the parameters of single blocks."""
   return {
-    name: shape[len(index) :]
+    name: shape if name == path else shape[1:]
     for path, shape in shapes.items()
-    for name, index in _blocks(path, shape)
+    for name in _names(path, shape)
   }
 
 
 def unstack(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """The parameters of single blocks, views of those of chains."""
-  return {
-    name: np.asarray(array)[index]
-    for path, array in arrays.items()
-    for name, index in _blocks(path, array.shape)
-  }
+  single = {}
+  for path, array in arrays.items():
+    array = np.asarray(array)
+    names = _names(path, array.shape)
+    parts = [array] if names == [path] else array
+    single |= dict(zip(names, parts, strict=True))
+  return single
 
 
 def stack(
@@ -73,21 +75,18 @@ def stack(
 ) -> dict[str, np.ndarray]:
   """The inverse of `unstack`, for a network of these shapes."""
   return {
-    path: np.stack([arrays[name] for name, _ in _blocks(path, shape)]).reshape(
-      shape
-    )
+    path: np.stack([arrays[name] for name in _names(path, shape)])
     if '*' in path
     else arrays[path]
     for path, shape in shapes.items()
   }
 
 
-def _blocks(
-  path: str, shape: tuple[int, ...]
-) -> Iterator[tuple[str, tuple[int, ...]]]:
-  """Unstacked paths, and where along the first axes their parameters lie."""
-  for index in np.ndindex(shape[: path.count('*')]):
-    yield path.replace('*', '{}').format(*index), index
+def _names(path: str, shape: tuple[int, ...]) -> list[str]:
+  """Unstacked paths, in the order of the first axis."""
+  if '*' not in path:
+    return [path]
+  return [path.replace('*', str(i)) for i in range(shape[0])]
 
 
 def check_parameters(network: Any, slots: Any) -> None:

@@ -165,10 +165,10 @@ class RCAN(nn.Module):
     x = common.MeanShift(mean, -1, trained, name='sub_mean')(255 * lr)
     x = common.Conv(width, dtype=dtype, name='head')(x)
     skip = x
-    if self.groups:
-      group = Group(self.blocks, width, reduction, dtype, name='group_*')
-      x = common.chain(group, self.groups, x)
-    else:
+    for i in range(self.groups):
+      group = Group(self.blocks, width, reduction, dtype, name=f'group_{i}')
+      x = group(x)
+    if not self.groups:
       block = common.RCAB(width, reduction, dtype, name='block_*')
       x = common.chain(block, self.blocks, x)
     x = skip + common.Conv(width, dtype=dtype, name='body_end')(x)

@@ -246,13 +246,13 @@ class Group(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array, source: jax.Array) -> jax.Array:
-    """Maps two of `[B, H, W, C]` to one, the second only added."""
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, C]` to the same shape."""
     width, dtype = x.shape[-1], self.dtype
     block = common.ResBlock(width, dtype=dtype, name='body_*')
     y = common.chain(block, self.blocks, x)
     y = SecondOrderAttention(self.reduction, dtype, name='attention')(y)
-    return x + common.Conv(width, dtype=dtype, name='end')(y) + source
+    return x + common.Conv(width, dtype=dtype, name='end')(y)
 
 
 class SAN(nn.Module):
@@ -293,8 +293,9 @@ class SAN(nn.Module):
     source = x = non_local(head)
     gamma = self.param('gamma', nn.initializers.zeros, (1,))
     gamma = gamma.astype(dtype).reshape(1, 1, 1, 1)
-    group = Group(self.blocks, self.reduction, dtype, name='group_*')
-    x = common.chain(group, self.groups, x, gamma * source)
+    for i in range(self.groups):
+      group = Group(self.blocks, self.reduction, dtype, name=f'group_{i}')
+      x = group(x) + gamma * source
     x = head + non_local(x)
     x = common.Upsampler(self.scale, width, dtype=dtype, name='upsample')(x)
     # In float32 also under mixed precision: bfloat16 cannot tell grey levels.

@@ -14,40 +14,32 @@ BLOCK = {'features': 4, 'residual_scale': 0.5}
 
 
 class Chain(nn.Module):
-  """Residual blocks, each of which adds the same besides."""
+  """Three residual blocks; the last result, and that of all."""
 
   @nn.compact
-  def __call__(self, x, more):
-    return common.chain(Block(name='body_*'), 3, x, more)
-
-
-class Block(nn.Module):
-  """A residual block and one input more."""
-
-  @nn.compact
-  def __call__(self, x, more):
-    return common.ResBlock(**BLOCK, name='block')(x) + more
+  def __call__(self, x):
+    last = common.chain(common.ResBlock(**BLOCK, name='body_*'), 3, x)
+    block = common.ResBlock(**BLOCK, name='other_*')
+    return last, common.chain_outputs(block, 3, x)
 
 
 def test_a_chain_is_its_blocks_one_after_the_other():
-  rng = np.random.default_rng(0)
-  x, more = rng.normal(size=(2, 1, 5, 6, 4)).astype(np.float32)
-  params = Chain().init(jax.random.key(0), x, more)['params']
-  y, expected = Chain().apply({'params': params}, x, more), x
-  for i in range(3):
-    block = jax.tree.map(lambda leaf, i=i: leaf[i], params['body_*']['block'])
-    expected = (
-      common.ResBlock(**BLOCK).apply({'params': block}, expected) + more
-    )
-  np.testing.assert_allclose(y, expected, atol=1e-5)
+  x = np.random.default_rng(0).normal(size=(1, 5, 6, 4)).astype(np.float32)
+  params = Chain().init(jax.random.key(0), x)['params']
+  last, every = Chain().apply({'params': params}, x)
+  for name, found in (('other_*', every), ('body_*', [None, None, last])):
+    y = x
+    for i, result in enumerate(found):
+      block = jax.tree.map(lambda leaf, i=i: leaf[i], params[name])
+      y = common.ResBlock(**BLOCK).apply({'params': block}, y)
+      if result is not None:
+        np.testing.assert_allclose(y, result, atol=1e-5)
 
 
 def test_blocks_of_a_chain_start_from_numbers_of_their_own():
   init = jax.jit(Chain().init)
-  x = jnp.zeros((1, 4, 4, 4))
-  kernel = init(jax.random.key(0), x, x)['params']['body_*']['block']['conv1'][
-    'kernel'
-  ]
+  params = init(jax.random.key(0), jnp.zeros((1, 4, 4, 4)))['params']
+  kernel = params['body_*']['conv1']['kernel']
   assert kernel.shape == (3, 3, 3, 4, 4)
   assert len(np.unique(kernel)) == kernel.size
   # Uniform in +-1/sqrt(fan_in), of one block.
@@ -66,10 +58,7 @@ def test_files_hold_the_blocks_one_by_one(tmp_path):
   tensors, _ = read_safetensors(path)
   np.testing.assert_array_equal(
     tensors['group_1/block_2/conv1/kernel'],
-    flat['group_*/block_*/conv1/kernel'][1, 2],
-  )
-  np.testing.assert_array_equal(
-    tensors['group_1/end/bias'], flat['group_*/end/bias'][1]
+    flat['group_1/block_*/conv1/kernel'][2],
   )
   shapes = parameters.unstacked_shapes(parameters.shapes_of(params))
   assert shapes == {name: tensor.shape for name, tensor in tensors.items()}
