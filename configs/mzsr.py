@@ -88,4 +88,11 @@ def get_config(preset=None):
   config.checkpoint.every = 2500
   if preset == 'smoke':
     config.method.update({'tasks': 2, 'support': 2, 'query': 2})
-  return common.finish(config, preset)
+  config = common.finish(config, preset)
+  if preset == 'smoke':  # gradients of gradients
+    config.steps = 40
+    config.log_every = 10
+    config.data.patch = 12
+    config.eval.every = config.checkpoint.every = 20
+    config.eval.crop_size = 96
+  return config
