@@ -179,12 +179,17 @@ def _attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
   Returns:
     `[B, H, W, C]`, means of value weighted by softmax(query . key).
   """
-  key, value = (x.astype(jnp.float32) for x in (key, value))
+  batch, channels = key.shape[0], key.shape[3]
+  key, value = (
+    x.astype(jnp.float32).reshape(batch, -1, channels) for x in (key, value)
+  )
 
   def attend(row: jax.Array) -> jax.Array:
-    similarity = jnp.einsum('bwc,bkmc->bwkm', row, key, precision='highest')
-    weights = nn.softmax(similarity, (2, 3))
-    return jnp.einsum('bwkm,bkmc->bwc', weights, value, precision='highest')
+    similarity = jnp.einsum('bwc,bkc->bwk', row, key, precision='highest')
+    weights = jnp.exp(similarity - similarity.max(-1, keepdims=True))
+    # Divided here, where the arrays are small.
+    sums = jnp.einsum('bwk,bkc->bwc', weights, value, precision='highest')
+    return sums / weights.sum(-1, keepdims=True)
 
   # Row by row, for the memory of large images.
   rows = jax.lax.map(attend, query.astype(jnp.float32).swapaxes(0, 1))
