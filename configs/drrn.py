@@ -9,8 +9,8 @@ As published: squared error on luma, SGD with momentum 0.9 and decay 1e-4, rate
 scales mixed within each as in vdsr.py, the gradient's norm clipped at 0.01 /
 rate. 50 epochs, as the paper has it (recalled); the released solver goes on to
 2,000,000 steps. Statistics of the normalisation are those of the whole batch,
-on all devices; the running ones, which evaluations use, need some thousand
-steps to settle. The small model:
+on all devices; the running ones, which evaluations use, are averages of up to a
+thousand steps. The small model:
   --config.model.variant=B1U9
 One scale alone: --config.method.scales="()" --config.eval.scales="()"
 

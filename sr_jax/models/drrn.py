@@ -97,11 +97,12 @@ class DRRN(nn.Module):
         name=name,
       )
 
+    momentum: Any = self._momentum(train) if self.batch_norm else None
+
     def active(x: jax.Array, name: str) -> jax.Array:
       if self.batch_norm:
-        # Momentum and epsilon are Caffe's defaults.
         x = nn.BatchNorm(
-          not train, momentum=0.999, dtype=self.dtype, name=f'norm_{name}'
+          not train, momentum=momentum, dtype=self.dtype, name=f'norm_{name}'
         )(x)
       return nn.relu(x)
 
@@ -115,6 +116,18 @@ class DRRN(nn.Module):
     # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
     tail = conv('tail', 1, jnp.float32)
     return enlarged + tail(active(x, 'tail')), {}
+
+  def _momentum(self, train: bool) -> jax.Array:
+    """Of the running statistics, which are means of all steps, as in Caffe.
+
+    A step weighs 0.999 times as much as the next one. An average without the
+    sum of these weights would be that of the start for a thousand steps.
+    """
+    weight = self.variable('batch_stats', 'weight', lambda: jnp.zeros(()))
+    old = 0.999 * weight.value
+    if train and not self.is_initializing():
+      weight.value = old + 1
+    return old / (old + 1)
 
   @property
   def halo(self) -> int:

@@ -171,15 +171,17 @@ def test_several_scales_need_a_network_that_serves_them(sections, reason):
 def test_running_statistics_are_learnt_kept_and_used(tmp_path):
   config, method = _setup(DRRN, optimizer={'learning_rate': 0.01})
   batch = _batch()
+  darker = {'hr': batch['hr'] // 2}
   first = _init(method, batch)
-  state = _step(method, first, batch)[0]
-  before, after = (
-    s.model_state['generator']['batch_stats']['norm_head']['mean']
-    for s in (first, state)
+  state = _step(method, _step(method, first, batch)[0], darker)[0]
+  running = state.model_state['generator']['batch_stats']['norm_head']['mean']
+  one, two = (
+    imresize(_pair(method, first, b)[0], scale=2).mean((0, 1, 2))
+    for b in (batch, darker)
   )
-  lr, _ = _pair(method, first, batch)
-  seen = imresize(lr, scale=2).mean((0, 1, 2))
-  np.testing.assert_allclose(after, 0.999 * before + 0.001 * seen, rtol=1e-5)
+  # A step weighs 0.999 times as much as the next one.
+  np.testing.assert_allclose(running, (0.999 * one + two) / 1.999, rtol=1e-4)
+  assert abs(one - two) > 0.1
 
   slots = jax.device_get(method.averaged(state))
   sections = {key: config[key] for key in ('method', 'model')}
