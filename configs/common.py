@@ -134,7 +134,7 @@ def adversarial(config: ml_collections.ConfigDict, **options) -> None:
     'gradient_adversarial_weight': 0.0,  # their discriminator,
     'branch_weight': 0.0,  # and the map that its generator predicts
     'variation_weight': 0.0,
-    'perceptual': 'esrgan',  # srgan-vgg54, srgan-vgg22, bsrgan
+    'perceptual': 'esrgan',  # esrgan-early, srgan-vgg54, srgan-vgg22, bsrgan
     # Where VGG19's weights are: torchvision's vgg19-dcbb9e9d.pth, or a folder
     # that sr-jax import made of it. random:0 to try things out.
     'features_from': '',

@@ -47,6 +47,8 @@ RECIPES = {
   'srgan-vgg22': Recipe({'relu2_2': 1.0}, squared, 1 / 12.75),
   'srgan-vgg54': Recipe({'relu5_4': 1.0}, squared, 1 / 12.75),
   'esrgan': Recipe({'conv5_4': 1.0}),
+  # Ours, for small trainings: looks at a fourteenth of the weights.
+  'esrgan-early': Recipe({'conv3_1': 1.0}),
   'bsrgan': Recipe(
     {
       'conv1_2': 0.1,

@@ -1,0 +1,194 @@
+"""Small adversarial systems, trained in their two stages and measured.
+
+  python -m benchmarks.gan_stages srgan esrgan spsr --photographs FOLDER \
+    --features VGG19_FILE --test Set14 --out DIR
+
+Stage 1 is pixel loss, stage 2 starts from it; the features are VGG19's up to
+relu2_2 (SRGAN) or conv3_1. Networks between the two stages of SRGAN and ESRGAN
+are measured as well. SPSR and `plain`, which has neither its gradient branch
+nor the losses and the discriminator of gradient maps, start from ESRGAN's first
+stage and have as many steps. The runs stay in `--out` and go on where they were
+stopped; the results for the test images lie there too.
+
+Columns: PSNR (`y-uint8`), NIQE (lower is better) and the mean absolute error of
+the gradient map in grey levels.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs import esrgan, rrdb_psnr, spsr, srgan, srresnet
+from sr_jax import cli, loading, scores, train_loop
+from sr_jax.data.image_io import find_images
+from sr_jax.evaluation import (
+  Degradation,
+  cut_to_multiple,
+  evaluate_folder,
+  read_levels,
+)
+from sr_jax.ops.gradient_map import gradient_map
+
+_SCALE = 4
+_RRDB = {'blocks': 2, 'features': 32, 'growth': 16}
+_OPTIONS = {
+  'srresnet': {'blocks': 4, 'features': 32},
+  'rrdbnet': _RRDB,
+  'spsr': {**_RRDB, 'look_every': 1},
+}
+_JUDGES = {
+  'srgan_discriminator': {'features': 16, 'hidden': 128},
+  'vgg_discriminator': {'features': 16},
+}
+
+
+def _shrink(args: argparse.Namespace, config: Any, steps: int) -> Any:
+  """A published experiment at a size for two CPU cores."""
+  config.steps = steps
+  with config.unlocked():
+    config.model.update(_OPTIONS[config.model.name])
+  config.data.update(
+    {
+      'source': f'folder:{args.photographs}',
+      'on_bad': 'skip',
+      'batch_size': args.batch,
+    }
+  )
+  config.optimizer.ema_decay = 0.99
+  config.eval.update({'every': steps, 'crops': 2, 'crop_size': 128})
+  config.checkpoint.update({'every': 500, 'keep': 1})
+  return config
+
+
+def _first(args: argparse.Namespace, config: Any, steps: int) -> Any:
+  """Stage 1."""
+  config = _shrink(args, config, steps)
+  config.optimizer.update(
+    {'learning_rate': 1e-3, 'schedule': 'cosine', 'boundaries': ()}
+  )
+  config.optimizer.warmup_steps = 100
+  return config
+
+
+def _second(
+  args: argparse.Namespace, config: Any, recipe: str, first: str
+) -> Any:
+  """Stage 2, from the run `first`."""
+  config = _shrink(args, config, args.steps)
+  config.optimizer.update({'schedule': 'constant', 'boundaries': ()})
+  config.optimizer.learning_rate = args.rate
+  config.method.perceptual = recipe
+  config.method.features_from = str(args.features)
+  judge = config.method.discriminator
+  with config.unlocked():
+    judge.update(_JUDGES[judge.name])
+  config.checkpoint.init_from = str(args.out / first)
+  return config
+
+
+def _without_gradients(args: argparse.Namespace) -> Any:
+  config = spsr.get_config()
+  config.model.update({'name': 'rrdbnet', 'variant': 'rrdb23'})
+  config.method.update(
+    {
+      'gradient_weight': 0.0,
+      'gradient_adversarial_weight': 0.0,
+      'branch_weight': 0.0,
+      'held_steps': 0,
+      'early_layers': (),
+    }
+  )
+  return _second(args, config, 'esrgan-early', 'rrdb')
+
+
+def _spsr(args: argparse.Namespace) -> Any:
+  config = spsr.get_config()
+  config.method.held_steps = args.steps // 20
+  return _second(args, config, 'esrgan-early', 'rrdb')
+
+
+def _train(args: argparse.Namespace, name: str, config: Any) -> None:
+  train_loop.train_and_evaluate(config, args.out / name)
+
+
+def _two_stages(
+  args: argparse.Namespace, names: tuple[str, str], first: Any, second: Any
+) -> None:
+  """Trains both, and measures them and what lies between."""
+  _train(args, names[0], first)
+  _train(args, names[1], second)
+  _measure(args, names[0], args.out / names[0])
+  a, b = (str(args.out / name) for name in names)
+  for alpha in ('0.2', '0.4', '0.6', '0.8'):
+    between = args.out / f'{names[1]}_{alpha}'
+    if not between.exists():
+      cli.main(['interpolate', a, b, '--alpha', alpha, '-o', str(between)])
+    _measure(args, between.name, between)
+  _measure(args, names[1], args.out / names[1])
+
+
+def _measure(args: argparse.Namespace, name: str, run: Path | str) -> None:
+  """Prints the scores of a model on the test images."""
+  images = args.out / 'images' / name
+  model = loading.load(str(run), scale=None if name != 'bicubic' else _SCALE)
+  mean = evaluate_folder(
+    model,
+    hr_dir=args.test,
+    degradation=Degradation(),
+    metrics=scores.choose('psnr,niqe'),
+    save_images=images,
+  )['mean']
+  errors = []
+  for found in find_images([args.test], skip=None):
+    hr = cut_to_multiple(read_levels(found.path), _SCALE, found.path)
+    sr = read_levels((images / found.relative).with_suffix('.png'))
+    maps = [
+      np.asarray(gradient_map(np.float32(x[None]))) for x in (sr[..., :3], hr)
+    ]
+    errors.append(255 * np.abs(maps[0] - maps[1]).mean())
+  print(
+    f'{name:<12} {mean["psnr"]:6.2f} {mean["niqe"]:7.3f}'
+    f' {np.mean(errors):7.3f}',
+    flush=True,
+  )
+
+
+def main() -> None:
+  """Prints a line per model."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('systems', nargs='+', choices=('srgan', 'esrgan', 'spsr'))
+  for name in ('photographs', 'features', 'test', 'out'):
+    parser.add_argument(f'--{name}', type=Path, required=True)
+  parser.add_argument('--first-steps', type=int, default=2000)
+  parser.add_argument('--steps', type=int, default=1500)
+  parser.add_argument('--batch', type=int, default=4)
+  parser.add_argument('--rate', type=float, default=2e-4)
+  args = parser.parse_args()
+  print('             PSNR    NIQE  gradient')
+  _measure(args, 'bicubic', 'bicubic')
+  if 'srgan' in args.systems:
+    first = _first(args, srresnet.get_config(), args.first_steps)
+    second = _second(args, srgan.get_config(), 'srgan-vgg22', 'srresnet')
+    _two_stages(args, ('srresnet', 'srgan'), first, second)
+  rrdb = _first(args, rrdb_psnr.get_config(), args.first_steps)
+  if 'esrgan' in args.systems:
+    second = _second(args, esrgan.get_config(), 'esrgan-early', 'rrdb')
+    _two_stages(args, ('rrdb', 'esrgan'), rrdb, second)
+  if 'spsr' in args.systems:
+    _train(args, 'rrdb', rrdb)
+    for name, config in (
+      ('plain', _without_gradients(args)),
+      ('spsr', _spsr(args)),
+    ):
+      _train(args, name, config)
+      _measure(args, name, args.out / name)
+
+
+if __name__ == '__main__':
+  main()
