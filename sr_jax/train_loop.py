@@ -29,6 +29,8 @@ from sr_jax.state import TrainState
 _log = logging.getLogger(__name__)
 
 _CONFIG = 'config.json'
+# Factor between the mean losses of two intervals that is worth a warning.
+_JUMP = 4.0
 # Consecutive non-finite updates after which a run stops.
 _PATIENCE = 10
 # Least values of what is counted.
@@ -286,6 +288,7 @@ def _run(
   """Step, log, evaluate, save; the order makes a resume exact."""
   config, steps = run.config, run.config['steps']
   history: list[dict[str, jax.Array]] = []
+  means: dict[str, float] = {}
   told = None
   with _stop() as stop:
     for step, scale, batch, waited in _timed(stream):
@@ -300,8 +303,9 @@ def _run(
       stopping = stop(done)
       last = done == steps or stopping
       if last or done % config['log_every'] == 0:
-        means = _report(done, history, progress, run.writer)
-        history, before, told = [], told, run.method.advice(means)
+        earlier, means = means, _report(done, history, progress, run.writer)
+        history, before = [], told
+        told = run.method.advice(means) or _jump(earlier, means)
         if told and not before:  # once, until it is mended
           _log.warning('step %d: %s', done, told)
       scores = None
@@ -318,6 +322,17 @@ def _run(
   if int(state.step) < steps:
     _log.warning('stopped by a signal; step %d is saved', int(state.step))
   return state
+
+
+def _jump(earlier: Mapping[str, float], now: Mapping[str, float]) -> str | None:
+  """What to do about a loss that is many times that of the interval before."""
+  if not earlier or not now['loss'] > _JUMP * earlier['loss'] > 0:
+    return None
+  return (
+    f'the loss jumped from {earlier["loss"]:.3g} to {now["loss"]:.3g}; if it'
+    ' does not come down, lower config.optimizer.learning_rate or set'
+    ' config.optimizer.clip_norm'
+  )
 
 
 def _timed(stream: Iterator[Any]) -> Iterator[Any]:

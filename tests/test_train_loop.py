@@ -308,6 +308,18 @@ def test_a_diverging_run_stops_with_advice(tmp_path):
   assert checkpoints.load_params(tmp_path).step < 30
 
 
+def test_a_jump_of_the_loss_is_told_once(tmp_path, caplog):
+  config = tiny.config(
+    steps=3,
+    log_every=1,
+    optimizer={'learning_rate': 10.0, 'name': 'sgd'},
+  )
+  train_loop.train_and_evaluate(config, tmp_path)
+  told = [r.message for r in caplog.records if 'the loss jumped' in r.message]
+  assert len(told) == 1
+  assert 'lower config.optimizer.learning_rate' in told[0]
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path):
   """In a process of its own: Orbax's other reads outlive the failed one."""
   train_loop.train_and_evaluate(tiny.config(), tmp_path)
