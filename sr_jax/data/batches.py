@@ -243,9 +243,10 @@ def _mixed(
 def _ranked(source: RankedSource, spec: BatchSpec, step: int) -> Batch:
   """This process's rows of a batch of a ranked source.
 
-  Patches, pairs of their levels, and crops are chosen uniformly.
+  Patches, crops, and pairs of levels are chosen uniformly. Which level comes
+  first is chosen too, lest the statistics of a batch tell the sides apart.
   """
-  pairs = list(itertools.combinations(range(source.levels), 2))
+  pairs = list(itertools.permutations(range(source.levels), 2))
   examples, scores = [], []
   for row in spec.rows:
     draws = _random_words(spec.seed, _EXAMPLES, step, row)

@@ -214,8 +214,8 @@ def _players(
     raise UserError(
       f'config.method.generator_every={generator_every}: give 1 or more'
     )
-  judges = {'discriminator': discriminator, 'ranker': ranker}
-  for key, model in judges.items():
+  judges: dict[str, Any] = {}
+  for key, model in (('discriminator', discriminator), ('ranker', ranker)):
     try:
       judges[key] = models.create({**model, 'channels': generator.channels})
     except UserError as error:
