@@ -431,6 +431,12 @@ def _import(parser: argparse.ArgumentParser) -> None:
     help='dual networks to keep beside the weights, as drn has them',
   )
   parser.add_argument(
+    '--metric',
+    choices=('niqe', 'pi', 'ma'),
+    help='of a ranker: what it was trained for; its higher scores must be the '
+    'worse ones',
+  )
+  parser.add_argument(
     '-o', dest='output', required=True, type=Path, metavar='CHECKPOINT'
   )
 

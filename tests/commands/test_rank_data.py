@@ -1,4 +1,4 @@
-"""rank-data: what is kept, how it is labelled, what is refused."""
+"""rank-data: what is kept, how it is labelled, what is refused; import."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from skimage import data
 
-from sr_jax import evaluation, inference, loading
+from sr_jax import evaluation, inference, loading, models, ranker_weights
 from sr_jax.data import ranked
 from sr_jax.data.image_io import Picture, read_rgb, write_image
+from sr_jax.errors import UserError
 from sr_jax.metrics import niqe
 from sr_jax.metrics.protocol import luma
 from sr_jax.ops.color import rgb_to_grey
+from tests.importers import torch_files
 
 FILTERS = ('--sharpness', 1, '--difference', 0)
 
@@ -189,3 +191,45 @@ def test_nothing_is_left_of_an_interrupted_run(
   done = run(*command)
   assert done.status == 130
   assert sorted(tmp_path.iterdir()) == before
+
+
+def _released(path):
+  """A ranker of two stages in PyTorch's layout, under RankSRGAN's names."""
+  rng = np.random.default_rng(0)
+  sizes = {'conv0_0': (2, 3, 3), 'conv0_1': (2, 2, 4)}
+  sizes |= {'conv1_0': (4, 2, 3), 'conv1_1': (4, 4, 4)}
+  tensors = {}
+  for name, (out, channels, side) in sizes.items():
+    tensors[f'{name}.weight'] = rng.normal(size=(out, channels, side, side))
+    tensors[f'{name}.bias'] = rng.normal(size=out)
+    norm = name.replace('conv', 'bn')
+    if name != 'conv0_0':
+      for leaf in ('weight', 'bias', 'running_mean', 'running_var'):
+        tensors[f'{norm}.{leaf}'] = rng.random(out) + 0.5
+  for name, shape in (('classifier.0', (100, 4)), ('classifier.2', (1, 100))):
+    tensors[f'{name}.weight'] = rng.normal(size=shape)
+    tensors[f'{name}.bias'] = rng.normal(size=shape[0])
+  tensors = {k: v.astype(np.float32) for k, v in tensors.items()}
+  path.write_bytes(torch_files.state_dict(tensors))
+  return path
+
+
+def test_import_of_a_ranker_records_its_metric(run, tmp_path):
+  """So that the rank-content loss takes it."""
+  file = _released(tmp_path / 'Ranker_NIQE.pth')
+  one, two = tmp_path / 'one', tmp_path / 'two'
+  command = ('import', file, '--model', 'ranker', '-o')
+  assert run(*command, one, '--metric', 'niqe').status == 0
+  assert run(*command, two).status == 0
+  network = models.create(
+    {'name': 'ranker', 'scale': 1, 'features': 2, 'stages': 2}
+  )
+  found = ranker_weights.load(str(one), network, 'niqe')
+  assert set(found) == {'params', 'batch_stats'}
+  with pytest.raises(UserError, match='trained for niqe, not for pi'):
+    ranker_weights.load(str(one), network, 'pi')
+  with pytest.raises(UserError, match='--metric niqe records it'):
+    ranker_weights.load(str(two), network, 'niqe')
+  three = tmp_path / 'three'
+  done = run('import', file, '--model', 'edsr', '-o', three, '--metric', 'ma')
+  assert done.refused('--metric is for --model ranker')
