@@ -134,10 +134,15 @@ def adversarial(config: ml_collections.ConfigDict, **options) -> None:
     'gradient_adversarial_weight': 0.0,  # their discriminator,
     'branch_weight': 0.0,  # and the map that its generator predicts
     'variation_weight': 0.0,
+    'rank_weight': 0.0,  # RankSRGAN's: what a ranker says
     'perceptual': 'esrgan',  # esrgan-early, srgan-vgg54, srgan-vgg22, bsrgan
     # Where VGG19's weights are: torchvision's vgg19-dcbb9e9d.pth, or a folder
     # that sr-jax import made of it. random:0 to try things out.
     'features_from': '',
+    # The workdir of configs/ranker.py, or random:0; and what it must order by.
+    'ranker_from': '',
+    'rank_metric': 'niqe',
+    'ranker': {'name': 'ranker', 'variant': 'paper'},
     'discriminator': {'name': 'vgg_discriminator', 'variant': '128'},
     # vanilla, least_squares, wasserstein, relativistic, relativistic_average
     'game': 'vanilla',
@@ -205,8 +210,9 @@ def _shrink(config: ml_collections.ConfigDict) -> None:
   config.eval.folders = ()
   config.checkpoint.every = 50
   config.checkpoint.init_from = ''
-  if 'features_from' in config.method:
-    config.method.features_from = 'random:0'
+  for key in ('features_from', 'ranker_from'):
+    if key in config.method:
+      config.method[key] = 'random:0'
 
 
 def _shrink_further(config: ml_collections.ConfigDict) -> None:

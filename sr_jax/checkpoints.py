@@ -18,7 +18,6 @@ import logging
 import os
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -27,6 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from sr_jax.errors import UserError
+from sr_jax.files import folder_atomically
 from sr_jax.state import TrainState
 
 _log = logging.getLogger(__name__)
@@ -236,32 +236,25 @@ def save_params(
   Raises:
     UserError: the folder exists or cannot be written.
   """
-  path = pathlib.Path(path).absolute()
-  if path.exists():
-    raise UserError(f'{path} exists; choose another name or remove it')
   about = {
     'format': _FORMAT,
     'step': step,
     'config': dict(config),
     'protocol': protocol,
   }
-  with _one_line('write', path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = pathlib.Path(
-      tempfile.mkdtemp(prefix=f'.{path.name}.', dir=path.parent)
+  handler = ocp.CompositeCheckpointHandler()
+  with (
+    _one_line('write', path),
+    folder_atomically(path) as folder,
+    ocp.Checkpointer(handler) as checkpointer,
+  ):
+    checkpointer.save(
+      folder,
+      args=ocp.args.Composite(
+        params=ocp.args.StandardSave(dict(params)),
+        about=ocp.args.JsonSave(about),
+      ),
     )
-    try:
-      with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-        checkpointer.save(
-          temporary / 'new',
-          args=ocp.args.Composite(
-            params=ocp.args.StandardSave(dict(params)),
-            about=ocp.args.JsonSave(about),
-          ),
-        )
-      (temporary / 'new').rename(path)
-    finally:
-      shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load_params(path: PathLike) -> Loaded:

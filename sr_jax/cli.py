@@ -431,6 +431,12 @@ def _import(parser: argparse.ArgumentParser) -> None:
     help='dual networks to keep beside the weights, as drn has them',
   )
   parser.add_argument(
+    '--metric',
+    choices=('niqe', 'pi', 'ma'),
+    help='of a ranker: what it was trained for; its higher scores must be the '
+    'worse ones',
+  )
+  parser.add_argument(
     '-o', dest='output', required=True, type=Path, metavar='CHECKPOINT'
   )
 
@@ -482,6 +488,80 @@ def _fit_niqe(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def _rank_data(parser: argparse.ArgumentParser) -> None:
+  parser.description = (
+    "Make the data set of RankSRGAN's ranker: patches of photographs, reduced "
+    'and enlarged by three models, with their NIQE, and rank.json, which '
+    'records how. Scores of another metric serve as METRIC.txt beside niqe.txt.'
+  )
+  parser.add_argument(
+    '--hr', required=True, type=Path, help='folder or file of photographs'
+  )
+  parser.add_argument(
+    '-o', dest='output', required=True, type=Path, metavar='DIR'
+  )
+  parser.add_argument(
+    '--models',
+    required=True,
+    nargs=3,
+    metavar=('PSNR', 'MIDDLE', 'LAST'),
+    help='from the one for PSNR to the most perceptual one, such as SRResNet, '
+    f'SRGAN and ESRGAN; each a {_MODEL}',
+  )
+  parser.add_argument(
+    '--scale', type=_scale, metavar='S', help='needed by bicubic and zssr'
+  )
+  parser.add_argument(
+    '--patch',
+    type=_positive,
+    default=296,
+    metavar='P',
+    help='side of a patch (default: 296)',
+  )
+  parser.add_argument(
+    '--stride',
+    type=_positive,
+    default=148,
+    metavar='N',
+    help='from a patch to the next (default: 148)',
+  )
+  parser.add_argument(
+    '--sharpness',
+    type=float,
+    default=4.2075,
+    metavar='T',
+    help='least mean local deviation of a patch of LAST, in grey levels '
+    '(default: 4.2075)',
+  )
+  parser.add_argument(
+    '--difference',
+    type=float,
+    default=0.1,
+    metavar='T',
+    help='by more than this the NIQE of MIDDLE and LAST must differ '
+    '(default: 0.1)',
+  )
+  parser.add_argument(
+    '--held-out',
+    type=_share,
+    default=0.1,
+    metavar='SHARE',
+    help='of the photographs, to judge the ranker by (default: 0.1)',
+  )
+  parser.add_argument(
+    '--niqe-params',
+    type=Path,
+    metavar='FILE',
+    help='as of evaluate (default: our own)',
+  )
+  parser.add_argument(
+    '--seed',
+    type=_count,
+    default=0,
+    help='of which photographs are held out (default: 0)',
+  )
+
+
 def _info(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('checkpoint', metavar='CHECKPOINT')
 
@@ -515,6 +595,11 @@ _COMMANDS: dict[str, tuple[str, Callable[[_Parser], None], str]] = {
     'fit_niqe',
     _fit_niqe,
     'Fit the parameters of NIQE to photographs.',
+  ),
+  'rank-data': (
+    'rank_data',
+    _rank_data,
+    "Make the data set of RankSRGAN's ranker.",
   ),
   'info': ('info', _info, 'Show what a checkpoint holds.'),
 }

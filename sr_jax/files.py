@@ -1,10 +1,12 @@
-"""Whole files or none."""
+"""Whole files and folders, or none."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO
@@ -39,3 +41,29 @@ def open_atomically(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
       f'{path}: cannot be written ({reason}): free the disk or choose another '
       'place'
     ) from error
+
+
+@contextlib.contextmanager
+def folder_atomically(path: str | os.PathLike[str]) -> Generator[Path]:
+  """A folder to fill, which becomes `path` at the end, or nothing does.
+
+  It lies hidden beside `path`, on the same disk, and is removed on any failure.
+
+  Raises:
+    UserError: `path` exists, or its folder cannot be written.
+  """
+  path = Path(path).absolute()
+  if path.exists():
+    raise UserError(f'{path} exists; choose another name or remove it')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hidden = Path(tempfile.mkdtemp(prefix=f'.{path.name}.', dir=path.parent))
+  except OSError as error:
+    raise UserError(
+      f'{path}: cannot be made ({error.strerror}): choose another place'
+    ) from error
+  try:
+    yield hidden / 'new'
+    (hidden / 'new').rename(path)
+  finally:
+    shutil.rmtree(hidden, ignore_errors=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -47,11 +47,41 @@ class _Test(NamedTuple):
     return self.config['model']['scale']
 
 
+class Evaluation(Protocol):
+  """What the train loop calls now and then.
+
+  Attributes:
+    rules: What its scores mean; goes into checkpoints.
+  """
+
+  rules: dict[str, Any]
+
+  def __call__(
+    self, step: int, params: Mapping[str, Any], writer: MetricWriter
+  ) -> dict[str, float]:
+    """Scores of `params` (by slot), which it also writes."""
+    ...
+
+
+def make_evaluation(
+  config: Mapping[str, Any], method: Method, workdir: pathlib.Path
+) -> Evaluation:
+  """The method's own evaluation if it has one, else that of SR images.
+
+  Raises:
+    UserError: what it needs of files is missing.
+  """
+  if own := getattr(methods.module(config), 'evaluation', None):
+    return own(config)
+  return PeriodicEvaluation(config, method, workdir)
+
+
 class PeriodicEvaluation:
   """Scores the current parameters on the same images every time.
 
   Attributes:
     protocol: Rules of the scores.
+    rules: The same, for checkpoints.
   """
 
   def __init__(
@@ -76,6 +106,7 @@ class PeriodicEvaluation:
       jpeg_quality=made['jpeg_quality'] or None,
     )
     self.protocol = get_protocol(section['protocol'])
+    self.rules = self.protocol.to_dict()
     self._tests = config['method'].get('test')
     self._images = workdir / 'images'
     source = sources.open_labelled(

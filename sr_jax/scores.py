@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sr_jax import feature_weights
+from sr_jax.data.ranked import read_scores
 from sr_jax.errors import UserError
 from sr_jax.importers.names import unwrap
 from sr_jax.importers.torch_pickle import read_tensors
@@ -114,7 +114,7 @@ def _ma(path: PathLike | None) -> Metric:
   """Scores out of a file, by the names of HR or of the images saved as PNG."""
   if path is None:
     raise UserError('ma and pi need --ma-scores FILE with lines NAME SCORE')
-  known = _read_scores(path)
+  known = read_scores(path)
 
   def score(views: Views) -> float:
     name = Path(views.name)
@@ -125,29 +125,6 @@ def _ma(path: PathLike | None) -> Metric:
     raise UserError(f'{path}: has no score of {name}')
 
   return Metric('ma', 'Ma', score, f'as in {os.fspath(path)}')
-
-
-def _read_scores(path: PathLike) -> dict[str, float]:
-  try:
-    lines = Path(path).read_text().splitlines()
-  except OSError as error:
-    raise UserError(f'{path}: {error.strerror}') from None
-  except UnicodeDecodeError:
-    raise UserError(f'{path}: is no text file') from None
-  known = {}
-  for number, line in enumerate(lines, 1):
-    if not line.strip():
-      continue
-    try:
-      name, value = line.rsplit(None, 1)
-      known[name.strip()] = float(value)
-      if not math.isfinite(known[name.strip()]):
-        raise ValueError
-    except ValueError:
-      raise UserError(
-        f'{path}: line {number} is not NAME SCORE: {line[:60]!r}'
-      ) from None
-  return known
 
 
 def _pi(pristine: Pristine, ma: Metric) -> Metric:

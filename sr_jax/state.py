@@ -22,7 +22,8 @@ class TrainState(flax.struct.PyTreeNode):
   Attributes:
     step: Updates done so far, int32 scalar.
     key: PRNG key of the run; a step draws from `fold_in(key, step)`.
-    params: Parameters by slot; `generator` always holds the SR network.
+    params: Parameters by slot; `generator` always holds the SR network, or
+      the ranker where that alone is trained.
     opt_state: Optimizer states by the same slots.
     model_state: Non-trainable collections by slot (batch statistics).
     frozen: Parameters that no step changes (VGG, a ranker). They live here,

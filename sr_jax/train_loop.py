@@ -23,7 +23,7 @@ from sr_jax.errors import UserError
 from sr_jax.metric_writers import MetricWriter, Progress
 from sr_jax.metrics.protocol import comparable, get_protocol
 from sr_jax.ops.compilation import jit
-from sr_jax.periodic_eval import PeriodicEvaluation
+from sr_jax.periodic_eval import Evaluation, make_evaluation
 from sr_jax.state import TrainState
 
 _log = logging.getLogger(__name__)
@@ -77,7 +77,8 @@ def train_and_evaluate(
   source, spec = _open_data(plain)
   main = jax.process_index() == 0
   with contextlib.ExitStack() as stack:
-    keeper = stack.enter_context(_keeper(folder, **plain['checkpoint']))
+    best = getattr(methods.module(plain), 'BEST_METRIC', 'psnr')
+    keeper = stack.enter_context(_keeper(folder, best, **plain['checkpoint']))
     if keeper.steps() and (folder / _CONFIG).exists():
       _check_same_experiment(folder / _CONFIG, plain)
     first, _ = batches.sample(source, spec, 0)
@@ -104,7 +105,7 @@ def train_and_evaluate(
         out_shardings=sharding.replicated(mesh),
       ),
       keeper=keeper,
-      evaluate=PeriodicEvaluation(plain, method, folder),
+      evaluate=make_evaluation(plain, method, folder),
       writer=writer,
     )
     if main:
@@ -120,17 +121,22 @@ class _Run(NamedTuple):
   mesh: jax.sharding.Mesh
   train_step: Callable[..., Any]
   keeper: checkpoints.Keeper
-  evaluate: PeriodicEvaluation
+  evaluate: Evaluation
   writer: MetricWriter
 
 
 @contextlib.contextmanager
 def _keeper(
-  folder: pathlib.Path, *, keep: int, keep_best: int, **others: Any
+  folder: pathlib.Path,
+  best_metric: str,
+  *,
+  keep: int,
+  keep_best: int,
+  **others: Any,
 ) -> Iterator[checkpoints.Keeper]:
   del others  # when to save and what to start from are the loop's concern
   keeper = checkpoints.Keeper(
-    folder, keep=keep, keep_best=keep_best, best_metric='psnr'
+    folder, keep=keep, keep_best=keep_best, best_metric=best_metric
   )
   try:
     yield keeper
@@ -226,6 +232,8 @@ def _open_data(
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
+  if open_own := getattr(methods.module(config), 'open_data', None):
+    return open_own(config, spec), spec
   options = {
     'on_bad': data['on_bad'],
     'cache_dir': data['cache_dir'] or None,
@@ -314,7 +322,7 @@ def _run(
         scores = run.evaluate(done, run.method.averaged(state), run.writer)
         progress.report(done, scores)
       if last or done % config['checkpoint']['every'] == 0:
-        about = {'config': config, 'protocol': run.evaluate.protocol.to_dict()}
+        about = {'config': config, 'protocol': run.evaluate.rules}
         run.keeper.save(state, run.method.averaged(state), about, scores)
       if stopping:
         break

@@ -7,6 +7,7 @@ import argparse
 import jax
 
 from sr_jax import checkpoints, feature_weights, models
+from sr_jax.data.ranked import BETTER
 from sr_jax.errors import UserError
 from sr_jax.importers.weights import import_duals, import_weights
 
@@ -15,6 +16,8 @@ def run(args: argparse.Namespace) -> int:
   """Writes the checkpoint and prints what the file was recognised as."""
   if args.output.exists():
     raise UserError(f'{args.output}: exists already: choose another name')
+  if args.metric and args.model != 'ranker':
+    raise UserError('--metric is for --model ranker: leave it out')
   if args.model in models.FEATURES:
     return _import_features(args)
   imported = import_weights(
@@ -33,7 +36,10 @@ def run(args: argparse.Namespace) -> int:
     args.output,
     {'generator': params, **duals, **({'batch_stats': stats} if stats else {})},
     {
-      'method': dict(getattr(module, 'METHOD', {'name': 'supervised'})),
+      'method': {
+        **getattr(module, 'METHOD', {'name': 'supervised'}),
+        **_learned(args.metric),
+      },
       'model': {**model, **config['options']},
     },
   )
@@ -46,6 +52,11 @@ def run(args: argparse.Namespace) -> int:
   more = f' and {kept} running statistics' if kept else ''
   print(f'{count:,} parameters{more} -> {args.output}')
   return 0
+
+
+def _learned(metric: str | None) -> dict[str, str]:
+  """The order that a ranker has learned, as `configs/ranker.py` records it."""
+  return {'metric': metric, 'better': BETTER[metric]} if metric else {}
 
 
 def _import_features(args: argparse.Namespace) -> int:

@@ -9,17 +9,19 @@ worker threads changes nothing.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Generator
 
 import numpy as np
 
+from sr_jax.data.ranked import RankedSource
 from sr_jax.data.sources import ImageSource, MixedSource, PairedSource
 from sr_jax.errors import UserError
 from sr_jax.ops.scales import covered_size, whole
 
 Batch = dict[str, np.ndarray]
 Source = ImageSource | PairedSource
-AnySource = Source | MixedSource
+AnySource = Source | MixedSource | RankedSource
 
 # Keys of the two independent streams of one seed.
 _EXAMPLES, _SCALES = 0, 1
@@ -92,12 +94,16 @@ def sample(
     For a mixed source also `'labelled': bool [b]`, true for the rows that have
     HR, which come first and are those of the labelled source alone, and
     `'unlabelled': uint8 [b, P, P, 3]`, the LR of the others. What a row lacks
-    is zero.
+    is zero. For a ranked source instead `'first'` and `'second'`, uint8
+    `[b, P, P, 3]`, the same crop of two levels, and `'score_first'` and
+    `'score_second'`, float32 `[b]`, where higher is worse.
   """
   draw = _random_words(spec.seed, _SCALES, step, 0)[0]
   scale = whole(spec.scales[draw % len(spec.scales)])
   if isinstance(source, MixedSource):
     return _mixed(source, spec, step, scale), scale
+  if isinstance(source, RankedSource):
+    return _ranked(source, spec, step), scale
   examples = [_example(source, spec, step, scale, row) for row in spec.rows]
   return _stack(examples), scale
 
@@ -232,6 +238,34 @@ def _mixed(
       found = {'unlabelled': crop}
     examples.append(lacking | found)
   return _stack(examples) | {'labelled': labelled}
+
+
+def _ranked(source: RankedSource, spec: BatchSpec, step: int) -> Batch:
+  """This process's rows of a batch of a ranked source.
+
+  Patches, crops, and pairs of levels are chosen uniformly. Which level comes
+  first is chosen too, lest the statistics of a batch tell the sides apart.
+  """
+  pairs = list(itertools.permutations(range(source.levels), 2))
+  examples, scores = [], []
+  for row in spec.rows:
+    draws = _random_words(spec.seed, _EXAMPLES, step, row)
+    index, coins = draws[0] % len(source), draws[3]
+    places = source.size - spec.patch + 1
+    top, left = draws[1] % places, draws[2] % places
+    pair = pairs[coins // 8 % len(pairs)]  # below are the coins of flips
+    crops = [
+      source.image(index, level)[
+        top : top + spec.patch, left : left + spec.patch
+      ]
+      for level in pair
+    ]
+    if spec.augment:
+      crops = [_dihedral(crop, coins) for crop in crops]
+    examples.append(dict(zip(('first', 'second'), crops, strict=True)))
+    scores.append(source.scores[index, list(pair)])
+  first, second = np.array(scores, np.float32).T
+  return _stack(examples) | {'score_first': first, 'score_second': second}
 
 
 def _example(

@@ -93,7 +93,9 @@ def module(config: Mapping[str, Any]) -> ModuleType:
   It offers `make(config) -> Method`, and `predictor(config) -> predict` for
   inference, which needs no training sections. A method whose models fit
   themselves to each image also offers `fitting(config, assumed, steps)`, which
-  gives a `Fitting`.
+  gives a `Fitting`. One that is not about enlarging offers `open_data(config,
+  spec)`, its source, `evaluation(config)`, a `periodic_eval.Evaluation`, and
+  `BEST_METRIC`, the name of the score that chooses the best checkpoint.
 
   Raises:
     UserError: no method has this name.

@@ -14,6 +14,7 @@ of its images; all move at once, from their old parameters, as in
   gradient_adversarial_weight
                          `discriminator_gradient`, which sees gradient maps
   branch_weight          L1 of the map that SPSR's generator predicts
+  rank_weight            score of SR by a trained ranker (RankSRGAN)
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sr_jax import feature_weights, models, optimizers
+from sr_jax import feature_weights, models, optimizers, ranker_weights
 from sr_jax.errors import UserError
-from sr_jax.losses import adversarial, perceptual, pixel
+from sr_jax.losses import adversarial, perceptual, pixel, ranking
 from sr_jax.methods import Method, supervised
 from sr_jax.ops.gradient_map import gradient_map
 from sr_jax.state import TrainState, start_from
@@ -53,8 +54,10 @@ _GAMES = {
   'wasserstein': adversarial.wasserstein,
   'relativistic': adversarial.relativistic,
 }
-# Slot of the frozen network of features.
-_FEATURES = 'features'
+# Slots of the frozen networks: of features, and of the ranker.
+_FEATURES, _RANKER = 'features', 'ranker'
+# Keys of the config that tell where these come from.
+_SOURCES = ('features_from', 'ranker_from', 'rank_metric')
 # What each discriminator sees of an image, and its weight's name.
 _VIEWS = {
   'discriminator': ('adversarial', lambda image: image),
@@ -89,6 +92,7 @@ class _Players(NamedTuple):
   Attributes:
     generator: Its Linen module.
     discriminator: The Linen module of every discriminator.
+    ranker: The Linen module of the ranker.
     game: What they play.
     weights: Of all terms, by name.
     distance: Of SR to HR.
@@ -101,6 +105,7 @@ class _Players(NamedTuple):
 
   generator: Any
   discriminator: Any
+  ranker: Any
   game: adversarial.Game
   weights: Mapping[str, float]
   distance: Callable[..., jax.Array]
@@ -151,7 +156,7 @@ def make(config: Mapping[str, Any]) -> Method:
   """
   section = dict(config['method'])
   del section['name']
-  features_from = section.pop('features_from')
+  sources = {k: section.pop(k) for k in _SOURCES}
   players = _players(config, **section)
   _check_patch(config, players)
   make_lr = supervised.degrader(config['degradation'])
@@ -161,7 +166,7 @@ def make(config: Mapping[str, Any]) -> Method:
     predict=predictor(config),
     degrade=make_lr,
     averaged=functools.partial(_averaged, players),
-    frozen=functools.partial(_frozen, players, features_from),
+    frozen=functools.partial(_frozen, players, **sources),
     advice=advice,
   )
 
@@ -182,6 +187,8 @@ def _players(
   gradient_weight: float,
   gradient_adversarial_weight: float,
   branch_weight: float,
+  ranker: Mapping[str, Any],
+  rank_weight: float,
   generator_every: int,
   generator_first: int,
   held_steps: int,
@@ -197,6 +204,7 @@ def _players(
     'gradient': gradient_weight,
     'gradient_adversarial': gradient_adversarial_weight,
     'branch': branch_weight,
+    'rank': rank_weight,
   }
   for name, value in {**weights, 'held_steps': held_steps}.items():
     if value < 0:
@@ -206,13 +214,15 @@ def _players(
     raise UserError(
       f'config.method.generator_every={generator_every}: give 1 or more'
     )
-  try:
-    judge = models.create({**discriminator, 'channels': generator.channels})
-  except UserError as error:
-    raise UserError(f'config.method.discriminator: {error}') from None
+  judges: dict[str, Any] = {}
+  for key, model in (('discriminator', discriminator), ('ranker', ranker)):
+    try:
+      judges[key] = models.create({**model, 'channels': generator.channels})
+    except UserError as error:
+      raise UserError(f'config.method.{key}: {error}') from None
   return _Players(
     generator=generator,
-    discriminator=judge,
+    **judges,
     game=_game(game, detach_mean, mean_over),
     weights=weights,
     distance=supervised.loss_by_name(config['loss']),
@@ -234,24 +244,35 @@ def _recipe(name: str) -> perceptual.Recipe:
   return perceptual.RECIPES[name]
 
 
-def _frozen(players: _Players, features_from: str) -> dict[str, PyTree]:
-  """The features' weights, if anything looks at them.
+def _frozen(
+  players: _Players, features_from: str, ranker_from: str, rank_metric: str
+) -> dict[str, PyTree]:
+  """Weights of the frozen networks that have a say.
 
   Raises:
     UserError: there are none where the config says.
   """
-  if not players.weights['perceptual']:
-    return {}
-  if not features_from:
-    raise UserError(
-      "config.method.features_from: the perceptual loss needs VGG19's weights;"
-      " give the path of torchvision's file, or random:0 to try things out"
-    )
-  return {
-    _FEATURES: feature_weights.load(
+  found: dict[str, PyTree] = {}
+  if players.weights['perceptual']:
+    if not features_from:
+      raise UserError(
+        "config.method.features_from: the perceptual loss needs VGG19's"
+        " weights; give the path of torchvision's file, or random:0 to try"
+        ' things out'
+      )
+    found[_FEATURES] = feature_weights.load(
       features_from, variant='vgg19', **players.looked_at
     )
-  }
+  if players.weights['rank']:
+    if not ranker_from:
+      raise UserError(
+        'config.method.ranker_from: the rank-content loss needs a ranker; give'
+        ' the --workdir of configs/ranker.py, or random:0 to try things out'
+      )
+    found[_RANKER] = ranker_weights.load(
+      ranker_from, players.ranker, rank_metric
+    )
+  return found
 
 
 def _game(name: str, detach_mean: bool, mean_over: str) -> adversarial.Game:
@@ -328,7 +349,7 @@ def _init(
 ) -> TrainState:
   del scale  # the discriminator's crops have one size
   init_key, state_key = jax.random.split(key)
-  known = set(pretrained) - {_FEATURES}
+  known = set(pretrained) - {_FEATURES, _RANKER}
   if known and 'generator' not in known:
     raise UserError(
       'config.checkpoint.init_from: holds no generator but'
@@ -360,6 +381,9 @@ def _init(
     # Fresh ones where only shapes are asked for.
     fresh = players.features.init(init_key, hr)['params']
     frozen[_FEATURES] = pretrained.get(_FEATURES, fresh)
+  if players.weights['rank']:
+    fresh = players.ranker.init(init_key, hr)
+    frozen[_RANKER] = pretrained.get(_RANKER, fresh)
   parts = players.parts(params['generator'])
   if not parts['generator']:
     raise UserError(
@@ -455,6 +479,9 @@ def _content(
         ' it to 0'
       )
     terms['branch'] = pixel.l1(aux['gradient'], gradient_map(hr))
+  if players.weights['rank']:
+    # By its running statistics: the score of an image is its own.
+    terms['rank'] = ranking.content(players.ranker.apply(frozen[_RANKER], sr))
   total = jnp.zeros(())
   for name, value in terms.items():
     total += players.weights[name] * value

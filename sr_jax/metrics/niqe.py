@@ -155,6 +155,18 @@ def features(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   return numbers.reshape(*shape, FEATURES), sharpness.reshape(shape)
 
 
+def sharpness(levels: np.ndarray) -> np.ndarray:
+  """Mean local deviation of each image `[B, H, W]` of grey levels, `[B]`.
+
+  As RankSRGAN filters by it: local means are those of each pixel itself.
+  """
+  margin = ((0, 0), (_RADIUS, _RADIUS), (_RADIUS, _RADIUS))
+  levels = levels.astype(np.float64)
+  difference = levels - _smooth(np.pad(levels, margin, 'edge'))
+  variance = _smooth(np.pad(difference**2, margin, 'edge'))
+  return np.sqrt(variance).mean((1, 2))
+
+
 def _windows(images: np.ndarray, size: int) -> np.ndarray:
   """Blocks with the pixels around them that the Gaussian sees.
 

@@ -18,6 +18,8 @@ from sr_jax.models import common, critic
 VARIANTS = {
   'paper': common.Variant({'features': 64, 'stages': 5}, {1: 13_734_281}),
 }
+# Of a checkpoint made of published weights.
+METHOD = {'name': 'ranking'}
 _HEAD = {'classifier.0': 'head/dense_1', 'classifier.2': 'head/dense_2'}
 # Released state_dict names to Flax paths; `{i}` stands for a number.
 TORCH_NAMES = {

@@ -176,7 +176,7 @@ def _players():
   """The networks of the plain run."""
   config = train_loop.to_plain(_config())
   section = dict(config['method'])
-  for key in ('name', 'features_from'):
+  for key in ('name', *gan._SOURCES):
     del section[key]
   return gan._players(config, **section)
 
@@ -245,6 +245,86 @@ def test_frozen_features_stay_and_are_no_part_of_the_program():
   total = 1e-2 * metrics['pixel'] + metrics['perceptual']
   total += 1e-3 * metrics['variation'] + 5e-3 * metrics['adversarial']
   np.testing.assert_allclose(metrics['loss'], total, rtol=1e-5)
+
+
+RANK = {
+  'rank_weight': 0.3,
+  'ranker': {'name': 'ranker', 'variant': 'paper', 'features': 2, 'stages': 2},
+  'ranker_from': 'random:0',
+}
+
+
+def test_a_frozen_ranker_teaches_and_stays():
+  """Its parameters and its running statistics are bit for bit the same."""
+  run, without = _Run(method=RANK), _run()
+  assert set(run.start.frozen) == {'ranker'}
+  assert set(run.start.frozen['ranker']) == {'params', 'batch_stats'}
+  assert _same(run.start.frozen, run.method.frozen())
+  program = jax.make_jaxpr(run.step)(run.start, _batch())
+  assert sum(np.size(const) for const in program.consts) < 10_000
+  after, metrics = run.step(run.start, _batch())
+  for seed in range(2):
+    after, _ = run.step(after, _batch(seed=seed))
+  assert _same(after.frozen, run.start.frozen)
+  total = 1e-2 * metrics['pixel'] + 5e-3 * metrics['adversarial']
+  total += 0.3 * metrics['rank']
+  np.testing.assert_allclose(metrics['loss'], total, rtol=1e-5)
+  assert 0 < metrics['rank'] < 4  # a sum of four sigmoids
+  (one, _), (other, _) = (r.step(r.start, _batch()) for r in (run, without))
+  assert not _same(one.params['generator'], other.params['generator'])
+  assert _same(one.params['discriminator'], other.params['discriminator'])
+
+
+@pytest.mark.parametrize(
+  ('section', 'reason'),
+  [
+    ({'metric': 'ma', 'better': 'higher'}, 'was trained for ma, not for niqe'),
+    (
+      {'metric': 'niqe', 'better': 'higher'},
+      "better='higher': of niqe lower scores are the better ones",
+    ),
+    ({}, 'does not tell the metric that it was trained for; sr-jax import'),
+    (None, 'parameters are not those of its config: head/dense_1/bias'),
+  ],
+)
+def test_rankers_that_do_not_suit(section, reason, tmp_path):
+  method = _make(method={**RANK, 'ranker_from': str(tmp_path / 'ranker')})
+  given = _make(method=RANK).frozen()['ranker']
+  slots = {'generator': given['params'], 'batch_stats': given['batch_stats']}
+  if section is None:
+    section = {'metric': 'niqe', 'better': 'lower'}
+    slots['generator'] = {**given['params'], 'head': {}}
+  config = {
+    'method': {'name': 'ranking', **section},
+    'model': {'name': 'ranker', 'scale': 1},
+  }
+  checkpoints.save_params(tmp_path / 'ranker', slots, config)
+  with pytest.raises(UserError, match=reason) as caught:
+    method.frozen()
+  assert str(tmp_path / 'ranker') in str(caught.value)
+  assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ('spec', 'reason'),
+  [
+    ('', r'config\.method\.ranker_from: the rank-content loss needs a ranker'),
+    ('random:x', 'random:x: give a whole number'),
+    ('none', 'none: no such checkpoint'),
+  ],
+)
+def test_no_ranker(spec, reason):
+  with pytest.raises(UserError, match=reason):
+    _make(method={**RANK, 'ranker_from': spec}).frozen()
+
+
+def test_a_generator_is_no_ranker(tmp_path):
+  config = {'method': {'name': 'supervised'}, 'model': MODEL}
+  checkpoints.save_params(
+    tmp_path / 'x', {'generator': {'a': np.ones(1)}}, config
+  )
+  with pytest.raises(UserError, match='x: holds no ranker'):
+    _make(method={**RANK, 'ranker_from': str(tmp_path / 'x')}).frozen()
 
 
 def test_running_statistics_see_real_and_then_generated_images():

@@ -1,0 +1,60 @@
+r"""The ranker of RankSRGAN (Zhang et al., ICCV 2019): second of three stages.
+
+The first makes the data set, of three trained generators in the order of how
+perceptual they are; the third is configs/ranksrgan.py.
+
+  sr-jax rank-data --hr DIV2K_AND_FLICKR2K -o rank \
+    --models runs/srresnet_x4 runs/srgan_x4 runs/esrgan_x4
+  python train.py --config configs/ranker.py --workdir runs/ranker \
+    --config.data.source=ranked:rank
+
+Margin-ranking loss with a margin of 0.5 on pairs of whole 296x296 patches, not
+flipped; Adam with an L2 term of 1e-4, 1e-4 halved at 100k and 200k of 400,000
+steps, batches of 16 pairs: as the released code has it. The paper's rate is
+1e-3 and its code of then had batches of 32:
+  --config.optimizer.learning_rate=1e-3 --config.data.batch_size=32
+
+Scores of another metric lie beside niqe.txt, such as ma.txt, where higher is
+better:
+  --config.method.metric=ma --config.method.better=higher
+
+Measured on the patches of held-out photographs: how many pairs are in the right
+order, and Spearman's correlation of all scores with NIQE, which the paper gives
+as about 0.88. We have not trained this config to its end: no score of ours is
+claimed.
+"""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config(preset=None):
+  """The ranker of 12 layers, 64 to 512 features."""
+  config = common.base()
+  config.steps = 400_000
+  config.method = ml_collections.ConfigDict(
+    {
+      'name': 'ranking',
+      'metric': 'niqe',  # labels: METRIC.txt of the data set
+      'better': 'lower',  # or higher: which scores are the better ones
+      'margin': 0.5,
+      'l2_weight': 1e-4,
+    }
+  )
+  config.model.name = 'ranker'
+  config.model.variant = 'paper'
+  config.model.scale = 1
+  config.optimizer.schedule = 'step'
+  config.optimizer.boundaries = (100_000, 200_000)
+  config.data.patch = 296
+  config.data.augment = False
+  config.eval.every = 5000
+  config.eval.source = ''  # the held-out part of data.source
+  config.eval.crops = 1000  # patches, of three levels each
+  config.eval.crop_size = 296
+  config.checkpoint.every = 5000
+  config = common.finish(config, preset, heavy=True)
+  if preset == 'smoke':
+    config.data.patch = 64
+  return config

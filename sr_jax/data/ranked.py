@@ -1,0 +1,183 @@
+"""Rank data sets: the same patches from several generators, with their scores.
+
+A folder that `sr-jax rank-data` writes:
+
+  rank.json               how it was made, and the names of its patches
+  0/a_0_148.png, 1/...    patches of the first generator, of the second, ...
+  niqe.txt                lines `0/a_0_148.png SCORE`; other metrics' likewise
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from sr_jax.data import image_io
+from sr_jax.errors import UserError
+
+PathLike = str | os.PathLike[str]
+
+# How a config names such a folder.
+PREFIX = 'ranked:'
+RECORD = 'rank.json'
+FORMAT = 1
+PARTS = ('training', 'held_out')
+# Which scores of a metric are the better ones.
+BETTER = {'niqe': 'lower', 'pi': 'lower', 'ma': 'higher'}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RankedSource:
+  """Patches by (index, level).
+
+  Attributes:
+    root: The folder.
+    names: Of the patches, such as `a_0_148.png`.
+    scores: `[N, levels]`; higher is worse, whatever the metric.
+    size: Side of every patch.
+  """
+
+  root: pathlib.Path
+  names: tuple[str, ...]
+  scores: np.ndarray
+  size: int
+
+  # As of other sources: no patch is left out.
+  skipped = ()
+
+  @property
+  def levels(self) -> int:
+    return self.scores.shape[1]
+
+  def __len__(self) -> int:
+    return len(self.names)
+
+  def image(self, index: int, level: int) -> np.ndarray:
+    """The uint8 patch `[size, size, 3]`.
+
+    Raises:
+      UserError: the file is missing, damaged or of another size.
+    """
+    path = self.root / str(level) / self.names[index]
+    image = image_io.read_rgb(path)
+    if image.shape[:2] != (self.size, self.size):
+      raise UserError(
+        f'{path}: {image.shape[1]}x{image.shape[0]} pixels, but {RECORD} tells '
+        f'of {self.size}x{self.size}: make the data set anew'
+      )
+    return image
+
+
+def check_metric(metric: str, better: str) -> None:
+  """Refuses what is no orientation, or not that of a known metric.
+
+  Raises:
+    UserError: naming the right one.
+  """
+  if better not in ('lower', 'higher'):
+    raise UserError(f'better={better!r}: choose lower or higher')
+  if BETTER.get(metric, better) != better:
+    raise UserError(
+      f'better={better!r}: of {metric} {BETTER[metric]} scores are the better '
+      'ones'
+    )
+
+
+def open_ranked(
+  path: PathLike, *, metric: str, better: str, part: str, min_size: int
+) -> RankedSource:
+  """The patches of a rank data set that are for training, or held out.
+
+  Args:
+    path: The folder.
+    metric: Its scores are in `METRIC.txt`.
+    better: Whether lower or higher scores are the better ones.
+    part: One of `PARTS`.
+    min_size: Least side of a patch that serves.
+
+  Raises:
+    UserError: it is no such folder, has no such scores, or not of every patch,
+      or its patches are too small.
+  """
+  check_metric(metric, better)
+  root = pathlib.Path(path)
+  record = _read_record(root)
+  names, levels = tuple(record['patches'][part]), len(record['levels'])
+  if record['patch'] < min_size:
+    raise UserError(
+      f'{root}: patches of {record["patch"]} are smaller than the crop of '
+      f'{min_size}'
+    )
+  if not names:
+    raise UserError(
+      f'{root}: has no {part} patches: make it of more photographs'
+    )
+  file = root / f'{metric}.txt'
+  if not file.exists():
+    raise UserError(
+      f'{file}: no such scores: put lines NAME SCORE there, with names such as '
+      f'0/{names[0]}'
+    )
+  known = read_scores(file)
+  keys = [f'{level}/{name}' for name in names for level in range(levels)]
+  if missing := [key for key in keys if key not in known]:
+    raise UserError(f'{file}: has no score of {missing[0]}')
+  scores = np.array([known[key] for key in keys]).reshape(-1, levels)
+  return RankedSource(
+    root, names, scores if better == 'lower' else -scores, record['patch']
+  )
+
+
+def _read_record(root: pathlib.Path) -> dict[str, Any]:
+  """What `rank.json` tells."""
+  if not root.is_dir():
+    raise UserError(f'{root}: no such folder: check the path')
+  file = root / RECORD
+  try:
+    record = json.loads(file.read_text())
+    fits = record['format'] == FORMAT and len(record['levels']) > 1
+    fits = fits and all(isinstance(record['patches'][p], list) for p in PARTS)
+    fits = fits and isinstance(record['patch'], int)
+  except FileNotFoundError:
+    raise UserError(
+      f'{root}: holds no {RECORD}: give a folder that sr-jax rank-data wrote'
+    ) from None
+  except (OSError, ValueError, KeyError, TypeError):
+    fits, record = False, {}
+  if not fits:
+    raise UserError(f'{file}: damaged or of another version: make it anew')
+  return record
+
+
+def read_scores(path: PathLike) -> dict[str, float]:
+  """Lines `NAME SCORE` of a text file.
+
+  Raises:
+    UserError: it cannot be read, or a line is no such pair.
+  """
+  try:
+    lines = pathlib.Path(path).read_text().splitlines()
+  except OSError as error:
+    raise UserError(f'{path}: {error.strerror}') from None
+  except UnicodeDecodeError:
+    raise UserError(f'{path}: is no text file') from None
+  known = {}
+  for number, line in enumerate(lines, 1):
+    if not line.strip():
+      continue
+    try:
+      name, value = line.rsplit(None, 1)
+      known[name.strip()] = float(value)
+      if not math.isfinite(known[name.strip()]):
+        raise ValueError
+    except ValueError:
+      raise UserError(
+        f'{path}: line {number} is not NAME SCORE: {line[:60]!r}'
+      ) from None
+  return known
