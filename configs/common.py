@@ -95,13 +95,16 @@ def base() -> ml_collections.ConfigDict:
       'folders': (),  # HR folders to measure on as well, such as Set5
       'scales': (),  # to measure at; empty: the model's alone
       'protocol': 'y-uint8',
+      'metrics': 'psnr,ssim',  # rmse and niqe as well
     }
   )
   config.checkpoint = ml_collections.ConfigDict(
     {
       'every': 1000,
       'keep': 2,  # newest
-      'keep_best': 1,  # by PSNR of the fixed crops
+      # Besides, for each score of the fixed crops in best_by: 'psnr,niqe'.
+      'keep_best': 1,
+      'best_by': 'psnr',
       # Weights to start from; layers of other shapes stay as initialised.
       'init_from': '',
     }
@@ -159,7 +162,9 @@ def adversarial(config: ml_collections.ConfigDict, **options) -> None:
   }
   config.method = ml_collections.ConfigDict({**section, **options})
   # It lowers PSNR by design: the best by that is the one before it.
-  config.checkpoint.keep_best = 0
+  config.eval.metrics = 'psnr,ssim,niqe'
+  config.eval.crop_size = 256  # NIQE needs two blocks of 96x96
+  config.checkpoint.best_by = 'niqe'
   config.checkpoint.keep = 5
 
 
@@ -170,6 +175,9 @@ def finish_adversarial(
   patch = config.data.patch
   config = finish(config, preset, heavy=True)
   config.data.patch = patch
+  if preset == 'smoke':  # its crops are too small for NIQE
+    config.eval.metrics = 'psnr,ssim'
+    config.checkpoint.best_by = 'psnr'
   return config
 
 

@@ -54,6 +54,7 @@ def get_config(preset=None):
   config.eval.crops = 1000  # patches, of three levels each
   config.eval.crop_size = 296
   config.checkpoint.every = 5000
+  config.checkpoint.best_by = 'accuracy'
   config = common.finish(config, preset, heavy=True)
   if preset == 'smoke':
     config.data.patch = 64

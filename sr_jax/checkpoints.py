@@ -18,7 +18,7 @@ import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -82,32 +82,41 @@ class Keeper:
   """
 
   def __init__(
-    self, workdir: PathLike, *, keep: int, keep_best: int, best_metric: str
+    self,
+    workdir: PathLike,
+    *,
+    keep: int,
+    keep_best: int,
+    best_by: Mapping[str, bool],
   ):
     """Opens or makes the folder.
 
     Args:
       workdir: Folder of the run.
       keep: Newest checkpoints to keep, at least 1.
-      keep_best: Checkpoints of highest `best_metric` to keep besides.
-      best_metric: Name of a metric given to `save`.
+      keep_best: Checkpoints to keep besides, for each of `best_by`.
+      best_by: Names of metrics given to `save`; true where lower is better.
     """
     self.path = pathlib.Path(workdir).absolute() / _FOLDER
+    best = [_better(name, lower) for name, lower in best_by.items()]
     policies = ocp.checkpoint_managers.preservation_policy
     options = ocp.CheckpointManagerOptions(
       preservation_policy=policies.AnyPreservationPolicy(
         [
           policies.LatestN(keep),
-          policies.BestN(
-            get_metric_fn=lambda metrics: metrics[best_metric],
-            n=keep_best,
-            keep_checkpoints_without_metrics=False,
+          *(
+            policies.BestN(
+              get_metric_fn=score,
+              n=keep_best,
+              keep_checkpoints_without_metrics=False,
+            )
+            for score in best
           ),
         ]
       ),
       # Without it Orbax stores no metrics, and a resumed run would drop the
       # best checkpoint of the run before.
-      best_fn=lambda metrics: metrics[best_metric],
+      best_fn=best[0],
       cleanup_tmp_directories=True,
       enable_async_checkpointing=True,
     )
@@ -208,6 +217,11 @@ class Keeper:
     """
     with _one_line('save checkpoint in', self.path):
       self._manager.close()
+
+
+def _better(name: str, lower: bool) -> Callable[[Mapping[str, float]], float]:
+  """A score of which more is better."""
+  return lambda metrics: -metrics[name] if lower else metrics[name]
 
 
 def _check_space(folder: pathlib.Path, tree: Any) -> None:

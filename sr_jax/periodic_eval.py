@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -19,11 +21,12 @@ from sr_jax.inference import Upscaler
 from sr_jax.loading import at_scale, from_params
 from sr_jax.methods import Method
 from sr_jax.metric_writers import MetricWriter
-from sr_jax.metrics.protocol import get_protocol, measure
+from sr_jax.metrics.protocol import PSNR, Metric, get_protocol, measure
 from sr_jax.ops.compilation import jit
 from sr_jax.ops.degrade import quantize
 from sr_jax.ops.resize import imresize
 from sr_jax.ops.scales import covered_size, reduced_size
+from sr_jax.scores import choose
 
 
 class _Test(NamedTuple):
@@ -52,9 +55,11 @@ class Evaluation(Protocol):
 
   Attributes:
     rules: What its scores mean; goes into checkpoints.
+    names: Of the scores that may choose a checkpoint.
   """
 
   rules: dict[str, Any]
+  names: Sequence[str]
 
   def __call__(
     self, step: int, params: Mapping[str, Any], writer: MetricWriter
@@ -82,6 +87,7 @@ class PeriodicEvaluation:
   Attributes:
     protocol: Rules of the scores.
     rules: The same, for checkpoints.
+    names: Of the scores of every image.
   """
 
   def __init__(
@@ -107,6 +113,8 @@ class PeriodicEvaluation:
     )
     self.protocol = get_protocol(section['protocol'])
     self.rules = self.protocol.to_dict()
+    self._metrics = _metrics(section['metrics'])
+    self.names: Sequence[str] = [metric.name for metric in self._metrics]
     self._tests = config['method'].get('test')
     self._images = workdir / 'images'
     source = sources.open_labelled(
@@ -131,6 +139,8 @@ class PeriodicEvaluation:
       _test(at_scale(config, scale), method, **images)
       for scale in section['scales'] or (own,)
     ]
+    for test in self._at:
+      self._check_crops(test)
 
   def __call__(
     self, step: int, params: Mapping[str, Any], writer: MetricWriter
@@ -141,8 +151,9 @@ class PeriodicEvaluation:
     the benchmark folders.
 
     Returns:
-      `psnr` and `ssim` on the crops under `self.protocol`, and the PSNR of
-      each benchmark folder under its name.
+      Scores of the crops under `self.protocol` by the names of
+      `config.eval.metrics`, and the PSNR of each benchmark folder under its
+      name.
     """
     local = jax.device_get(params)
     found = []
@@ -160,7 +171,7 @@ class PeriodicEvaluation:
       for test, scores in zip(self._at, found, strict=True)
       for k, v in scores.items()
     }
-    mean = {k: float(np.mean([f[k] for f in found])) for k in ('psnr', 'ssim')}
+    mean = {k: float(np.mean([f[k] for f in found])) for k in self.names}
     writer.scalars(step, {f'crops/{k}': v for k, v in mean.items()})
     return mean | each
 
@@ -183,15 +194,36 @@ class PeriodicEvaluation:
     return mean
 
   def _mean_scores(self, test: _Test, sr: np.ndarray) -> dict[str, float]:
-    """Mean PSNR and SSIM of SR crops `[N, H, W, C]`."""
-    scores = [
-      measure(a, b, protocol=self.protocol, scale=test.scale)
-      for a, b in zip(sr, test.hr, strict=True)
-    ]
+    """Mean scores of SR crops `[N, H, W, C]`."""
+
+    def score(metric: Metric, a: np.ndarray, b: np.ndarray) -> float:
+      try:
+        return self._measure(metric, test, a, b)
+      except UserError:
+        return math.inf  # NIQE, of an image without detail
+
     return {
-      name: float(np.mean([score[name] for score in scores]))
-      for name in ('psnr', 'ssim')
+      metric.name: float(
+        metric.mean([score(metric, *x) for x in zip(sr, test.hr, strict=True)])
+      )
+      for metric in self._metrics
     }
+
+  def _check_crops(self, test: _Test) -> None:
+    """Refuses crops that a metric cannot be measured on."""
+    for metric, hr in itertools.product(self._metrics, test.hr):
+      try:
+        self._measure(metric, test, hr, hr)
+      except UserError as error:
+        raise UserError(
+          f'config.eval.crop_size={test.hr.shape[1]}: {error}'
+        ) from None
+
+  def _measure(
+    self, metric: Metric, test: _Test, sr: np.ndarray, hr: np.ndarray
+  ) -> float:
+    options: Any = {'protocol': self.protocol, 'scale': test.scale}
+    return measure(sr, hr, metrics=[metric], **options)[metric.name]
 
   def _fitted(
     self, test: _Test, params: Mapping[str, Any]
@@ -200,8 +232,8 @@ class PeriodicEvaluation:
 
     Returns:
       SR crops of the configured kernel after the most steps; and the PSNR
-      after each number of steps as `KERNEL@STEPS`, with `psnr` and `ssim` the
-      means over the kernels after the most steps.
+      after each number of steps as `KERNEL@STEPS`, with the other scores
+      the means over the kernels after the most steps.
     """
     model = from_params(test.config, params, name='training')
     sr, scores, final = test.hr, {}, []
@@ -265,6 +297,17 @@ class PeriodicEvaluation:
       save_png_strip(self._images / f'step_{step:08}_{name}.png', list(images))
       strips[name] = np.concatenate(images, axis=1)
     writer.images(step, strips)
+
+
+def _metrics(names: str) -> list[Metric]:
+  """Those of `config.eval.metrics`."""
+  try:
+    chosen = choose(names)
+  except UserError as error:
+    raise UserError(f'config.eval.metrics: {error}') from None
+  if PSNR not in chosen:
+    raise UserError(f'config.eval.metrics={names}: add psnr')
+  return chosen
 
 
 def _test(

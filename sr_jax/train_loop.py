@@ -11,7 +11,7 @@ import pathlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +24,7 @@ from sr_jax.metric_writers import MetricWriter, Progress
 from sr_jax.metrics.protocol import comparable, get_protocol
 from sr_jax.ops.compilation import jit
 from sr_jax.periodic_eval import Evaluation, make_evaluation
+from sr_jax.scores import LOWER_IS_BETTER
 from sr_jax.state import TrainState
 
 _log = logging.getLogger(__name__)
@@ -77,12 +78,13 @@ def train_and_evaluate(
   source, spec = _open_data(plain)
   main = jax.process_index() == 0
   with contextlib.ExitStack() as stack:
-    best = getattr(methods.module(plain), 'BEST_METRIC', 'psnr')
-    keeper = stack.enter_context(_keeper(folder, best, **plain['checkpoint']))
+    keeper = stack.enter_context(_keeper(folder, **plain['checkpoint']))
     if keeper.steps() and (folder / _CONFIG).exists():
       _check_same_experiment(folder / _CONFIG, plain)
     first, _ = batches.sample(source, spec, 0)
     state = _start(method, first, plain, keeper, mesh)
+    evaluate = make_evaluation(plain, method, folder)
+    _check_best(plain['checkpoint']['best_by'], evaluate.names)
     start, steps, data = int(state.step), plain['steps'], plain['data']
     writer = MetricWriter(folder, enabled=main)
     stack.callback(writer.close)
@@ -105,7 +107,7 @@ def train_and_evaluate(
         out_shardings=sharding.replicated(mesh),
       ),
       keeper=keeper,
-      evaluate=make_evaluation(plain, method, folder),
+      evaluate=evaluate,
       writer=writer,
     )
     if main:
@@ -128,20 +130,33 @@ class _Run(NamedTuple):
 @contextlib.contextmanager
 def _keeper(
   folder: pathlib.Path,
-  best_metric: str,
   *,
   keep: int,
   keep_best: int,
+  best_by: str,
   **others: Any,
 ) -> Iterator[checkpoints.Keeper]:
   del others  # when to save and what to start from are the loop's concern
   keeper = checkpoints.Keeper(
-    folder, keep=keep, keep_best=keep_best, best_metric=best_metric
+    folder,
+    keep=keep,
+    keep_best=keep_best,
+    best_by={name: name in LOWER_IS_BETTER for name in best_by.split(',')},
   )
   try:
     yield keeper
   finally:
     keeper.close()
+
+
+def _check_best(best_by: str, names: Sequence[str]) -> None:
+  """Refuses scores that are not measured."""
+  for name in best_by.split(','):
+    if name not in names:
+      raise UserError(
+        f'config.checkpoint.best_by: {name!r} is not measured; choose from'
+        f' {", ".join(names)}, with commas between'
+      )
 
 
 def to_plain(config: Any) -> dict[str, Any]:

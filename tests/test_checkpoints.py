@@ -179,21 +179,23 @@ def test_an_about_file_of_others_is_refused_in_one_line(
 
 @pytest.mark.parametrize('resumed', [False, True])
 def test_newest_and_best_are_kept(tmp_path, resumed):
-  options = {'keep': 2, 'keep_best': 1, 'best_metric': 'psnr'}
+  best_by = {'psnr': False, 'niqe': True}
+  options = {'keep': 2, 'keep_best': 1, 'best_by': best_by}
   keeper = checkpoints.Keeper(tmp_path, **options)
   config = train_loop.to_plain(tiny.config())
   method = train_loop.methods.module(config).make(config)
   batch = {'hr': np.zeros((1, 16, 16, 3), np.uint8)}
   state = method.init(jax.random.key(0), batch, {}, 2)
-  for step, psnr in enumerate([30.0, 35.0, 31.0, None, 32.0], 1):
+  niqe = {1: 7.0, 2: 6.0, 3: 4.0, 5: 5.0, 6: 9.0}
+  for step, psnr in enumerate([30.0, 35.0, 31.0, None, 32.0, 30.0], 1):
     state = state.replace(step=jnp.asarray(step, jnp.int32))
-    scores = psnr and {'psnr': psnr}
+    scores = psnr and {'psnr': psnr, 'niqe': niqe[step]}
     keeper.save(state, state.params, {'config': config}, scores)
     if resumed:
       keeper.close()
       keeper = checkpoints.Keeper(tmp_path, **options)
   keeper.wait()
-  assert keeper.steps() == [2, 4, 5]
+  assert keeper.steps() == [2, 3, 5, 6]
   keeper.close()
 
 

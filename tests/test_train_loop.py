@@ -209,6 +209,41 @@ def test_a_scale_per_batch_resumes_exactly(tmp_path, monkeypatch):
   assert _equal(whole, resumed)
 
 
+def test_the_best_by_several_scores_is_kept(tmp_path):
+  config = tiny.config(
+    steps=3,
+    eval={'every': 1, 'crop_size': 208, 'metrics': 'psnr,niqe'},
+    checkpoint={'every': 1, 'keep': 1, 'best_by': 'psnr,niqe'},
+  )
+  train_loop.train_and_evaluate(config, tmp_path)
+  lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  scores = {}
+  for record in map(json.loads, lines):
+    if 'crops/niqe' in record:
+      scores[record['step']] = record['crops/psnr'], record['crops/niqe']
+  best = {
+    max(scores, key=lambda step: scores[step][0]),
+    min(scores, key=lambda step: scores[step][1]),
+  }
+  kept = {int(p.name) for p in (tmp_path / 'checkpoints').iterdir()}
+  assert kept == best | {3}
+
+
+@pytest.mark.parametrize(
+  ('sections', 'reason'),
+  [
+    ({'checkpoint': {'best_by': 'niqe'}}, "'niqe' is not measured; choose"),
+    ({'eval': {'metrics': 'psnr,niqe'}}, r'eval\.crop_size=32: NIQE needs'),
+    ({'eval': {'metrics': 'ssim'}}, r'eval\.metrics=ssim: add psnr'),
+    ({'eval': {'metrics': 'psnr,ma'}}, r'eval\.metrics: ma and pi need'),
+  ],
+)
+def test_scores_that_cannot_be_measured_are_refused(tmp_path, sections, reason):
+  with pytest.raises(UserError, match=reason) as error:
+    train_loop.train_and_evaluate(tiny.config(**sections), tmp_path)
+  assert '\n' not in str(error.value)
+
+
 def test_evaluations_report_each_scale(tmp_path):
   photo = skimage.data.astronaut()[:40, :44]
   skimage.io.imsave(tmp_path / 'face.png', photo, check_contrast=False)

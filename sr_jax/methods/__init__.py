@@ -94,8 +94,7 @@ def module(config: Mapping[str, Any]) -> ModuleType:
   inference, which needs no training sections. A method whose models fit
   themselves to each image also offers `fitting(config, assumed, steps)`, which
   gives a `Fitting`. One that is not about enlarging offers `open_data(config,
-  spec)`, its source, `evaluation(config)`, a `periodic_eval.Evaluation`, and
-  `BEST_METRIC`, the name of the score that chooses the best checkpoint.
+  spec)`, its source, and `evaluation(config)`, a `periodic_eval.Evaluation`.
 
   Raises:
     UserError: no method has this name.

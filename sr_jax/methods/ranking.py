@@ -35,8 +35,6 @@ from sr_jax.ops.compilation import jit
 from sr_jax.ops.resize import imresize
 from sr_jax.state import TrainState, start_from
 
-# By what the best checkpoint is chosen.
-BEST_METRIC = 'accuracy'
 # Of the bicubic enlargements that stand in for generators.
 _STAND_IN = 4
 _TOGETHER = 8
@@ -212,7 +210,10 @@ class Evaluation:
 
   Attributes:
     rules: What the numbers mean, for the checkpoint.
+    names: Of the scores that may choose a checkpoint.
   """
+
+  names = ('accuracy', 'spearman')
 
   def __init__(self, config: Mapping[str, Any]):
     """Opens the held-out patches of `config.eval.source`.
