@@ -37,7 +37,7 @@ from sr_jax.methods import Method, supervised
 from sr_jax.models import vgg
 from sr_jax.models.common import up_to
 from sr_jax.ops.gradient_map import gradient_map
-from sr_jax.ops.regions import regions
+from sr_jax.ops.regions import NAMES, regions
 from sr_jax.state import TrainState, start_from
 from sr_jax.transforms.adversarial import (
   Critic,
@@ -127,11 +127,7 @@ class _Players(NamedTuple):
   @property
   def targeted(self) -> dict[str, str]:
     """Layers by region, of those regions that have a weight."""
-    return {
-      name: layer
-      for name, layer in self.regions.items()
-      if self.weights.get(name)
-    }
+    return {name: self.regions[name] for name in NAMES if self.weights[name]}
 
   @property
   def layers(self) -> list[str]:
