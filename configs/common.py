@@ -74,6 +74,11 @@ def base() -> ml_collections.ConfigDict:
       # LR images without HR, a source as above, and their part of the batch.
       'unlabelled': '',
       'unlabelled_share': 0.3,
+      # Folder of label maps of the images, PNGs of the same names (SROBB), or
+      # brightness to make them up. Their ids: coco-stuff for those of its list,
+      # stuffthingmaps for those of its own PNGs, one less and 255 for none.
+      'labels': '',
+      'label_ids': 'coco-stuff',
       'on_bad': 'refuse',  # or skip: unreadable and too small images
       'batch_size': 16,  # of all devices and hosts together
       'patch': 48,  # side of an LR crop
@@ -138,9 +143,22 @@ def adversarial(config: ml_collections.ConfigDict, **options) -> None:
     'branch_weight': 0.0,  # and the map that its generator predicts
     'variation_weight': 0.0,
     'rank_weight': 0.0,  # RankSRGAN's: what a ranker says
+    # SROBB's: features within the regions of config.data.labels.
+    'boundary_weight': 0.0,
+    'background_weight': 0.0,
+    'object_weight': 0.0,
     'perceptual': 'esrgan',  # esrgan-early, srgan-vgg54, srgan-vgg22, bsrgan
-    # Where VGG19's weights are: torchvision's vgg19-dcbb9e9d.pth, or a folder
-    # that sr-jax import made of it. random:0 to try things out.
+    # Layers that compare each region.
+    'region_layers': {
+      'boundary': 'relu1_2',
+      'background': 'relu4_3',
+      'object': 'relu5_3',
+    },
+    # HR pixels of the disk by which edges between labels become boundaries.
+    'boundary_radius': 2,
+    'features': 'vgg19',  # or vgg16: the network of all these features
+    # Where its weights are: torchvision's file, such as vgg19-dcbb9e9d.pth, or
+    # a folder that sr-jax import made of it. random:0 to try things out.
     'features_from': '',
     # The workdir of configs/ranker.py, or random:0; and what it must order by.
     'ranker_from': '',

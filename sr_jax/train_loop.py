@@ -258,8 +258,13 @@ def _open_data(
     min_size=spec.crop_size,
     **options,
   )
+  if data['labels']:
+    _check_used(config, 'labels', 'label maps')
+    source = sources.with_labels(
+      *(source, data['labels'], data['label_ids']), **options
+    )
   if data['unlabelled']:
-    _check_unlabelled(config)
+    _check_used(config, 'unlabelled', 'LR images without HR')
     alone = sources.open_source(
       data['unlabelled'], min_size=spec.patch, **options
     )
@@ -269,12 +274,12 @@ def _open_data(
   return source, spec
 
 
-def _check_unlabelled(config: Mapping[str, Any]) -> None:
-  """Refuses LR images without HR for a method that cannot use them."""
-  if not getattr(methods.module(config), 'USES_UNLABELLED', False):
+def _check_used(config: Mapping[str, Any], key: str, what: str) -> None:
+  """Refuses further data for a method that cannot use it."""
+  if not getattr(methods.module(config), f'USES_{key.upper()}', False):
     raise UserError(
-      f'config.data.unlabelled: method {config["method"]["name"]} has no use'
-      ' for LR images without HR; leave it empty'
+      f'config.data.{key}: method {config["method"]["name"]} has no use for'
+      f' {what}; leave it empty'
     )
 
 

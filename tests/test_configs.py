@@ -138,6 +138,8 @@ def test_method_starts_and_steps_abstractly(path, preset):
   side = data['patch'] * scale
   shape = (data['batch_size'], side, side, 3)
   batch = {'hr': jax.ShapeDtypeStruct(shape, np.uint8)}
+  if getattr(methods.module(config), 'USES_LABELS', False):
+    batch['labels'] = jax.ShapeDtypeStruct((*shape[:3], 1), np.uint8)
   init = functools.partial(method.init, scale=scale)
   state = jax.eval_shape(init, jax.random.key(0), batch, {})
   count = sum(math.prod(p.shape) for p in jax.tree.leaves(state.params))

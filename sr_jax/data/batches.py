@@ -90,13 +90,14 @@ def sample(
 
   Returns:
     `{'hr': uint8 [b, P * scale, P * scale, 3]}`, for a paired source also
-    `'lr': uint8 [b, P, P, 3]`, aligned; and the scale, an int if it is whole.
-    For a mixed source also `'labelled': bool [b]`, true for the rows that have
-    HR, which come first and are those of the labelled source alone, and
-    `'unlabelled': uint8 [b, P, P, 3]`, the LR of the others. What a row lacks
-    is zero. For a ranked source instead `'first'` and `'second'`, uint8
-    `[b, P, P, 3]`, the same crop of two levels, and `'score_first'` and
-    `'score_second'`, float32 `[b]`, where higher is worse.
+    `'lr': uint8 [b, P, P, 3]`, and where there are label maps
+    `'labels': uint8 [b, P * scale, P * scale, 1]`, all aligned; and the scale,
+    an int if it is whole. For a mixed source also `'labelled': bool [b]`, true
+    for the rows that have HR, which come first and are those of the labelled
+    source alone, and `'unlabelled': uint8 [b, P, P, 3]`, the LR of the others.
+    What a row lacks is zero. For a ranked source instead `'first'` and
+    `'second'`, uint8 `[b, P, P, 3]`, the same crop of two levels, and
+    `'score_first'` and `'score_second'`, float32 `[b]`, where higher is worse.
   """
   draw = _random_words(spec.seed, _SCALES, step, 0)[0]
   scale = whole(spec.scales[draw % len(spec.scales)])
@@ -303,16 +304,20 @@ def _images(source: Source, index: int) -> Batch:
   """The whole images of one index, as plain arrays over the mapped files."""
   if isinstance(source, PairedSource):
     lr, hr = source[index]
-    return {'lr': np.asarray(lr), 'hr': np.asarray(hr)}
-  return {'hr': np.asarray(source[index])}
+    images, labels = {'lr': lr, 'hr': hr}, source.hr.labels
+  else:
+    images, labels = {'hr': source[index]}, source.labels
+  if labels:
+    images['labels'] = labels[index]()
+  return {key: np.asarray(image) for key, image in images.items()}
 
 
 def _cut(images: Batch, top: int, left: int, size: int, scale: int) -> Batch:
-  """The HR crop at (top, left) and the LR crop that shows the same."""
-  crops = {'hr': images['hr'][top : top + size, left : left + size]}
-  if 'lr' in images:
-    top, left, size = top // scale, left // scale, size // scale
-    crops['lr'] = images['lr'][top : top + size, left : left + size]
+  """The HR crop at (top, left), and the crops of the others that show it."""
+  crops = {}
+  for key, image in images.items():
+    y, x, side = (n // (scale if key == 'lr' else 1) for n in (top, left, size))
+    crops[key] = image[y : y + side, x : x + side]
   return crops
 
 
@@ -326,12 +331,12 @@ def _dihedral(crop: np.ndarray, coins: int) -> np.ndarray:
 
 
 def _stack(examples: list[Batch]) -> Batch:
-  """Copies crops of one size into arrays `[B, S, S, 3]`."""
+  """Copies crops of one size into arrays `[B, S, S, C]`."""
   batch = {}
   for key, first in examples[0].items():
     batch[key] = np.empty((len(examples), *first.shape), np.uint8)
     for row, example in zip(batch[key], examples, strict=True):
       # By planes: four times as fast as turning pixels of three bytes.
-      for channel in range(3):
+      for channel in range(first.shape[-1]):
         row[..., channel] = example[key][..., channel]
   return batch

@@ -70,8 +70,8 @@ def cached(
   Args:
     key: Names the source; one folder of the cache belongs to it.
     stamp: Names the state of the source; other stamps of `key` are removed.
-    decode: Gives the uint8 array `[H, W, 3]`; called when nothing usable is
-      stored.
+    decode: Gives the uint8 array `[H, W, C]`, of 3 channels or 1; called when
+      nothing usable is stored.
     cache_dir: The cache; made when missing.
 
   Raises:
@@ -98,7 +98,7 @@ def _open(target: pathlib.Path) -> np.memmap | None:
     return None
   if not isinstance(array, np.memmap):
     return None
-  if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+  if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3):
     return None
   return array
 

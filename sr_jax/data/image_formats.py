@@ -43,6 +43,7 @@ Layout = Literal['contig', 'separate', 'pages']
 
 _PILLOW_FORMATS = ('PNG', 'JPEG', 'BMP', 'WEBP', 'TIFF')
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
+_PNG_KINDS = {0: 'grey', 2: 'RGB', 3: 'palette', 4: 'grey + alpha', 6: 'RGBA'}
 _NPY_SIGNATURE = b'\x93NUMPY'
 _TIFF_SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _ORIENTATION = 274  # the EXIF and TIFF tag
@@ -100,6 +101,34 @@ def decode(path: Path) -> Samples:
       'leave it out'
     )
   return samples
+
+
+def decode_indices(path: Path) -> np.ndarray:
+  """Reads a PNG of grey levels or of palette indices as they stand.
+
+  Returns:
+    uint8 `[H, W]`.
+
+  Raises:
+    UserError: missing, unreadable or damaged; grey of other than 8 bits, or
+      more than one channel.
+  """
+  with _one_line(path):
+    with path.open('rb') as file:
+      head = file.read(26)
+    if not head.startswith(_PNG_SIGNATURE) or len(head) < 26:
+      raise UserError(f'{path}: is no PNG file: label maps must be')
+    depth, kind = head[24:26]
+    if kind != 3 and (depth, kind) != (8, 0):
+      raise UserError(
+        f'{path}: is {depth}-bit {_PNG_KINDS.get(kind, "colour")}: give labels'
+        ' as an 8-bit PNG of one channel, grey or palette'
+      )
+    with _pillow_unchecked():
+      image = Image.open(path, formats=('PNG',))
+    with image:
+      _check_pixels(path, *image.size)
+      return np.array(image)
 
 
 @contextlib.contextmanager

@@ -6,8 +6,11 @@ of its images; all move at once, from their old parameters, as in
 `config.method`; zero leaves one out:
 
   pixel_weight           distance of SR to HR, by `config.loss`
-  perceptual_weight      distance of features of VGG19, by `perceptual`, a
+  perceptual_weight      distance of features of VGG, by `perceptual`, a
                          recipe of `losses.perceptual`
+  boundary_weight, background_weight, object_weight
+                         distance of features within these regions (SROBB), by
+                         `region_layers`
   variation_weight       total variation of SR in [-1, 1] (SRGAN's VGG22)
   adversarial_weight     `discriminator`, which sees images
   gradient_weight        mean squared distance of gradient maps (SPSR)
@@ -30,9 +33,12 @@ import optax
 
 from sr_jax import feature_weights, models, optimizers, ranker_weights
 from sr_jax.errors import UserError
-from sr_jax.losses import adversarial, perceptual, pixel, ranking
+from sr_jax.losses import adversarial, perceptual, pixel, ranking, targeted
 from sr_jax.methods import Method, supervised
+from sr_jax.models import vgg
+from sr_jax.models.common import up_to
 from sr_jax.ops.gradient_map import gradient_map
+from sr_jax.ops.regions import NAMES, regions
 from sr_jax.state import TrainState, start_from
 from sr_jax.transforms.adversarial import (
   Critic,
@@ -43,6 +49,8 @@ from sr_jax.transforms.adversarial import (
 )
 
 predictor = supervised.predictor
+
+USES_LABELS = True
 
 PyTree = Any
 
@@ -97,6 +105,9 @@ class _Players(NamedTuple):
     weights: Of all terms, by name.
     distance: Of SR to HR.
     recipe: The perceptual loss.
+    regions: Layers that compare each region.
+    radius: Of the boundaries.
+    variant: Of the network of features.
     penalty: Weight of WGAN-GP's.
     optimizers: Of `generator`, of its held layers and of each discriminator.
     early: Patterns of the generator's layers that are not held.
@@ -110,19 +121,28 @@ class _Players(NamedTuple):
   weights: Mapping[str, float]
   distance: Callable[..., jax.Array]
   recipe: perceptual.Recipe
+  regions: Mapping[str, str]
+  radius: int
+  variant: str
   penalty: float
   optimizers: Mapping[str, _Optimizer]
   early: Sequence[str]
   turns: Mapping[str, int]
 
   @property
-  def features(self) -> Any:
-    """The Linen module that the perceptual loss compares by."""
-    return feature_weights.network(variant='vgg19', **self.looked_at)
+  def targeted(self) -> dict[str, str]:
+    """Layers by region, of those regions that have a weight."""
+    return {name: self.regions[name] for name in NAMES if self.weights[name]}
 
   @property
-  def looked_at(self) -> dict[str, Any]:
-    return {'model': 'vgg', 'layers': list(self.recipe.layers)}
+  def layers(self) -> list[str]:
+    """All that the losses compare by."""
+    whole = self.recipe.layers if self.weights['perceptual'] else ()
+    return [*whole, *self.targeted.values()]
+
+  def features(self, layers: Sequence[str]) -> Any:
+    """The Linen module of some layers, no deeper than these."""
+    return feature_weights.network('vgg', list(layers), self.variant)
 
   @property
   def critics(self) -> list[str]:
@@ -158,6 +178,7 @@ def make(config: Mapping[str, Any]) -> Method:
   del section['name']
   sources = {k: section.pop(k) for k in _SOURCES}
   players = _players(config, **section)
+  _check_features(players)
   _check_patch(config, players)
   make_lr = supervised.degrader(config['degradation'])
   return Method(
@@ -183,6 +204,12 @@ def _players(
   perceptual: str,
   perceptual_weight: float,
   variation_weight: float,
+  boundary_weight: float,
+  background_weight: float,
+  object_weight: float,
+  region_layers: Mapping[str, str],
+  boundary_radius: int,
+  features: str,
   adversarial_weight: float,
   gradient_weight: float,
   gradient_adversarial_weight: float,
@@ -200,6 +227,9 @@ def _players(
     'pixel': pixel_weight,
     'perceptual': perceptual_weight,
     'variation': variation_weight,
+    'boundary': boundary_weight,
+    'background': background_weight,
+    'object': object_weight,
     'adversarial': adversarial_weight,
     'gradient': gradient_weight,
     'gradient_adversarial': gradient_adversarial_weight,
@@ -214,6 +244,10 @@ def _players(
     raise UserError(
       f'config.method.generator_every={generator_every}: give 1 or more'
     )
+  if boundary_radius < 0:
+    raise UserError(
+      f'config.method.boundary_radius={boundary_radius}: give 0 or more'
+    )
   judges: dict[str, Any] = {}
   for key, model in (('discriminator', discriminator), ('ranker', ranker)):
     try:
@@ -227,11 +261,29 @@ def _players(
     weights=weights,
     distance=supervised.loss_by_name(config['loss']),
     recipe=_recipe(perceptual),
+    regions=region_layers,
+    radius=boundary_radius,
+    variant=features,
     penalty=gradient_penalty,
     optimizers=_optimizers(config, held_steps),
     early=early_layers,
     turns={'every': generator_every, 'first': generator_first},
   )
+
+
+def _check_features(players: _Players) -> None:
+  """Refuses features that there are none of."""
+  if players.variant not in vgg.VARIANTS:
+    raise UserError(
+      f'config.method.features: unknown {players.variant!r}; choose from'
+      f' {sorted(vgg.VARIANTS)}'
+    )
+  try:
+    up_to(players.layers, vgg.convolutions(players.variant))
+  except UserError as error:
+    raise UserError(
+      f'config.method.features={players.variant}: {error}'
+    ) from None
 
 
 def _recipe(name: str) -> perceptual.Recipe:
@@ -253,15 +305,18 @@ def _frozen(
     UserError: there are none where the config says.
   """
   found: dict[str, PyTree] = {}
-  if players.weights['perceptual']:
+  if players.layers:
     if not features_from:
       raise UserError(
-        "config.method.features_from: the perceptual loss needs VGG19's"
-        " weights; give the path of torchvision's file, or random:0 to try"
-        ' things out'
+        'config.method.features_from: the perceptual loss needs'
+        f" {players.variant.upper()}'s weights; give the path of torchvision's"
+        ' file, or random:0 to try things out'
       )
     found[_FEATURES] = feature_weights.load(
-      features_from, variant='vgg19', **players.looked_at
+      features_from,
+      model='vgg',
+      layers=players.layers,
+      variant=players.variant,
     )
   if players.weights['rank']:
     if not ranker_from:
@@ -355,6 +410,11 @@ def _init(
       'config.checkpoint.init_from: holds no generator but'
       f' {", ".join(sorted(known))}; give a model that enlarges'
     )
+  if players.targeted and 'labels' not in batch:
+    raise UserError(
+      f'config.method.{next(iter(players.targeted))}_weight: needs label maps;'
+      ' give their folder as config.data.labels'
+    )
   hr = jnp.zeros((1, *batch['hr'].shape[1:]))
   stats, params = {}, {}
 
@@ -377,9 +437,9 @@ def _init(
     seen = _VIEWS[slot][1](hr)
     add(slot, players.discriminator.init(judge_key, seen))
   frozen = {}
-  if players.weights['perceptual']:
+  if players.layers:
     # Fresh ones where only shapes are asked for.
-    fresh = players.features.init(init_key, hr)['params']
+    fresh = players.features(players.layers).init(init_key, hr)['params']
     frozen[_FEATURES] = pretrained.get(_FEATURES, fresh)
   if players.weights['rank']:
     fresh = players.ranker.init(init_key, hr)
@@ -421,9 +481,12 @@ def _train_step(
     slot: _critic(players, slot, state.model_state, hr, key)
     for slot in players.critics
   }
+  masks = {}
+  if players.targeted:
+    masks = regions(batch['labels'][..., 0], players.radius)
   gradients = joint_gradients(
     functools.partial(_generate, players, state.model_state, lr),
-    functools.partial(_content, players, state.frozen, hr),
+    functools.partial(_content, players, state.frozen, hr, masks),
     critics,
   )
   theta = state.params['generator']
@@ -452,6 +515,7 @@ def _content(
   players: _Players,
   frozen: Mapping[str, PyTree],
   hr: jax.Array,
+  masks: Mapping[str, jax.Array],
   outputs: tuple[jax.Array, Any],
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """The generator's loss without discriminators, and its terms unweighted."""
@@ -461,12 +525,15 @@ def _content(
     terms['pixel'] = players.distance(sr, hr)
   if players.weights['perceptual']:
     of_sr, of_hr = (
-      players.features.apply({'params': frozen[_FEATURES]}, image)
+      _look(players, frozen, list(players.recipe.layers), image)
       for image in (sr, hr)
     )
     terms['perceptual'] = perceptual.feature_distance(
       of_sr, of_hr, players.recipe
     )
+  for region, layer in players.targeted.items():
+    look = functools.partial(_look, players, frozen, [layer])
+    terms[region] = targeted.masked_distance(look, sr, hr, masks[region])
   if players.weights['variation']:
     terms['variation'] = 2 * perceptual.total_variation(sr)
   if players.weights['gradient']:
@@ -486,6 +553,16 @@ def _content(
   for name, value in terms.items():
     total += players.weights[name] * value
   return total, terms
+
+
+def _look(
+  players: _Players,
+  frozen: Mapping[str, PyTree],
+  layers: Sequence[str],
+  image: jax.Array,
+) -> dict[str, jax.Array]:
+  """Features of an image by layer."""
+  return players.features(layers).apply({'params': frozen[_FEATURES]}, image)
 
 
 def _critic(

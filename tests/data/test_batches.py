@@ -1,6 +1,7 @@
 """Batches: a pure function of (seed, step), however they are computed."""
 
 import collections
+import dataclasses
 import subprocess
 import sys
 import threading
@@ -144,6 +145,37 @@ def test_random_words_are_philox_4x64_10():
     words = batches_lib._random_words(seed, stream, step, example)
     # NumPy counts up before its first block.
     assert words == philox((1, example, step, 0), (seed, stream))
+
+
+def _labelled(source):
+  """With maps in which a pixel's id tells its row, column and image."""
+  images = source.hr if isinstance(source, PairedSource) else source
+  maps = [_ids(image)[..., None] for image in images]
+  labels = tuple((lambda labels=labels: labels) for labels in maps)
+  images = dataclasses.replace(images, labels=labels)
+  if isinstance(source, PairedSource):
+    return dataclasses.replace(source, hr=images)
+  return images
+
+
+def _ids(image):
+  """One id for every pixel of `_coordinates`."""
+  row, column, index = np.moveaxis(image.astype(int), -1, 0)
+  return ((7 * row + 11 * column + 13 * index) % 183).astype(np.uint8)
+
+
+@pytest.mark.parametrize('augment', [True, False])
+@pytest.mark.parametrize('paired', [True, False])
+def test_labels_are_cropped_and_turned_with_the_image(augment, paired):
+  source = _labelled(_pairs() if paired else PHOTOS)
+  spec = _spec(scales=(2,), augment=augment)
+  for step in range(4):
+    batch, _ = sample(source, spec, step)
+    assert batch['labels'].shape == (8, 16, 16, 1)
+    assert batch['labels'].dtype == np.uint8
+    np.testing.assert_array_equal(batch['labels'][..., 0], _ids(batch['hr']))
+    plain, _ = sample(_pairs() if paired else PHOTOS, spec, step)
+    np.testing.assert_array_equal(batch['hr'], plain['hr'])
 
 
 # Determinism

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import json
 import logging
 import re
 
@@ -10,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import AxisType
+from PIL import Image
 
 from configs import common
 from sr_jax import checkpoints, loading, methods, sharding, train_loop
@@ -60,12 +62,12 @@ def _batch(size=4, seed=0):
 class _Run:
   """A compiled method, its first state and how often it was traced."""
 
-  def __init__(self, **sections):
+  def __init__(self, start=None, **sections):
     self.method = _make(**{'optimizer': SGD, **sections})
     self.traces = 0
     init = functools.partial(self.method.init, scale=2)
     self.start = jax.jit(init)(
-      jax.random.key(0), _batch(), self.method.frozen()
+      jax.random.key(0), start or _batch(), self.method.frozen()
     )
 
     def counted(state, batch):
@@ -327,6 +329,89 @@ def test_a_generator_is_no_ranker(tmp_path):
     _make(method={**RANK, 'ranker_from': str(tmp_path / 'x')}).frozen()
 
 
+TARGETED = {
+  'boundary_weight': 1e-3,
+  'background_weight': 2e-3,
+  'object_weight': 3e-3,
+  'region_layers': {
+    **{'boundary': 'relu1_2', 'background': 'relu2_1'},
+    'object': 'relu2_2',
+  },
+  'boundary_radius': 1,
+  'features': 'vgg16',
+  'features_from': 'random:0',
+}
+
+
+def _labels(size=4):
+  """Of `_batch`: a person before grass; all grass in the last image."""
+  labels = np.full((size, 16, 16, 1), 124, np.uint8)
+  labels[:-1, 4:, 6:] = 1
+  return labels
+
+
+def test_targeted_losses_of_the_regions():
+  """SROBB: a step by three terms, each of its own layer and mask."""
+  run = _Run(method=TARGETED, start=_batch() | {'labels': _labels()})
+  after, metrics = run.step(run.start, _batch() | {'labels': _labels()})
+  assert not _same(after.params['generator'], run.start.params['generator'])
+  assert _same(after.frozen, run.start.frozen)
+  assert set(run.start.frozen['features']) == {
+    *('conv1_1', 'conv1_2', 'conv2_1', 'conv2_2')
+  }
+  total = 1e-2 * metrics['pixel'] + 5e-3 * metrics['adversarial']
+  for i, region in enumerate(('boundary', 'background', 'object'), 1):
+    assert metrics[region] > 0
+    total += i * 1e-3 * metrics[region]
+  np.testing.assert_allclose(metrics['loss'], total, rtol=1e-5)
+  # Without a person there are no objects and no boundaries.
+  grass = {'labels': np.full((4, 16, 16, 1), 124, np.uint8)}
+  _, metrics = run.step(run.start, _batch() | grass)
+  assert float(metrics['boundary']) == float(metrics['object']) == 0
+  assert metrics['background'] > 0
+
+
+def test_regions_without_a_weight_need_no_layers():
+  """None of their weights are read, and no labels without any."""
+  method = _make(method={**TARGETED, 'object_weight': 0.0})
+  assert 'conv2_2' not in method.frozen()['features']
+  init = functools.partial(_run().method.init, scale=2)
+  assert not jax.eval_shape(init, jax.random.key(0), _batch(), {}).frozen
+
+
+def test_targeted_losses_need_label_maps(tmp_path):
+  config = _config(method=TARGETED)
+  with pytest.raises(
+    UserError,
+    match=r'boundary_weight: needs label maps; .* config\.data\.labels',
+  ):
+    train_loop.train_and_evaluate(config, tmp_path)
+
+
+def test_training_with_label_maps(tmp_path):
+  """From files; methods without a use for them say so."""
+  photo = sources.embedded_source(192)[0][:40, :44]
+  labels = np.full((40, 44), 157, np.uint8)
+  labels[20:, 10:30] = 1
+  for name, image in (('hr/a.jpg', photo), ('maps/a.png', labels)):
+    (tmp_path / name).parent.mkdir()
+    Image.fromarray(image).save(tmp_path / name)
+  data = {
+    **{'patch': 8, 'source': str(tmp_path / 'hr')},
+    'labels': str(tmp_path / 'maps'),
+  }
+  method = {**TARGETED, 'background_weight': 0.0, 'object_weight': 0.0}
+  config = _config(method=method, data=data, steps=1, log_every=1)
+  train_loop.train_and_evaluate(config, tmp_path / 'run')
+  line = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()[0]
+  assert json.loads(line)['boundary'] > 0
+  config = tiny.config(data=data)
+  with pytest.raises(
+    UserError, match=r'data\.labels: method supervised has no use for label'
+  ):
+    train_loop.train_and_evaluate(config, tmp_path / 'other')
+
+
 def test_running_statistics_see_real_and_then_generated_images():
   """Each batch by itself, with a momentum of 0.9."""
   run = _run()
@@ -441,6 +526,17 @@ def test_stages_are_chained_and_resume_exactly(tmp_path, caplog, monkeypatch):
     ({'pixel_weight': -1.0}, r'config\.method\.pixel_weight=-1: give 0'),
     ({'generator_every': 0}, r'config\.method\.generator_every=0: give 1'),
     ({'held_steps': -1}, r'config\.method\.held_steps=-1: give 0'),
+    ({'object_weight': -1.0}, r'config\.method\.object_weight=-1: give 0'),
+    ({'boundary_radius': -1}, r'config\.method\.boundary_radius=-1: give 0'),
+    ({'features': 'vgg11'}, r"features: unknown 'vgg11'; choose from .*vgg16"),
+    (
+      {'object_weight': 1.0, 'region_layers': {'object': 'relu6_1'}},
+      r"config\.method\.features=vgg19: unknown layer 'relu6_1'; choose from",
+    ),
+    (
+      {'perceptual_weight': 1.0, 'features': 'vgg16'},
+      r"config\.method\.features=vgg16: unknown layer 'conv5_4'; choose from",
+    ),
     (
       {'discriminator': {'name': 'vgg_discriminatr'}},
       r"config\.method\.discriminator: .* did you mean 'vgg_discriminator'",

@@ -1,0 +1,38 @@
+"""The targeted perceptual loss (Rad et al., SROBB, ICCV 2019).
+
+Each region of an image, see `ops.regions`, is compared by features of its own:
+low ones show whether edges are right, higher ones textures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from sr_jax.ops.precision import as_float
+
+
+def masked_distance(
+  features: Callable[[jax.Array], Mapping[str, jax.Array]],
+  sr: jax.Array,
+  hr: jax.Array,
+  mask: jax.Array,
+) -> jax.Array:
+  """Summed squared difference of features within a mask, averaged over images.
+
+  The mask is laid on the images, so that nothing outside it has any effect.
+
+  Args:
+    features: Of an image, by layer, such as those of VGG.
+    sr: `[B, H, W, 3]`.
+    hr: The same; its features get no gradient.
+    mask: `[B, H, W, 1]`, 1 where the images are compared and 0 elsewhere.
+  """
+  of_sr, of_hr = (features(mask * image) for image in (sr, hr))
+  sums = [
+    ((as_float(x) - jax.lax.stop_gradient(as_float(of_hr[layer]))) ** 2).sum()
+    for layer, x in of_sr.items()
+  ]
+  return jnp.stack(sums).sum() / sr.shape[0]
