@@ -55,7 +55,12 @@ def get_config(preset=None):
   config.eval.crop_size = 296
   config.checkpoint.every = 5000
   config.checkpoint.best_by = 'accuracy'
-  config = common.finish(config, preset, heavy=True)
+  config = common.finish(config, preset)
   if preset == 'smoke':
-    config.data.patch = 64
+    config.steps = 50
+    config.log_every = 10
+    config.data.batch_size = 4
+    config.data.patch = 48
+    config.eval.crops = 4
+    config.eval.crop_size = 192
   return config

@@ -51,7 +51,7 @@ class _Kept(NamedTuple):
   Attributes:
     name: Its file.
     levels: uint8 `[3, P, P, 3]`.
-    scores: NIQE `[3]`.
+    scores: NIQE `[3]`, of the rounded Y as PIRM's protocol has it.
   """
 
   name: str
@@ -181,29 +181,27 @@ def _patches(
   """Patches of a grid that pass the filters; the others are counted."""
   stem = photo.relative.with_suffix('').as_posix()
   height, width = images.shape[1:3]
+  grey = np.round(255 * rgb_to_grey(images / 255.0)[..., 0])
+  y = np.stack([luma(image, rounded=True)[..., 0] for image in images])
   for top in range(0, height - args.patch + 1, args.stride):
     for left in range(0, width - args.patch + 1, args.stride):
-      levels = images[:, top : top + args.patch, left : left + args.patch]
-      grey = np.round(255 * rgb_to_grey(levels / 255.0)[..., 0])
-      if niqe.sharpness(grey[_LAST:])[0] < args.sharpness:
+      rows, columns = (slice(n, n + args.patch) for n in (top, left))
+      seen = grey[:, rows, columns]
+      if niqe.sharpness(seen[_LAST:])[0] < args.sharpness:
         dropped['blurred'] += 1
         continue
+      inner = y[:, rows, columns][:, _BORDER:-_BORDER, _BORDER:-_BORDER]
       try:
-        apart = niqe.niqe(grey[[_MIDDLE, _LAST]], pristine)
-        scores = _labels(levels, pristine)
-      except UserError:
+        apart = niqe.niqe(seen[[_MIDDLE, _LAST]], pristine)
+        if not abs(apart[0] - apart[1]) > args.difference:
+          dropped['alike'] += 1
+          continue
+        scores = niqe.niqe(inner, pristine)
+      except UserError:  # it has no NIQE
         dropped['flat'] += 1
         continue
-      if not abs(apart[0] - apart[1]) > args.difference:
-        dropped['alike'] += 1
-        continue
-      yield _Kept(f'{stem}_{top}_{left}.png', levels, scores)
-
-
-def _labels(levels: np.ndarray, pristine: niqe.Pristine) -> np.ndarray:
-  """NIQE `[N]` of patches uint8 `[N, P, P, 3]`, as PIRM's protocol has it."""
-  y = np.stack([luma(level, rounded=True)[..., 0] for level in levels])
-  return niqe.niqe(y[:, _BORDER:-_BORDER, _BORDER:-_BORDER], pristine)
+      name = f'{stem}_{top}_{left}.png'
+      yield _Kept(name, images[:, rows, columns], scores)
 
 
 def _written(folder: Path, kept: Sequence[_Kept]) -> list[str]:

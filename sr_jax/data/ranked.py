@@ -116,7 +116,8 @@ def open_ranked(
     )
   if not names:
     raise UserError(
-      f'{root}: has no {part} patches: make it of more photographs'
+      f'{root}: has no {part} patches: make it of more photographs, or with '
+      'another --held-out'
     )
   file = root / f'{metric}.txt'
   if not file.exists():
