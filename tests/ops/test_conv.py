@@ -50,6 +50,21 @@ def test_values_and_gradients_equal_lax(size, dilation, channels):
     np.testing.assert_allclose(ours / scale, theirs / scale, atol=2e-6)
 
 
+@pytest.mark.parametrize('at_once', [1, 2000])
+def test_weight_gradients_by_parts_of_a_batch(at_once, monkeypatch):
+  """Five images: one by one, and two at a time with one left."""
+  x, kernel, _ = _inputs(3, shape=(5, 7, 6))
+
+  def gradient():
+    return jax.grad(lambda k: (conv.conv2d(x, k, None) ** 3).sum())(kernel)
+
+  whole = gradient()
+  monkeypatch.setattr(conv, '_AT_ONCE', at_once)
+  convolutions = str(jax.make_jaxpr(gradient)()).count('conv_general_dilated')
+  assert convolutions == 2 + (5 if at_once == 1 else 3)
+  np.testing.assert_allclose(gradient(), whole, rtol=1e-4)
+
+
 @pytest.mark.parametrize('channels', [(3, 5), (5, 3)])
 def test_without_a_bias_it_equals_lax(channels):
   x, kernel, _ = _inputs(3, channels)
