@@ -79,6 +79,10 @@ def base() -> ml_collections.ConfigDict:
       # stuffthingmaps for those of its own PNGs, one less and 255 for none.
       'labels': '',
       'label_ids': 'coco-stuff',
+      # For reference-based methods, see sr_jax/data/references.py: self,
+      # embedded or a folder; and the side of their crops, 0 for that of HR's.
+      'reference': '',
+      'reference_size': 0,
       'on_bad': 'refuse',  # or skip: unreadable and too small images
       'batch_size': 16,  # of all devices and hosts together
       'patch': 48,  # side of an LR crop
@@ -95,6 +99,7 @@ def base() -> ml_collections.ConfigDict:
       'every': 1000,
       'source': 'embedded',  # fixed crops for PSNR and image strips
       'lr_folder': '',  # real LR images of the HR in source, matched by name
+      'reference': '',  # as in data
       'crops': 4,
       'crop_size': 192,
       'folders': (),  # HR folders to measure on as well, such as Set5
@@ -186,6 +191,37 @@ def adversarial(config: ml_collections.ConfigDict, **options) -> None:
   config.checkpoint.keep = 5
 
 
+def referenced(config: ml_collections.ConfigDict, **options) -> None:
+  """Makes it reference-based training; options replace values of the section.
+
+  Images of the sources get references made of themselves.
+  """
+  section = {
+    'name': 'reference',
+    # Terms of the generator's loss; 0 leaves one out.
+    'pixel_weight': 1.0,
+    'enlarged_weight': 0.0,  # of what is made without reference
+    'perceptual': 'srntt',
+    'perceptual_weight': 0.0,
+    'texture_weight': 0.0,
+    # (sign, centre, slope) of what it weights features by, see
+    # sr_jax/losses/texture.py; () for no weights.
+    'texture_threshold': (),
+    'back_projection_weight': 0.0,
+    'adversarial_weight': 0.0,
+    'discriminator': {'name': 'srntt_discriminator', 'variant': 'released'},
+    'gradient_penalty': 10.0,
+    'penalty_per_pixel': False,  # True: as in SRNTT's code
+    'critic_steps': 2,  # that the discriminator has for itself, in each round
+    'truth_steps': True,  # the last step of a round sees HR's own features
+    # Where VGG19's weights are: torchvision's vgg19-dcbb9e9d.pth, or a folder
+    # that sr-jax import made of it. random:0 to try things out.
+    'features_from': '',
+  }
+  config.method = ml_collections.ConfigDict({**section, **options})
+  config.data.reference = config.eval.reference = 'self'
+
+
 def finish_adversarial(
   config: ml_collections.ConfigDict, preset: str | None
 ) -> ml_collections.ConfigDict:
@@ -227,6 +263,8 @@ def _shrink(config: ml_collections.ConfigDict) -> None:
   config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, 10)
   config.data.source = 'embedded'
   config.data.lr_folder = config.eval.lr_folder = ''
+  if config.data.reference:
+    config.data.reference = config.eval.reference = 'self'
   if config.data.unlabelled:
     config.data.unlabelled = 'embedded'
   config.data.batch_size = min(config.data.batch_size, 8)

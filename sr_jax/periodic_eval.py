@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from sr_jax import methods
-from sr_jax.data import batches, sources
+from sr_jax.data import batches, references, sources
 from sr_jax.data.image_io import find_images, save_png_strip
 from sr_jax.errors import UserError
 from sr_jax.evaluation import Degradation, evaluate_folder
@@ -37,12 +37,14 @@ class _Test(NamedTuple):
     predict: `(params, lr) -> sr`, compiled.
     hr: `[N, H, W, C]` in [0, 1].
     lr: The same, reduced.
+    reference: The same of their references, if there are such.
   """
 
   config: Mapping[str, Any]
   predict: Callable[..., Any]
   hr: np.ndarray
   lr: np.ndarray
+  reference: np.ndarray | None
 
   @property
   def scale(self) -> float:
@@ -123,6 +125,14 @@ class PeriodicEvaluation:
       on_bad='skip',
       cache_dir=config['data']['cache_dir'] or None,
     )
+    if section['reference']:
+      source = references.with_references(
+        source,
+        section['reference'],
+        folder=section['source'],
+        on_bad='skip',
+        cache_dir=config['data']['cache_dir'] or None,
+      )
     crops = batches.fixed_crops(
       source,
       size=section['crop_size'],
@@ -186,6 +196,9 @@ class PeriodicEvaluation:
     if self._tests:
       sr, mean = self._fitted(test, params)
     else:
+      if test.reference is not None:
+        refer = methods.module(test.config).refer
+        params = jit(refer)(params, [test.reference])
       sr = np.asarray(test.predict(params, test.lr))
       sr = sr[:, : test.hr.shape[1], : test.hr.shape[2]]
       mean = self._mean_scores(test, sr)
@@ -315,6 +328,7 @@ def _test(
   method: Method,
   hr: np.ndarray,
   lr: np.ndarray | None = None,
+  ref: np.ndarray | None = None,
 ) -> _Test:
   """The crops cut to what whole LR pixels cover; LR is made if not given."""
   scale = config['model']['scale']
@@ -326,7 +340,7 @@ def _test(
     key = jax.random.key(config['seed'])
     lr = np.asarray(method.degrade(key, jax.numpy.asarray(hr), scale))
   predict = jit(methods.module(config).predictor(config))
-  return _Test(config, predict, hr, lr)
+  return _Test(config, predict, hr, lr, ref)
 
 
 def _of_scale(test: _Test, tests: Sequence[_Test]) -> str:

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from sr_jax import checkpoints, methods, sharding
-from sr_jax.data import batches, sources
+from sr_jax.data import batches, references, sources
 from sr_jax.errors import UserError
 from sr_jax.metric_writers import MetricWriter, Progress
 from sr_jax.metrics.protocol import comparable, get_protocol
@@ -244,6 +244,7 @@ def _open_data(
     scales=tuple(data['scales']) or (scale,),
     seed=config['seed'],
     augment=data['augment'],
+    reference_size=data['reference_size'],
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
@@ -258,17 +259,24 @@ def _open_data(
     min_size=spec.crop_size,
     **options,
   )
+  for section in ('data', 'eval'):
+    if config[section]['reference']:
+      _check_used(config, f'{section}.reference', 'references')
   if data['labels']:
-    _check_used(config, 'labels', 'label maps')
+    _check_used(config, 'data.labels', 'label maps')
     source = sources.with_labels(
       *(source, data['labels'], data['label_ids']), **options
     )
   if data['unlabelled']:
-    _check_used(config, 'unlabelled', 'LR images without HR')
+    _check_used(config, 'data.unlabelled', 'LR images without HR')
     alone = sources.open_source(
       data['unlabelled'], min_size=spec.patch, **options
     )
     source = sources.MixedSource(source, alone, data['unlabelled_share'])
+  elif data['reference']:
+    source = references.with_references(
+      source, data['reference'], folder=data['source'], **options
+    )
   if source.skipped:
     _log.warning('data: skipped %d images', len(source.skipped))
   return source, spec
@@ -276,9 +284,10 @@ def _open_data(
 
 def _check_used(config: Mapping[str, Any], key: str, what: str) -> None:
   """Refuses further data for a method that cannot use it."""
-  if not getattr(methods.module(config), f'USES_{key.upper()}', False):
+  uses = f'USES_{key.partition(".")[2].upper()}'
+  if not getattr(methods.module(config), uses, False):
     raise UserError(
-      f'config.data.{key}: method {config["method"]["name"]} has no use for'
+      f'config.{key}: method {config["method"]["name"]} has no use for'
       f' {what}; leave it empty'
     )
 

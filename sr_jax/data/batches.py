@@ -15,16 +15,17 @@ from collections.abc import Generator
 import numpy as np
 
 from sr_jax.data.ranked import RankedSource
+from sr_jax.data.references import ReferencedSource
 from sr_jax.data.sources import ImageSource, MixedSource, PairedSource
 from sr_jax.errors import UserError
 from sr_jax.ops.scales import covered_size, whole
 
 Batch = dict[str, np.ndarray]
 Source = ImageSource | PairedSource
-AnySource = Source | MixedSource | RankedSource
+AnySource = Source | MixedSource | RankedSource | ReferencedSource
 
-# Keys of the two independent streams of one seed.
-_EXAMPLES, _SCALES = 0, 1
+# Keys of the independent streams of one seed.
+_EXAMPLES, _SCALES, _REFERENCES = 0, 1, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,9 @@ class BatchSpec:
       down where that is not whole.
     scales: One of these is chosen for each step, whole or not.
     seed: Of everything random.
-    augment: Whether crops are flipped and transposed at random.
+    augment: Whether crops are flipped and transposed at random, and their
+      references by other coins.
+    reference_size: Side of a reference's crop, 0 for that of the HR crop.
     process_index: This process; it draws its own rows of the batch only.
     process_count: Number of processes; divides `batch_size`.
   """
@@ -47,6 +50,7 @@ class BatchSpec:
   scales: tuple[float, ...]
   seed: int
   augment: bool = True
+  reference_size: int = 0
   process_index: int = 0
   process_count: int = 1
 
@@ -95,7 +99,8 @@ def sample(
     an int if it is whole. For a mixed source also `'labelled': bool [b]`, true
     for the rows that have HR, which come first and are those of the labelled
     source alone, and `'unlabelled': uint8 [b, P, P, 3]`, the LR of the others.
-    What a row lacks is zero. For a ranked source instead `'first'` and
+    What a row lacks is zero. For a source with references also `'ref': uint8
+    [b, R, R, 3]`. For a ranked source instead `'first'` and
     `'second'`, uint8 `[b, P, P, 3]`, the same crop of two levels, and
     `'score_first'` and `'score_second'`, float32 `[b]`, where higher is worse.
   """
@@ -137,7 +142,9 @@ def batches(
   return _prefetched(source, spec, steps, workers, prefetch)
 
 
-def fixed_crops(source: Source, *, size: int, count: int, scale: int) -> Batch:
+def fixed_crops(
+  source: Source | ReferencedSource, *, size: int, count: int, scale: int
+) -> Batch:
   """Centred crops for evaluation during training, the same in every run.
 
   The images come evenly spaced from those that are at least `size` high and
@@ -151,7 +158,8 @@ def fixed_crops(source: Source, *, size: int, count: int, scale: int) -> Batch:
 
   Returns:
     `{'hr': uint8 [N, size, size, 3]}`, for a paired source also
-    `'lr': uint8 [N, size / scale, size / scale, 3]`.
+    `'lr': uint8 [N, size / scale, size / scale, 3]`, for one with references
+    `'ref': uint8 [N, size, size, 3]`, the first reference's in the same place.
 
   Raises:
     UserError: `size` is no multiple of `scale` or no image is large enough.
@@ -170,7 +178,7 @@ def fixed_crops(source: Source, *, size: int, count: int, scale: int) -> Batch:
     )
   count = min(count, len(large))
   chosen = [large[i * len(large) // count] for i in range(count)]
-  return _stack([_centred(_images(source, i), size, scale) for i in chosen])
+  return _stack([_centred(source, i, size, scale) for i in chosen])
 
 
 def _prefetched(
@@ -196,6 +204,8 @@ def _prefetched(
 def _check_pair_scale(source: AnySource, scales: tuple[float, ...]) -> None:
   if isinstance(source, MixedSource):
     source = source.labelled
+  if isinstance(source, ReferencedSource):
+    source = source.images
   if isinstance(source, PairedSource) and set(scales) != {source.scale}:
     raise UserError(
       f'scales {scales}: the pairs are of scale {source.scale}; choose that'
@@ -270,7 +280,11 @@ def _ranked(source: RankedSource, spec: BatchSpec, step: int) -> Batch:
 
 
 def _example(
-  source: Source, spec: BatchSpec, step: int, scale: float, row: int
+  source: Source | ReferencedSource,
+  spec: BatchSpec,
+  step: int,
+  scale: float,
+  row: int,
 ) -> Batch:
   """The crops of one example, as views of the source's arrays."""
   draws = _random_words(spec.seed, _EXAMPLES, step, row)
@@ -284,24 +298,47 @@ def _example(
       f'{size}x{size}; it changed, or the source was opened for smaller crops'
     )
   # An HR crop begins at any pixel; that of a pair on the LR image's grid.
-  grid = source.scale if isinstance(source, PairedSource) else 1
+  grid = _grid(source)
   top = draws[1] % ((height - size) // grid + 1) * grid
   left = draws[2] % ((width - size) // grid + 1) * grid
   crops = _cut(images, top, left, size, grid)
+  coins = dict.fromkeys(crops, draws[3])
+  if isinstance(source, ReferencedSource):
+    words = _random_words(spec.seed, _REFERENCES, step, row)
+    place = (top + size / 2) / height, (left + size / 2) / width
+    side = spec.reference_size or size
+    crops['ref'] = source.reference(index, place, side, words)
+    coins['ref'] = draws[3] >> 3
   if not spec.augment:
     return crops
-  return {key: _dihedral(crop, draws[3]) for key, crop in crops.items()}
+  return {key: _dihedral(crop, coins[key]) for key, crop in crops.items()}
 
 
-def _centred(images: Batch, size: int, scale: int) -> Batch:
+def _grid(source: Source | ReferencedSource) -> int:
+  """Step of the corners of HR crops."""
+  if isinstance(source, ReferencedSource):
+    source = source.images
+  return source.scale if isinstance(source, PairedSource) else 1
+
+
+def _centred(
+  source: Source | ReferencedSource, index: int, size: int, scale: int
+) -> Batch:
+  images = _images(source, index)
   height, width = images['hr'].shape[:2]
   top = (height - size) // 2 // scale * scale
   left = (width - size) // 2 // scale * scale
-  return _cut(images, top, left, size, scale)
+  crops = _cut(images, top, left, size, scale)
+  if isinstance(source, ReferencedSource):
+    words = [0, *_random_words(0, _REFERENCES, 0, index)[1:]]
+    crops['ref'] = source.reference(index, (0.5, 0.5), size, words)
+  return crops
 
 
-def _images(source: Source, index: int) -> Batch:
+def _images(source: Source | ReferencedSource, index: int) -> Batch:
   """The whole images of one index, as plain arrays over the mapped files."""
+  if isinstance(source, ReferencedSource):
+    source = source.images
   if isinstance(source, PairedSource):
     lr, hr = source[index]
     images, labels = {'lr': lr, 'hr': hr}, source.hr.labels

@@ -291,11 +291,26 @@ def folder_source(
     UserError: no image serves, or a file does not (it is corrupt, smaller than
       `min_size`, or no image) and `on_bad` is `refuse`.
   """
-  images, bad = _list_images(path)
+  images, bad = list_images(path)
   openers = _cached_files(images.values(), cache_dir)
   return _checked(
     f'folder {path}', tuple(images), openers, bad, min_size, on_bad
   )
+
+
+def embedded_file(
+  name: str, cache_dir: PathLike | None = None
+) -> Callable[[], np.ndarray]:
+  """Maps one of the photographs inside scikit-image's wheel."""
+  (opener,) = _cached_files([_embedded_folder() / name], cache_dir)
+  return opener
+
+
+def _embedded_folder() -> pathlib.Path:
+  package = importlib.util.find_spec('skimage')
+  if package is None or package.origin is None:
+    raise UserError('source embedded: install scikit-image')
+  return pathlib.Path(package.origin).parent / 'data'
 
 
 def embedded_source(
@@ -305,10 +320,7 @@ def embedded_source(
 
   Those smaller than `min_size` are left out and listed in `skipped`.
   """
-  package = importlib.util.find_spec('skimage')
-  if package is None or package.origin is None:
-    raise UserError('source embedded: install scikit-image')
-  folder = pathlib.Path(package.origin).parent / 'data'
+  folder = _embedded_folder()
   openers = _cached_files([folder / name for name in EMBEDDED], cache_dir)
   return _checked('source embedded', EMBEDDED, openers, (), min_size, 'skip')
 
@@ -381,8 +393,8 @@ def paired_source(
     UserError: no pair serves, or a file does not and `on_bad` is `refuse`.
   """
   where = f'pairs {lr_dir}, {hr_dir}'
-  lr_images, lr_bad = _list_images(lr_dir)
-  hr_images, hr_bad = _list_images(hr_dir)
+  lr_images, lr_bad = list_images(lr_dir)
+  hr_images, hr_bad = list_images(hr_dir)
   pairs, faults, unused = match_lr(hr_images, lr_images, scale)
   unmatched = [
     *faults.items(),
@@ -495,6 +507,26 @@ def _size(image: np.ndarray) -> str:
   return f'{image.shape[1]}x{image.shape[0]}'
 
 
+def subset(
+  source: ImageSource | PairedSource, keep: Sequence[int]
+) -> ImageSource | PairedSource:
+  """The images of some indices."""
+  if isinstance(source, PairedSource):
+    lr, hr = (_pick(x.names, x.openers, keep) for x in (source.lr, source.hr))
+    return dataclasses.replace(source, lr=lr, hr=hr)
+  return dataclasses.replace(
+    _pick(source.names, source.openers, keep), skipped=source.skipped
+  )
+
+
+def cached_file(
+  path: pathlib.Path, cache_dir: PathLike | None = None
+) -> Callable[[], np.ndarray]:
+  """Maps one file."""
+  (opener,) = _cached_files([path], cache_dir)
+  return opener
+
+
 def _cached_files(
   paths: Iterable[pathlib.Path], cache_dir: PathLike | None
 ) -> tuple[Callable[[], np.ndarray], ...]:
@@ -504,7 +536,7 @@ def _cached_files(
   )
 
 
-def _list_images(
+def list_images(
   path: PathLike,
 ) -> tuple[dict[str, pathlib.Path], Skipped]:
   """Files with an image's suffix by relative path; the others as bad."""

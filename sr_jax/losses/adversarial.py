@@ -104,6 +104,8 @@ def gradient_penalty(
   real: jax.Array,
   fake: jax.Array,
   key: jax.Array,
+  *,
+  per_pixel: bool = False,
 ) -> jax.Array:
   """WGAN-GP's (Gulrajani et al., NeurIPS 2017), without its weight.
 
@@ -113,12 +115,14 @@ def gradient_penalty(
     real: `[B, ...]`.
     fake: The same.
     key: For the points between the two.
+    per_pixel: Whether norms are over the channels of each pixel, as in SRNTT's
+      code, and not over each sample.
   """
   shape = (real.shape[0],) + (1,) * (real.ndim - 1)
   share = jax.random.uniform(key, shape, real.dtype)
   between = share * real + (1 - share) * fake
   slopes = jax.grad(lambda image: critic(image).sum())(between)
-  return unit_norm(slopes, range(1, slopes.ndim))
+  return unit_norm(slopes, [-1] if per_pixel else range(1, slopes.ndim))
 
 
 def unit_norm(slopes: jax.Array, axes: Sequence[int]) -> jax.Array:

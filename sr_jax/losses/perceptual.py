@@ -43,12 +43,14 @@ class Recipe(NamedTuple):
 # Layers of VGG19. SRGAN: Ledig et al., CVPR 2017, where features are scaled by
 # 1/12.75, about 0.006 on the squared distance. ESRGAN: Wang et al., ECCVW 2018,
 # and after it RankSRGAN, SPSR and BasicSR's SRGAN. BSRGAN: Zhang et al., 2021.
+# SRNTT: Zhang et al., CVPR 2019, as in its code; TTSR's is the same.
 RECIPES = {
   'srgan-vgg22': Recipe({'relu2_2': 1.0}, squared, 1 / 12.75),
   'srgan-vgg54': Recipe({'relu5_4': 1.0}, squared, 1 / 12.75),
   'esrgan': Recipe({'conv5_4': 1.0}),
   # Ours, for small trainings: looks at a fourteenth of the weights.
   'esrgan-early': Recipe({'conv3_1': 1.0}),
+  'srntt': Recipe({'relu5_1': 1.0}, l2),
   'bsrgan': Recipe(
     {
       'conv1_2': 0.1,

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 _SHARED = ('common', 'critic', 'luma', 'masking', 'parameters')
 # Networks that judge images instead of enlarging them.
-CRITICS = ('ranker', 'srgan_discriminator', 'vgg_discriminator')
+CRITICS = (
+  'ranker',
+  'srgan_discriminator',
+  'srntt_discriminator',
+  'vgg_discriminator',
+)
 # They do not enlarge; losses and metrics compare what they give.
 FEATURES = ('alexnet', 'vgg')
 _DTYPES = ('float32', 'bfloat16', 'float16')

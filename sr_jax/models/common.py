@@ -180,6 +180,25 @@ def up_to(layers: Iterable[str], convolutions: Iterable[str]) -> list[str]:
   return names[: last + 1]
 
 
+# What a released `.npz` holds of a convolution, and of a normalisation.
+_NPZ_CONV = ('kernel', 'bias')
+_NPZ_NORM = ('bias', 'scale', 'mean', 'var')
+
+
+def npz_layer(
+  conv: str, *, bias: bool = False, norm: str | None = None
+) -> list[str]:
+  """Paths of one layer's arrays, in the order of TensorLayer's files.
+
+  Args:
+    conv: Path of the convolution.
+    bias: Whether it has one.
+    norm: Path of its normalisation.
+  """
+  paths = [f'{conv}/{leaf}' for leaf in _NPZ_CONV[: 1 + bias]]
+  return paths + [f'{norm}/{leaf}' for leaf in _NPZ_NORM if norm]
+
+
 def default_mean(channels: int) -> tuple[float, ...]:
   """DIV2K's mean for RGB, mid-grey for any other channel count."""
   return DIV2K_MEAN if channels == 3 else (0.5,) * channels
@@ -237,7 +256,7 @@ def _scan(
 
   scan = nn.scan(
     apply,
-    variable_axes={'params': 0},
+    variable_axes={'params': 0, 'batch_stats': 0},
     split_rngs={'params': True},
     length=length,
   )

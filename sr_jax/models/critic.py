@@ -33,12 +33,15 @@ class HalvingConv(nn.Module):
     kernel_size: 3 or 4.
     use_bias: Whether a bias is added.
     dtype: Computation type; parameters stay float32.
+    zeros_first: Whether zeros come before the image as well, which TensorFlow
+      leaves out for a kernel of 3 on even sides.
   """
 
   features: int
   kernel_size: int
   use_bias: bool
   dtype: Any = jnp.float32
+  zeros_first: bool = True
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -55,7 +58,7 @@ class HalvingConv(nn.Module):
     height, width = ((n + 2 - size) // 2 + 1 for n in x.shape[1:3])
     # Even sides, and a kernel of 4: a last row of zeros changes nothing.
     sides = [(0, n % 2) for n in x.shape[1:3]]
-    more = [(0, 4 - size)] * 2
+    more = [(0, 4 - size) if self.zeros_first else (4 - size, 0)] * 2
     x = jnp.pad(x, ((0, 0), *sides, (0, 0)))
     kernel = jnp.pad(kernel, (*more, (0, 0), (0, 0)))
     return reducing_conv(x, kernel, bias, 2)[:, :height, :width]
@@ -64,16 +67,19 @@ class HalvingConv(nn.Module):
 class Trunk(nn.Module):
   """Pairs of a 3x3 convolution and one that halves, to a map of features.
 
-  Every convolution but the first is normalised by its batch.
+  Every convolution is normalised by its batch, the first one only if asked to.
 
   Attributes:
-    features: Channels of the first pair; they double to eight times as many.
+    features: Channels of the first pair; they double.
     stages: Pairs.
     use_bias: Whether the normalised convolutions have biases, which have no
       effect but are in some released weights.
     halving_size: Kernel of the convolutions that halve.
     activate_first: Whether an activation follows the first convolution.
     dtype: Computation type.
+    normalise_first: Whether the first convolution is normalised.
+    most: Factor of `features` at which channels double no more.
+    zeros_first: See `HalvingConv`.
   """
 
   features: int
@@ -82,6 +88,9 @@ class Trunk(nn.Module):
   halving_size: int = 4
   activate_first: bool = True
   dtype: Any = jnp.float32
+  normalise_first: bool = False
+  most: int = 8
+  zeros_first: bool = True
 
   @nn.compact
   def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
@@ -95,8 +104,8 @@ class Trunk(nn.Module):
 
     x = image
     for i in range(self.stages):
-      width = self.features * min(2**i, 8)
-      if i == 0:
+      width = self.features * min(2**i, self.most)
+      if i == 0 and not self.normalise_first:
         first = 'conv_0_0' if self.activate_first else 'stem'
         x = common.Conv(width, dtype=self.dtype, name=first)(x)
         x = leaky_relu(x) if self.activate_first else x
@@ -110,6 +119,7 @@ class Trunk(nn.Module):
         self.halving_size,
         self.use_bias,
         dtype=self.dtype,
+        zeros_first=self.zeros_first,
         name=f'conv_{i}_1',
       )
       x = active(halve(x), f'{i}_1')

@@ -113,13 +113,14 @@ def _along(
 def _box(content: jax.Array, reference: jax.Array) -> jax.Array:
   pixels = einsum('yxc,YXc->yxYX', content, reference)
   height, width, rows, columns = pixels.shape
-  across = sum(
+  first, second, third = (
     pixels[:, i : width - 2 + i, :, i : columns - 2 + i] for i in range(PATCH)
   )
-  return sum(
-    (across[i : height - 2 + i, :, i : rows - 2 + i] for i in range(PATCH)),
-    start=jnp.zeros(()),
+  across = first + second + third
+  first, second, third = (
+    across[i : height - 2 + i, :, i : rows - 2 + i] for i in range(PATCH)
   )
+  return first + second + third
 
 
 def _matmul(content: jax.Array, reference: jax.Array) -> jax.Array:
@@ -189,7 +190,8 @@ def _match_one(
 
   corners = [(y * tall, x * wide) for y in range(down) for x in range(across)]
   found = jax.lax.map(best_of_block, jnp.asarray(corners, jnp.int32))
-  return tuple(_assembled(x, down, across)[:height, :width] for x in found)
+  score, index = (_assembled(x, down, across) for x in found)
+  return score[:height, :width], index[:height, :width]
 
 
 class _Band(NamedTuple):

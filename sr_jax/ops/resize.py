@@ -167,21 +167,33 @@ def apply_matrices(rows: Array, columns: Array, image: Array) -> Any:
   return einsum('ow,...hwc->...hoc', columns, image)
 
 
-def torch_bicubic(image: Array, scale: int) -> Any:
+def torch_bicubic(
+  image: Array, scale: int, *, align_corners: bool = False
+) -> Any:
   """Enlarges `[..., H, W, C]` as PyTorch's bicubic interpolation does.
 
   Keys' kernel with a = -0.75, the outermost pixel repeated, no antialiasing.
 
+  Args:
+    image: Any range and channel count.
+    scale: Enlargement.
+    align_corners: Whether the outermost pixels of both lie on each other, and
+      not the edges of both.
+
   Returns:
     `[..., scale * H, scale * W, C]`, neither rounded nor clipped.
   """
-  rows, columns = (_torch_matrix(n, scale) for n in image.shape[-3:-1])
+  rows, columns = (
+    _torch_matrix(n, scale, align_corners) for n in image.shape[-3:-1]
+  )
   return apply_matrices(rows, columns, image)
 
 
-def _torch_matrix(size: int, scale: int) -> np.ndarray:
+def _torch_matrix(size: int, scale: int, align_corners: bool) -> np.ndarray:
   """Dense float64 weights `[scale * size, size]` of `torch_bicubic`."""
   centres = (np.arange(scale * size) + 0.5) / scale - 0.5
+  if align_corners:
+    centres = np.linspace(0, size - 1, scale * size)
   taps = np.floor(centres).astype(int)[:, None] + np.arange(-1, 3)
   x = np.abs(centres[:, None] - taps)
   inner = (1.25 * x - 2.25) * x**2 + 1

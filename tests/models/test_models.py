@@ -38,6 +38,7 @@ TINY = {
   'spsr': {'blocks': 1, 'features': 4, 'growth': 2, 'look_every': 1},
   'srfbn': {'groups': 2, 'steps': 2, 'features': 4},
   'srnet': {'blocks': 1, 'features': 32, 'reduction': 4},
+  'srntt': {'blocks': 1, 'transfer_blocks': (1, 1, 1), 'features': 8},
   'srresnet': {'blocks': 1, 'features': 8},
   'vdsr': {'depth': 4, 'features': 8},
   'zssr': {'depth': 3, 'features': 8},
@@ -49,6 +50,8 @@ LUMA = ('drcn', 'drrn', 'lapsrn', 'srcnn', 'vdsr')
 COLOUR = [name for name in models.names() if name not in LUMA]
 # These enlarge by any factor; the factor is no part of their weights.
 ANY_SCALE = ('lrfnet', 'mzsr', 'zssr')
+# These enlarge by 4 alone.
+FOUR = ('srntt',)
 # These see the whole image, wherever they look.
 GLOBAL = ('drn', 'rcan', 'san', 'srnet')
 # What reaches farthest is too faint for float32; see its own tests.
@@ -59,6 +62,11 @@ TRAINED_MEAN = ('drn', 'rcan', 'san')
 
 def _tiny(name, scale, **overrides):
   return models.module(name).Model(scale=scale, **TINY[name], **overrides)
+
+
+def _least(name):
+  """The scale at which tests look at an architecture: 2, if it has it."""
+  return 4 if name in FOUR else 2
 
 
 def _channels(name):
@@ -87,7 +95,7 @@ def test_shapes_at_odd_sizes_and_batches(name, scale):
 
 @pytest.mark.parametrize('name', models.names())
 def test_finite_gradients_jit_equals_eager_and_types(name):
-  model = _tiny(name, 2)
+  model = _tiny(name, _least(name))
   lr = jax.random.uniform(jax.random.key(1), (1, 8, 9, _channels(name)))
   variables = model.init(jax.random.key(0), lr)
   # Layers that start at zero would keep the gradient from what is before them.
@@ -119,7 +127,10 @@ def test_finite_gradients_jit_equals_eager_and_types(name):
 @pytest.mark.parametrize('name', models.names())
 def test_bfloat16_computes_low_but_keeps_float32_parameters(name):
   lr = jax.random.uniform(jax.random.key(1), (1, 6, 5, _channels(name)))
-  full, half = _tiny(name, 2), _tiny(name, 2, dtype='bfloat16')
+  full, half = (
+    _tiny(name, _least(name)),
+    _tiny(name, _least(name), dtype='bfloat16'),
+  )
   variables = half.init(jax.random.key(0), lr)
   assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {
     jnp.dtype('float32')
@@ -132,7 +143,7 @@ def test_bfloat16_computes_low_but_keeps_float32_parameters(name):
 
 @pytest.mark.parametrize('name', GLOBAL)
 def test_no_halo_where_a_corner_reaches_the_other(name):
-  model = _tiny(name, 2)
+  model = _tiny(name, _least(name))
   assert getattr(model, 'halo', None) is None
   lr = jax.random.uniform(jax.random.key(1), (1, 80, 80, 3))
   variables = model.init(jax.random.key(0), lr)
@@ -189,10 +200,10 @@ def test_halo_of_enlarging_networks_of_any_depth(scale, offset):
 @pytest.mark.parametrize('channels', [1, 4])
 @pytest.mark.parametrize('name', COLOUR)
 def test_other_channel_counts(name, channels):
-  model = _tiny(name, 2, channels=channels)
+  model = _tiny(name, _least(name), channels=channels)
   lr = jnp.full((1, 4, 4, channels), 0.5)
   (sr, _), _ = model.init_with_output(jax.random.key(0), lr)
-  assert sr.shape == (1, 8, 8, channels)
+  assert sr.shape == (1, 4 * _least(name), 4 * _least(name), channels)
 
 
 @pytest.mark.parametrize('name', ANY_SCALE)
@@ -211,7 +222,7 @@ def test_scales_that_are_not_whole(name):
 
 @pytest.mark.parametrize('name', ANY_SCALE)
 def test_refine_is_what_follows_the_enlargement(name):
-  model = _tiny(name, 2)
+  model = _tiny(name, _least(name))
   lr = jax.random.uniform(jax.random.key(1), (1, 5, 4, 3))
   variables = model.init(jax.random.key(0), lr)
   enlarged = imresize(lr, scale=2)
@@ -253,7 +264,7 @@ def test_unknown_names_and_options_are_told_in_one_line():
     models.create({'name': 'edsr', 'scale': 2, 'variant': 'huge'})
   for name in models.names():
     with pytest.raises(UserError, match='blokcs'):
-      models.create({'name': name, 'scale': 2, 'blokcs': 3})
+      models.create({'name': name, 'scale': _least(name), 'blokcs': 3})
   # An architecture with trained upsampling knows some scales only.
   model = models.create({'name': 'edsr', 'scale': 5})
   with pytest.raises(UserError, match='scale 5'):

@@ -1,0 +1,258 @@
+"""References: sharp photographs that lend their texture to others.
+
+A config names where those of its images are:
+
+  self         made of the image itself: crops that are shifted, turned, scaled
+               and recoloured
+  embedded     the right view of scikit-image's stereo pair, for its left one,
+               which is then the only image
+  folder:PATH  (or the plain path) files matched by name, see
+               `match_references`: CUFED's input and ref folders, CUFED5's one
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from sr_jax.data import sources
+from sr_jax.data.sources import ImageSource, OnBad, PairedSource, PathLike
+from sr_jax.errors import UserError
+
+# Largest turn in degrees, factor of size, and changes of brightness and gain
+# of self-made references.
+_TURN, _ZOOM, _SHADE, _GAIN = 15.0, 1.25, 0.1, 0.2
+# Names such as a/001_2.
+_NUMBERED = re.compile(r'(.+)_([1-9][0-9]*)')
+_STEREO = 'motorcycle_left.png', 'motorcycle_right.png'
+
+
+@dataclasses.dataclass(frozen=True)
+class ReferencedSource:
+  """Images with references; `source.reference(i, ...)` cuts one out.
+
+  Attributes:
+    images: Of the images, with LR if they have such.
+    references: One tuple of openers per image; empty for self-made ones.
+    skipped: (name, reason) of each file that is not part of the source.
+  """
+
+  images: ImageSource | PairedSource
+  references: tuple[tuple[Callable[[], np.ndarray], ...], ...]
+  skipped: sources.Skipped = ()
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    return self.images.names
+
+  def __len__(self) -> int:
+    return len(self.images)
+
+  def reference(
+    self, index: int, place: tuple[float, float], size: int, words: list[int]
+  ) -> np.ndarray:
+    """A reference crop uint8 `[size, size, 3]` for a crop of an image.
+
+    Args:
+      index: Of the image.
+      place: (row, column) of the crop's centre, as shares of the sides.
+      size: Its side.
+      words: Four integers in [0, 2**64) that all choices are made by.
+    """
+    if not self.references:
+      images = self.images
+      hr = images.hr if isinstance(images, PairedSource) else images
+      return _remade(np.asarray(hr[index]), place, size, words)
+    openers = self.references[index]
+    image = np.asarray(openers[words[0] % len(openers)]())
+    return _cut(image, place, size)
+
+
+def _cut(
+  image: np.ndarray, place: tuple[float, float], size: int
+) -> np.ndarray:
+  """A crop around a place, mirrored where the image is smaller."""
+  more = [max(0, size - n) for n in image.shape[:2]]
+  if any(more):
+    image = np.pad(image, ((0, more[0]), (0, more[1]), (0, 0)), 'symmetric')
+  top, left = (
+    min(max(round(share * n - size / 2), 0), n - size)
+    for share, n in zip(place, image.shape[:2], strict=True)
+  )
+  return image[top : top + size, left : left + size]
+
+
+def _remade(
+  image: np.ndarray, place: tuple[float, float], size: int, words: list[int]
+) -> np.ndarray:
+  """A crop shifted by up to half its side, turned, scaled and recoloured."""
+  draws = _fractions(words)
+  turn = math.radians(_TURN) * draws[2]
+  zoom = _ZOOM ** draws[3]
+  step = zoom * np.array(
+    [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
+  )
+  centre = [
+    share * n + size / 2 * draw
+    for share, n, draw in zip(place, image.shape[:2], draws[:2], strict=True)
+  ]
+  start = centre - step @ np.full(2, (size - 1) / 2)
+  gain = 1 + _GAIN * draws[4:7]
+  shade = 255 * _SHADE * draws[7]
+  crop = np.empty((size, size, 3), np.uint8)
+  for channel in range(3):
+    seen = ndimage.affine_transform(
+      image[..., channel].astype(np.float32),
+      step,
+      start,
+      (size, size),
+      order=3,
+      mode='mirror',
+    )
+    crop[..., channel] = (gain[channel] * seen + shade).round().clip(0, 255)
+  return crop
+
+
+def _fractions(words: Sequence[int]) -> np.ndarray:
+  """Two numbers in [-1, 1) of every word."""
+  halves = [half for word in words for half in (word >> 32, word & 0xFFFFFFFF)]
+  return np.array(halves) / 2**31 - 1
+
+
+def with_references(
+  source: ImageSource | PairedSource,
+  name: str,
+  *,
+  folder: str,
+  on_bad: OnBad,
+  cache_dir: PathLike | None = None,
+) -> ReferencedSource:
+  """A source together with the references that a config names.
+
+  Args:
+    source: The images.
+    name: See the head of this file.
+    folder: Where the images come from, as the config names it.
+    on_bad: Whether images without reference are refused or left out.
+    cache_dir: Of the decoded images.
+
+  Raises:
+    UserError: no such folder, or an image without reference.
+  """
+  if name == 'self':
+    return ReferencedSource(source, (), source.skipped)
+  if name == 'embedded':
+    if folder != 'embedded':
+      raise UserError(
+        'reference embedded: belongs to the source embedded alone; give self or'
+        ' a folder'
+      )
+    left, right = _STEREO
+    opener = sources.embedded_file(right, cache_dir)
+    return _keep(source, {left: (opener,)}, source.skipped)
+  root = name.removeprefix('folder:')
+  files = sources.list_images(root)[0]
+  own = folder.removeprefix('folder:')
+  together = os.path.realpath(own) == os.path.realpath(root)
+  matched = match_references(source.names, files, together=together)
+  if matched.faults and on_bad == 'refuse':
+    image, fault = next(iter(matched.faults.items()))
+    more = len(matched.faults) - 1
+    others = f' (and {more} more)' if more else ''
+    raise UserError(
+      f"references {root}: {image}: {fault}{others}; on_bad='skip' leaves such"
+      ' images out'
+    )
+  openers = {
+    image: tuple(sources.cached_file(files[ref], cache_dir) for ref in refs)
+    for image, refs in matched.pairs.items()
+  }
+  if not openers:
+    raise UserError(f'references {root}: none belongs to any image')
+  skipped = (*source.skipped, *matched.faults.items())
+  return _keep(source, openers, skipped)
+
+
+def _keep(
+  source: ImageSource | PairedSource,
+  openers: dict[str, tuple[Callable[[], np.ndarray], ...]],
+  skipped: sources.Skipped,
+) -> ReferencedSource:
+  """The images that have references."""
+  kept = [i for i, name in enumerate(source.names) if name in openers]
+  return ReferencedSource(
+    sources.subset(source, kept),
+    tuple(openers[source.names[i]] for i in kept),
+    skipped,
+  )
+
+
+class Matched(NamedTuple):
+  """References by image, by relative paths.
+
+  Attributes:
+    pairs: Of every image, the most similar first.
+    faults: Why an image has none.
+  """
+
+  pairs: dict[str, list[str]]
+  faults: dict[str, str]
+
+
+def match_references(
+  images: Iterable[str],
+  references: Iterable[str],
+  *,
+  together: bool = False,
+  level: int = 0,
+) -> Matched:
+  """Matches images and references by their relative paths.
+
+  References of `a/001.png` are `a/001` and `a/001_1`, `a/001_2`, ... with any
+  suffix; those of `a/001_0.png` are `a/001_0`, or `a/001_1` and so on, as in
+  CUFED5, where the numbers are levels of falling similarity.
+
+  Args:
+    images: Their paths.
+    references: Those of the references.
+    together: Whether both lie in one folder; those that are references of
+      others then are no images, and no image is its own reference.
+    level: The only number to take; 0 for all.
+  """
+  images = list(images)
+  by_stem: dict[str, list[str]] = {}
+  numbered: dict[str, list[tuple[int, str]]] = {}
+  for reference in references:
+    stem = os.path.splitext(reference)[0]
+    by_stem.setdefault(stem, []).append(reference)
+    if found := _NUMBERED.fullmatch(stem):
+      numbered.setdefault(found[1], []).append((int(found[2]), reference))
+  stems = {os.path.splitext(image)[0] for image in images}
+  pairs: dict[str, list[str]] = {}
+  faults: dict[str, str] = {}
+  for image in images:
+    stem = os.path.splitext(image)[0]
+    base = stem.removesuffix('_0')
+    own = _NUMBERED.fullmatch(stem) if together else None
+    if own and {own[1], f'{own[1]}_0'} & stems:
+      continue  # it is a reference
+    found = [
+      name
+      for number, name in sorted(numbered.get(base, ()))
+      if level in (0, number)
+    ]
+    if not level and not together:
+      found = by_stem.get(stem, []) + found
+    if found:
+      pairs[image] = found
+    else:
+      wanted = f'{base}_{level or 1}'
+      faults[image] = f'no reference (looked for {wanted} and the like)'
+  return Matched(pairs, faults)

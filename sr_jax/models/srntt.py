@@ -1,0 +1,396 @@
+"""SRNTT: super-resolution by neural texture transfer (Zhang et al., CVPR 2019).
+
+Features of LR (`content`) meet features of VGG19 that were swapped from a
+reference (`ops.patch_match`) at three resolutions, and become SR:
+
+  content, relu3_1 -> small -> x2
+                relu2_1, it -> medium -> x2
+                            relu1_1, it -> large -> SR
+
+`enlarge` makes SR of the content alone: the SRGAN as which the authors trained
+the content extractor. With `transfer=False` there is nothing else.
+
+Two networks go by this name: the authors' in TensorFlow, with batch
+normalisation, and one in PyTorch by others (S-aiueo32) without, whose result is
+added to the bilinear enlargement, and where gates may weaken features that
+match badly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sr_jax.errors import UserError
+from sr_jax.models import common
+from sr_jax.ops.pixel_shuffle import pixel_shuffle
+from sr_jax.ops.resize import torch_bicubic
+
+# Layers of VGG19 and their channels; the first is matched.
+LAYERS = {'relu3_1': 256, 'relu2_1': 128, 'relu1_1': 64}
+# Parts of the transfer, by the layer that each sees.
+_PARTS = dict(zip(('small', 'medium', 'large'), LAYERS, strict=True))
+_SCALE = 4
+_SLOPE = 0.1
+
+_AUTHORS = {'features': 64, 'blocks': 16, 'norm': True, 'gated': False}
+_OTHERS = {
+  'features': 64,
+  'blocks': 16,
+  'transfer': True,
+  'transfer_blocks': (16, 16, 16),
+  'norm': False,
+}
+VARIANTS = {
+  'released': common.Variant(
+    {**_AUTHORS, 'transfer': True, 'transfer_blocks': (16, 8, 4)},
+    {4: 4_383_494},
+  ),
+  # The content extractor and what makes SR of it alone.
+  'content': common.Variant(
+    {**_AUTHORS, 'transfer': False, 'transfer_blocks': ()}, {4: 1_518_147}
+  ),
+  'plain': common.Variant({**_OTHERS, 'gated': False}, {4: 5_746_246}),
+  'gated': common.Variant({**_OTHERS, 'gated': True}, {4: 5_746_252}),
+}
+
+# Released state_dict names to Flax paths; `{i}` stands for a number.
+TORCH_NAMES = {
+  'S-aiueo32': {
+    'content_extractor.head.0': 'content/head',
+    'content_extractor.body.{i}.body.0': 'content/body_{i}/layer1/conv',
+    'content_extractor.body.{i}.body.2': 'content/body_{i}/layer2/conv',
+    'content_extractor.tail.0': 'enlarge/upsample_1/conv',
+    'content_extractor.tail.3': 'enlarge/upsample_2/conv',
+    'content_extractor.tail.6': 'enlarge/refine',
+    'content_extractor.tail.8': 'enlarge/tail',
+    **{
+      f'texture_transfer.{theirs}': ours
+      for part in _PARTS
+      for theirs, ours in (
+        (f'head_{part}.0', f'{part}/head'),
+        (f'body_{part}.{{i}}.body.0', f'{part}/body_{{i}}/layer1/conv'),
+        (f'body_{part}.{{i}}.body.2', f'{part}/body_{{i}}/layer2/conv'),
+      )
+    },
+    'texture_transfer.tail_small.0': 'upsample_small/conv',
+    'texture_transfer.tail_medium.0': 'upsample_medium/conv',
+    'texture_transfer.tail_large.0': 'last/refine',
+    'texture_transfer.tail_large.2': 'last/tail',
+    'texture_transfer.a': 'gates/slope',
+    'texture_transfer.b': 'gates/offset',
+  },
+}
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Options that parameter shapes tell, by Flax path."""
+  channels, features = shapes['content/head/kernel'][2:]
+
+  def blocks(part: str) -> int:
+    return sum(
+      path.startswith(f'{part}/body_') and path.endswith('/layer1/conv/kernel')
+      for path in shapes
+    )
+
+  transfer = 'small/head/kernel' in shapes
+  return {
+    'scale': _SCALE,
+    'channels': channels,
+    'features': features,
+    'blocks': blocks('content'),
+    'transfer': transfer,
+    'transfer_blocks': tuple(map(blocks, _PARTS)) if transfer else (),
+    'norm': 'content/end/conv/kernel' in shapes,
+    'gated': 'gates/slope' in shapes,
+  }
+
+
+class SRNTT(nn.Module):
+  """The network of every variant.
+
+  Attributes:
+    features: Width of every layer but the last ones.
+    blocks: Residual blocks of the content extractor.
+    transfer: Whether anything comes of references.
+    transfer_blocks: Residual blocks at each resolution, coarsest first.
+    norm: Whether it is the authors' network.
+    gated: Whether features count by how well they match.
+    channels: Image channels.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  features: int
+  blocks: int
+  transfer: bool
+  transfer_blocks: Sequence[int]
+  norm: bool
+  gated: bool
+  channels: int = 3
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    lr: jax.Array,
+    maps: Mapping[str, jax.Array] | None = None,
+    similarity: jax.Array | None = None,
+    *,
+    train: bool = False,
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Enlarges `lr` with the texture of a reference.
+
+    Args:
+      lr: `[B, H, W, C]` in [0, 1].
+      maps: Swapped features by layer, see `LAYERS`; relu3_1 is
+        `[B, H, W, 256]`. None for no texture: zeros.
+      similarity: `[B, H, W]`, how well they match; None for perfectly.
+      train: Whether the batch's statistics are used.
+
+    Returns:
+      `[B, 4 * H, 4 * W, C]`, unclipped; and `enlarged`, the same without any
+      reference.
+    """
+    style: dict[str, Any] = {
+      'features': self.features,
+      'norm': self.norm,
+      'train': train,
+      'dtype': self.dtype,
+    }
+    # The authors' images are in [-1, 1].
+    x = 2 * lr - 1 if self.norm else lr
+    x = _Body(**style, blocks=self.blocks, name='content')(x)
+    enlarge = _Enlarge(**style, channels=self.channels, name='enlarge')
+    enlarged = self._image(enlarge(x), lr)
+    if not self.transfer:
+      return enlarged, {'enlarged': enlarged}
+    maps = no_maps(lr.shape) if maps is None else maps
+    if self.gated:
+      perfect = jnp.ones(lr.shape[:3])
+      seen = perfect if similarity is None else similarity
+      maps = _Gates(name='gates')(maps, seen)
+    for (part, layer), blocks in zip(
+      _PARTS.items(), self.transfer_blocks, strict=True
+    ):
+      x = _Body(**style, blocks=blocks, name=part)(x, maps[layer])
+      if part != 'large':
+        x = _Upsample(**style, name=f'upsample_{part}')(x)
+    x = _Last(**style, channels=self.channels, name='last')(x)
+    return self._image(x, lr), {'enlarged': enlarged}
+
+  def _image(self, x: jax.Array, lr: jax.Array) -> jax.Array:
+    """SR of what the last layer gives."""
+    if self.norm:
+      return (jnp.tanh(x) + 1) / 2
+    return x + jax.image.resize(lr, x.shape, 'bilinear')
+
+  @property
+  def halo(self) -> int | None:
+    """Receptive radius in LR pixels, what the maps depend on left aside.
+
+    None with gates: where they look depends on the size of the image.
+    """
+    if self.gated:
+      return None
+    end = int(self.norm)  # the authors' last convolutions
+    radius = 1.0 + 2 * self.blocks + end
+    if not self.transfer:
+      return math.ceil(radius + 1 + 1 / 2 + (1 - end) * 2 / 4)
+    small, medium, large = (1 + 2 * n + end for n in self.transfer_blocks)
+    last = 1 + (1 - end)
+    return math.ceil(
+      radius + (small + 1) + (medium + 1) / 2 + (large + last) / 4
+    )
+
+
+def no_maps(shape: Sequence[int]) -> dict[str, jax.Array]:
+  """Features of nothing, for LR images `[B, H, W, C]`."""
+  batch, height, width = shape[:3]
+  return {
+    layer: jnp.zeros((batch, height << i, width << i, channels))
+    for i, (layer, channels) in enumerate(LAYERS.items())
+  }
+
+
+_normal = nn.initializers.normal(0.02)
+
+
+def _near_one(key: jax.Array, shape: Sequence[int], dtype: Any) -> jax.Array:
+  """The authors' initial scales of a normalisation."""
+  return 1 + 0.02 * jax.random.normal(key, shape, dtype)
+
+
+def _conv(features: int, size: int = 3, **options: Any) -> common.Conv:
+  """A convolution with the initial values of both networks."""
+  zeros = nn.initializers.zeros
+  return common.Conv(
+    features, size, kernel_init=_normal, bias_init=zeros, **options
+  )
+
+
+class _Part(nn.Module):
+  """A part of the network.
+
+  Attributes:
+    features: Width.
+    norm: Whether convolutions are normalised by the batch.
+    train: Whether by its own statistics.
+    dtype: Computation type.
+  """
+
+  features: int
+  norm: bool
+  train: bool
+  dtype: Any
+
+  @property
+  def style(self) -> dict[str, Any]:
+    """The attributes, for parts of this one."""
+    return {
+      'features': self.features,
+      'norm': self.norm,
+      'train': self.train,
+      'dtype': self.dtype,
+    }
+
+  def active(self, x: jax.Array) -> jax.Array:
+    """The activation outside of the blocks."""
+    return nn.relu(x) if self.norm else nn.leaky_relu(x, _SLOPE)
+
+
+class _Layer(_Part):
+  """A convolution, normalised or with a bias."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, F]` to the same shape."""
+    width, dtype = self.features, self.dtype
+    x = _conv(width, use_bias=not self.norm, dtype=dtype, name='conv')(x)
+    if not self.norm:
+      return x
+    return nn.BatchNorm(
+      not self.train,
+      momentum=0.9,
+      scale_init=_near_one,
+      dtype=dtype,
+      name='norm',
+    )(x)
+
+
+class _Block(_Part):
+  """layer - ReLU - layer, plus identity."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, F]` to the same shape."""
+    y = nn.relu(_Layer(**self.style, name='layer1')(x))
+    return x + _Layer(**self.style, name='layer2')(y)
+
+
+class _Body(_Part):
+  """A convolution and residual blocks, at one resolution.
+
+  What comes in is added again at the end: without the maps that are beside it,
+  or, where it is an image, after the first convolution.
+
+  Attributes:
+    blocks: Their number.
+  """
+
+  blocks: int = 0
+
+  @nn.compact
+  def __call__(self, x: jax.Array, maps: jax.Array | None = None) -> jax.Array:
+    """Maps `[B, H, W, C]` to `[B, H, W, F]`."""
+    both = x if maps is None else jnp.concatenate([x, maps], -1)
+    head = _conv(self.features, dtype=self.dtype, name='head')
+    y = first = self.active(head(both))
+    y = common.chain(_Block(**self.style, name='body_*'), self.blocks, y)
+    if self.norm:
+      y = _Layer(**self.style, name='end')(y)
+    return y + (first if maps is None else x)
+
+
+class _Upsample(_Part):
+  """Sub-pixel upsampling by 2."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, F]` to `[B, 2 * H, 2 * W, F]`."""
+    x = _conv(4 * self.features, dtype=self.dtype, name='conv')(x)
+    return self.active(pixel_shuffle(x, 2))
+
+
+class _Enlarge(_Part):
+  """What makes SR of the content alone.
+
+  Attributes:
+    channels: Of the image.
+  """
+
+  channels: int = 3
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, F]` to `[B, 4 * H, 4 * W, C]`."""
+    for i in (1, 2):
+      x = _Upsample(**self.style, name=f'upsample_{i}')(x)
+    if not self.norm:
+      refine = _conv(self.features, dtype=self.dtype, name='refine')
+      x = self.active(refine(x))
+    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    return _conv(self.channels, 1 if self.norm else 3, name='tail')(x)
+
+
+class _Last(_Part):
+  """What makes SR of the finest features.
+
+  Attributes:
+    channels: Of the image.
+  """
+
+  channels: int = 3
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, F]` to `[B, H, W, C]`."""
+    x = _conv(self.features // 2, dtype=self.dtype, name='refine')(x)
+    x = x if self.norm else self.active(x)
+    return _conv(self.channels, 1 if self.norm else 3, name='tail')(x)
+
+
+class _Gates(nn.Module):
+  """Weakens features by sigmoid(slope * similarity + offset)."""
+
+  @nn.compact
+  def __call__(
+    self, maps: Mapping[str, jax.Array], similarity: jax.Array
+  ) -> dict[str, jax.Array]:
+    """The maps, of which the coarsest has the similarity's size."""
+    ones = nn.initializers.ones
+    slope, offset = (
+      self.param(name, ones, (len(maps),)) for name in ('slope', 'offset')
+    )
+    gated = {}
+    for i, layer in enumerate(LAYERS):
+      # The similarity's corners lie on those of the maps, as in the release.
+      seen = torch_bicubic(similarity[..., None], 2**i, align_corners=True)
+      gate = nn.sigmoid(slope[i] * seen + offset[i])
+      gated[layer] = maps[layer] * gate
+    return gated
+
+
+def Model(*, scale: int, variant: str = 'released', **overrides: Any) -> SRNTT:
+  """SRNTT of one variant; overrides replace single options of it.
+
+  Raises:
+    UserError: another scale than 4.
+  """
+  if scale != _SCALE:
+    raise UserError(f'scale {scale} is not supported: srntt enlarges by 4')
+  return SRNTT(**{**common.select_variant(VARIANTS, variant), **overrides})

@@ -1,0 +1,121 @@
+"""What SRNTT sees of references: their features, swapped into LR's place.
+
+LR, enlarged by bicubic, is matched with the references reduced and enlarged
+again, so that both lack the same frequencies. The features that are swapped are
+those of the sharp references. VGG itself is a function here, `features`, from
+images `[B, H, W, 3]` in [0, 1] to features by layer; nothing learns through it
+or through the matching.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sr_jax.ops import patch_match
+from sr_jax.ops.degrade import quantize
+from sr_jax.ops.resize import imresize
+
+SCALE = 4
+# Resolution of each layer relative to that of the first, which is matched.
+RATIOS = {'relu3_1': 1, 'relu2_1': 2, 'relu1_1': 4}
+# A reference has at least one patch.
+LEAST_SIDE = SCALE * patch_match.PATCH
+
+Features = Callable[[jax.Array], Mapping[str, jax.Array]]
+
+
+class Reference(NamedTuple):
+  """Features of a reference `[B, 4 * H, 4 * W, 3]`.
+
+  Attributes:
+    blurred: `[B, H, W, C]`, of the reference reduced and enlarged again.
+    maps: Of the reference itself, by layer.
+  """
+
+  blurred: jax.Array
+  maps: dict[str, jax.Array]
+
+
+class Texture(NamedTuple):
+  """What LR images `[B, h, w, 3]` get.
+
+  Attributes:
+    maps: Swapped features by layer, the first `[B, h, w, C]`.
+    similarity: `[B, h, w]`, how well they match; 1 is perfect.
+  """
+
+  maps: dict[str, jax.Array]
+  similarity: jax.Array
+
+
+def look_at(features: Features, reference: jax.Array) -> Reference:
+  """A reference's features.
+
+  Args:
+    features: By layer, see above.
+    reference: `[B, H, W, 3]` in [0, 1], both sides `LEAST_SIDE` or more; rows
+      and columns beyond a multiple of 4 are cut off.
+  """
+  height, width = (n // SCALE * SCALE for n in reference.shape[1:3])
+  reference = jax.lax.stop_gradient(reference[:, :height, :width])
+  maps = features(reference)
+  blurred = enlarged(quantize(imresize(reference, scale=1 / SCALE)))
+  first = next(iter(RATIOS))
+  return Reference(
+    features(blurred)[first], {layer: maps[layer] for layer in RATIOS}
+  )
+
+
+def enlarged(lr: jax.Array) -> jax.Array:
+  """`[B, H, W, C]` as it is matched, `[B, 4 * H, 4 * W, C]`."""
+  return quantize(imresize(lr, scale=SCALE))
+
+
+def itself(lr: jax.Array) -> jax.Array:
+  """LR as its own reference, mirrored where it is too small for one."""
+  more = [max(0, LEAST_SIDE - n) for n in lr.shape[1:3]]
+  return jnp.pad(lr, ((0, 0), (0, more[0]), (0, more[1]), (0, 0)), 'symmetric')
+
+
+def swapped(
+  features: Features, lr: jax.Array, references: Sequence[Reference]
+) -> Texture:
+  """The references' features in LR's place.
+
+  Args:
+    features: By layer, see above.
+    lr: `[B, h, w, 3]` in [0, 1].
+    references: Any number of any sizes, each for the whole batch; a patch is
+      taken from the one that has the best.
+  """
+  height, width = lr.shape[1:3]
+  # Mirrored up to one patch.
+  more = [max(0, patch_match.PATCH - n) for n in (height, width)]
+  lr = jnp.pad(lr, ((0, 0), (0, more[0]), (0, more[1]), (0, 0)), 'symmetric')
+  content = features(enlarged(jax.lax.stop_gradient(lr)))[next(iter(RATIOS))]
+
+  def of_one(sample: tuple[jax.Array, list[Reference]]) -> Texture:
+    content, references = sample
+    found = patch_match.match(content, [ref.blurred for ref in references])
+    maps = {
+      layer: patch_match.swap(
+        found.index, [ref.maps[layer] for ref in references], ratio
+      )[: ratio * height, : ratio * width]
+      for layer, ratio in RATIOS.items()
+    }
+    return Texture(maps, found.similarity[:height, :width])
+
+  texture = jax.vmap(of_one)((content, list(references)))
+  return jax.lax.stop_gradient(texture)
+
+
+def truth(features: Features, hr: jax.Array) -> Texture:
+  """What HR itself as its own reference would give, unmatched."""
+  maps = features(hr)
+  shape = (hr.shape[0], *(n // SCALE for n in hr.shape[1:3]))
+  texture = Texture({k: maps[k] for k in RATIOS}, jnp.ones(shape))
+  return jax.lax.stop_gradient(texture)
