@@ -301,6 +301,16 @@ def _upscale(parser: argparse.ArgumentParser) -> None:
     default=0,
     help='of what zssr draws at random (default: 0)',
   )
+  parser.add_argument(
+    '--reference',
+    nargs='+',
+    type=Path,
+    default=[],
+    metavar='FILE',
+    help='sharp photographs that lend their texture, for srntt; without them '
+    'the image is its own. Also writes NAME_strip.png, which shows bicubic, '
+    'result and references, and NAME_similarity.png, white where they match',
+  )
   _add_upscaler(parser)
   parser.add_argument(
     '--overwrite',
@@ -324,6 +334,22 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     type=_any_scale,
     metavar='S',
     help='needed by bicubic and zssr; a checkpoint has its own, or a range',
+  )
+  parser.add_argument(
+    '--reference-dir',
+    type=Path,
+    metavar='DIR',
+    help='folder of references, for srntt: of 001.png these are 001 and 001_1, '
+    '001_2, ...; of 001_0.png, 001_1 and so on, as in CUFED5, whose folder may '
+    'be the same',
+  )
+  parser.add_argument(
+    '--reference-level',
+    type=_count,
+    default=0,
+    metavar='N',
+    help='take the reference of this number alone; in CUFED5 1 is the most '
+    'similar (default: all together)',
   )
   _add_degradation(parser)
   _add_upscaler(parser)

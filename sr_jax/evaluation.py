@@ -14,6 +14,8 @@ The result is the JSON of `sr-jax evaluate`:
                       number, 'auto', or null for what the model does by itself
   tile                as asked for: a number, 'auto', 'off' or 'chop'
   compile_seconds     spent compiling in all, not part of any image's seconds
+  reference_dir       folder of the references, or null
+  reference_level     number of the references that were used, 0 for all
   others              [{protocol, images, mean}, ...]: the same images under
                       further protocols, empty unless they were asked for
 
@@ -44,8 +46,10 @@ from sr_jax.data.image_io import (
   check_targets,
   find_images,
   read_image,
+  read_rgb,
   write_image,
 )
+from sr_jax.data.references import match_references
 from sr_jax.data.sources import match_lr
 from sr_jax.errors import UserError
 from sr_jax.files import open_atomically
@@ -127,11 +131,12 @@ class Degradation:
 
 
 class _Pair(NamedTuple):
-  """One HR file and the LR file that belongs to it, if there is one."""
+  """One HR file and the files that belong to it, if there are such."""
 
   name: str
   hr: Path
   lr: Path | None
+  references: tuple[Path, ...] = ()
 
 
 def protocols_of(name: str, crop: int | None = None) -> list[Protocol]:
@@ -149,6 +154,8 @@ def evaluate_folder(
   *,
   hr_dir: PathLike,
   lr_dir: PathLike | None = None,
+  reference_dir: PathLike | None = None,
+  reference_level: int = 0,
   degradation: Degradation | None = None,
   protocols: Sequence[Protocol] = (PROTOCOLS['y-uint8'],),
   metrics: Sequence[Metric] = (PSNR, SSIM),
@@ -170,6 +177,9 @@ def evaluate_folder(
     hr_dir: folder (of any depth) or file of the large images.
     lr_dir: folder or file of the small ones, used as they are; matched as
       `data.sources.match_lr` does.
+    reference_dir: folder of references, matched as
+      `data.references.match_references` does.
+    reference_level: the number of the only ones to use; 0 for all.
     degradation: how LR is made of HR; with `lr_dir` how it was made, which a
       model that fits itself to the images needs to know.
     protocols: the first gives the main scores, the rest go under `others`.
@@ -193,6 +203,8 @@ def evaluate_folder(
   made = None if lr_dir is not None else degradation or Degradation()
   assumed = degradation or made or Degradation()
   pairs = _find_pairs(Path(hr_dir), lr_dir, model.scale)
+  if reference_dir is not None:
+    pairs = _with_references(pairs, hr_dir, reference_dir, reference_level)
   targets = _targets(pairs, save_images)
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
     sizes = list(pool.map(lambda pair: _lr_size(pair, model), pairs))
@@ -212,13 +224,17 @@ def evaluate_folder(
   report(f'{os.fspath(hr_dir)}: {len(pairs)} images')
   for line in _header(model, made, lr_dir, protocols, metrics, width):
     report(line)
+  if reference_dir is not None:
+    which = f'number {reference_level}' if reference_level else 'all together'
+    report(f'references: {os.fspath(reference_dir)}, {which}')
   if tile == 'chop':
     report('tiles: four overlapping parts, as the test scripts of RCAN and SAN')
   scores: list[list[dict[str, Any]]] = [[] for _ in protocols]
   compiling = 0.0
   for pair, target in zip(pairs, targets, strict=True):
     hr, lr = _read_pair(pair, model, made)
-    sr, seconds, compiled = _timed(upscaler, lr)
+    run = functools.partial(_upscaled, upscaler, pair.references)
+    sr, seconds, compiled = _timed(run, lr)
     sr = sr[: hr.shape[0], : hr.shape[1]]
     if not np.isfinite(sr).all():
       raise UserError(
@@ -233,6 +249,8 @@ def evaluate_folder(
     report(_line(pair.name, rows, metrics, width, f'{seconds:9.3f}'))
   result = _result(model, made, protocols, metrics, scores, compiling)
   result |= {'adapt_steps': adapt_steps, 'kernel': assumed.kernel, 'tile': tile}
+  folder = None if reference_dir is None else os.fspath(reference_dir)
+  result |= {'reference_dir': folder, 'reference_level': reference_level}
   means = [result['mean'], *(other['mean'] for other in result['others'])]
   report(_line('mean', means, metrics, width, ''))
   return result
@@ -262,6 +280,45 @@ def _find_pairs(
   return [_Pair(a, hr[a], lr[b]) for a, b in matched.pairs.items()]
 
 
+def _with_references(
+  pairs: Sequence[_Pair],
+  hr_dir: PathLike,
+  reference_dir: PathLike,
+  level: int,
+) -> list[_Pair]:
+  """The pairs that are no references themselves, with their references."""
+  root = Path(reference_dir)
+  if not root.is_dir():
+    raise UserError(f'{root}: no such folder: check the path')
+  files = {f.relative.as_posix(): f.path for f in find_images([root])}
+  matched = match_references(
+    [pair.name for pair in pairs],
+    files,
+    together=root.resolve() == Path(hr_dir).resolve(),
+    level=level,
+  )
+  for name, fault in matched.faults.items():
+    raise UserError(f'{Path(hr_dir, name)}: {fault} in {root}')
+  return [
+    pair._replace(references=tuple(files[r] for r in matched.pairs[pair.name]))
+    for pair in pairs
+    if pair.name in matched.pairs
+  ]
+
+
+def _upscaled(
+  upscaler: Upscaler, references: Sequence[Path], lr: np.ndarray
+) -> np.ndarray:
+  """SR, with references where there are such."""
+  if not references:
+    return upscaler(lr)
+  try:
+    fitted = upscaler.refer([read_rgb(path) for path in references])
+  except UserError as error:
+    raise UserError(f'{references[0].parent}: {error}') from None
+  return upscaler(lr, fitted)
+
+
 def _targets(
   pairs: Sequence[_Pair], folder: PathLike | None
 ) -> Sequence[Path | None]:
@@ -272,7 +329,12 @@ def _targets(
   check_targets(
     (pair.hr, target) for pair, target in zip(pairs, targets, strict=True)
   )
-  inputs = {path.resolve() for pair in pairs for path in pair[1:] if path}
+  inputs = {
+    path.resolve()
+    for pair in pairs
+    for path in (pair.hr, pair.lr, *pair.references)
+    if path
+  }
   for target in targets:
     if target.resolve() in inputs:
       raise UserError(
@@ -384,13 +446,13 @@ def _covered(spans: Sequence[tuple[float, float]]) -> Iterator[float]:
 
 
 def _timed(
-  upscaler: Upscaler, lr: np.ndarray
+  upscale: Callable[[np.ndarray], np.ndarray], lr: np.ndarray
 ) -> tuple[np.ndarray, float, float]:
   """SR, the seconds it took without compiling, and those of compiling."""
   spans = _compile_spans()
   spans.clear()
   start = time.perf_counter()
-  sr = upscaler(lr)
+  sr = upscale(lr)
   total = time.perf_counter() - start
   compiling = min(total, sum(_covered(spans)))
   return sr, total - compiling, compiling

@@ -59,6 +59,7 @@ def upscale(
   back_project: int | None = None,
   tile: int | str = 'auto',
   seed: int = 0,
+  references: Sequence[np.ndarray] = (),
 ) -> np.ndarray:
   """Enlarges one image.
 
@@ -72,6 +73,7 @@ def upscale(
     back_project: Number of back-projections after it.
     tile: Side of the tiles in LR pixels, 'auto', 'off' or 'chop'.
     seed: Of what a fit draws at random, together with the image itself.
+    references: See `Upscaler`.
 
   Returns:
     float32 `[ceil(scale * H), ceil(scale * W), C]` in [0, 1].
@@ -88,6 +90,7 @@ def upscale(
     adapt_steps=adapt_steps,
     tile=tile,
     seed=seed,
+    references=references,
   )
   if kernel is not None and not upscaler.uses_kernel:
     raise UserError(
@@ -106,6 +109,7 @@ class Upscaler:
 
   Attributes:
     model: The model.
+    references: Those of all images, float32 in [0, 1].
   """
 
   def __init__(
@@ -121,6 +125,7 @@ class Upscaler:
     tile: int | str = 'auto',
     sizes: Sequence[tuple[int, int]] | None = None,
     seed: int = 0,
+    references: Sequence[np.ndarray] = (),
   ):
     """Puts the weights on this process's first device.
 
@@ -145,10 +150,13 @@ class Upscaler:
         the images of a local model are padded to eight shapes; unannounced
         images run in their own shape.
       seed: Of what the fit draws at random.
+      references: Sharp photographs `[H, W, 3]`, float in [0, 1] or uint8, for
+        a model that takes such; without any, images are their own.
 
     Raises:
-      UserError: a tile or a number of back-projections that is none, a kernel
-        that cannot be read or does not suit the model.
+      UserError: references that are too small or of no use, a tile or a number
+        of back-projections that is none, a kernel that cannot be read or does
+        not suit the model.
     """
     if (back_project or 0) < 0:
       raise UserError(f'back-projections must be 0 or more, not {back_project}')
@@ -189,6 +197,8 @@ class Upscaler:
     self._side = None if isinstance(tile, str) else int(tile)
     self._sizes = list(sizes or ())
     self._shapes = self._plan_shapes()
+    self.references = [_unit(image) for image in references]
+    self._referred = self.refer(references) if references else None
 
   @property
   def uses_kernel(self) -> bool:
@@ -211,6 +221,9 @@ class Upscaler:
   def fit(self, images: Sequence[np.ndarray]) -> list[Fitted]:
     """Fits the model to images, those of one size together.
 
+    A model that takes references gets those of all images, or each image as its
+    own.
+
     Args:
       images: As for a call.
 
@@ -220,6 +233,8 @@ class Upscaler:
     Raises:
       UserError: as for a call.
     """
+    if self.model.referring is not None:
+      return [self._referred or self._itself(image) for image in images]
     if self.fitting is None:
       return [Fitted(self._params, 0) for _ in images]
     for image in images:
@@ -234,6 +249,55 @@ class Upscaler:
         f'out of memory while model {self.model.name} fits itself to'
         f' {len(images)} images at once; choose smaller ones'
       ) from error
+
+  def refer(self, references: Sequence[np.ndarray]) -> Fitted:
+    """Looks at references for images.
+
+    Args:
+      references: `[H, W, 3]`, float in [0, 1] or uint8.
+
+    Returns:
+      What a call takes as `fitted`, for any images.
+
+    Raises:
+      UserError: one is too small, or the model takes none.
+    """
+    referring = self.model.referring
+    if referring is None:
+      raise UserError(
+        f'model {self.model.name} takes no references: leave them out'
+      )
+    for image in references:
+      check_image(image, self.model)
+      if min(image.shape[:2]) < referring.least:
+        raise UserError(
+          f'a reference of {image.shape[1]}x{image.shape[0]} pixels is smaller'
+          f' than what is matched: give {referring.least} or more a side'
+        )
+    images = [self._as_input(x)[0].astype(np.float32) for x in references]
+    return Fitted(_jitted(referring.look)(self._params, images), 0)
+
+  def similarity(self, image: np.ndarray, fitted: Fitted) -> np.ndarray:
+    """How well the parts of an image match its references.
+
+    Args:
+      image: As for a call, which came before this.
+      fitted: From `refer` or `fit`.
+
+    Returns:
+      float32 `[H, W, 1]`; 1 is perfect, 0 for nothing in common.
+    """
+    referring = self.model.referring
+    assert referring is not None
+    program = _jitted(referring.similarity)
+
+    def window(part: np.ndarray) -> np.ndarray:
+      lr = self._as_input(part)[0].astype(np.float32)
+      return np.asarray(program(fitted.params, lr))[0, ..., None]
+
+    side = self._side or max(image.shape[:2])
+    halo = side // 4 if self._halo is None else self._halo
+    return tiling.tiled(window, scale=1, halo=halo, tile=side)(image)
 
   def __call__(
     self, image: np.ndarray, fitted: Fitted | None = None
@@ -272,6 +336,13 @@ class Upscaler:
         if 'RESOURCE_EXHAUSTED' not in str(error):
           raise
         self._shrink(min(side, max(image.shape[:2])))
+
+  def _itself(self, image: np.ndarray) -> Fitted:
+    """The image as its own reference."""
+    assert self.model.referring is not None
+    self.check(image)
+    lr = self._as_input(image)[0].astype(np.float32)
+    return Fitted(_jitted(self.model.referring.itself)(self._params, lr), 0)
 
   def _as_input(self, image: np.ndarray) -> tuple[np.ndarray, bool]:
     """float64 `[1, H, W, C]` for the model, and whether it was grey."""
@@ -330,6 +401,8 @@ class Upscaler:
       return {}  # the fit is compiled for each size anyhow
     if self.model.cell > 1 or self._tile == 'chop':
       return {}  # padding would move the cells' or the parts' borders
+    if self.model.referring is not None:
+      return {}  # what is padded would be matched as well
     self._side_for(*max(self._sizes, key=math.prod))
     limit = self._side or max(max(size) for size in self._sizes)
     windows = [(min(h, limit), min(w, limit)) for h, w in self._sizes]
@@ -410,6 +483,12 @@ class Upscaler:
     self._side = side // 2
     _log.warning('out of memory: going on with tiles of %d', self._side)
     self._shapes = self._plan_shapes()
+
+
+def _unit(image: np.ndarray) -> np.ndarray:
+  """float32 in [0, 1]."""
+  image = image / 255 if image.dtype == np.uint8 else image
+  return image.astype(np.float32)
 
 
 @functools.lru_cache(maxsize=16)

@@ -47,6 +47,8 @@ class SRModel:
       mask `[B, H, W, 1]` marks the image in a padded lr, None without padding.
     fitting: `(assumed, steps) -> Fitting` for a model that fits itself to each
       image, see `methods`; None for the others.
+    referring: How references reach it, None for models that take none; see
+      `methods.Referring`.
     on_host: Whether `predict` works on NumPy arrays and is not compiled.
   """
 
@@ -58,6 +60,7 @@ class SRModel:
   params: Mapping[str, Any]
   predict: Callable[..., Any]
   fitting: Callable[..., methods.Fitting] | None = None
+  referring: methods.Referring | None = None
   on_host: bool = False
   cell: int = 1
 
@@ -187,16 +190,22 @@ def from_params(
   """The model that a config describes, with these parameters by slot."""
   network: Any = models.create(config['model'])
   sections = {name: config[name] for name in ('method', 'model')}
-  fitting = getattr(methods.module(config), 'fitting', None)
+  method = methods.module(config)
+  fitting = getattr(method, 'fitting', None)
+  referring = getattr(method, 'REFERRING', None)
+  reach = getattr(network, 'halo', None)
+  if referring is not None and reach is not None:
+    reach += referring.halo
   return SRModel(
     name=name,
     scale=config['model']['scale'],
     channels=3 if sees_luma(network) else network.channels,
-    halo=getattr(network, 'halo', None),
+    halo=reach,
     config=config,
     params=params,
     predict=_predictor(json.dumps(sections)),
     fitting=fitting and functools.partial(fitting, config),
+    referring=referring,
     cell=getattr(network, 'cell', 1),
   )
 

@@ -197,8 +197,8 @@ class PeriodicEvaluation:
       sr, mean = self._fitted(test, params)
     else:
       if test.reference is not None:
-        refer = methods.module(test.config).refer
-        params = jit(refer)(params, [test.reference])
+        look = methods.module(test.config).REFERRING.look
+        params = jit(look)(params, [test.reference])
       sr = np.asarray(test.predict(params, test.lr))
       sr = sr[:, : test.hr.shape[1], : test.hr.shape[2]]
       mean = self._mean_scores(test, sr)

@@ -20,12 +20,16 @@ def run(args: argparse.Namespace) -> int:
     ma_scores=args.ma_scores,
   )
   model = loading.load(args.model, scale=args.scale, options=dict(args.option))
+  if args.reference_level and args.reference_dir is None:
+    raise UserError('--reference-level: give --reference-dir as well')
   if args.lr is not None:
     _refuse_degradation(args, fits=model.fitting is not None)
   result = evaluation.evaluate_folder(
     model,
     hr_dir=args.hr,
     lr_dir=args.lr,
+    reference_dir=args.reference_dir,
+    reference_level=args.reference_level,
     degradation=_degradation(args),
     protocols=protocols,
     metrics=metrics,

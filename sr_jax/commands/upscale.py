@@ -26,6 +26,8 @@ from sr_jax.data.image_io import (
   find_images,
   premultiply,
   read_image,
+  read_rgb,
+  save_png_strip,
   unpremultiply,
   write_image,
 )
@@ -57,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     tile=args.tile,
     sizes=list(filter(None, sizes.values())),
     seed=args.seed,
+    references=_references(args.reference, model),
   )
   _check_use(args, upscaler)
   if upscaler.fitting is not None and todo:
@@ -79,6 +82,29 @@ def run(args: argparse.Namespace) -> int:
     there = [jobs[target] for target in jobs if target not in undone]
     print(_summary(len(todo) - len(failed), there, failed))
   return 2 if failed else 0
+
+
+def _references(
+  paths: Sequence[Path], model: loading.SRModel
+) -> list[np.ndarray]:
+  """The references as images.
+
+  Raises:
+    UserError: one cannot be read or is too small, or the model takes none.
+  """
+  if paths and model.referring is None:
+    raise UserError(
+      f'--reference: model {model.name} takes no references: leave them out'
+    )
+  images = [read_rgb(path) for path in paths]
+  for path, image in zip(paths, images, strict=True):
+    least = model.referring.least if model.referring else 1
+    if min(image.shape[:2]) < least:
+      raise UserError(
+        f'{path}: {image.shape[1]}x{image.shape[0]} pixels are too few for a'
+        f' reference: give {least} or more a side'
+      )
+  return images
 
 
 def _check_use(args: argparse.Namespace, upscaler: inference.Upscaler) -> None:
@@ -241,8 +267,9 @@ def _upscale_group(
       yield target, _fault(jobs[target], error)
       continue
     write_image(path, result)
+    shown = _show(path, picture, result, upscaler, fitted)
     seconds = time.perf_counter() - start
-    how = _how(picture, upscaler, fitted, seconds)
+    how = _how(picture, upscaler, fitted, seconds, shown)
     sizes = f'{_size(picture)} -> {path} {_size(result)}'
     yield target, f'{jobs[target]} {sizes} ({how})'
 
@@ -255,14 +282,37 @@ def _fault(source: Path, error: Exception) -> _FileFault:
   return _FileFault(error if named else f'{source}: {error}')
 
 
+def _show(
+  path: Path,
+  picture: Picture,
+  result: Picture,
+  upscaler: inference.Upscaler,
+  fitted: Fitted,
+) -> list[str]:
+  """Writes what shows the use of references; tells their similarity."""
+  if not upscaler.references:
+    return []
+  similarity = upscaler.similarity(premultiply(picture), fitted)
+  scale = upscaler.model.whole_scale
+  shown = similarity.clip(0, 1).repeat(scale, 0).repeat(scale, 1)
+  write_image(path.with_name(f'{path.stem}_similarity.png'), Picture(shown))
+  bicubic = inference.Upscaler(loading.load('bicubic', scale=scale))
+  images = [bicubic(picture.color), result.color, *upscaler.references]
+  labels = ['bicubic', upscaler.model.name]
+  labels += ['reference'] * len(upscaler.references)
+  save_png_strip(path.with_name(f'{path.stem}_strip.png'), images, labels)
+  return [f'similarity {similarity.mean():.2f}']
+
+
 def _how(
   picture: Picture,
   upscaler: inference.Upscaler,
   fitted: Fitted,
   seconds: float,
+  shown: Sequence[str],
 ) -> str:
   """By what and how long a picture was enlarged."""
-  words = [upscaler.model.name]
+  words = [upscaler.model.name, *shown]
   if upscaler.fitting is not None:
     words.append(f'{fitted.steps} steps')
   if upscaler.tile and max(picture.color.shape[:2]) > upscaler.tile:

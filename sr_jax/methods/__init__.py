@@ -82,6 +82,26 @@ class Fitting(NamedTuple):
   kernel: np.ndarray | None
 
 
+class Referring(NamedTuple):
+  """How a model is given references, for one batch of LR images.
+
+  Attributes:
+    look: `(params, references) -> params` that hold them; references are a list
+      of `[B, H, W, 3]` in [0, 1], of any sizes from `least` on.
+    itself: `(params, lr) -> params`, for LR as its own reference.
+    similarity: `(params, lr) -> [B, h, w]`, how well LR matches the references
+      that the parameters hold.
+    halo: What matching adds to the network's receptive radius in LR pixels.
+    least: Least height and width of a reference.
+  """
+
+  look: Callable[..., dict[str, Any]]
+  itself: Callable[..., dict[str, Any]]
+  similarity: Callable[..., jax.Array]
+  halo: int
+  least: int
+
+
 def names() -> list[str]:
   """Names of all methods, one per file of this package."""
   return sorted(module.name for module in pkgutil.iter_modules(__path__))
@@ -93,7 +113,7 @@ def module(config: Mapping[str, Any]) -> ModuleType:
   It offers `make(config) -> Method`, and `predictor(config) -> predict` for
   inference, which needs no training sections. A method whose models fit
   themselves to each image also offers `fitting(config, assumed, steps)`, which
-  gives a `Fitting`. One that is not about enlarging offers `open_data(config,
+  gives a `Fitting`; one whose models take references, `REFERRING`. One that is not about enlarging offers `open_data(config,
   spec)`, its source, and `evaluation(config)`, a `periodic_eval.Evaluation`.
 
   Raises:

@@ -30,7 +30,7 @@ import optax
 from sr_jax import feature_weights, models, optimizers
 from sr_jax.errors import UserError
 from sr_jax.losses import adversarial, perceptual, texture
-from sr_jax.methods import Method, supervised
+from sr_jax.methods import Method, Referring, supervised
 from sr_jax.models.common import up_to
 from sr_jax.state import TrainState, start_from
 from sr_jax.transforms import texture_transfer
@@ -478,7 +478,7 @@ def averaged(state: TrainState) -> dict[str, Any]:
 def predictor(config: Mapping[str, Any]) -> Callable[..., jax.Array]:
   """`predict` of the method alone; needs no section but `model`.
 
-  The parameters hold references as `refer` makes them; without such LR is its
+  The parameters hold references as `look` makes them; without such LR is its
   own.
   """
   return functools.partial(predict, models.create(config['model']))
@@ -513,7 +513,7 @@ def texture_of(
   return texture_transfer.swapped(features, lr, references)
 
 
-def refer(
+def look(
   params: Mapping[str, Any], references: Sequence[jax.Array]
 ) -> dict[str, Any]:
   """Parameters that hold references as well.
@@ -525,15 +525,6 @@ def refer(
   features = _held_features(params)
   looked = [texture_transfer.look_at(features, image) for image in references]
   return {**params, REFERENCES: looked}
-
-
-def halo(network: Any) -> int | None:
-  """Receptive radius in LR pixels, references aside; None without bound.
-
-  Features of a cell see four pixels to each side, and two more cells change
-  what is put there.
-  """
-  return None if network.halo is None else network.halo + 6
 
 
 def _held_features(params: Mapping[str, Any]) -> texture_transfer.Features:
@@ -548,3 +539,23 @@ def _held_features(params: Mapping[str, Any]) -> texture_transfer.Features:
       ' it with --features FILE'
     )
   return _vgg(list(texture_transfer.RATIOS), params[_FEATURES])
+
+
+def _itself(params: Mapping[str, Any], lr: jax.Array) -> dict[str, Any]:
+  """Parameters that hold LR as its own reference."""
+  return look(params, [texture_transfer.itself(lr)])
+
+
+def _similarity(params: Mapping[str, Any], lr: jax.Array) -> jax.Array:
+  return texture_of(params, lr).similarity
+
+
+REFERRING = Referring(
+  look=look,
+  itself=_itself,
+  similarity=_similarity,
+  # Features of a cell see four pixels to each side, and those of two more cells
+  # change what is put there.
+  halo=6,
+  least=texture_transfer.LEAST_SIDE,
+)
