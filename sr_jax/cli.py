@@ -426,8 +426,8 @@ def _import(parser: argparse.ArgumentParser) -> None:
     'weights',
     type=Path,
     metavar='WEIGHTS',
-    help='.pth, .pt, .safetensors, or a TensorFlow 1 checkpoint: NAME, where '
-    'NAME.index and NAME.data-00000-of-00001 lie',
+    help='.pth, .pt, .safetensors, .npz of TensorLayer, or a TensorFlow 1 '
+    'checkpoint: NAME, where NAME.index and NAME.data-00000-of-00001 lie',
   )
   parser.add_argument(
     '--model',
@@ -461,6 +461,18 @@ def _import(parser: argparse.ArgumentParser) -> None:
     choices=('niqe', 'pi', 'ma'),
     help='of a ranker: what it was trained for; its higher scores must be the '
     'worse ones',
+  )
+  parser.add_argument(
+    '--content',
+    type=Path,
+    metavar='FILE',
+    help='the rest of the network, as upscale.npz is of srntt.npz',
+  )
+  parser.add_argument(
+    '--features',
+    metavar='FILE',
+    help="VGG19's weights to keep beside the weights, by which srntt matches "
+    "references: torchvision's file, or what import made of it",
   )
   parser.add_argument(
     '-o', dest='output', required=True, type=Path, metavar='CHECKPOINT'

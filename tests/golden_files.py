@@ -133,6 +133,23 @@ def _by_formula(meta, kept):
   return tensors
 
 
+def tensorflow_arrays(meta, group):
+  """Arrays of a TensorFlow network by formula, in the order of its layers."""
+  arrays = []
+  for position, (key, shape) in enumerate(meta['state_dict'][group]):
+    values = _hashed(math.prod(shape), position)
+    leaf = key.rpartition('/')[2]
+    if leaf in ('gamma:0', 'moving_variance:0'):
+      values = 1 + 0.2 * values
+    elif len(shape) > 1:
+      amp = meta['config']['formula']['amp']
+      values *= amp * math.sqrt(3 / math.prod(shape[:-1]))
+    else:
+      values *= 0.1
+    arrays.append(values.reshape(shape).astype(np.float32))
+  return arrays
+
+
 def _hashed(count, position):
   """Numbers in [-1, 1) by a 32-bit hash of their index."""
   mask = np.uint64(0xFFFFFFFF)

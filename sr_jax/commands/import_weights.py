@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
 
 import jax
 
@@ -10,6 +13,7 @@ from sr_jax import checkpoints, feature_weights, models
 from sr_jax.data.ranked import BETTER
 from sr_jax.errors import UserError
 from sr_jax.importers.weights import import_duals, import_weights
+from sr_jax.methods import reference
 
 
 def run(args: argparse.Namespace) -> int:
@@ -26,20 +30,25 @@ def run(args: argparse.Namespace) -> int:
     variant=args.variant,
     scale=args.scale,
     options=dict(args.option),
+    content=args.content,
   )
   config, params = imported.config, imported.params
   duals = import_duals(args.dual, imported) if args.dual else {}
   stats = imported.batch_stats
   model = {'name': config['name'], 'scale': config['scale']}
   module = models.module(config['name'])
+  method = _method(module, config['options'])
+  features = _features(args, method['name'])
   checkpoints.save_params(
     args.output,
-    {'generator': params, **duals, **({'batch_stats': stats} if stats else {})},
     {
-      'method': {
-        **getattr(module, 'METHOD', {'name': 'supervised'}),
-        **_learned(args.metric),
-      },
+      'generator': params,
+      **duals,
+      **features,
+      **({'batch_stats': stats} if stats else {}),
+    },
+    {
+      'method': method | _learned(args.metric),
       'model': {**model, **config['options']},
     },
   )
@@ -48,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
   print(f'{args.weights}: {model["name"]} x{model["scale"]} ({options})')
   for note in imported.notes:
     print(f'  {note}')
+  if features:
+    print(f'  with the features of {args.features}')
   kept = len(jax.tree.leaves(stats))
   more = f' and {kept} running statistics' if kept else ''
   print(f'{count:,} parameters{more} -> {args.output}')
@@ -59,9 +70,32 @@ def _learned(metric: str | None) -> dict[str, str]:
   return {'metric': metric, 'better': BETTER[metric]} if metric else {}
 
 
+def _method(module: ModuleType, options: Mapping[str, Any]) -> dict[str, Any]:
+  """The method that applies a model of these options."""
+  method = getattr(module, 'METHOD', {'name': 'supervised'})
+  return dict(method(options) if callable(method) else method)
+
+
+def _features(args: argparse.Namespace, method: str) -> dict[str, Any]:
+  """The slot of VGG19's weights, for a model that matches references."""
+  if method != 'reference':
+    if args.features is not None:
+      raise UserError(
+        f'model {args.model} has no use for --features: leave it out'
+      )
+    return {}
+  if args.features is None:
+    raise UserError(
+      f"model {args.model} matches references by VGG19's features: give"
+      " torchvision's vgg19-dcbb9e9d.pth, or what import made of it, with"
+      ' --features'
+    )
+  return {feature_weights.SLOT: reference.read_features(args.features)}
+
+
 def _import_features(args: argparse.Namespace) -> int:
   """The same for a network of `models.FEATURES`, which has no options."""
-  given = ('variant', 'scale', 'option', 'dual')
+  given = ('variant', 'scale', 'option', 'dual', 'content', 'features')
   if refused := [name for name in given if getattr(args, name)]:
     raise UserError(f'--model {args.model} takes no --{refused[0]}')
   params, notes = feature_weights.read_file(args.weights, args.model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -191,6 +191,47 @@ def mat_to_flax(
   if not paths:
     raise _unknown(tensors, schemes)
   return _collect(tensors, paths, [])
+
+
+def npz_to_flax(arrays: Sequence[np.ndarray], module: ModuleType) -> Weights:
+  """Arrays of a file that has no names, as one model file knows their order.
+
+  Args:
+    arrays: What `read_params` gives; kernels lie in Flax's order.
+    module: A file of `sr_jax.models`, for its `npz_arrays`.
+
+  Raises:
+    UserError: it knows no such number of arrays, or as `to_flax`.
+  """
+  find = getattr(module, 'npz_arrays', None)
+  found = find(arrays) if find else None
+  if not found:
+    raise UserError(
+      f'holds {len(arrays)} arrays without names, which is not what this model'
+      ' was released as'
+    )
+  names = {path: f'array {i} ({path})' for i, path in enumerate(found)}
+  tensors = {names[path]: array for path, array in found.items()}
+  return _collect(tensors, {name: path for path, name in names.items()}, [])
+
+
+def merged(parts: Sequence[Weights]) -> Weights:
+  """Weights that lie in several files.
+
+  Raises:
+    UserError: two hold the same.
+  """
+  first, *others = parts
+  for other in others:
+    if twice := sorted(first.arrays.keys() & other.arrays.keys()):
+      raise UserError(f'both files hold {twice[0]}: leave one out')
+    first = Weights(
+      first.arrays | other.arrays,
+      first.sources | other.sources,
+      first.unused | other.unused,
+      [*first.notes, *other.notes],
+    )
+  return first
 
 
 def _without_training(

@@ -13,7 +13,7 @@ import pickletools
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,6 +78,21 @@ class Tensor(NamedTuple):
   strides: tuple[int, ...]
 
 
+class Array(NamedTuple):
+  """What a NumPy array is made of; `data` are bytes, text or a list."""
+
+  shape: tuple[int, ...]
+  dtype: np.dtype[Any]
+  columns_first: bool
+  data: Any
+
+
+class Encoded(NamedTuple):
+  """The bytes of a long text in latin-1, which is not copied yet."""
+
+  text: str
+
+
 class Pickle(NamedTuple):
   """What a pickle holds: its value and every storage it refers to."""
 
@@ -93,7 +108,7 @@ class Object:
   def __init__(self, name: str) -> None:
     """Starts without state; a BUILD instruction brings it."""
     self.name = name
-    self.state: dict[Any, Any] | Tensor | None = None
+    self.state: dict[Any, Any] | Tensor | Array | None = None
 
 
 def refuse(name: str) -> UserError:
@@ -154,6 +169,37 @@ def _short_tuple(items: Any = ()) -> tuple[Any, ...]:
   return tuple(items)
 
 
+def _new_array(cls: Any, *rest: Any) -> Object:
+  del rest  # an empty shape; a BUILD instruction brings all
+  if not isinstance(cls, Name) or cls.name != _NDARRAY:
+    raise UserError('damaged: an array of an unusual class')
+  return Object(_NDARRAY)
+
+
+def _array(
+  version: Any, shape: Any, dtype: Any, columns_first: Any, data: Any
+) -> Array:
+  shape = _short_tuple(shape)
+  if (
+    version != 1
+    or not isinstance(dtype, np.dtype)
+    or not isinstance(columns_first, bool | int)
+    or not all(_is_size(n) for n in shape)
+  ):
+    raise UserError('damaged: an array with impossible sizes')
+  return Array(shape, dtype, bool(columns_first), data)
+
+
+def _long_text(text: Any, encoding: Any) -> Encoded:
+  if encoding != 'latin1' or not isinstance(text, str):
+    raise UserError('holds bytes of an unusual kind')
+  return Encoded(text)
+
+
+def _array_dtype(code: Any, *rest: Any) -> np.dtype[Any]:
+  return np.dtype(object) if code in ('O', 'O8') else _dtype(code, *rest)
+
+
 def _encode(text: str, encoding: str) -> bytes:
   if encoding != 'latin1' or len(text) > _SHORT:
     raise UserError('holds bytes that are no single number')
@@ -195,6 +241,14 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
   'numpy.core.multiarray.scalar': _scalar,
   'numpy._core.multiarray.scalar': _scalar,
 }
+_NDARRAY = 'numpy.ndarray'
+# For files of NumPy arrays alone.
+_ARRAY_FUNCTIONS: dict[str, Callable[..., Any]] = {
+  'numpy.core.multiarray._reconstruct': _new_array,
+  'numpy._core.multiarray._reconstruct': _new_array,
+  'numpy.dtype': _array_dtype,
+  '_codecs.encode': _long_text,
+}
 _RECONSTRUCTORS = (
   'copyreg._reconstructor',
   'copy_reg._reconstructor',
@@ -221,7 +275,9 @@ def _global(module: str, name: str) -> Name:
   return Name(full)
 
 
-def _call(function: Any, args: Any) -> Any:
+def _call(
+  function: Any, args: Any, functions: Mapping[str, Callable[..., Any]]
+) -> Any:
   if not isinstance(function, Name) or not isinstance(args, tuple):
     raise UserError('damaged: a call of something that is no function')
   if len(args) > _SHORT:
@@ -230,9 +286,9 @@ def _call(function: Any, args: Any) -> Any:
     return _new_object(args[0])
   if not args and _EMPTY_TENSOR.fullmatch(function.name):
     return Object(function.name)
-  if function.name not in _FUNCTIONS:
+  if function.name not in functions:
     raise refuse(function.name)
-  return _FUNCTIONS[function.name](*args)
+  return functions[function.name](*args)
 
 
 def _new_object(cls: Any) -> Object:
@@ -271,7 +327,8 @@ def _persistent(pid: Any) -> Any:
 class _Machine:
   """The stack machine of one pickle."""
 
-  def __init__(self) -> None:
+  def __init__(self, functions: Mapping[str, Callable[..., Any]]) -> None:
+    self.functions = functions
     self.stack: list[Any] = []
     self.marks: list[int] = []
     self.memo: dict[int, Any] = {}
@@ -352,7 +409,7 @@ class _Machine:
       self.stack.append(_global(module, attribute))
     elif name == 'REDUCE':
       args, function = self.stack.pop(), self.stack.pop()
-      self.stack.append(_call(function, args))
+      self.stack.append(_call(function, args, self.functions))
     elif name == 'NEWOBJ':
       _, cls = self.stack.pop(), self.stack.pop()
       self.stack.append(_new_object(cls))
@@ -374,6 +431,8 @@ def _build(state: Any, target: Any) -> None:
     # _metadata of a dictionary, hooks of a tensor, byte order of a type.
     if not isinstance(target, dict | Tensor | np.dtype):
       raise UserError('damaged: a state for something that takes none')
+  elif target.name == _NDARRAY and isinstance(state, tuple):
+    target.state = _array(*_short_tuple(state))
   elif isinstance(state, dict):
     target.state = state
   elif not _EMPTY_TENSOR.fullmatch(target.name):
@@ -396,13 +455,17 @@ class Allowance:
       raise UserError('holds more pickle instructions than its size can need')
 
 
-def interpret(stream: io.BytesIO, allowance: Allowance) -> Pickle:
+def interpret(
+  stream: io.BytesIO, allowance: Allowance, *, arrays: bool = False
+) -> Pickle:
   """Reads the pickle at the stream's position and leaves it behind the end.
 
   Args:
     stream: The pickle, held in memory, so that a declared length cannot
       reserve more than there is.
     allowance: Bounds the work, and what the pickle's values take.
+    arrays: Whether it holds NumPy arrays in place of tensors: `Object`s whose
+      state is an `Array`.
 
   Returns:
     Plain values, `Tensor`s, `Object`s and `Name`s; and the storages.
@@ -411,7 +474,7 @@ def interpret(stream: io.BytesIO, allowance: Allowance) -> Pickle:
     UserError: the pickle asks for anything else.
     ValueError, IndexError, KeyError, TypeError: the pickle is damaged.
   """
-  machine = _Machine()
+  machine = _Machine(_ARRAY_FUNCTIONS if arrays else _FUNCTIONS)
   with warnings.catch_warnings():
     # Escapes in Python 2 strings.
     warnings.simplefilter('ignore', DeprecationWarning)

@@ -18,10 +18,12 @@ from flax import traverse_util
 
 from sr_jax import models
 from sr_jax.errors import UserError
-from sr_jax.importers import mat_file
+from sr_jax.importers import mat_file, npz_params
 from sr_jax.importers.names import (
   Weights,
   mat_to_flax,
+  merged,
+  npz_to_flax,
   tf_to_flax,
   to_flax,
   torch_to_flax,
@@ -63,18 +65,21 @@ def import_weights(
   variant: str | None = None,
   scale: int | None = None,
   options: Mapping[str, Any] | None = None,
+  content: str | os.PathLike[str] | None = None,
 ) -> Imported:
   """Reads published weights into a model's parameters and statistics.
 
   What is not given is recognised from the tensors' shapes.
 
   Args:
-    path: A `.pth`, `.pt`, `.safetensors` or `.mat` file, or a TensorFlow 1
-      checkpoint as `find_bundle` takes it.
+    path: A `.pth`, `.pt`, `.safetensors` or `.mat` file, a `.npz` of
+      TensorLayer, or a TensorFlow 1 checkpoint as `find_bundle` takes it.
     model: Name of the architecture, such as `edsr`.
     variant: A published size; must agree with the tensors.
     scale: Enlargement; must agree with the tensors.
     options: Single options of the model, which win over the variant's.
+    content: A file that holds the rest of the network, as SRNTT's upscale.npz
+      holds its content extractor.
 
   Raises:
     UserError: the file cannot be read, contradicts what is given, lacks an
@@ -87,6 +92,9 @@ def import_weights(
     if stored.get('name', model) != model:
       raise UserError(f'holds {stored["name"]}, not {model}')
     weights = translate(value, module)
+    if content is not None:
+      value, _, translate = _read(content)
+      weights = merged([weights, translate(value, module)])
     weights = without_ignored(weights, getattr(module, 'TORCH_IGNORED', {}))
     recognised = _recognise(weights, module, stored)
     given = _given(module, variant, scale, options or {})
@@ -153,6 +161,8 @@ def _read(
     return *read_safetensors(path), to_flax
   if start.startswith(mat_file.START):
     return mat_file.read_mat(path), {}, mat_to_flax
+  if start.startswith(npz_params.START) and npz_params.holds_params(path):
+    return npz_params.read_params(path), {}, npz_to_flax
   return read_tensors(path), {}, to_flax
 
 

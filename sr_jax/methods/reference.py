@@ -249,8 +249,18 @@ def _frozen(parts: _Parts, features_from: str) -> dict[str, PyTree]:
       "config.method.features_from: references are matched by VGG19's features;"
       " give the path of torchvision's file, or random:0 to try things out"
     )
-  load = functools.partial(feature_weights.load, layers=parts.layers, **_VGG)
-  return {_FEATURES: load(features_from)}
+  return {_FEATURES: read_features(features_from, parts.layers)}
+
+
+def read_features(
+  spec: str, layers: Sequence[str] = tuple(texture_transfer.RATIOS)
+) -> PyTree:
+  """VGG19's weights up to some layers, by default those that are swapped.
+
+  Raises:
+    UserError: as `feature_weights.load`.
+  """
+  return feature_weights.load(spec, layers=layers, **_VGG)
 
 
 def _init(

@@ -25,6 +25,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sr_jax.errors import UserError
 from sr_jax.models import common
@@ -88,8 +89,74 @@ TORCH_NAMES = {
 }
 
 
+def npz_arrays(arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray] | None:
+  """The arrays of a released `.npz` by Flax path, None for any others.
+
+  upscale.npz holds `content` and `enlarge`, the others what makes textures.
+  """
+  if not arrays or arrays[0].ndim != 4:
+    return None
+  names = _content_names if arrays[0].shape[2] == 3 else _transfer_names
+  paths = names(len(arrays))
+  if len(paths) != len(arrays):
+    return None
+  found = dict(zip(paths, arrays, strict=True))
+  return {
+    path: _torch_order(array) if 'upsample' in path else array
+    for path, array in found.items()
+  }
+
+
+def _torch_order(array: np.ndarray) -> np.ndarray:
+  """Output channels of a sub-pixel layer, from TensorFlow's order."""
+  phases = array.reshape(*array.shape[:-1], 4, -1)
+  return phases.swapaxes(-1, -2).reshape(array.shape)
+
+
+def _body_names(part: str, blocks: int) -> list[str]:
+  layers = [f'body_{i}/layer{n}' for i in range(blocks) for n in (1, 2)] + [
+    'end'
+  ]
+  paths = common.npz_layer(f'{part}/head', bias=True)
+  for layer in layers:
+    path = f'{part}/{layer}'
+    paths += common.npz_layer(f'{path}/conv', norm=f'{path}/norm')
+  return paths
+
+
+def _content_names(count: int) -> list[str]:
+  paths = _body_names('content', (count - 13) // 10)
+  for layer in ('upsample_1/conv', 'upsample_2/conv', 'tail'):
+    paths += common.npz_layer(f'enlarge/{layer}', bias=True)
+  return paths
+
+
+def _transfer_names(count: int) -> list[str]:
+  # n, n / 2 and n / 4 blocks.
+  total, paths = (count - 29) // 10, []
+  most = next(n for n in range(total + 1) if n + n // 2 + n // 4 >= total)
+  for i, part in enumerate(_PARTS):
+    paths += _body_names(part, most >> i)
+    if part != 'large':
+      paths += common.npz_layer(f'upsample_{part}/conv', bias=True)
+  for layer in ('refine', 'tail'):
+    paths += common.npz_layer(f'last/{layer}', bias=True)
+  return paths
+
+
+def METHOD(options: Mapping[str, Any]) -> dict[str, Any]:
+  """What an import is applied by."""
+  return {'name': 'reference' if options['transfer'] else 'supervised'}
+
+
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   """Options that parameter shapes tell, by Flax path."""
+  transfer = 'small/head/kernel' in shapes
+  if transfer and 'content/head/kernel' not in shapes:
+    raise UserError(
+      'holds the texture transfer alone: give upscale.npz, which holds the'
+      ' content extractor, with --content'
+    )
   channels, features = shapes['content/head/kernel'][2:]
 
   def blocks(part: str) -> int:
@@ -98,7 +165,6 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
       for path in shapes
     )
 
-  transfer = 'small/head/kernel' in shapes
   return {
     'scale': _SCALE,
     'channels': channels,

@@ -6,12 +6,13 @@ Ten normalised 3x3 convolutions and two dense layers, for images of 160x160.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sr_jax.models import common, critic
 
@@ -26,8 +27,8 @@ _STAGES = 5
 _MOST = 16
 
 
-def npz_names(count: int) -> list[str]:
-  """Flax paths of the arrays of a released `.npz`, in their order."""
+def npz_arrays(arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray] | None:
+  """The arrays of the released `.npz` by Flax path, None for any others."""
   names = []
   for i in range(_STAGES):
     for j in range(2):
@@ -36,7 +37,9 @@ def npz_names(count: int) -> list[str]:
       )
   for i in (1, 2):
     names += common.npz_layer(f'head/dense_{i}', bias=True)
-  return names if len(names) == count else []
+  if len(names) != len(arrays):
+    return None
+  return dict(zip(names, arrays, strict=True))
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
