@@ -15,6 +15,8 @@ published statistics are those of SRNTT's data.
 """
 
 import argparse
+import functools
+import os
 import pathlib
 import resource
 import tempfile
@@ -39,7 +41,7 @@ def features_of(spec, layers=LAYERS):
   params = feature_weights.load(
     spec, model='vgg', layers=layers, variant='vgg19'
   )
-  return jit(lambda image: network.apply({'params': params}, image))
+  return functools.partial(network.apply, {'params': params})
 
 
 def fastest(run, *args, repeats=5):
@@ -140,14 +142,12 @@ def _reading(texture, dtype, save, folder):
 
 def _drop(file):
   """Lets the page cache forget a file."""
-  import os
-
   os.fsync(file.fileno())
   os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def references(args):
-  features = features_of(args.features)
+  features = jit(features_of(args.features))
   folder, number = args.scene.parent, args.scene.name
   images = [
     _cropped(read_rgb(path) / np.float32(255))

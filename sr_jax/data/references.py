@@ -100,7 +100,7 @@ def _remade(
     [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
   )
   centre = [
-    share * n + size / 2 * draw
+    share * n - 0.5 + size / 2 * draw
     for share, n, draw in zip(place, image.shape[:2], draws[:2], strict=True)
   ]
   start = centre - step @ np.full(2, (size - 1) / 2)

@@ -118,6 +118,21 @@ def test_gradient_penalty_looks_between_the_images():
   assert value == pytest.approx(1 / 3, abs=0.1)
 
 
+def test_gradient_penalty_of_single_pixels():
+  """The slope of three channels at every pixel is the weight, thrice."""
+  images = jax.random.normal(jax.random.key(0), (2, 2, 4, 5, 3))
+
+  def critic(image):
+    return 0.5 * image.sum((1, 2, 3))
+
+  for per_pixel, count in ((True, 3), (False, 60)):
+    value = adversarial.gradient_penalty(
+      critic, *images, jax.random.key(1), per_pixel=per_pixel
+    )
+    expected = (0.5 * np.sqrt(count) - 1) ** 2
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
 def test_accuracy_counts_pairs():
   accuracy = functools.partial(
     adversarial.accuracy, jnp.asarray([[1.0], [3.0]])
