@@ -222,11 +222,11 @@ def evaluate_folder(
   )
   width = max(len('image'), *(len(pair.name) for pair in pairs))
   report(f'{os.fspath(hr_dir)}: {len(pairs)} images')
-  for line in _header(model, made, lr_dir, protocols, metrics, width):
-    report(line)
   if reference_dir is not None:
     which = f'number {reference_level}' if reference_level else 'all together'
     report(f'references: {os.fspath(reference_dir)}, {which}')
+  for line in _header(model, made, lr_dir, protocols, metrics, width):
+    report(line)
   if tile == 'chop':
     report('tiles: four overlapping parts, as the test scripts of RCAN and SAN')
   scores: list[list[dict[str, Any]]] = [[] for _ in protocols]

@@ -38,6 +38,8 @@ from sr_jax.ops.blur_kernels import save_kernel
 
 # Fewer images are not worth a look at their sizes beforehand.
 _FEW = 8
+# What is written beside a result that references were used for.
+_SHOWN = ('strip', 'similarity')
 # Kernels saved beside the results.
 _KERNEL_NAME = 'kernel_{}.npy'
 
@@ -179,6 +181,8 @@ def _plan(
   check_targets(pairs)
   # Results of an earlier run into the input folder itself are no input.
   results = {target.resolve() for _, target in pairs}
+  if args.reference:
+    results |= {_beside(t, what) for t in results for what in _SHOWN}
   return {
     target: source
     for source, target in pairs
@@ -295,13 +299,18 @@ def _show(
   similarity = upscaler.similarity(premultiply(picture), fitted)
   scale = upscaler.model.whole_scale
   shown = similarity.clip(0, 1).repeat(scale, 0).repeat(scale, 1)
-  write_image(path.with_name(f'{path.stem}_similarity.png'), Picture(shown))
+  write_image(_beside(path, 'similarity'), Picture(shown))
   bicubic = inference.Upscaler(loading.load('bicubic', scale=scale))
   images = [bicubic(picture.color), result.color, *upscaler.references]
   labels = ['bicubic', upscaler.model.name]
   labels += ['reference'] * len(upscaler.references)
-  save_png_strip(path.with_name(f'{path.stem}_strip.png'), images, labels)
+  save_png_strip(_beside(path, 'strip'), images, labels)
   return [f'similarity {similarity.mean():.2f}']
+
+
+def _beside(path: Path, what: str) -> Path:
+  """Where one of `_SHOWN` of a result goes."""
+  return path.with_name(f'{path.stem}_{what}.png')
 
 
 def _how(
