@@ -512,10 +512,17 @@ def subset(
 ) -> ImageSource | PairedSource:
   """The images of some indices."""
   if isinstance(source, PairedSource):
-    lr, hr = (_pick(x.names, x.openers, keep) for x in (source.lr, source.hr))
+    lr, hr = (_subset(x, keep) for x in (source.lr, source.hr))
     return dataclasses.replace(source, lr=lr, hr=hr)
+  return _subset(source, keep)
+
+
+def _subset(source: ImageSource, keep: Sequence[int]) -> ImageSource:
   return dataclasses.replace(
-    _pick(source.names, source.openers, keep), skipped=source.skipped
+    source,
+    names=tuple(source.names[i] for i in keep),
+    openers=tuple(source.openers[i] for i in keep),
+    labels=tuple(source.labels[i] for i in keep) if source.labels else (),
   )
 
 
