@@ -1,7 +1,8 @@
 """Convolutions between a grid and one `scale` times as fine.
 
 A kernel of side K = scale + 2 * padding fits both: the transposed convolution
-enlarges by `scale`, the strided one reduces by it.
+enlarges by `scale`, the strided one reduces by it. The latter also takes one
+row and column less, so that a stride of 2 has its odd kernels.
 """
 
 from __future__ import annotations
@@ -65,14 +66,15 @@ def reducing_conv(
 
   Args:
     x: `[B, scale * H, scale * W, C_in]`.
-    kernel: `[K, K, C_in, C_out]`, K - scale even and not negative.
+    kernel: `[K, K, C_in, C_out]`, K - scale not negative; padded by half of
+      it, rounded up.
     bias: `[C_out]`.
     scale: Reduction.
 
   Returns:
     `[B, H, W, C_out]`.
   """
-  padding = _padding(kernel.shape[0], scale)
+  padding = _padding(kernel.shape[0], scale, odd=True)
   if jax.default_backend() != 'cpu':
     pad = (padding, padding)
     y = jax.lax.conv_general_dilated(
@@ -86,11 +88,12 @@ def reducing_conv(
   return _valid(pixel_unshuffle(_pad(x, padding, after), scale), phases, bias)
 
 
-def _padding(size: int, scale: int) -> int:
-  padding, odd = divmod(size - scale, 2)
-  if padding < 0 or odd:
+def _padding(size: int, scale: int, *, odd: bool = False) -> int:
+  """Half of size - scale, which may be odd where this is said."""
+  padding, rest = divmod(size - scale, 2)
+  if size < scale or (rest and not odd):
     raise ValueError(f'a kernel of {size} does not suit scale {scale}')
-  return padding
+  return padding + rest
 
 
 def _phases(kernel: jax.Array, scale: int) -> tuple[int, jax.Array]:

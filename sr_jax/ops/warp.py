@@ -37,3 +37,40 @@ def sample_cubic(image: jax.Array, points: jax.Array) -> jax.Array:
 def _mirrored(index: jax.Array, size: int) -> jax.Array:
   index = index % (2 * size)
   return jnp.where(index < size, index, 2 * size - 1 - index)
+
+
+def warp(images: jax.Array, flow: jax.Array) -> jax.Array:
+  """Backward warping: every pixel is fetched from where the flow points.
+
+  Bilinear between pixels; points beyond the border are moved onto it, where
+  the flow gets no gradient.
+
+  Args:
+    images: `[B, H, W, C]`.
+    flow: `[B, H, W, 2]`, (x, y) in pixels: columns first, as flows are kept.
+
+  Returns:
+    `[B, H, W, C]` of the images' type.
+  """
+  batch, height, width, channels = images.shape
+  y, x = jnp.mgrid[:height, :width].astype(jnp.float32)
+  columns = jnp.clip(x[None] + flow[..., 0].astype(jnp.float32), 0, width - 1)
+  rows = jnp.clip(y[None] + flow[..., 1].astype(jnp.float32), 0, height - 1)
+  left, top = jnp.floor(columns), jnp.floor(rows)
+  right, low = columns - left, rows - top  # shares of the second neighbours
+  pixels = images.reshape(batch, height * width, channels)
+
+  def fetch(row: jax.Array, column: jax.Array) -> jax.Array:
+    row = jnp.minimum(row.astype(jnp.int32), height - 1)
+    column = jnp.minimum(column.astype(jnp.int32), width - 1)
+    index = (row * width + column).reshape(batch, -1, 1)
+    return jnp.take_along_axis(pixels, index, 1).reshape(images.shape)
+
+  corners = (
+    (fetch(top, left), (1 - low) * (1 - right)),
+    (fetch(top, left + 1), (1 - low) * right),
+    (fetch(top + 1, left), low * (1 - right)),
+    (fetch(top + 1, left + 1), low * right),
+  )
+  warped = sum(values * share[..., None] for values, share in corners)
+  return jnp.asarray(warped).astype(images.dtype)

@@ -21,6 +21,7 @@ CASES = [
 # Overrides that make any architecture small enough for a test.
 TINY = {
   'carn': {'features': 8, 'groups': 2, 'efficient': True, 'multi_scale': False},
+  'crossnet': {'features': 4},
   'drcn': {'features': 8, 'recursions': 2},
   'drn': {'blocks': 1, 'features': 8},
   'drrn': {'features': 8, 'units': 2},
@@ -53,7 +54,7 @@ ANY_SCALE = ('lrfnet', 'mzsr', 'zssr')
 # These enlarge by 4 alone.
 FOUR = ('srntt',)
 # These see the whole image, wherever they look.
-GLOBAL = ('drn', 'rcan', 'san', 'srnet')
+GLOBAL = ('crossnet', 'drn', 'rcan', 'san', 'srnet')
 # What reaches farthest is too faint for float32; see its own tests.
 FAINT = ('spsr',)
 # Their mean shifts are trained, as in the releases.

@@ -11,6 +11,12 @@ from sr_jax.ops import scaled_conv
 
 # Of SRFBN, all but one; and one without padding.
 SIZES = [(6, 2), (7, 3), (12, 8), (3, 3)]
+# Of CrossNet, where nothing enlarges so.
+ODD = [(7, 2), (3, 2), (4, 3)]
+CASES = [
+  *((*case, enlarging) for case in SIZES for enlarging in (True, False)),
+  *((*case, False) for case in ODD),
+]
 LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 
@@ -29,7 +35,7 @@ def _enlarge(x, kernel, bias, scale):
 
 
 def _reduce(x, kernel, bias, scale):
-  padding = (kernel.shape[0] - scale) // 2
+  padding = -((scale - kernel.shape[0]) // 2)
   y = jax.lax.conv_general_dilated(
     x, kernel, (scale,) * 2, [(padding,) * 2] * 2, dimension_numbers=LAYOUT
   )
@@ -45,8 +51,7 @@ def _inputs(size, scale, enlarging):
   return x, kernel, jax.random.normal(keys[2], (7,))
 
 
-@pytest.mark.parametrize('enlarging', [True, False])
-@pytest.mark.parametrize(('size', 'scale'), SIZES)
+@pytest.mark.parametrize(('size', 'scale', 'enlarging'), CASES)
 def test_values_and_gradients_equal_jax(size, scale, enlarging):
   inputs = _inputs(size, scale, enlarging)
   ours, theirs = (
@@ -69,8 +74,10 @@ def test_values_and_gradients_equal_jax(size, scale, enlarging):
     np.testing.assert_allclose(a / abs(b).max(), b / abs(b).max(), atol=3e-6)
 
 
-@pytest.mark.parametrize('enlarging', [True, False])
-@pytest.mark.parametrize(('size', 'scale'), [(7, 3), (8, 4)])
+@pytest.mark.parametrize(
+  ('size', 'scale', 'enlarging'),
+  [(7, 3, True), (8, 4, True), (7, 3, False), (8, 4, False), (7, 2, False)],
+)
 def test_other_backends_give_the_same(size, scale, enlarging, monkeypatch):
   inputs = _inputs(size, scale, enlarging)
   function = (
@@ -84,9 +91,15 @@ def test_other_backends_give_the_same(size, scale, enlarging, monkeypatch):
   np.testing.assert_allclose(function(*inputs, scale), here, atol=1e-4)
 
 
-def test_kernels_that_fit_no_scale_are_refused():
-  for size in (2, 4, 1):
+@pytest.mark.parametrize('enlarging', [True, False])
+def test_kernels_that_fit_no_scale_are_refused(enlarging):
+  convolve, sizes = (
+    (scaled_conv.enlarging_conv, (2, 4, 1))
+    if enlarging
+    else (scaled_conv.reducing_conv, (2, 1))
+  )
+  for size in sizes:
     with pytest.raises(ValueError, match=f'kernel of {size} .* scale 3'):
-      scaled_conv.reducing_conv(
+      convolve(
         jnp.ones((1, 6, 6, 1)), jnp.ones((size, size, 1, 1)), jnp.ones(1), 3
       )

@@ -7,6 +7,7 @@ import pytest
 
 from sr_jax.ops import warp
 from sr_jax.ops.resize import imresize
+from tests.golden_files import GOLDEN
 
 sample_cubic = jax.jit(warp.sample_cubic)
 IMAGE = np.random.default_rng(0).random((7, 5, 2), np.float32)
@@ -83,3 +84,40 @@ def test_gradients_of_image_and_points():
     step = 1e-2 * np.eye(2, dtype=np.float32)[i]
     ahead, behind = first(image, point + step), first(image, point - step)
     np.testing.assert_allclose(slope[i], (ahead - behind) / 2e-2, atol=2e-3)
+
+
+def test_warping_of_the_released_code():
+  """CrossNet's layer (htzheng/ECCV2018_CrossNet_RefSR 03959f2), NCHW."""
+  with np.load(GOLDEN / 'crossnet_warp.npz') as data:
+    arrays = {
+      k: jnp.asarray(data[k].transpose(0, 2, 3, 1))
+      for k in data.files
+      if k != 'meta'
+    }
+  x, flow, w = (arrays[f'in:{name}'] for name in ('x', 'flow', 'w'))
+  y, transpose = jax.vjp(warp.warp, x, flow)
+  found = dict(
+    zip(('y', 'grad_x', 'grad_flow'), (y, *transpose(w)), strict=True)
+  )
+  for name, ours in found.items():
+    expected = arrays[f'out:{name}']
+    atol = 1e-6 * np.abs(expected).max()
+    np.testing.assert_allclose(ours, expected, atol=atol, err_msg=name)
+
+
+def test_flows_point_to_where_pixels_come_from():
+  image = jnp.asarray(IMAGE)[None]
+  flow = jnp.broadcast_to(jnp.array([2.0, 1.0]), (1, 7, 5, 2))  # right, down
+  warped = jax.jit(warp.warp)(image, flow)
+  np.testing.assert_array_equal(warped[:, :-1, :-2], image[:, 1:, 2:])
+  # What is beyond the border is the border.
+  np.testing.assert_array_equal(warped[0, -1, -1], IMAGE[-1, -1])
+
+
+def test_warping_keeps_the_type_and_flows_stay_exact():
+  image = jnp.asarray(IMAGE, jnp.bfloat16)[None].repeat(300, 2)
+  flow = jnp.full((*image.shape[:3], 2), 0.5)
+  warped = warp.warp(image, flow)
+  assert warped.dtype == jnp.bfloat16
+  exact = warp.warp(image.astype(jnp.float32), flow)
+  np.testing.assert_allclose(warped.astype(jnp.float32), exact, atol=0.01)

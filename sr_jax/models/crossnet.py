@@ -1,0 +1,286 @@
+"""CrossNet: cross-scale warping of a reference (Zheng et al., ECCV 2018).
+
+The reference is a photograph of the same scene from nearby, as large as SR:
+
+  LR enlarged, reference -> flow at scales 1, 1/2, 1/4 and 1/8
+  SISR, reference        -> features at these scales, by one encoder
+  the reference's are warped by the flows, and both are decoded to SR
+
+`SISR` is what another network makes of LR alone. All sides are multiples of 64
+inside: six times the flow's network halves them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sr_jax.models import common
+from sr_jax.ops.resize import imresize
+from sr_jax.ops.scaled_conv import enlarging_conv, reducing_conv
+from sr_jax.ops.warp import warp
+
+VARIANTS = {
+  # The release has 102,464 more, see TORCH_IGNORED.
+  'crossnet': common.Variant({'features': 64}, {4: 35_081_377, 8: 35_081_377}),
+}
+# What the flow's network has of `features` after each halving, and where it
+# comes back.
+_DOWN = (1, 2, 4, 8, 8, 16)
+_UP = (1, 1, 1, 2, 4, 4)
+_KERNELS = (7, 5, 5, 3, 3, 3)
+# Scales 1, 1/2, 1/4 and 1/8.
+_SCALES = 4
+# Sides are multiples of it.
+_CELL = 2 ** len(_DOWN)
+_SLOPE = 0.1
+
+# Released state_dict names to Flax paths; `{i}` stands for a number.
+TORCH_NAMES = {
+  'CrossNet': {
+    'FlowNet.conv{i}.0': 'flow/down_{i}',
+    'FlowNet.conv{i}_1.0': 'flow/after_{i}',
+    'FlowNet.flow{i}.0': 'flow/flow_{i}',
+    'FlowNet.flow{i}_up': 'flow/flow_up_{i}',
+    'FlowNet.deconv{i}.0': 'flow/up_{i}',
+    'FlowNet.concat0_conv{i}.0': 'flow/full_{i}',
+    'FlowNet.flow_12.0': 'flow/flow_0',
+    'Encoder.layer_f.0': 'encoder/head',
+    'Encoder.conv{i}.0': 'encoder/conv_{i}',
+    'UNet_decoder_2.warp_deconv{i}.0': 'decoder/up_{i}',
+    'UNet_decoder_2.post_fusion1.0': 'decoder/fusion',
+    'UNet_decoder_2.final.0': 'decoder/tail',
+  },
+}
+# Tensors of released files that have no effect there: what they are.
+TORCH_IGNORED = {
+  'UNet_decoder_2.post_fusion2.0': (
+    'a layer whose result the released network never uses'
+  ),
+}
+# What an import is applied by.
+METHOD = {'name': 'warping', 'sisr': {'name': 'bicubic', 'variant': ''}}
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Options that parameter shapes tell, by Flax path.
+
+  They do not tell the scale: all is done at the size of SR.
+  """
+  channels, features = shapes['encoder/head/kernel'][2:]
+  return {'channels': channels, 'features': features}
+
+
+class CrossNet(nn.Module):
+  """The network.
+
+  Attributes:
+    scale: Enlargement; the weights are those of any.
+    features: Width of the encoder and of the first layer of the flow.
+    channels: Image channels.
+    dtype: Computation type; parameters and flows stay float32.
+  """
+
+  scale: float
+  features: int
+  channels: int = 3
+  dtype: Any = jnp.float32
+
+  def __call__(
+    self,
+    lr: jax.Array,
+    reference: jax.Array | None = None,
+    sisr: jax.Array | None = None,
+    *,
+    train: bool = False,
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Enlarges `lr` with the help of a reference.
+
+    Args:
+      lr: `[B, H, W, C]` in [0, 1].
+      reference: `[B, scale * H, scale * W, C]`; None for LR itself, enlarged.
+      sisr: The same shape, by another network; None for LR enlarged by bicubic.
+      train: Makes no difference.
+
+    Returns:
+      `[B, scale * H, scale * W, C]`, unclipped; and `flow`, of the same size:
+      (x, y) from each pixel to that of the reference.
+    """
+    del train
+    enlarged = imresize(lr, scale=self.scale)
+    return self.refine(
+      enlarged,
+      enlarged if reference is None else reference,
+      enlarged if sisr is None else sisr,
+    )
+
+  @nn.compact
+  def refine(
+    self, enlarged: jax.Array, reference: jax.Array, sisr: jax.Array
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """As `__call__`, of images that have SR's size."""
+    if not enlarged.shape == reference.shape == sisr.shape:
+      raise ValueError(
+        f'shapes differ: enlarged {enlarged.shape}, reference'
+        f' {reference.shape}, sisr {sisr.shape}'
+      )
+    height, width = enlarged.shape[1:3]
+    enlarged, reference, sisr = map(_padded, (enlarged, reference, sisr))
+    flows = Flow(self.features, self.dtype, name='flow')(enlarged, reference)
+    encode = Encoder(self.features, self.dtype, name='encoder')
+    warped = [
+      warp(x, flow) for x, flow in zip(encode(reference), flows, strict=True)
+    ]
+    decode = Decoder(self.features, self.channels, self.dtype, name='decoder')
+    sr = decode(encode(sisr), warped)
+    return sr[:, :height, :width], {'flow': flows[0][:, :height, :width]}
+
+
+def _padded(image: jax.Array) -> jax.Array:
+  """Rows and columns repeated up to a multiple of the cell."""
+  more = [-n % _CELL for n in image.shape[1:3]]
+  return jnp.pad(image, ((0, 0), (0, more[0]), (0, more[1]), (0, 0)), 'edge')
+
+
+class _Scaled(nn.Module):
+  """A convolution that halves or doubles the resolution.
+
+  Attributes:
+    features: Output channels.
+    kernel_size: Side of the kernel.
+    enlarges: Whether it doubles.
+    dtype: Computation type.
+  """
+
+  features: int
+  kernel_size: int
+  enlarges: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, C]` to half or twice the height and width."""
+    size, channels = self.kernel_size, [x.shape[-1], self.features]
+    # PyTorch's initial values count the outputs of a transposed convolution.
+    shape = (size, size, *(channels[::-1] if self.enlarges else channels))
+    kernel = self.param('kernel', common.uniform_kernel, shape)
+    init = common.uniform_bias(size * size * shape[2])
+    bias = self.param('bias', init, (self.features,))
+    conv = enlarging_conv if self.enlarges else reducing_conv
+    x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+    return conv(x, kernel, bias, 2)
+
+
+class Flow(nn.Module):
+  """FlowNetS, continued to full resolution.
+
+  Attributes:
+    features: Width of the first layer.
+    dtype: Computation type; flows stay float32.
+  """
+
+  features: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, enlarged: jax.Array, reference: jax.Array
+  ) -> list[jax.Array]:
+    """Flows `[B, H / 2^i, W / 2^i, 2]` at the scales, finest first.
+
+    Args:
+      enlarged: `[B, H, W, C]`, LR as large as SR.
+      reference: The same.
+    """
+    width, dtype = self.features, self.dtype
+    active = functools.partial(nn.leaky_relu, negative_slope=_SLOPE)
+    conv = functools.partial(common.Conv, dtype=dtype)
+    up = functools.partial(_Scaled, kernel_size=4, enlarges=True)
+    # Each level's input of the way up, coarsest last.
+    x, skips = jnp.concatenate([enlarged, reference], -1), [reference]
+    for i, (times, size) in enumerate(zip(_DOWN, _KERNELS, strict=True), 1):
+      down = _Scaled(times * width, size, dtype=dtype, name=f'down_{i}')
+      x = active(down(x))
+      if i > 2:
+        x = active(conv(times * width, name=f'after_{i}')(x))
+      skips.append(x)
+    flow = common.Conv(2, name=f'flow_{len(_DOWN)}')(skips.pop())
+    flows = [flow]
+    for i in reversed(range(len(_UP))):
+      wide = up(_UP[i] * width, dtype=dtype, name=f'up_{i}')(x)
+      finer = up(2, name=f'flow_up_{i + 1}')(flow)
+      x = jnp.concatenate([skips.pop(), active(wide), finer], -1)
+      if i == 0:
+        for n in (1, 2):
+          x = nn.selu(conv(width // 4, 7, name=f'full_{n}')(x))
+      flow = common.Conv(2, name=f'flow_{i}')(x)
+      flows.append(flow)
+    return flows[: -_SCALES - 1 : -1]
+
+
+class Encoder(nn.Module):
+  """Features of SISR or of the reference.
+
+  Attributes:
+    features: Width of every layer.
+    dtype: Computation type.
+  """
+
+  features: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, image: jax.Array) -> list[jax.Array]:
+    """Features `[B, H / 2^i, W / 2^i, F]` at the scales, finest first."""
+    width, dtype = self.features, self.dtype
+    x = nn.selu(common.Conv(width, 5, dtype=dtype, name='head')(image))
+    x = nn.selu(common.Conv(width, 5, dtype=dtype, name='conv_1')(x))
+    found = [x]
+    for i in range(2, _SCALES + 1):
+      x = nn.selu(_Scaled(width, 5, dtype=dtype, name=f'conv_{i}')(x))
+      found.append(x)
+    return found
+
+
+class Decoder(nn.Module):
+  """Fuses features from the coarsest scale to the finest.
+
+  Attributes:
+    features: Width of every layer.
+    channels: Of the image.
+    dtype: Computation type.
+  """
+
+  features: int
+  channels: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, of_sisr: Sequence[jax.Array], warped: Sequence[jax.Array]
+  ) -> jax.Array:
+    """The image `[B, H, W, C]` of features at the scales, finest first."""
+    width, dtype = self.features, self.dtype
+    coarser: list[jax.Array] = []
+    for i in reversed(range(_SCALES)):
+      x = jnp.concatenate([*coarser, of_sisr[i], warped[i]], -1)
+      if i > 0:
+        up = _Scaled(width, 4, enlarges=True, dtype=dtype, name=f'up_{i + 1}')
+        coarser = [nn.selu(up(x))]
+    x = nn.selu(common.Conv(width, 5, dtype=dtype, name='fusion')(x))
+    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    return common.Conv(self.channels, 5, name='tail')(x)
+
+
+def Model(
+  *, scale: float, variant: str = 'crossnet', **overrides: Any
+) -> CrossNet:
+  """CrossNet of one variant; overrides replace single options of it."""
+  return CrossNet(
+    scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
+  )
