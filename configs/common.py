@@ -80,7 +80,8 @@ def base() -> ml_collections.ConfigDict:
       'labels': '',
       'label_ids': 'coco-stuff',
       # For reference-based methods, see sr_jax/data/references.py: self,
-      # embedded or a folder; and the side of their crops, 0 for that of HR's.
+      # shifted, embedded or a folder; and the side of their crops, 0 for that
+      # of HR's.
       'reference': '',
       'reference_size': 0,
       'on_bad': 'refuse',  # or skip: unreadable and too small images

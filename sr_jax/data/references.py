@@ -4,6 +4,8 @@ A config names where those of its images are:
 
   self         made of the image itself: crops that are shifted, turned, scaled
                and recoloured
+  shifted      the same, but shifted alone, by a few pixels: like neighbouring
+               views, for a network that warps them
   embedded     the right view of scikit-image's stereo pair, for its left one,
                which is then the only image
   folder:PATH  (or the plain path) files matched by name, see
@@ -29,6 +31,8 @@ from sr_jax.errors import UserError
 # Largest turn in degrees, factor of size, and changes of brightness and gain
 # of self-made references.
 _TURN, _ZOOM, _SHADE, _GAIN = 15.0, 1.25, 0.1, 0.2
+# Most pixels along either side between shifted ones (CrossNet's for Flower).
+_SHIFT = 14
 # Names such as a/001_2.
 _NUMBERED = re.compile(r'(.+)_([1-9][0-9]*)')
 _STEREO = 'motorcycle_left.png', 'motorcycle_right.png'
@@ -42,11 +46,13 @@ class ReferencedSource:
     images: Of the images, with LR if they have such.
     references: One tuple of openers per image; empty for self-made ones.
     skipped: (name, reason) of each file that is not part of the source.
+    shifted: Whether self-made ones are shifted alone.
   """
 
   images: ImageSource | PairedSource
   references: tuple[tuple[Callable[[], np.ndarray], ...], ...]
   skipped: sources.Skipped = ()
+  shifted: bool = False
 
   @property
   def names(self) -> tuple[str, ...]:
@@ -69,7 +75,8 @@ class ReferencedSource:
     if not self.references:
       images = self.images
       hr = images.hr if isinstance(images, PairedSource) else images
-      return _remade(np.asarray(hr[index]), place, size, words)
+      make = _shifted if self.shifted else _remade
+      return make(np.asarray(hr[index]), place, size, words)
     openers = self.references[index]
     image = np.asarray(openers[words[0] % len(openers)]())
     return _cut(image, place, size)
@@ -87,6 +94,17 @@ def _cut(
     for share, n in zip(place, image.shape[:2], strict=True)
   )
   return image[top : top + size, left : left + size]
+
+
+def _shifted(
+  image: np.ndarray, place: tuple[float, float], size: int, words: list[int]
+) -> np.ndarray:
+  """A crop shifted by whole pixels, by less at the image's border."""
+  row, column = (
+    share + (word % (2 * _SHIFT + 1) - _SHIFT) / n
+    for share, word, n in zip(place, words[1:], image.shape[:2], strict=False)
+  )
+  return _cut(image, (row, column), size)
 
 
 def _remade(
@@ -146,8 +164,8 @@ def with_references(
   Raises:
     UserError: no such folder, or an image without reference.
   """
-  if name == 'self':
-    return ReferencedSource(source, (), source.skipped)
+  if name in ('self', 'shifted'):
+    return ReferencedSource(source, (), source.skipped, name == 'shifted')
   if name == 'embedded':
     if folder != 'embedded':
       raise UserError(

@@ -266,12 +266,11 @@ class Decoder(nn.Module):
   ) -> jax.Array:
     """The image `[B, H, W, C]` of features at the scales, finest first."""
     width, dtype = self.features, self.dtype
-    coarser: list[jax.Array] = []
-    for i in reversed(range(_SCALES)):
-      x = jnp.concatenate([*coarser, of_sisr[i], warped[i]], -1)
-      if i > 0:
-        up = _Scaled(width, 4, enlarges=True, dtype=dtype, name=f'up_{i + 1}')
-        coarser = [nn.selu(up(x))]
+    x = jnp.concatenate([of_sisr[-1], warped[-1]], -1)
+    for i in reversed(range(1, _SCALES)):
+      up = _Scaled(width, 4, enlarges=True, dtype=dtype, name=f'up_{i + 1}')
+      x = nn.selu(up(x))
+      x = jnp.concatenate([x, of_sisr[i - 1], warped[i - 1]], -1)
     x = nn.selu(common.Conv(width, 5, dtype=dtype, name='fusion')(x))
     # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
     return common.Conv(self.channels, 5, name='tail')(x)

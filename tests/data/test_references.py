@@ -161,6 +161,29 @@ def test_remade_without_any_change_is_the_crop():
   np.testing.assert_array_equal(moved, photo[8:40, 16:48])
 
 
+def test_shifted_ones_are_crops_from_nearby():
+  photo = _photo(120, 130)
+  source = references.with_references(
+    _source(photo), 'shifted', folder='', on_bad='refuse'
+  )
+  shifts = set()
+  for seed in range(40):
+    words = np.random.default_rng(seed).integers(0, 2**63, 4).tolist()
+    crop = source.reference(0, (0.5, 0.5), 32, words)
+    (found,) = (
+      (row, column)
+      for row in range(-14, 15)
+      for column in range(-14, 15)
+      if (photo[44 + row : 76 + row, 49 + column : 81 + column] == crop).all()
+    )
+    shifts.add(found)
+  rows, columns = (set(axis) for axis in zip(*shifts, strict=True))
+  assert min(len(rows), len(columns)) > 15
+  # The crop stays within the image.
+  corner = source.reference(0, (16 / 120, 16 / 130), 32, [0, 0, 0, 0])
+  np.testing.assert_array_equal(corner, photo[:32, :32])
+
+
 def test_the_stereo_pair(tmp_path):
   options = {'cache_dir': tmp_path / 'cache'}
   source = references.with_references(

@@ -97,7 +97,7 @@ def test_published_parameter_count():
 
 @pytest.fixture(scope='module')
 def tiny():
-  """A small network's function of variables and images, and some of them."""
+  """A small network, compiled, its variables and images."""
   network = crossnet.Model(scale=4, features=4)
   keys = jax.random.split(jax.random.key(0), 4)
   lr = jax.random.uniform(keys[0], (1, 6, 9, 3))
@@ -105,14 +105,14 @@ def tiny():
     jax.random.uniform(key, (1, 24, 36, 3)) for key in keys[1:3]
   )
   variables = jit(network.init, once=True)(keys[3], lr)
-  return jit(network.apply), variables, (lr, reference, sisr)
+  return network, jit(network.apply), variables, (lr, reference, sisr)
 
 
 def test_gradients_reach_every_tensor_through_sr_alone(tiny):
-  apply, variables, images = tiny
+  network, _, variables, images = tiny
 
   def energy(variables):
-    return (apply(variables, *images)[0] ** 2).sum()
+    return (network.apply(variables, *images)[0] ** 2).sum()
 
   grads = jit(jax.grad(energy), once=True)(variables)
   for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
@@ -122,7 +122,7 @@ def test_gradients_reach_every_tensor_through_sr_alone(tiny):
 
 
 def test_what_is_left_out_is_the_enlarged_image(tiny):
-  apply, variables, (lr, reference, sisr) = tiny
+  _, apply, variables, (lr, reference, sisr) = tiny
   enlarged = imresize(lr, scale=4)
   alone, _ = apply(variables, lr)
   seen = [
@@ -140,7 +140,7 @@ def test_what_is_left_out_is_the_enlarged_image(tiny):
 
 
 def test_flows_see_the_enlarged_image_and_not_sisr(tiny):
-  apply, variables, (lr, reference, sisr) = tiny
+  _, apply, variables, (lr, reference, sisr) = tiny
   flow = apply(variables, lr, reference, sisr)[1]['flow']
   other = apply(variables, lr, reference, 1 - sisr)[1]['flow']
   np.testing.assert_array_equal(flow, other)
@@ -148,13 +148,12 @@ def test_flows_see_the_enlarged_image_and_not_sisr(tiny):
 
 
 def test_sides_that_are_no_multiple_of_64_are_filled_up(tiny):
-  apply, variables, (lr, reference, sisr) = tiny
+  network, apply, variables, (lr, reference, sisr) = tiny
   sr, aux = apply(variables, lr, reference, sisr)
   filled = [
     jnp.pad(x, ((0, 0), (0, 40), (0, 28), (0, 0)), 'edge')
     for x in (imresize(lr, scale=4), reference, sisr)
   ]
-  network = crossnet.Model(scale=4, features=4)
   refine = functools.partial(network.apply, method='refine')
   whole, flows = jit(refine)(variables, *filled)
   np.testing.assert_allclose(whole[:, :24, :36], sr, atol=1e-6)
@@ -162,7 +161,7 @@ def test_sides_that_are_no_multiple_of_64_are_filled_up(tiny):
 
 
 def test_images_of_other_sizes_are_refused(tiny):
-  apply, variables, (lr, reference, _) = tiny
+  _, apply, variables, (lr, reference, _) = tiny
   with pytest.raises(ValueError, match=r'reference \(1, 23, 36, 3\)'):
     apply(variables, lr, reference[:, :-1])
 

@@ -1,0 +1,296 @@
+"""Training with references that the network warps by itself (CrossNet).
+
+A batch holds references of HR's size beside HR; without them LR is its own. The
+loss is `config.loss` of SR alone. What the network corrects is LR as another
+network enlarges it, which stays as it is: `config.method.sisr` is its section
+`model`, less the scale, and `sisr_from` a checkpoint of it; bicubic needs none.
+The truth is nowhere among the inputs.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sr_jax import checkpoints, models, optimizers
+from sr_jax.errors import UserError
+from sr_jax.methods import Method, Referring, supervised
+from sr_jax.models import crossnet
+from sr_jax.models.parameters import check_parameters, shapes_of
+from sr_jax.ops.resize import imresize
+from sr_jax.ops.warp import warp
+from sr_jax.state import TrainState, start_from
+
+USES_REFERENCE = True
+# Slots of the frozen network, also in checkpoints; of references at inference.
+_SISR = 'sisr'
+_REFERENCES = 'references'
+# Side in LR pixels of the windows that are compared, and the variance of noise
+# there of one grey level.
+_WINDOW, _NOISE = 9, 1 / 255**2
+
+
+def make(config: Mapping[str, Any]) -> Method:
+  """Training of `config['model']` with references.
+
+  Sections used: `method`, `model`, `loss`, `degradation`, `optimizer`, `steps`.
+
+  Raises:
+    UserError: references of another size, or a section that its consumer
+      refuses.
+  """
+  if config['data']['reference_size']:
+    raise UserError(
+      'config.data.reference_size: references have the size of HR here; leave'
+      ' it 0'
+    )
+  network, sisr = _networks(config)
+  tx, rate = optimizers.make(steps=config['steps'], **config['optimizer'])
+  make_lr = supervised.degrader(config['degradation'])
+  return Method(
+    init=functools.partial(_init, network, sisr, tx),
+    train_step=functools.partial(
+      _train_step,
+      network,
+      functools.partial(_enlarged, sisr),
+      supervised.loss_by_name(config['loss']),
+      (tx, rate),
+      make_lr,
+    ),
+    predict=predictor(config),
+    degrade=make_lr,
+    averaged=averaged,
+    frozen=functools.partial(_frozen, sisr, config['method']['sisr_from']),
+  )
+
+
+def _networks(config: Mapping[str, Any]) -> tuple[Any, Any]:
+  """What is trained, and what enlarges LR for it: None for bicubic."""
+  section = {k: v for k, v in config['method']['sisr'].items() if v != ''}
+  network = models.create(config['model'])
+  if section['name'] == 'bicubic':
+    return network, None
+  try:
+    return network, models.create(
+      {**section, 'scale': config['model']['scale']}
+    )
+  except UserError as error:
+    raise UserError(f'config.method.sisr: {error}') from None
+
+
+def _frozen(sisr: Any, path: str) -> dict[str, Any]:
+  """Weights of what enlarges LR.
+
+  Raises:
+    UserError: there are none where the config says, or others.
+  """
+  if sisr is None:
+    if path:
+      raise UserError(
+        'config.method.sisr_from: bicubic has no weights; name the network of'
+        ' this checkpoint in config.method.sisr'
+      )
+    return {}
+  if not path:
+    raise UserError(
+      'config.method.sisr_from: give the checkpoint of config.method.sisr, or'
+      ' set config.method.sisr.name=bicubic'
+    )
+  held = checkpoints.load_params(path).params
+  slots = {k: held[k] for k in ('generator', 'batch_stats') if k in held}
+  try:
+    check_parameters(sisr, slots)
+  except UserError as error:
+    raise UserError(
+      f'config.method.sisr_from={path}: of another network than'
+      f' config.method.sisr: {error}'
+    ) from None
+  return {_SISR: slots}
+
+
+def _init(
+  network: Any,
+  sisr: Any,
+  tx: optax.GradientTransformation,
+  key: jax.Array,
+  batch: Mapping[str, jax.Array],
+  pretrained: Mapping[str, Any],
+  scale: float,
+) -> TrainState:
+  del batch, scale
+  init_key, state_key = jax.random.split(key)
+  lr = jnp.zeros((1, 8, 8, network.channels))
+  fresh = {'generator': network.init(init_key, lr)['params']}
+  given = {k: v for k, v in pretrained.items() if k in fresh}
+  params = start_from(fresh, given)
+  frozen = {}
+  if sisr is not None:  # fresh ones where only shapes are asked for
+    own = dict(sisr.init(init_key, lr))
+    frozen = {
+      _SISR: pretrained.get(_SISR, {'generator': own.pop('params'), **own})
+    }
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    key=state_key,
+    params=params,
+    opt_state={'generator': tx.init(params['generator'])},
+    frozen=frozen,
+  )
+
+
+def _enlarged(
+  sisr: Any, slots: Mapping[str, Any], lr: jax.Array
+) -> jax.Array | None:
+  """LR as the other network enlarges it; None for bicubic."""
+  if sisr is None:
+    return None
+  return jax.lax.stop_gradient(supervised.predict(sisr, slots[_SISR], lr))
+
+
+def _train_step(
+  network: Any,
+  enlarge: Callable[..., jax.Array | None],
+  distance: Callable[..., jax.Array],
+  optimizer: tuple[optax.GradientTransformation, optax.Schedule],
+  make_lr: Callable[..., jax.Array],
+  state: TrainState,
+  batch: Mapping[str, jax.Array],
+  scale: float,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+  lr, hr = supervised.pair(make_lr, state.step_key(), batch, scale)
+  reference = batch['ref'].astype(jnp.float32) / 255 if 'ref' in batch else None
+  enlarged = enlarge(state.frozen, lr)
+
+  def objective(params: Any) -> tuple[jax.Array, jax.Array]:
+    sr, aux = network.apply(
+      {'params': params}, lr, reference, enlarged, train=True
+    )
+    return distance(sr, hr), jnp.abs(aux['flow']).mean()
+
+  old = state.params['generator']
+  (value, motion), grads = jax.value_and_grad(objective, has_aux=True)(old)
+  state, metrics = optimizers.update(*optimizer, state, {'generator': grads})
+  # Mean length of the flow along rows and columns, in pixels of HR.
+  return state, metrics | {'loss': value, 'motion': motion}
+
+
+def averaged(state: TrainState) -> dict[str, Any]:
+  """As `supervised.averaged`, with what enlarges LR."""
+  return supervised.averaged(state) | state.frozen
+
+
+def predictor(config: Mapping[str, Any]) -> Callable[..., jax.Array]:
+  """`predict` of the method alone; needs no section but `method` and `model`.
+
+  The parameters hold a reference as `look` makes them; without one LR is its
+  own.
+  """
+  return functools.partial(predict, *_networks(config))
+
+
+def predict(
+  network: Any,
+  sisr: Any,
+  params: Mapping[str, Any],
+  lr: jax.Array,
+  mask: None = None,
+) -> jax.Array:
+  """`Method.predict` of a network; images cannot be padded."""
+  del mask
+  reference = None
+  if _REFERENCES in params:
+    reference = _fitted(params[_REFERENCES], lr, network.scale)
+  sr, _ = network.apply(
+    {'params': params['generator']}, lr, reference, _enlarged(sisr, params, lr)
+  )
+  return jnp.clip(sr, 0, 1)
+
+
+def _fitted(reference: jax.Array, lr: jax.Array, scale: float) -> jax.Array:
+  """A reference cut or mirrored by less than an LR pixel to SR's size.
+
+  Raises:
+    UserError: it is of another size.
+  """
+  height, width = (round(scale * n) for n in lr.shape[1:3])
+  rows, columns = reference.shape[1:3]
+  if max(abs(rows - height), abs(columns - width)) >= scale:
+    raise UserError(
+      f'the reference has {columns}x{rows} pixels, but SR {width}x{height}: a'
+      ' network that warps takes another view of the same size, and the image'
+      ' whole'
+    )
+  more = ((0, 0), (0, max(0, height - rows)), (0, max(0, width - columns)))
+  reference = jnp.pad(reference, (*more, (0, 0)), 'symmetric')
+  reference = reference[:, :height, :width]
+  shape = (lr.shape[0], *reference.shape[1:])
+  return jnp.broadcast_to(reference, shape)
+
+
+def look(
+  params: Mapping[str, Any], references: Sequence[jax.Array]
+) -> dict[str, Any]:
+  """Parameters that hold a reference as well.
+
+  Args:
+    params: By slot.
+    references: One `[B, H, W, 3]` in [0, 1].
+
+  Raises:
+    UserError: there are several.
+  """
+  if len(references) != 1:
+    raise UserError(
+      f'a network that warps takes one reference, not {len(references)}'
+    )
+  return {**params, _REFERENCES: references[0]}
+
+
+def _itself(params: Mapping[str, Any], lr: jax.Array) -> dict[str, Any]:
+  """LR is its own reference where there is none."""
+  del lr
+  return dict(params)
+
+
+def _similarity(params: Mapping[str, Any], lr: jax.Array) -> jax.Array:
+  """How LR and the warped reference correlate around each pixel."""
+  if _REFERENCES not in params:
+    return jnp.ones(lr.shape[:3])
+  scale = round(params[_REFERENCES].shape[1] / lr.shape[1])
+  options = crossnet.recognise(shapes_of(params['generator']))
+  network = crossnet.Model(scale=scale, **options)
+  reference = _fitted(params[_REFERENCES], lr, scale)
+  outputs: Any = network.apply({'params': params['generator']}, lr, reference)
+  warped = warp(reference, outputs[1]['flow'])
+  return _correlation(lr, imresize(warped, scale=1 / scale))
+
+
+def _correlation(a: jax.Array, b: jax.Array) -> jax.Array:
+  """Of two images in the window around each pixel, `[B, H, W]`, 0 at least."""
+  window = (1, _WINDOW, _WINDOW, 1)
+
+  def total(x: jax.Array) -> jax.Array:
+    return jax.lax.reduce_window(x, 0.0, jax.lax.add, window, (1,) * 4, 'SAME')
+
+  def mean(x: jax.Array) -> jax.Array:
+    return total(x) / total(jnp.ones_like(x))
+
+  def covariance(a: jax.Array, b: jax.Array) -> jax.Array:
+    return (mean(a * b) - mean(a) * mean(b)).mean(-1)
+
+  scales = (covariance(a, a) + _NOISE) * (covariance(b, b) + _NOISE)
+  return jnp.maximum(covariance(a, b) + _NOISE, 0) / jnp.sqrt(scales)
+
+
+REFERRING = Referring(
+  look=look,
+  itself=_itself,
+  similarity=_similarity,
+  halo=0,
+  least=1,
+)
