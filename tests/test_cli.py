@@ -10,7 +10,7 @@ import pytest
 from sr_jax import cli
 
 COMMANDS = ('doctor', 'upscale', 'evaluate', 'degrade', 'import', 'export')
-COMMANDS += ('interpolate', 'fit-niqe', 'info')
+COMMANDS += ('interpolate', 'fit-niqe', 'rank-data', 'info')
 
 
 def python(code, **options):
