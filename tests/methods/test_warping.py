@@ -86,16 +86,20 @@ def test_the_train_loop_and_its_checkpoint(tmp_path):
   model = loading.load(tmp_path)
   assert model.halo is None
   lr = tiny_models.random_image(4, 5)[None]
-  alone = model.predict(model.params, lr)
+  predict, similarity = (
+    jit(function, once=True)
+    for function in (model.predict, model.referring.similarity)
+  )
+  alone = predict(model.params, lr)
   assert alone.shape == (1, 16, 20, 3)
   reference = tiny_models.random_image(17, 18)[None]  # mirrored and cut
   held = model.referring.look(model.params, [reference])
-  assert (model.predict(held, lr) != alone).any()
-  similarity = model.referring.similarity(held, lr)
-  assert similarity.shape == (1, 4, 5)
-  assert ((similarity >= 0) & (similarity < 1)).all()
+  assert (predict(held, lr) != alone).any()
+  found = similarity(held, lr)
+  assert found.shape == (1, 4, 5)
+  assert ((found >= 0) & (found < 1)).all()
   itself = model.referring.itself(model.params, lr)
-  assert (model.referring.similarity(itself, lr) == 1).all()
+  assert (similarity(itself, lr) == 1).all()
 
 
 def test_references_of_other_sizes_or_several_are_refused():
