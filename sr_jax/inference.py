@@ -172,6 +172,12 @@ class Upscaler:
         f'model {model.name} fits itself to the kernel as it lies, and'
         ' self_ensemble (--self-ensemble) would turn the image: leave it out'
       )
+    referring = model.referring
+    if self_ensemble and referring is not None and not referring.turned:
+      raise UserError(
+        f'model {model.name} warps its reference as it lies, and self_ensemble'
+        ' (--self-ensemble) would turn the image alone: leave it out'
+      )
     degradation = own.degradation if own else degradation
     self._seed = seed
     self._device = jax.local_devices()[0]

@@ -93,6 +93,7 @@ class Referring(NamedTuple):
       that the parameters hold.
     halo: What matching adds to the network's receptive radius in LR pixels.
     least: Least height and width of a reference.
+    turned: Whether references serve images that are turned against them.
   """
 
   look: Callable[..., dict[str, Any]]
@@ -100,6 +101,7 @@ class Referring(NamedTuple):
   similarity: Callable[..., jax.Array]
   halo: int
   least: int
+  turned: bool
 
 
 def names() -> list[str]:

@@ -568,4 +568,5 @@ REFERRING = Referring(
   # change what is put there.
   halo=6,
   least=texture_transfer.LEAST_SIDE,
+  turned=True,
 )

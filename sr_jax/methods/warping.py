@@ -293,4 +293,5 @@ REFERRING = Referring(
   similarity=_similarity,
   halo=0,
   least=1,
+  turned=False,
 )

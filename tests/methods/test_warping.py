@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sr_jax import checkpoints, loading, methods, models, train_loop
+from sr_jax import (
+  checkpoints,
+  inference,
+  loading,
+  methods,
+  models,
+  train_loop,
+)
 from sr_jax.errors import UserError
 from sr_jax.methods import warping
 from sr_jax.ops.compilation import jit
@@ -100,6 +107,8 @@ def test_the_train_loop_and_its_checkpoint(tmp_path):
   assert ((found >= 0) & (found < 1)).all()
   itself = model.referring.itself(model.params, lr)
   assert (similarity(itself, lr) == 1).all()
+  with pytest.raises(UserError, match='self-ensemble.*leave it out'):
+    inference.Upscaler(model, self_ensemble=True)
 
 
 def test_references_of_other_sizes_or_several_are_refused():
