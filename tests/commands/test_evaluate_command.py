@@ -26,6 +26,7 @@ def test_table_json_and_images_agree(run, photos, tmp_path):
     *('model', 'scale', 'degradation', 'kernel', 'noise_sigma'),
     *('jpeg_quality', 'seed', 'protocol', 'images', 'mean'),
     *('compile_seconds', 'others', 'adapt_steps', 'tile'),
+    *('reference_dir', 'reference_level'),
   ]
   assert [row['name'] for row in result['images']] == ['one.png', 'sub/two.png']
   assert set(result['images'][0]) == {'name', 'psnr', 'ssim', 'seconds'}
