@@ -107,7 +107,7 @@ def test_the_train_loop_and_its_checkpoint(tmp_path):
   assert ((found >= 0) & (found < 1)).all()
   itself = model.referring.itself(model.params, lr)
   assert (similarity(itself, lr) == 1).all()
-  with pytest.raises(UserError, match='self-ensemble.*leave it out'):
+  with pytest.raises(UserError, match=r'self-ensemble.*leave it out'):
     inference.Upscaler(model, self_ensemble=True)
 
 
