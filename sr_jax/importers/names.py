@@ -133,7 +133,8 @@ def torch_to_flax(
   if counts:
     notes.append(f'ignored, counts of training batches: {_list(counts)}')
     tensors = {k: v for k, v in tensors.items() if k not in counts}
-  if all('/' in name for name in tensors):
+  # Of Flax; without one are those of a network's root alone.
+  if any('/' in name for name in tensors):
     paths = {name: name for name in tensors}
     layouts = tensors
   else:

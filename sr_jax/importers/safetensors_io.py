@@ -88,6 +88,6 @@ def export_safetensors(
   flat = unstack(traverse_util.flatten_dict(params, sep='/'))
   flat |= traverse_util.flatten_dict(batch_stats or {}, sep='/')
   metadata = {'format': _FORMAT, 'config': json.dumps(dict(config))}
-  contiguous = {name: np.ascontiguousarray(x) for name, x in flat.items()}
+  contiguous = {name: np.asarray(x, order='C') for name, x in flat.items()}
   with open_atomically(path) as file:
     file.write(safetensors_numpy.save(contiguous, metadata))

@@ -49,7 +49,7 @@ def test_running_statistics_there_and_back(run, tmp_path):
   variables = models.create(model).init(jax.random.key(0), lr[..., :1])
   # Of a trained network: no mean is zero, no variance one.
   statistics = jax.tree.map(
-    lambda x: x + 0.1 * np.arange(1, x.size + 1, dtype=np.float32),
+    lambda x: x + 0.1 * np.arange(1, x.size + 1, dtype='f').reshape(x.shape),
     variables['batch_stats'],
   )
   slots = {'generator': variables['params'], 'batch_stats': statistics}
@@ -60,7 +60,7 @@ def test_running_statistics_there_and_back(run, tmp_path):
   done = run('import', file, '--model', 'drrn', '-o', two)
   assert done.status == 0, done
   count = sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
-  assert f'{count:,} parameters and 8 running statistics' in done.out
+  assert f'{count:,} parameters and 9 running statistics' in done.out
   first, second = (loading.load(path) for path in (one, two))
   jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
   np.testing.assert_array_equal(
