@@ -264,22 +264,39 @@ def update(
     The next state, and metrics: the gradient's norm, the rate, and how many
     updates were skipped because they were not finite, in a row and in all.
   """
-  params, opt_state, skips = {}, {}, []
+  params, opt_state = {}, {}
   for slot, old in state.params.items():
     updates, new = tx.update(grads[slot], state.opt_state[slot], old)
     params[slot] = optax.apply_updates(old, updates)
     opt_state[slot] = new
-    skips.append(skipped_updates(new))
+  metrics = step_metrics(rate, state.step, grads, opt_state)
+  state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
+  return state, metrics
+
+
+def step_metrics(
+  rate: optax.Schedule,
+  step: jax.Array,
+  grads: PyTree,
+  opt_state: Mapping[str, PyTree],
+) -> dict[str, jax.Array]:
+  """Metrics of a step, as `update` gives them.
+
+  Args:
+    rate: Of the slot that is looked at.
+    step: Steps before this one.
+    grads: Gradients whose norm is told.
+    opt_state: Of every slot, after the step.
+  """
+  skips = [skipped_updates(own) for own in opt_state.values()]
   in_a_row, total = (jnp.stack(n).max() for n in zip(*skips, strict=True))
-  metrics = {
+  return {
     'gradient_norm': jnp.asarray(optax.tree.norm(grads)),
     # The schedule counts the updates that were not skipped.
-    'learning_rate': jnp.asarray(rate(state.step - total)),
+    'learning_rate': jnp.asarray(rate(step - total)),
     'skipped_in_a_row': in_a_row,
     'skipped': total,
   }
-  state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
-  return state, metrics
 
 
 def skipped_updates(opt_state: PyTree) -> tuple[jax.Array, jax.Array]:

@@ -260,7 +260,7 @@ def _players(
     game=_game(game, detach_mean, mean_over),
     weights=weights,
     distance=supervised.loss_by_name(config['loss']),
-    recipe=_recipe(perceptual),
+    recipe=supervised.recipe_by_name(perceptual),
     regions=region_layers,
     radius=boundary_radius,
     variant=features,
@@ -284,16 +284,6 @@ def _check_features(players: _Players) -> None:
     raise UserError(
       f'config.method.features={players.variant}: {error}'
     ) from None
-
-
-def _recipe(name: str) -> perceptual.Recipe:
-  """The perceptual loss of `config.method`."""
-  if name not in perceptual.RECIPES:
-    raise UserError(
-      f'config.method.perceptual: unknown {name!r}; choose from'
-      f' {sorted(perceptual.RECIPES)}'
-    )
-  return perceptual.RECIPES[name]
 
 
 def _frozen(
@@ -612,26 +602,17 @@ def _moved(
   }
   grads = players.parts(of_theta) | dict(of_phis)
   turn = generator_turn(state.step, **players.turns)
-  moved, opt_state, skips = {}, {}, []
+  moved, opt_state = {}, {}
   for slot, tree in trees.items():
     tx, _, begins = players.optimizers[slot]
     own = (slot in _VIEWS) | (turn & (state.step >= begins))
     moved[slot], opt_state[slot] = update(
       tx, grads[slot], state.opt_state[slot], tree, own
     )
-    skips.append(optimizers.skipped_updates(opt_state[slot]))
-  in_a_row, total = (jnp.stack(n).max() for n in zip(*skips, strict=True))
   params = {slot: moved[slot] for slot in players.critics}
   params['generator'] = moved['generator'] | moved.get(_HELD, {})
-  metrics = {
-    'gradient_norm': jnp.asarray(optax.tree.norm(of_theta)),
-    # The schedule counts the updates that were not skipped.
-    'learning_rate': jnp.asarray(
-      players.optimizers['generator'].rate(state.step - total)
-    ),
-    'skipped_in_a_row': in_a_row,
-    'skipped': total,
-  }
+  rate = players.optimizers['generator'].rate
+  metrics = optimizers.step_metrics(rate, state.step, of_theta, opt_state)
   state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
   return state, metrics
 

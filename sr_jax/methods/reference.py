@@ -162,7 +162,7 @@ def _parts(
     discriminator=critic,
     weights=weights,
     distance=supervised.loss_by_name(config['loss']),
-    recipe=_recipe(perceptual),
+    recipe=supervised.recipe_by_name(perceptual),
     threshold=_threshold(texture_threshold),
     penalty=gradient_penalty,
     per_pixel=penalty_per_pixel,
@@ -171,16 +171,6 @@ def _parts(
     truth=truth_steps,
     optimizers=_optimizers(config, critic is not None),
   )
-
-
-def _recipe(name: str) -> perceptual.Recipe:
-  """The perceptual loss of `config.method`."""
-  if name not in perceptual.RECIPES:
-    raise UserError(
-      f'config.method.perceptual: unknown {name!r}; choose from'
-      f' {sorted(perceptual.RECIPES)}'
-    )
-  return perceptual.RECIPES[name]
 
 
 def _threshold(values: Sequence[float]) -> texture.Threshold | None:
@@ -445,21 +435,13 @@ def _moved(
   """The state after every update, and metrics of the optimizers."""
   grads = {'generator': of_theta, **of_phis}
   turns = {slot: slot == _CRITIC or turn for slot in grads}
-  moved, opt_state, skips = {}, {}, []
+  moved, opt_state = {}, {}
   for slot, (tx, _) in parts.optimizers.items():
     moved[slot], opt_state[slot] = update(
       tx, grads[slot], state.opt_state[slot], state.params[slot], turns[slot]
     )
-    skips.append(optimizers.skipped_updates(opt_state[slot]))
-  in_a_row, total = (jnp.stack(n).max() for n in zip(*skips, strict=True))
   _, rate = parts.optimizers['generator']
-  metrics = {
-    'gradient_norm': jnp.asarray(optax.tree.norm(of_theta)),
-    # The schedule counts the updates that were not skipped.
-    'learning_rate': jnp.asarray(rate(state.step - total)),
-    'skipped_in_a_row': in_a_row,
-    'skipped': total,
-  }
+  metrics = optimizers.step_metrics(rate, state.step, of_theta, opt_state)
   state = state.replace(step=state.step + 1, params=moved, opt_state=opt_state)
   return state, metrics
 

@@ -12,7 +12,7 @@ import optax
 
 from sr_jax import models, optimizers
 from sr_jax.errors import UserError
-from sr_jax.losses import outputs, pixel
+from sr_jax.losses import outputs, perceptual, pixel
 from sr_jax.methods import Method
 from sr_jax.models.luma import apply_to_image, as_seen
 from sr_jax.models.parameters import expected_shapes
@@ -131,6 +131,20 @@ def loss_by_name(name: str) -> Callable[..., jax.Array]:
       f'config.loss: unknown {name!r}; choose from {sorted(_LOSSES)}'
     )
   return _LOSSES[name]
+
+
+def recipe_by_name(name: str) -> perceptual.Recipe:
+  """The perceptual loss that `config.method.perceptual` names.
+
+  Raises:
+    UserError: there is none of this name.
+  """
+  if name not in perceptual.RECIPES:
+    raise UserError(
+      f'config.method.perceptual: unknown {name!r}; choose from'
+      f' {sorted(perceptual.RECIPES)}'
+    )
+  return perceptual.RECIPES[name]
 
 
 def _over_outputs(
