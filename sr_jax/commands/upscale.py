@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
   model = loading.load(args.model, scale=args.scale, options=dict(args.option))
   jobs = _plan(found, args, model.scale)
   todo = [t for t in jobs if args.overwrite or not _finished(t, jobs)]
+  if args.reference and not args.overwrite:
+    _check_beside(todo)
   sizes = _sizes(todo, jobs, model)
   upscaler = inference.Upscaler(
     model,
@@ -306,6 +308,19 @@ def _show(
   labels += ['reference'] * len(upscaler.references)
   save_png_strip(_beside(path, 'strip'), images, labels)
   return [f'similarity {similarity.mean():.2f}']
+
+
+def _check_beside(todo: Sequence[Path]) -> None:
+  """Refuses to replace files of the names that go beside results.
+
+  Raises:
+    UserError: there is one.
+  """
+  for path in (_beside(target, what) for target in todo for what in _SHOWN):
+    if path.exists():
+      raise UserError(
+        f'{path}: exists already: move it away, or replace it with --overwrite'
+      )
 
 
 def _beside(path: Path, what: str) -> Path:

@@ -302,8 +302,7 @@ def embedded_file(
   name: str, cache_dir: PathLike | None = None
 ) -> Callable[[], np.ndarray]:
   """Maps one of the photographs inside scikit-image's wheel."""
-  (opener,) = _cached_files([_embedded_folder() / name], cache_dir)
-  return opener
+  return cached_file(_embedded_folder() / name, cache_dir)
 
 
 def _embedded_folder() -> pathlib.Path:

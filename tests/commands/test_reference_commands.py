@@ -104,6 +104,20 @@ def test_what_is_beside_a_result_is_no_input(run, srntt, files):
   )
 
 
+@pytest.mark.parametrize('what', ['strip', 'similarity'])
+def test_what_would_be_beside_a_result_is_kept(run, srntt, files, what):
+  own = files / 'out' / f'photo_x4_{what}.png'
+  write_image(own, Picture(texture(5, 5)))
+  before = own.read_bytes()
+  command = ('upscale', files / 'photo.png', '--model', srntt)
+  command += ('-o', files / 'out', '--reference', files / 'flat.png')
+  assert run(*command).refused(str(own), 'exists already', '--overwrite')
+  assert own.read_bytes() == before
+  assert [*own.parent.iterdir()] == [own]
+  assert run(*command, '--overwrite').status == 0
+  assert own.read_bytes() != before
+
+
 @pytest.mark.parametrize('kind', ['other', 'grey', 'flat', 'alpha'])
 def test_any_image_serves(run, srntt, files, kind):
   out = files / f'{kind}_out.png'
