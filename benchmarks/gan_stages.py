@@ -1,14 +1,17 @@
 """Small adversarial systems, trained in their two stages and measured.
 
-  python -m benchmarks.gan_stages srgan esrgan spsr --photographs FOLDER \
-    --features VGG19_FILE --test Set14 --out DIR
+  python -m benchmarks.gan_stages srgan esrgan spsr ranksrgan \
+    --photographs FOLDER --features VGG19_FILE --test Set14 --out DIR
 
 Stage 1 is pixel loss, stage 2 starts from it; the features are VGG19's up to
-relu2_2 (SRGAN) or conv3_1. Networks between the two stages of SRGAN and ESRGAN
-are measured as well. SPSR and `plain`, which has neither its gradient branch
-nor the losses and the discriminator of gradient maps, start from ESRGAN's first
-stage and have as many steps. The runs stay in `--out` and go on where they were
-stopped; the results for the test images lie there too.
+relu2_2 (SRGAN, whose generator is BasicSR's: batches of eight are too small for
+batch statistics) or conv3_1. Networks between the two stages of SRGAN and
+ESRGAN are measured as well. SPSR and `plain`, which has neither its gradient
+branch nor the losses and the discriminator of gradient maps, start from
+ESRGAN's first stage and have as many steps. RankSRGAN's ranker learns from the
+first two and ESRGAN (which go before it); SRGAN's generator is then trained
+with its loss and, from the same start, without. The runs stay in `--out` and go
+on where they were stopped; the results for the test images lie there too.
 
 Columns: PSNR (`y-uint8`), NIQE (lower is better) and the mean absolute error of
 the gradient map in grey levels.
@@ -22,7 +25,15 @@ from typing import Any
 
 import numpy as np
 
-from configs import esrgan, rrdb_psnr, spsr, srgan, srresnet
+from configs import (
+  esrgan,
+  msrgan,
+  msrresnet,
+  ranker,
+  ranksrgan,
+  rrdb_psnr,
+  spsr,
+)
 from sr_jax import cli, loading, scores, train_loop
 from sr_jax.data.image_io import find_images
 from sr_jax.evaluation import (
@@ -31,18 +42,15 @@ from sr_jax.evaluation import (
   evaluate_folder,
   read_levels,
 )
+from sr_jax.metrics.protocol import get_protocol, measure
 from sr_jax.ops.gradient_map import gradient_map
 
 _SCALE = 4
 _RRDB = {'blocks': 2, 'features': 32, 'growth': 16}
 _OPTIONS = {
-  'srresnet': {'blocks': 4, 'features': 32},
+  'msrresnet': {'blocks': 4, 'features': 32},
   'rrdbnet': _RRDB,
   'spsr': {**_RRDB, 'look_every': 1},
-}
-_JUDGES = {
-  'srgan_discriminator': {'features': 16, 'hidden': 128},
-  'vgg_discriminator': {'features': 16},
 }
 
 
@@ -55,11 +63,12 @@ def _shrink(args: argparse.Namespace, config: Any, steps: int) -> Any:
     {
       'source': f'folder:{args.photographs}',
       'on_bad': 'skip',
-      'batch_size': args.batch,
+      'batch_size': 8,
+      'patch': 16,
     }
   )
   config.optimizer.ema_decay = 0.99
-  config.eval.update({'every': steps, 'crops': 2, 'crop_size': 128})
+  config.eval.update({'every': 500, 'crops': 4, 'crop_size': 256})
   config.checkpoint.update({'every': 500, 'keep': 1})
   return config
 
@@ -83,9 +92,9 @@ def _second(
   config.optimizer.learning_rate = args.rate
   config.method.perceptual = recipe
   config.method.features_from = str(args.features)
-  judge = config.method.discriminator
-  with config.unlocked():
-    judge.update(_JUDGES[judge.name])
+  config.method.adversarial_weight = args.weight
+  with config.unlocked():  # for HR crops of 64x64
+    config.method.discriminator.update({'features': 16, 'stages': 4})
   config.checkpoint.init_from = str(args.out / first)
   return config
 
@@ -108,7 +117,36 @@ def _without_gradients(args: argparse.Namespace) -> Any:
 def _spsr(args: argparse.Namespace) -> Any:
   config = spsr.get_config()
   config.method.held_steps = args.steps // 20
+  config.method.gradient_adversarial_weight = args.weight
   return _second(args, config, 'esrgan-early', 'rrdb')
+
+
+def _ranked(args: argparse.Namespace) -> None:
+  """RankSRGAN's three stages."""
+  data, judge = args.out / 'ranked', args.out / 'ranker'
+  if not data.exists():
+    levels = [str(args.out / name) for name in ('msrresnet', 'srgan', 'esrgan')]
+    options = '--hr', str(args.photographs), '--models', *levels
+    cli.main(['rank-data', *options, '--held-out', '0.2', '-o', str(data)])
+  config = ranker.get_config()
+  with config.unlocked():
+    config.model.features = 16
+  config.steps = args.ranker_steps
+  config.data.update(
+    {'source': f'ranked:{data}', 'batch_size': 8, 'patch': 144, 'augment': True}
+  )
+  config.optimizer.update({'schedule': 'cosine', 'boundaries': ()})
+  config.optimizer.learning_rate = 1e-3
+  config.eval.every = config.checkpoint.every = 200
+  train_loop.train_and_evaluate(config, judge)
+  for name, weight in (('unranked', 0.0), ('ranksrgan', args.rank_weight)):
+    config = ranksrgan.get_config()
+    with config.unlocked():
+      config.model.update({'name': 'msrresnet', 'variant': 'basicsr'})
+      config.method.ranker.features = 16
+    config.method.update({'rank_weight': weight, 'ranker_from': str(judge)})
+    _train(args, name, _second(args, config, 'srgan-vgg22', 'msrresnet'))
+    _measure(args, name, args.out / name)
 
 
 def _train(args: argparse.Namespace, name: str, config: Any) -> None:
@@ -157,25 +195,44 @@ def _measure(args: argparse.Namespace, name: str, run: Path | str) -> None:
   )
 
 
+def _truth(args: argparse.Namespace) -> None:
+  """Prints the NIQE of the test images themselves."""
+  (niqe,) = scores.choose('niqe')
+  found = []
+  for image in find_images([args.test], skip=None):
+    hr = cut_to_multiple(read_levels(image.path), _SCALE, image.path)
+    measured = measure(
+      hr, hr, protocol=get_protocol('y-uint8'), scale=_SCALE, metrics=[niqe]
+    )
+    found.append(measured['niqe'])
+  print(f'{"HR":<19} {np.mean(found):7.3f}')
+
+
 def main() -> None:
   """Prints a line per model."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('systems', nargs='+', choices=('srgan', 'esrgan', 'spsr'))
+  systems = 'srgan', 'esrgan', 'spsr', 'ranksrgan'
+  parser.add_argument('systems', nargs='+', choices=systems)
   for name in ('photographs', 'features', 'test', 'out'):
     parser.add_argument(f'--{name}', type=Path, required=True)
-  parser.add_argument('--first-steps', type=int, default=2000)
+  parser.add_argument('--first-steps', type=int, default=4000)
   parser.add_argument('--steps', type=int, default=1500)
-  parser.add_argument('--batch', type=int, default=4)
-  parser.add_argument('--rate', type=float, default=2e-4)
+  parser.add_argument('--rate', type=float, default=5e-4)
+  parser.add_argument(
+    '--weight', type=float, default=0.15, help='of the adversarial losses'
+  )
+  parser.add_argument('--ranker-steps', type=int, default=1000)
+  parser.add_argument('--rank-weight', type=float, default=0.1)
   args = parser.parse_args()
   print('             PSNR    NIQE  gradient')
+  _truth(args)
   _measure(args, 'bicubic', 'bicubic')
   if 'srgan' in args.systems:
-    first = _first(args, srresnet.get_config(), args.first_steps)
-    second = _second(args, srgan.get_config(), 'srgan-vgg22', 'srresnet')
-    _two_stages(args, ('srresnet', 'srgan'), first, second)
+    first = _first(args, msrresnet.get_config(), args.first_steps)
+    second = _second(args, msrgan.get_config(), 'srgan-vgg22', 'msrresnet')
+    _two_stages(args, ('msrresnet', 'srgan'), first, second)
   rrdb = _first(args, rrdb_psnr.get_config(), args.first_steps)
   if 'esrgan' in args.systems:
     second = _second(args, esrgan.get_config(), 'esrgan-early', 'rrdb')
@@ -188,6 +245,8 @@ def main() -> None:
     ):
       _train(args, name, config)
       _measure(args, name, args.out / name)
+  if 'ranksrgan' in args.systems:
+    _ranked(args)
 
 
 if __name__ == '__main__':

@@ -156,12 +156,7 @@ def _drop(file):
 
 def references(args):
   features = jit(features_of(args.features))
-  folder, number = args.scene.parent, args.scene.name
-  images = [
-    _cropped(read_rgb(path) / np.float32(255))
-    for path in sorted(folder.glob(f'{number}_?.png'))
-  ]
-  hr, level1 = images[0], images[1]
+  hr, *levels = scene_images(args.scene)
   small = texture_transfer.imresize(hr[None], scale=1 / 4)
   lr = texture_transfer.quantize(jnp.asarray(small))
 
@@ -184,24 +179,36 @@ def references(args):
 
   print(f'{"reference":22} mean  p5    p95   distinct identity')
   told('HR itself', hr)
-  for i, image in enumerate(images[1:], 1):
+  for i, image in enumerate(levels, 1):
     told(f'level {i}', image)
+  for name, image in changed_references(levels[0], hr.shape).items():
+    told(name, image)
+  told('level 1, not blurred', levels[0], blurred=False)
+  told('LR itself, not blurred', _cropped(np.asarray(lr[0])), blurred=False)
+
+
+def scene_images(scene):
+  """HR (`SCENE_0.png`) and its references, float32 in [0, 1]."""
+  return [
+    _cropped(read_rgb(path) / np.float32(255))
+    for path in sorted(scene.parent.glob(f'{scene.name}_?.png'))
+  ]
+
+
+def changed_references(level1, shape):
+  """References that are worse than the first one, by name."""
   turned = ndimage.rotate(level1, 15, reshape=False, order=3, mode='reflect')
   zoomed = ndimage.zoom(level1, (1.5, 1.5, 1), order=3, mode='reflect')
-  noise = np.random.default_rng(0).random(hr.shape)
-  for name, image in (
-    ('level 1, x0.6', level1 * 0.6),
-    ('level 1, flipped', level1[:, ::-1]),
-    ('level 1, turned 15', _cropped(turned.clip(0, 1))),
-    ('level 1, zoomed 1.5', _middle(zoomed.clip(0, 1), hr.shape)),
-    ('level 1, turned 180', level1[::-1, ::-1]),
-    ('level 1, turned 90', level1.swapaxes(0, 1)[::-1]),
-    ('noise', noise),
-    ('grey', np.full_like(hr, 0.5)),
-  ):
-    told(name, image)
-  told('level 1, not blurred', level1, blurred=False)
-  told('LR itself, not blurred', _cropped(np.asarray(lr[0])), blurred=False)
+  return {
+    'level 1, x0.6': level1 * 0.6,
+    'level 1, flipped': level1[:, ::-1],
+    'level 1, turned 15': _cropped(turned.clip(0, 1)),
+    'level 1, zoomed 1.5': _middle(zoomed.clip(0, 1), shape),
+    'level 1, turned 180': level1[::-1, ::-1],
+    'level 1, turned 90': level1.swapaxes(0, 1)[::-1],
+    'noise': np.random.default_rng(0).random(shape),
+    'grey': np.full(shape, 0.5),
+  }
 
 
 def _cropped(image):
