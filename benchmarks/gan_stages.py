@@ -116,7 +116,7 @@ def _without_gradients(args: argparse.Namespace) -> Any:
 
 def _spsr(args: argparse.Namespace) -> Any:
   config = spsr.get_config()
-  config.method.held_steps = args.steps // 20
+  config.method.held_steps = args.steps // 5
   config.method.gradient_adversarial_weight = args.weight
   return _second(args, config, 'esrgan-early', 'rrdb')
 
@@ -144,6 +144,7 @@ def _ranked(args: argparse.Namespace) -> None:
     with config.unlocked():
       config.model.update({'name': 'msrresnet', 'variant': 'basicsr'})
       config.method.ranker.features = 16
+    config.method.discriminator.variant = '128'
     config.method.update({'rank_weight': weight, 'ranker_from': str(judge)})
     _train(args, name, _second(args, config, 'srgan-vgg22', 'msrresnet'))
     _measure(args, name, args.out / name)
