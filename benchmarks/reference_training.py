@@ -8,10 +8,11 @@
 `srntt` trains SRNTT-l2 on self-made references, then on the pairs of CUFED's
 folders `input` and `ref`, and enlarges one scene (001_0.png) with its
 references (001_1.png and so on), with changed ones and with none. `crossnet`
-trains on views that are shifted by whole pixels, and enlarges others: PSNR with
-the reference, without, and how far the flow is from the shift, on the average
-of all pixels but 32 along the border. The runs stay in `--out` and go on where
-they were stopped. PSNR is `y-uint8`.
+trains on views that are shifted by up to four whole pixels along either side,
+which a short training can learn, and enlarges others: PSNR with the reference,
+without, and how far the flow is from the shift, on the average of all pixels
+but 32 along the border. The runs stay in `--out` and go on where they were
+stopped. PSNR is `y-uint8`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from sr_jax.ops.resize import imresize
 
 _SCALE = 4
 # Views of 256x256 pixels, away from the image's border by the largest shift.
-_SIDE, _SHIFT, _BORDER = 256, 14, 32
+_SIDE, _SHIFT, _BORDER = 256, 4, 32
 
 
 def _shrink(
@@ -126,8 +127,8 @@ def crossnet_views(args: argparse.Namespace) -> None:
   config = _shrink(args, crossnet.get_config(), args.photographs, args.steps)
   with config.unlocked():
     config.model.features = 16
-  config.data.patch = 32
-  config.eval.crop_size = 128
+  config.data.update({'patch': 32, 'reference': f'shifted:{_SHIFT}'})
+  config.eval.update({'reference': config.data.reference, 'crop_size': 128})
   train_loop.train_and_evaluate(config, run)
   model = loading.load(run)
   with tempfile.TemporaryDirectory() as folder:

@@ -17,9 +17,10 @@ it.
 
 The references are neighbouring views of a light field, shifted by some 20
 pixels at most. Without such, leave data.reference out: crops of the same image,
-shifted by up to 14 pixels, as below. Images are not flipped, for that would
-turn them and their references by different coins. For LFVideo the rate is 7e-5,
-for x8 the patch is half as large
+shifted by up to 14 pixels, as below (--config.data.reference=shifted:4 and so
+on for others). Images are not flipped, for that would turn them and their
+references by different coins. For LFVideo the rate is 7e-5, for x8 the patch is
+half as large
   --config.optimizer.learning_rate=7e-5
   --config.model.scale=8 --config.data.patch=48
 

@@ -4,8 +4,8 @@ A config names where those of its images are:
 
   self         made of the image itself: crops that are shifted, turned, scaled
                and recoloured
-  shifted      the same, but shifted alone, by a few pixels: like neighbouring
-               views, for a network that warps them
+  shifted      the same, but shifted alone, by up to 14 pixels, `shifted:4` by up
+               to 4: like neighbouring views, for a network that warps them
   embedded     the right view of scikit-image's stereo pair, for its left one,
                which is then the only image
   folder:PATH  (or the plain path) files matched by name, see
@@ -33,6 +33,7 @@ from sr_jax.errors import UserError
 _TURN, _ZOOM, _SHADE, _GAIN = 15.0, 1.25, 0.1, 0.2
 # Most pixels along either side between shifted ones (CrossNet's for Flower).
 _SHIFT = 14
+_SHIFTED = re.compile(r'shifted(?::([1-9][0-9]{0,2}))?')
 # Names such as a/001_2.
 _NUMBERED = re.compile(r'(.+)_([1-9][0-9]*)')
 _STEREO = 'motorcycle_left.png', 'motorcycle_right.png'
@@ -46,13 +47,14 @@ class ReferencedSource:
     images: Of the images, with LR if they have such.
     references: One tuple of openers per image; empty for self-made ones.
     skipped: (name, reason) of each file that is not part of the source.
-    shifted: Whether self-made ones are shifted alone.
+    shift: By how many pixels self-made ones are shifted at most; 0 for the
+      other kind.
   """
 
   images: ImageSource | PairedSource
   references: tuple[tuple[Callable[[], np.ndarray], ...], ...]
   skipped: sources.Skipped = ()
-  shifted: bool = False
+  shift: int = 0
 
   @property
   def names(self) -> tuple[str, ...]:
@@ -75,8 +77,10 @@ class ReferencedSource:
     if not self.references:
       images = self.images
       hr = images.hr if isinstance(images, PairedSource) else images
-      make = _shifted if self.shifted else _remade
-      return make(np.asarray(hr[index]), place, size, words)
+      image = np.asarray(hr[index])
+      if self.shift:
+        return _shifted(image, place, size, words, self.shift)
+      return _remade(image, place, size, words)
     openers = self.references[index]
     image = np.asarray(openers[words[0] % len(openers)]())
     return _cut(image, place, size)
@@ -97,11 +101,15 @@ def _cut(
 
 
 def _shifted(
-  image: np.ndarray, place: tuple[float, float], size: int, words: list[int]
+  image: np.ndarray,
+  place: tuple[float, float],
+  size: int,
+  words: list[int],
+  most: int,
 ) -> np.ndarray:
   """A crop shifted by whole pixels, by less at the image's border."""
   row, column = (
-    share + (word % (2 * _SHIFT + 1) - _SHIFT) / n
+    share + (word % (2 * most + 1) - most) / n
     for share, word, n in zip(place, words[1:], image.shape[:2], strict=False)
   )
   return _cut(image, (row, column), size)
@@ -164,8 +172,11 @@ def with_references(
   Raises:
     UserError: no such folder, or an image without reference.
   """
-  if name in ('self', 'shifted'):
-    return ReferencedSource(source, (), source.skipped, name == 'shifted')
+  if name == 'self':
+    return ReferencedSource(source, (), source.skipped)
+  if found := _SHIFTED.fullmatch(name):
+    shift = int(found[1] or _SHIFT)
+    return ReferencedSource(source, (), source.skipped, shift)
   if name == 'embedded':
     if folder != 'embedded':
       raise UserError(
