@@ -4,8 +4,8 @@ A config names where those of its images are:
 
   self         made of the image itself: crops that are shifted, turned, scaled
                and recoloured
-  shifted      the same, but shifted alone, by up to 14 pixels, `shifted:4` by up
-               to 4: like neighbouring views, for a network that warps them
+  shifted      the same, but shifted alone, by up to 14 pixels (`shifted:4`: up
+               to 4): like neighbouring views, for a network that warps them
   embedded     the right view of scikit-image's stereo pair, for its left one,
                which is then the only image
   folder:PATH  (or the plain path) files matched by name, see
