@@ -99,8 +99,7 @@ def _srntt(args: argparse.Namespace, source: Path, steps: int) -> Any:
   config.data.update({'patch': 24, 'batch_size': 4})
   config.eval.update({'source': config.data.source, 'crop_size': 96})
   config.method.features_from = str(args.features)
-  # With HR's own features a short training learns to trust whatever it sees.
-  config.method.truth_steps = False
+  config.method.truth_steps = args.truth
   return config
 
 
@@ -205,6 +204,11 @@ def main() -> None:
   for name in ('pairs', 'features', 'scene', 'test'):
     parser.add_argument(f'--{name}', type=Path)
   parser.add_argument('--variant', default='gated')
+  parser.add_argument(
+    '--truth',
+    action='store_true',
+    help="every second step sees HR's own features, as in the authors' code",
+  )
   parser.add_argument('--steps', type=int, default=2000)
   parser.add_argument('--rate', type=float, default=1e-3)
   args = parser.parse_args()
