@@ -126,8 +126,10 @@ def crossnet_views(args: argparse.Namespace) -> None:
   config = _shrink(args, crossnet.get_config(), args.photographs, args.steps)
   with config.unlocked():
     config.model.features = 16
-  config.data.update({'patch': 32, 'reference': f'shifted:{_SHIFT}'})
+  config.data.update({'patch': 16, 'batch_size': 16})
+  config.data.reference = f'shifted:{_SHIFT}'
   config.eval.update({'reference': config.data.reference, 'crop_size': 128})
+  config.method.warp_weight = args.warp
   train_loop.train_and_evaluate(config, run)
   model = loading.load(run)
   with tempfile.TemporaryDirectory() as folder:
@@ -186,7 +188,7 @@ def _flow_error(
   network = models.create(model.config['model'])
   lr = quantize(imresize(hr, scale=1 / _SCALE))
   variables = {'params': model.params['generator']}
-  flow = np.asarray(jit(network.apply)(variables, lr, reference)[1]['flow'])
+  flow = np.asarray(jit(network.apply)(variables, lr, reference)[1]['flows'][0])
   inner = flow[0, _BORDER:-_BORDER, _BORDER:-_BORDER]
   down, right = shift
   return float(np.hypot(inner[..., 0] + right, inner[..., 1] + down).mean())
@@ -209,6 +211,7 @@ def main() -> None:
     action='store_true',
     help="every second step sees HR's own features, as in the authors' code",
   )
+  parser.add_argument('--warp', type=float, default=1.0, help='its weight')
   parser.add_argument('--steps', type=int, default=2000)
   parser.add_argument('--rate', type=float, default=1e-3)
   args = parser.parse_args()

@@ -43,6 +43,9 @@ def get_config(preset=None):
   config.method = ml_collections.ConfigDict(
     {
       'name': 'warping',
+      # Of the loss of warped references, which the release has not; CrossNet++
+      # has 1.
+      'warp_weight': 0.0,
       # Section `model`, less the scale, of what enlarges LR before, or bicubic;
       # and a checkpoint of it.
       'sisr': {'name': 'bicubic', 'variant': ''},

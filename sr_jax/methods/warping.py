@@ -1,10 +1,13 @@
 """Training with references that the network warps by itself (CrossNet).
 
 A batch holds references of HR's size beside HR; without them LR is its own. The
-loss is `config.loss` of SR alone. What the network corrects is LR as another
-network enlarges it, which stays as it is: `config.method.sisr` is its section
-`model`, less the scale, and `sisr_from` a checkpoint of it; bicubic needs none.
-The truth is nowhere among the inputs.
+loss is `config.loss` of SR alone, or, with `warp_weight`, also of the reference
+warped by the flow of each scale: by SR alone a flow is learned slowly.
+
+What the network corrects is LR as another network enlarges it, which stays as
+it is: `config.method.sisr` is its section `model`, less the scale, and
+`sisr_from` a checkpoint of it; bicubic needs none. The truth is nowhere among
+the inputs.
 """
 
 from __future__ import annotations
@@ -52,13 +55,14 @@ def make(config: Mapping[str, Any]) -> Method:
   network, sisr = _networks(config)
   tx, rate = optimizers.make(steps=config['steps'], **config['optimizer'])
   make_lr = supervised.degrader(config['degradation'])
+  distance = supervised.loss_by_name(config['loss'])
   return Method(
     init=functools.partial(_init, network, sisr, tx),
     train_step=functools.partial(
       _train_step,
       network,
       functools.partial(_enlarged, sisr),
-      supervised.loss_by_name(config['loss']),
+      functools.partial(_loss, distance, _warp_weight(config)),
       (tx, rate),
       make_lr,
     ),
@@ -67,6 +71,13 @@ def make(config: Mapping[str, Any]) -> Method:
     averaged=averaged,
     frozen=functools.partial(_frozen, sisr, config['method']['sisr_from']),
   )
+
+
+def _warp_weight(config: Mapping[str, Any]) -> float:
+  weight = config['method']['warp_weight']
+  if weight < 0:
+    raise UserError(f'config.method.warp_weight={weight:g}: give 0 or more')
+  return weight
 
 
 def _networks(config: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -152,10 +163,27 @@ def _enlarged(
   return jax.lax.stop_gradient(supervised.predict(sisr, slots[_SISR], lr))
 
 
+def _loss(
+  distance: Callable[..., jax.Array],
+  warp_weight: float,
+  sr: jax.Array,
+  hr: jax.Array,
+  reference: jax.Array | None,
+  flows: Sequence[jax.Array],
+) -> jax.Array:
+  """Of SR, and of the warped reference (as in CrossNet++, there at scale 1)."""
+  total = distance(sr, hr)
+  if warp_weight and reference is not None:
+    for i, flow in enumerate(flows):
+      seen, wanted = (imresize(x, scale=1 / 2**i) for x in (reference, hr))
+      total += warp_weight * distance(warp(seen, flow), wanted)
+  return total
+
+
 def _train_step(
   network: Any,
   enlarge: Callable[..., jax.Array | None],
-  distance: Callable[..., jax.Array],
+  loss: Callable[..., jax.Array],
   optimizer: tuple[optax.GradientTransformation, optax.Schedule],
   make_lr: Callable[..., jax.Array],
   state: TrainState,
@@ -170,7 +198,8 @@ def _train_step(
     sr, aux = network.apply(
       {'params': params}, lr, reference, enlarged, train=True
     )
-    return distance(sr, hr), jnp.abs(aux['flow']).mean()
+    motion = jnp.abs(aux['flows'][0]).mean()
+    return loss(sr, hr, reference, aux['flows']), motion
 
   old = state.params['generator']
   (value, motion), grads = jax.value_and_grad(objective, has_aux=True)(old)
@@ -266,7 +295,7 @@ def _similarity(params: Mapping[str, Any], lr: jax.Array) -> jax.Array:
   network = crossnet.Model(scale=scale, **options)
   reference = _fitted(params[_REFERENCES], lr, scale)
   outputs: Any = network.apply({'params': params['generator']}, lr, reference)
-  warped = warp(reference, outputs[1]['flow'])
+  warped = warp(reference, outputs[1]['flows'][0])
   return _correlation(lr, imresize(warped, scale=1 / scale))
 
 

@@ -98,7 +98,7 @@ class CrossNet(nn.Module):
     sisr: jax.Array | None = None,
     *,
     train: bool = False,
-  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+  ) -> tuple[jax.Array, dict[str, list[jax.Array]]]:
     """Enlarges `lr` with the help of a reference.
 
     Args:
@@ -108,8 +108,8 @@ class CrossNet(nn.Module):
       train: Makes no difference.
 
     Returns:
-      `[B, scale * H, scale * W, C]`, unclipped; and `flow`, of the same size:
-      (x, y) from each pixel to that of the reference.
+      `[B, scale * H, scale * W, C]`, unclipped; and `flows`: (x, y) from each
+      pixel to that of the reference, in pixels of scales 1, 1/2, 1/4 and 1/8.
     """
     del train
     enlarged = imresize(lr, scale=self.scale)
@@ -122,7 +122,7 @@ class CrossNet(nn.Module):
   @nn.compact
   def refine(
     self, enlarged: jax.Array, reference: jax.Array, sisr: jax.Array
-  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+  ) -> tuple[jax.Array, dict[str, list[jax.Array]]]:
     """As `__call__`, of images that have SR's size."""
     if not enlarged.shape == reference.shape == sisr.shape:
       raise ValueError(
@@ -138,7 +138,11 @@ class CrossNet(nn.Module):
     ]
     decode = Decoder(self.features, self.channels, self.dtype, name='decoder')
     sr = decode(encode(sisr), warped)
-    return sr[:, :height, :width], {'flow': flows[0][:, :height, :width]}
+    flows = [
+      flow[:, : -(-height // 2**i), : -(-width // 2**i)]
+      for i, flow in enumerate(flows)
+    ]
+    return sr[:, :height, :width], {'flows': flows}
 
 
 def _padded(image: jax.Array) -> jax.Array:

@@ -33,7 +33,12 @@ EDSR = {'name': 'edsr', 'variant': 'small', 'blocks': 1, 'features': 4}
 def _config(sisr=BICUBIC, sisr_from='', **sections):
   config = tiny.config(**sections)
   with config.unlocked():
-    config.method = {'name': 'warping', 'sisr': sisr, 'sisr_from': sisr_from}
+    config.method = {
+      'name': 'warping',
+      'warp_weight': 0.0,
+      'sisr': sisr,
+      'sisr_from': sisr_from,
+    }
     config.model = MODEL
   return config
 
@@ -109,6 +114,27 @@ def test_the_train_loop_and_its_checkpoint(tmp_path):
   assert (similarity(itself, lr) == 1).all()
   with pytest.raises(UserError, match=r'self-ensemble.*leave it out'):
     inference.Upscaler(model, self_ensemble=True)
+
+
+def test_the_loss_of_warped_references():
+  hr = jnp.asarray(tiny_models.random_image(18, 21))[None]
+  moved = jnp.roll(hr, 2, 2)  # each pixel lies two columns further right
+  loss = functools.partial(
+    warping._loss, lambda a, b: jnp.abs(a - b)[:, 2:-2, 4:-4].mean()
+  )
+  right, wrong = (
+    [jnp.broadcast_to(jnp.array([x, 0.0]), (1, 18, 21, 2))] for x in (2, -2)
+  )
+  assert loss(1.0, hr, hr, moved, right) == 0
+  assert loss(1.0, hr, hr, moved, wrong) > 0.1
+  assert loss(0.0, hr, hr, moved, wrong) == 0
+  assert loss(1.0, hr, hr, None, wrong) == 0
+  halved = [*right, jnp.zeros((1, 9, 11, 2))]
+  assert loss(1.0, hr, hr, moved, halved) > 0.01
+  config = train_loop.to_plain(_config())
+  config['method']['warp_weight'] = -1.0
+  with pytest.raises(UserError, match=r'warp_weight=-1: give 0 or more'):
+    warping.make(config)
 
 
 def test_references_of_other_sizes_or_several_are_refused():

@@ -87,7 +87,7 @@ def test_whole_network_through_the_importer(tmp_path):
     *(golden.inputs[name] for name in ('lr', 'ref', 'sr')),
   )
   _check(golden, ['y'], [sr])
-  assert aux['flow'].shape == (1, 64, 64, 2)
+  assert aux['flows'][0].shape == (1, 64, 64, 2)
 
 
 def test_published_parameter_count():
@@ -141,10 +141,12 @@ def test_what_is_left_out_is_the_enlarged_image(tiny):
 
 def test_flows_see_the_enlarged_image_and_not_sisr(tiny):
   _, apply, variables, (lr, reference, sisr) = tiny
-  flow = apply(variables, lr, reference, sisr)[1]['flow']
-  other = apply(variables, lr, reference, 1 - sisr)[1]['flow']
+  flow = apply(variables, lr, reference, sisr)[1]['flows'][0]
+  other = apply(variables, lr, reference, 1 - sisr)[1]['flows'][0]
   np.testing.assert_array_equal(flow, other)
-  assert (apply(variables, 1 - lr, reference, sisr)[1]['flow'] != flow).any()
+  assert (
+    apply(variables, 1 - lr, reference, sisr)[1]['flows'][0] != flow
+  ).any()
 
 
 def test_sides_that_are_no_multiple_of_64_are_filled_up(tiny):
@@ -157,7 +159,9 @@ def test_sides_that_are_no_multiple_of_64_are_filled_up(tiny):
   refine = functools.partial(network.apply, method='refine')
   whole, flows = jit(refine)(variables, *filled)
   np.testing.assert_allclose(whole[:, :24, :36], sr, atol=1e-6)
-  np.testing.assert_allclose(flows['flow'][:, :24, :36], aux['flow'], atol=1e-6)
+  np.testing.assert_allclose(
+    flows['flows'][0][:, :24, :36], aux['flows'][0], atol=1e-6
+  )
 
 
 def test_images_of_other_sizes_are_refused(tiny):
