@@ -158,13 +158,14 @@ def _measure_views(
   network = models.create(model.config['model'])
   variables = {'params': model.params['generator']}
   apply = jit(functools.partial(network.apply, variables))
-  errors = [
-    _flow_error(apply, folder, name, shift) for name, shift in shifts.items()
-  ]
+  errors, of_mean = np.transpose(
+    [_flow_errors(apply, folder, name, shift) for name, shift in shifts.items()]
+  )
   moved = np.mean([np.hypot(*shift) for shift in shifts.values()])
   print(
-    f'flow: {np.mean(errors):.2f} pixels off on the average, median'
-    f' {np.median(errors):.2f}, where shifts are {moved:.2f}',
+    f'flow: pixels {errors.mean():.2f} off on the average (median of the views'
+    f' {np.median(errors):.2f}), mean flows of views {of_mean.mean():.2f}'
+    f' ({np.median(of_mean):.2f}), where shifts are {moved:.2f}',
     flush=True,
   )
 
@@ -194,10 +195,10 @@ def _write_views(
   return shifts
 
 
-def _flow_error(
+def _flow_errors(
   apply: Callable[..., Any], folder: Path, name: str, shift: tuple[int, int]
-) -> float:
-  """Mean distance of the flow to the true one, in pixels."""
+) -> tuple[float, float]:
+  """Mean distance of flows to the true one, and that of the mean flow."""
   hr, reference = (
     jnp.asarray(read_rgb(folder / kind / name))[None] / 255.0
     for kind in ('hr', 'reference')
@@ -207,7 +208,11 @@ def _flow_error(
   edge = flow.shape[0] // 8
   inner = flow[edge:-edge, edge:-edge]
   down, right = shift
-  return float(np.hypot(inner[..., 0] + right, inner[..., 1] + down).mean())
+  off = inner + np.array([right, down])
+  return (
+    float(np.linalg.norm(off, axis=-1).mean()),
+    float(np.linalg.norm(off.mean((0, 1)))),
+  )
 
 
 def main() -> None:
