@@ -24,6 +24,10 @@ half as large
   --config.optimizer.learning_rate=7e-5
   --config.model.scale=8 --config.data.patch=48
 
+By SR's loss alone a flow takes long to be learned; CrossNet++ (Tan et al.,
+TPAMI 2020) also compares the warped reference with HR:
+  --config.method.warp_weight=1.0
+
 Published scores are on light fields that we do not have, and we have not
 trained this config to its end: no score of ours is claimed.
 """
