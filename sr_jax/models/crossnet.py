@@ -108,8 +108,9 @@ class CrossNet(nn.Module):
       train: Makes no difference.
 
     Returns:
-      `[B, scale * H, scale * W, C]`, unclipped; and `flows`: (x, y) from each
-      pixel to that of the reference, in pixels of scales 1, 1/2, 1/4 and 1/8.
+      `[B, scale * H, scale * W, C]`, unclipped; and `flows`, of this size
+      and 1/2, 1/4 and 1/8 of it, `[B, H', W', 2]`: (x, y) from each pixel to
+      that of the reference, in pixels of their own size.
     """
     del train
     enlarged = imresize(lr, scale=self.scale)
