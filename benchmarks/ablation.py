@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from sr_jax import loading, train_loop
-from sr_jax.evaluation import Degradation, evaluate_folder
+from sr_jax.degradations import Degradation
+from sr_jax.evaluation import evaluate_folder
 
 
 def load_config(path: Path) -> Any:

@@ -36,8 +36,8 @@ from configs import (
 )
 from sr_jax import cli, loading, scores, train_loop
 from sr_jax.data.image_io import find_images
+from sr_jax.degradations import Degradation
 from sr_jax.evaluation import (
-  Degradation,
   cut_to_multiple,
   evaluate_folder,
   read_levels,

@@ -7,23 +7,18 @@ Each command lives in its own file of `sr_jax.commands`, imported when it runs:
 from __future__ import annotations
 
 import argparse
-import ast
 import importlib
 import logging
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import sr_jax
+from sr_jax import arguments
 from sr_jax.errors import UserError
 
-_SPEC = (
-  'bicubic, gaussian:VAR, gaussian:VAR1,VAR2,THETA (variances in HR pixels '
-  'squared, radians), bd (of the BD degradation, x3) or a .mat / .npy file'
-)
 _DEFAULT_MODEL = 'edsr-small-x2'
 _MODEL = (
   'pretrained name, checkpoint folder, bicubic, zssr, zssr-gradual, zssr-shared'
@@ -101,155 +96,6 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _positive(text: str) -> int:
-  """Argparse type: a whole number above 0."""
-  if not text.isdecimal() or int(text) < 1:
-    raise argparse.ArgumentTypeError(f'{text!r} is not a number above 0')
-  return int(text)
-
-
-def _scale(text: str) -> int:
-  """Argparse type: a scale."""
-  if not text.isdecimal() or int(text) < 2:
-    raise argparse.ArgumentTypeError(
-      f'{text!r} is not a whole number of 2 or more'
-    )
-  return int(text)
-
-
-def _any_scale(text: str) -> float:
-  """Argparse type: a scale above 1, whole or not."""
-  try:
-    scale = float(text)
-  except ValueError:
-    scale = math.nan
-  if not 1 < scale < math.inf:
-    raise argparse.ArgumentTypeError(f'{text!r} is not a number above 1')
-  return int(scale) if scale == int(scale) else scale
-
-
-def _steps(text: str) -> int | str:
-  """Argparse type: a number of steps from 0, or auto."""
-  if text == 'auto' or text.isdecimal():
-    return text if text == 'auto' else int(text)
-  raise argparse.ArgumentTypeError(f'{text!r} is neither auto nor a number')
-
-
-def _count(text: str) -> int:
-  """Argparse type: a whole number from 0."""
-  if not text.isdecimal():
-    raise argparse.ArgumentTypeError(f'{text!r} is not a number from 0')
-  return int(text)
-
-
-def _share(text: str) -> float:
-  """Argparse type: a number from 0 to 1."""
-  try:
-    share = float(text)
-  except ValueError:
-    share = math.nan
-  if not 0 <= share <= 1:
-    raise argparse.ArgumentTypeError(f'{text!r} is not a number from 0 to 1')
-  return share
-
-
-def _tile(text: str) -> int | str:
-  """Argparse type: side of a tile in LR pixels, auto, off or chop."""
-  return text if text in ('auto', 'off', 'chop') else _positive(text)
-
-
-def _option(text: str) -> tuple[str, Any]:
-  """Argparse type: `KEY=VALUE`, a Python literal or plain text as value."""
-  key, equals, value = text.partition('=')
-  if not key or not equals:
-    raise argparse.ArgumentTypeError(f'{text!r}: write KEY=VALUE')
-  try:
-    return key, ast.literal_eval(value)
-  except (ValueError, SyntaxError):
-    return key, value
-
-
-def _add_options(parser: argparse.ArgumentParser, purpose: str) -> None:
-  """Single options of the architecture."""
-  parser.add_argument(
-    '--option',
-    type=_option,
-    action='append',
-    default=[],
-    metavar='KEY=VALUE',
-    help=f'{purpose}; may be repeated',
-  )
-
-
-def _add_upscaler(parser: argparse.ArgumentParser) -> None:
-  """How a model is applied to one image."""
-  parser.add_argument(
-    '--self-ensemble',
-    action='store_true',
-    help='average over the 8 flips and turns of the image (8 times slower)',
-  )
-  parser.add_argument(
-    '--back-project',
-    type=_count,
-    metavar='N',
-    help='N steps that make the result, reduced again, agree with the input '
-    '(default: 0; what zssr does by itself)',
-  )
-  parser.add_argument(
-    '--adapt-steps',
-    type=_steps,
-    metavar='N|auto',
-    help='steps that mzsr and zssr fit themselves to the image; auto stops by '
-    'how well the image itself is reconstructed (default: as the model says)',
-  )
-  parser.add_argument(
-    '--tile',
-    type=_tile,
-    default='auto',
-    metavar='auto|N|off|chop',
-    help='work on tiles of N LR pixels; auto fits them to the memory; the '
-    'result is the same but for rcan and san, whose published scores need '
-    'chop, the four parts of their test scripts (default: auto)',
-  )
-  _add_options(
-    parser,
-    'one option of the architecture that the weights leave open, such as '
-    'steps=2, which ends srfbn after two of its steps',
-  )
-
-
-def _add_degradation(parser: argparse.ArgumentParser) -> None:
-  """How LR images are made."""
-  parser.add_argument(
-    '--degradation',
-    choices=('bicubic', 'direct', 'blur-bicubic'),
-    help='MATLAB resize; blur and take every S-th pixel; or blur and MATLAB '
-    'resize (default: bicubic)',
-  )
-  parser.add_argument(
-    '--kernel', metavar='SPEC', help=f'the blur of the last two: {_SPEC}'
-  )
-  parser.add_argument(
-    '--noise',
-    type=float,
-    default=0.0,
-    metavar='SIGMA',
-    help='add Gaussian noise of SIGMA grey levels (of 255)',
-  )
-  parser.add_argument(
-    '--jpeg',
-    type=int,
-    metavar='Q',
-    help='compress as JPEG of quality Q, 1..100',
-  )
-  parser.add_argument(
-    '--seed',
-    type=_count,
-    default=0,
-    help='of the noise and of what zssr draws (default: 0)',
-  )
-
-
 def _doctor(parser: argparse.ArgumentParser) -> None:
   """No options."""
   del parser
@@ -278,7 +124,7 @@ def _upscale(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--scale',
-    type=_any_scale,
+    type=arguments.any_scale,
     metavar='S',
     help='needed by bicubic and zssr; a checkpoint has its own, or a range',
   )
@@ -286,7 +132,7 @@ def _upscale(parser: argparse.ArgumentParser) -> None:
     '--kernel',
     metavar='SPEC',
     help='the blur that made the input, used by mzsr, zssr and '
-    f'--back-project: {_SPEC}',
+    f'--back-project: {arguments.SPEC}',
   )
   parser.add_argument(
     '--noise',
@@ -297,7 +143,7 @@ def _upscale(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--seed',
-    type=_count,
+    type=arguments.count,
     default=0,
     help='of what zssr draws at random (default: 0)',
   )
@@ -311,7 +157,7 @@ def _upscale(parser: argparse.ArgumentParser) -> None:
     'the image is its own. Also writes NAME_strip.png, which shows bicubic, '
     'result and references, and NAME_similarity.png, white where they match',
   )
-  _add_upscaler(parser)
+  arguments.add_upscaler(parser)
   parser.add_argument(
     '--overwrite',
     action='store_true',
@@ -331,7 +177,7 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--scale',
-    type=_any_scale,
+    type=arguments.any_scale,
     metavar='S',
     help='needed by bicubic and zssr; a checkpoint has its own, or a range',
   )
@@ -345,14 +191,14 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--reference-level',
-    type=_count,
+    type=arguments.count,
     default=0,
     metavar='N',
     help='take the reference of this number alone; in CUFED5 1 is the most '
     'similar (default: all together)',
   )
-  _add_degradation(parser)
-  _add_upscaler(parser)
+  arguments.add_degradation(parser)
+  arguments.add_upscaler(parser)
   parser.add_argument(
     '--protocol',
     default='y-uint8',
@@ -417,8 +263,10 @@ def _degrade(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '-o', dest='output', required=True, type=Path, metavar='DIR'
   )
-  parser.add_argument('--scale', required=True, type=_scale, metavar='S')
-  _add_degradation(parser)
+  parser.add_argument(
+    '--scale', required=True, type=arguments.scale, metavar='S'
+  )
+  arguments.add_degradation(parser)
 
 
 def _import(parser: argparse.ArgumentParser) -> None:
@@ -441,11 +289,11 @@ def _import(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--scale',
-    type=_scale,
+    type=arguments.scale,
     metavar='S',
     help='(default: as in the file, which does not tell it for mzsr)',
   )
-  _add_options(
+  arguments.add_options(
     parser,
     'one option of the architecture that the file does not tell, such as '
     'residual_scale=0.1',
@@ -505,7 +353,7 @@ def _interpolate(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--alpha',
     required=True,
-    type=_share,
+    type=arguments.share,
     metavar='ALPHA',
     help='from 0, which is A, to 1, which is B; 0.8 in ESRGAN',
   )
@@ -547,18 +395,21 @@ def _rank_data(parser: argparse.ArgumentParser) -> None:
     f'SRGAN and ESRGAN; each a {_MODEL}',
   )
   parser.add_argument(
-    '--scale', type=_scale, metavar='S', help='needed by bicubic and zssr'
+    '--scale',
+    type=arguments.scale,
+    metavar='S',
+    help='needed by bicubic and zssr',
   )
   parser.add_argument(
     '--patch',
-    type=_positive,
+    type=arguments.positive,
     default=296,
     metavar='P',
     help='side of a patch (default: 296)',
   )
   parser.add_argument(
     '--stride',
-    type=_positive,
+    type=arguments.positive,
     default=148,
     metavar='N',
     help='from a patch to the next (default: 148)',
@@ -581,7 +432,7 @@ def _rank_data(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--held-out',
-    type=_share,
+    type=arguments.share,
     default=0.1,
     metavar='SHARE',
     help='of the photographs, to judge the ranker by (default: 0.1)',
@@ -594,7 +445,7 @@ def _rank_data(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--seed',
-    type=_count,
+    type=arguments.count,
     default=0,
     help='of which photographs are held out (default: 0)',
   )

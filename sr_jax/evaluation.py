@@ -26,10 +26,7 @@ the string "Infinity", which `float` of Python and `Number` of JavaScript read.
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
 import functools
-import hashlib
-import json
 import logging
 import math
 import os
@@ -41,6 +38,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from sr_jax import reports
+from sr_jax.data.folders import match_lr
 from sr_jax.data.image_io import (
   Picture,
   check_targets,
@@ -50,9 +49,8 @@ from sr_jax.data.image_io import (
   write_image,
 )
 from sr_jax.data.references import match_references
-from sr_jax.data.sources import match_lr
+from sr_jax.degradations import Degradation
 from sr_jax.errors import UserError
-from sr_jax.files import open_atomically
 from sr_jax.inference import Upscaler
 from sr_jax.loading import SRModel
 from sr_jax.metrics.protocol import (
@@ -64,8 +62,7 @@ from sr_jax.metrics.protocol import (
   get_protocol,
   measure,
 )
-from sr_jax.ops.blur_kernels import parse_kernel_spec
-from sr_jax.ops.degrade import degrade, quantize
+from sr_jax.ops.degrade import quantize
 from sr_jax.ops.resize import resized_size
 from sr_jax.ops.scales import covered_size, reduced_size
 
@@ -73,61 +70,6 @@ PathLike = str | os.PathLike[str]
 Report = Callable[[str], None]
 
 _log = logging.getLogger(__name__)
-_WIDTH = 8  # of a score in the table
-
-
-@dataclasses.dataclass(frozen=True)
-class Degradation:
-  """How LR files are made of HR files; rounded to 8 bit as files are.
-
-  Attributes:
-    degradation: 'bicubic', 'direct' or 'blur-bicubic', see `ops.degrade`.
-    kernel: SPEC of the blur as `parse_kernel_spec` reads it, or None.
-    noise_sigma: of Gaussian noise in grey levels.
-    jpeg_quality: 1..100, or None for no JPEG.
-    seed: of the noise; each image draws its own by its name.
-
-  Raises:
-    UserError: the parts do not suit each other, see `ops.degrade`.
-  """
-
-  degradation: str = 'bicubic'
-  kernel: str | None = None
-  noise_sigma: float = 0.0
-  jpeg_quality: int | None = None
-  seed: int = 0
-
-  def __post_init__(self) -> None:
-    """Refuses by trial, before images are read."""
-    self.apply(np.zeros((8, 8, 1)), '', 2)
-
-  def taps(self) -> np.ndarray | None:
-    """The kernel's `[K1, K2]` taps."""
-    return None if self.kernel is None else parse_kernel_spec(self.kernel)
-
-  def apply(self, hr: np.ndarray, name: str, scale: float) -> np.ndarray:
-    """LR on 8-bit levels of `hr` `[H, W, C]` in [0, 1], float64."""
-    digest = hashlib.sha256(f'{self.seed}:{name}'.encode()).digest()
-    lr = degrade(
-      int.from_bytes(digest[:8]),
-      hr,
-      scale=scale,
-      degradation=self.degradation,
-      kernel=self.taps(),
-      noise_sigma=self.noise_sigma,
-      jpeg_quality=self.jpeg_quality,
-    )
-    return quantize(lr)
-
-  def __str__(self) -> str:
-    words = [self.degradation]
-    if self.kernel is not None:
-      words.append(f'kernel {self.kernel}')
-    if self.noise_sigma:
-      words.append(f'noise {self.noise_sigma:g} (seed {self.seed})')
-    if self.jpeg_quality is not None:
-      words.append(f'JPEG {self.jpeg_quality}')
-    return ', '.join(words)
 
 
 class _Pair(NamedTuple):
@@ -176,7 +118,7 @@ def evaluate_folder(
     model: what to measure, at `model.scale`.
     hr_dir: folder (of any depth) or file of the large images.
     lr_dir: folder or file of the small ones, used as they are; matched as
-      `data.sources.match_lr` does.
+      `data.folders.match_lr` does.
     reference_dir: folder of references, matched as
       `data.references.match_references` does.
     reference_level: the number of the only ones to use; 0 for all.
@@ -225,7 +167,7 @@ def evaluate_folder(
   if reference_dir is not None:
     which = f'number {reference_level}' if reference_level else 'all together'
     report(f'references: {os.fspath(reference_dir)}, {which}')
-  for line in _header(model, made, lr_dir, protocols, metrics, width):
+  for line in reports.header(model, made, lr_dir, protocols, metrics, width):
     report(line)
   if tile == 'chop':
     report('tiles: four overlapping parts, as the test scripts of RCAN and SAN')
@@ -246,13 +188,13 @@ def evaluate_folder(
       write_image(target, Picture(sr))
     for images, row in zip(scores, rows, strict=True):
       images.append({'name': pair.name, **row, 'seconds': seconds})
-    report(_line(pair.name, rows, metrics, width, f'{seconds:9.3f}'))
-  result = _result(model, made, protocols, metrics, scores, compiling)
+    report(reports.line(pair.name, rows, metrics, width, f'{seconds:9.3f}'))
+  result = reports.as_json(model, made, protocols, metrics, scores, compiling)
   result |= {'adapt_steps': adapt_steps, 'kernel': assumed.kernel, 'tile': tile}
   folder = None if reference_dir is None else os.fspath(reference_dir)
   result |= {'reference_dir': folder, 'reference_level': reference_level}
   means = [result['mean'], *(other['mean'] for other in result['others'])]
-  report(_line('mean', means, metrics, width, ''))
+  report(reports.line('mean', means, metrics, width, ''))
   return result
 
 
@@ -474,102 +416,3 @@ def _measure(
     ]
   except UserError as error:
     raise UserError(f'{pair.hr}: {error}') from None
-
-
-def _result(
-  model: SRModel,
-  made: Degradation | None,
-  protocols: Sequence[Protocol],
-  metrics: Sequence[Metric],
-  scores: Sequence[list[dict[str, Any]]],
-  compiling: float,
-) -> dict[str, Any]:
-  parts = [
-    {
-      'protocol': protocol.to_dict(metrics),
-      'images': images,
-      'mean': {
-        metric.name: metric.mean([row[metric.name] for row in images])
-        for metric in metrics
-      },
-    }
-    for protocol, images in zip(protocols, scores, strict=True)
-  ]
-  how = dataclasses.asdict(made or Degradation())
-  return {
-    'model': model.name,
-    'scale': model.scale,
-    **(how if made else dict.fromkeys(how) | {'degradation': 'given'}),
-    **parts[0],
-    'compile_seconds': compiling,
-    'others': parts[1:],
-  }
-
-
-def _header(
-  model: SRModel,
-  made: Degradation | None,
-  lr_dir: PathLike | None,
-  protocols: Sequence[Protocol],
-  metrics: Sequence[Metric],
-  width: int,
-) -> list[str]:
-  """What the numbers mean, and the names of the columns."""
-  if made is None:
-    lr = f'LR: read from {os.fspath(lr_dir or "")}'
-  else:
-    lr = f'LR: {made}, rounded to 8 bit'
-  lines = [f'model {model.name}, scale {model.scale:g}', lr]
-  for protocol in protocols:
-    crop = math.ceil(model.scale) if protocol.crop is None else protocol.crop
-    lines.append(
-      f'{protocol.name}: {protocol.description}, {crop} px of border cut'
-    )
-  lines.append(
-    'all: HR cut to a multiple of the scale, SR and HR rounded to 8 bit, '
-    'resize as MATLAB imresize'
-  )
-  lines += [f'{m.title}: {m.rules}' for m in metrics if m.rules]
-  titles = ' '.join(f'{metric.title:>{_WIDTH}}' for metric in metrics)
-  names = ''.join(f'  {p.name:>{len(titles)}}' for p in protocols)
-  columns = f'  {titles}' * len(protocols)
-  return [
-    *lines,
-    f'{"":<{width}}{names}',
-    f'{"image":<{width}}{columns}   seconds',
-  ]
-
-
-def _line(
-  name: str,
-  rows: Sequence[dict[str, float]],
-  metrics: Sequence[Metric],
-  width: int,
-  seconds: str,
-) -> str:
-  cells = ''.join(
-    f'  {" ".join(f"{row[m.name]:{_WIDTH}.{m.decimals}f}" for m in metrics)}'
-    for row in rows
-  )
-  return f'{name:<{width}}{cells} {seconds}'.rstrip()
-
-
-def write_json(path: PathLike, value: Any) -> None:
-  """Writes JSON, whole or not at all; infinities as the string "Infinity".
-
-  Raises:
-    UserError: the file cannot be written.
-  """
-  text = json.dumps(_finite(value), indent=2, allow_nan=False) + '\n'
-  with open_atomically(path) as file:
-    file.write(text.encode())
-
-
-def _finite(value: Any) -> Any:
-  if isinstance(value, dict):
-    return {key: _finite(item) for key, item in value.items()}
-  if isinstance(value, list):
-    return [_finite(item) for item in value]
-  if isinstance(value, float) and math.isinf(value):
-    return 'Infinity' if value > 0 else '-Infinity'
-  return value

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sr_jax.errors import UserError
 
@@ -67,3 +69,24 @@ def folder_atomically(path: str | os.PathLike[str]) -> Generator[Path]:
     (hidden / 'new').rename(path)
   finally:
     shutil.rmtree(hidden, ignore_errors=True)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+  """Writes JSON, whole or not at all; infinities as the string "Infinity".
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  text = json.dumps(_finite(value), indent=2, allow_nan=False) + '\n'
+  with open_atomically(path) as file:
+    file.write(text.encode())
+
+
+def _finite(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {key: _finite(item) for key, item in value.items()}
+  if isinstance(value, list):
+    return [_finite(item) for item in value]
+  if isinstance(value, float) and math.isinf(value):
+    return 'Infinity' if value > 0 else '-Infinity'
+  return value

@@ -21,23 +21,24 @@ import jax
 import numpy as np
 
 from sr_jax import methods
+from sr_jax.composition import (
+  checked_tile,
+  fitting_of,
+  least_tile,
+  projection,
+  total_halo,
+  versions,
+)
 from sr_jax.errors import UserError
 from sr_jax.fitting import Fitted, fit_images
 from sr_jax.loading import BICUBIC_HALO, SRModel, check_image, check_scale
 from sr_jax.ops.blur_kernels import Kernel, correlation_taps, parse_kernel_spec
 from sr_jax.ops.color import rgb_to_y
 from sr_jax.ops.compilation import jit
-from sr_jax.ops.degrade import degrade, lr_offset
-from sr_jax.ops.resize import imresize
 from sr_jax.transforms import tiling
-from sr_jax.transforms.back_projection import back_project as project
-from sr_jax.transforms.ensemble import self_ensemble as ensemble
 
 _log = logging.getLogger(__name__)
 
-# Reach of one back-projection in LR pixels: to the error's cubic enlargement
-# and the antialiased reduction before it, and one for odd phases.
-_PROJECTION_HALO = 5
 # Compiled shapes for images of announced sizes.
 _MAX_SHAPES = 8
 # Images of so few LR pixels are not worth a look at their memory.
@@ -163,7 +164,7 @@ class Upscaler:
     kernel = parse_kernel_spec(kernel) if isinstance(kernel, str) else kernel
     taps = None if kernel is None else np.asarray(correlation_taps(kernel))
     self.model = model
-    self.fitting = _fitting(
+    self.fitting = fitting_of(
       model, methods.Assumed(degradation, taps, noise_sigma), adapt_steps
     )
     own = self.fitting
@@ -188,14 +189,14 @@ class Upscaler:
     if back_project is None:
       back_project = own.back_project if own else 0
     median = own is not None and own.ensemble
-    self._project = _projection(model.scale, back_project, taps, degradation)
-    self._ensemble = _ensemble(median, self_ensemble, self._project)
+    self._project = projection(model.scale, back_project, taps, degradation)
+    self._ensemble = versions(median, self_ensemble, self._project)
     passes = back_project * (2 if median else 1)
     local = own.halo if own else model.halo
-    self._halo = _total_halo(local, passes, taps, model.scale)
+    self._halo = total_halo(local, passes, taps, model.scale)
     self._on_host = model.on_host or back_project > 0
     self._uses_kernel = own is not None or back_project > 0 or taps is None
-    self._tile = _checked_tile(tile, model, self._halo)
+    self._tile = checked_tile(tile, model, self._halo)
     # Parameters whose shapes tell how much memory the network needs.
     self._example: Mapping[str, Any] = self._params
     self._channels = model.channels or 3
@@ -427,7 +428,7 @@ class Upscaler:
     if self._halo is None:
       self._refuse_if_too_large(height, width)
       return None
-    least = _least_tile(self.model, self._halo) + _LEAST_KEPT
+    least = least_tile(self.model, self._halo) + _LEAST_KEPT
     sides = []
     if self._on_host:
       sides.append(max(int(_HOST_SIDE // self.model.scale), least))
@@ -481,7 +482,7 @@ class Upscaler:
         f'out of memory, and model {name} cannot be tiled exactly; give'
         f' --tile N (tile=N) below {side} and accept seams'
       )
-    if side // 2 <= _least_tile(self.model, self._halo):
+    if side // 2 <= least_tile(self.model, self._halo):
       raise UserError(
         f'out of memory with tiles of {side} pixels, the smallest that model'
         f' {name} allows; free some memory or choose a smaller model'
@@ -501,118 +502,3 @@ def _unit(image: np.ndarray) -> np.ndarray:
 def _jitted(predict: Callable[..., Any]) -> Any:
   """One program for all users of a model: weights are its arguments."""
   return jit(predict)
-
-
-def _fitting(
-  model: SRModel, assumed: methods.Assumed, steps: int | str | None
-) -> methods.Fitting | None:
-  """How the model fits itself to the images; None if it does not."""
-  if isinstance(steps, int) and steps < 0:
-    raise UserError(f'adapt steps must be 0 or more, not {steps}')
-  if isinstance(steps, str) and steps != 'auto':
-    raise UserError(f"adapt steps must be a number or 'auto', not {steps!r}")
-  if model.fitting is None:
-    if steps:
-      raise UserError(
-        f'model {model.name} does not fit itself to images: leave adapt_steps'
-        ' (--adapt-steps) out'
-      )
-    return None
-  if steps == 0 and model.params:
-    return None
-  if steps == 0:
-    raise UserError(f'model {model.name} has no weights without adapt steps')
-  if not 0 <= assumed.noise_sigma < math.inf:
-    raise UserError(f'noise must be 0 or more, not {assumed.noise_sigma:g}')
-  try:
-    return model.fitting(assumed, steps)
-  except UserError as error:
-    raise UserError(f'model {model.name}: {error}') from None
-
-
-def _projection(
-  scale: float,
-  iterations: int,
-  taps: np.ndarray | None,
-  degradation: str | None,
-) -> Callable[..., Any]:
-  """Back-projection as a transform of predict functions, on the host."""
-  made_by = degradation or ('bicubic' if taps is None else 'direct')
-
-  def transform(predict: Callable[..., Any]) -> Callable[..., Any]:
-    def projected(lr: np.ndarray) -> Any:
-      made = functools.partial(
-        degrade,
-        None,
-        scale=scale,
-        degradation=made_by,
-        kernel=taps,
-        shape=lr.shape[1:3],
-      )
-      spread = functools.partial(
-        imresize, scale=scale, offset=lr_offset(scale, made_by, taps)
-      )
-      return project(predict, made, spread, iterations=iterations)(lr)
-
-    return projected
-
-  return transform
-
-
-def _ensemble(
-  median: bool, mean: bool, projection: Callable[..., Any]
-) -> Callable[..., Any]:
-  """Predict -> predict with ensemble and back-projection.
-
-  The median ensemble back-projects its versions too (ZSSR), and keeps all
-  eight: in float32, because an array of many channels may be large.
-  """
-  if median:
-    return lambda predict: projection(
-      ensemble(_in_float32(projection(predict)), 'median')
-    )
-  if mean:
-    return lambda predict: projection(ensemble(predict))
-  return projection
-
-
-def _in_float32(predict: Callable[..., Any]) -> Callable[..., Any]:
-  return lambda lr: predict(lr).astype(np.float32)
-
-
-def _total_halo(
-  local: int | None, iterations: int, taps: np.ndarray | None, scale: float
-) -> int | None:
-  """Receptive radius in LR pixels of a network and back-projections."""
-  if local is None:
-    return None
-  blur = 0 if taps is None else math.ceil(max(taps.shape) // 2 / scale)
-  return local + iterations * (_PROJECTION_HALO + blur)
-
-
-def _least_tile(model: SRModel, halo: int | None) -> int:
-  """The side above which tiles have an inside."""
-  return 2 * (halo or 0) + 2 * (model.cell - 1)
-
-
-def _checked_tile(
-  tile: int | str, model: SRModel, halo: int | None
-) -> int | str:
-  if isinstance(tile, str) and tile not in ('auto', 'off', 'chop'):
-    raise UserError(f'tile must be auto, off, chop or a number, not {tile!r}')
-  if tile in ('auto', 'off'):
-    return tile
-  if model.scale != int(model.scale):
-    raise UserError(
-      f'scale {model.scale:g} cannot be tiled: leave tile (--tile) out'
-    )
-  if isinstance(tile, str):
-    return tile
-  if tile <= _least_tile(model, halo):
-    raise UserError(
-      f'tile {tile} is too small for model {model.name}: give more than'
-      f' {_least_tile(model, halo)}'
-    )
-  if halo is None:
-    _log.warning('model %s is not local: its tiles may show seams', model.name)
-  return tile

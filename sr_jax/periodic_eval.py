@@ -15,8 +15,9 @@ import numpy as np
 from sr_jax import methods
 from sr_jax.data import batches, references, sources
 from sr_jax.data.image_io import find_images, save_png_strip
+from sr_jax.degradations import Degradation
 from sr_jax.errors import UserError
-from sr_jax.evaluation import Degradation, evaluate_folder
+from sr_jax.evaluation import evaluate_folder
 from sr_jax.inference import Upscaler
 from sr_jax.loading import at_scale, from_params
 from sr_jax.methods import Method

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from sr_jax import checkpoints, methods, sharding
-from sr_jax.data import batches, references, sources
+from sr_jax.data import batches, labelled, references, sources
 from sr_jax.errors import UserError
 from sr_jax.metric_writers import MetricWriter, Progress
 from sr_jax.metrics.protocol import comparable, get_protocol
@@ -264,7 +264,7 @@ def _open_data(
       _check_used(config, f'{section}.reference', 'references')
   if data['labels']:
     _check_used(config, 'data.labels', 'label maps')
-    source = sources.with_labels(
+    source = labelled.with_labels(
       *(source, data['labels'], data['label_ids']), **options
     )
   if data['unlabelled']:

@@ -8,9 +8,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from sr_jax import evaluation, loading
+from sr_jax import evaluation, files, loading
 from sr_jax.data.image_io import Picture, write_image
-from sr_jax.evaluation import Degradation, evaluate_folder, protocols_of
+from sr_jax.degradations import Degradation
+from sr_jax.evaluation import evaluate_folder, protocols_of
 from sr_jax.metrics.protocol import PROTOCOLS
 from sr_jax.ops.resize import imresize
 from tests.tiny_models import waves
@@ -123,7 +124,7 @@ def test_nested_spans_are_counted_once():
 
 def test_json_without_infinities(tmp_path):
   path = tmp_path / 'a.json'
-  evaluation.write_json(path, {'a': [math.inf, {'b': -math.inf}], 'c': 1.5})
+  files.write_json(path, {'a': [math.inf, {'b': -math.inf}], 'c': 1.5})
   assert json.loads(path.read_text()) == {
     'a': ['Infinity', {'b': '-Infinity'}],
     'c': 1.5,

@@ -11,7 +11,7 @@ import pytest
 
 from sr_jax import fitting, models
 from sr_jax.fitting import detailed_window, fit_images, image_key
-from sr_jax.methods import Assumed, zero_shot
+from sr_jax.methods import Assumed, adaptation, zero_shot
 from sr_jax.ops.blur_kernels import gaussian_kernel
 
 KERNEL = gaussian_kernel(1.0, size=5)
@@ -40,7 +40,7 @@ def mzsr():
   start = network.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))['params']
   # Noise makes the fit depend on the key as well.
   assumed = Assumed('direct', KERNEL, noise_sigma=5.0)
-  fit = zero_shot.gradient_fitting(config, assumed, None)
+  fit = adaptation.gradient_fitting(config, assumed, None)
   return fit, {'generator': start}
 
 

@@ -15,13 +15,13 @@ from sr_jax.data.image_io import (
   find_images,
   write_image,
 )
+from sr_jax.degradations import Degradation
 from sr_jax.errors import UserError
 from sr_jax.evaluation import (
-  Degradation,
   cut_to_multiple,
   read_levels,
-  write_json,
 )
+from sr_jax.files import write_json
 
 _RECORD = 'degradation.json'
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import functools
 
-from sr_jax import evaluation, loading, scores
+from sr_jax import evaluation, files, loading, scores
 from sr_jax.commands.degrade import degradation_of
+from sr_jax.degradations import Degradation
 from sr_jax.errors import UserError
 
 
@@ -41,11 +42,11 @@ def run(args: argparse.Namespace) -> int:
     report=functools.partial(print, flush=True),
   )
   if args.json is not None:
-    evaluation.write_json(args.json, result)
+    files.write_json(args.json, result)
   return 0
 
 
-def _degradation(args: argparse.Namespace) -> evaluation.Degradation | None:
+def _degradation(args: argparse.Namespace) -> Degradation | None:
   """How LR is made, or was made; a blur of given LR means direct sampling."""
   blurred = args.kernel not in (None, 'bicubic')
   if args.lr is not None and blurred and args.degradation is None:

@@ -13,7 +13,7 @@ from sr_jax import checkpoints, feature_weights, models
 from sr_jax.data.ranked import BETTER
 from sr_jax.errors import UserError
 from sr_jax.importers.weights import import_duals, import_weights
-from sr_jax.methods import reference
+from sr_jax.methods import referring
 
 
 def run(args: argparse.Namespace) -> int:
@@ -90,7 +90,7 @@ def _features(args: argparse.Namespace, method: str) -> dict[str, Any]:
       " torchvision's vgg19-dcbb9e9d.pth, or what import made of it, with"
       ' --features'
     )
-  return {feature_weights.SLOT: reference.read_features(args.features)}
+  return {feature_weights.SLOT: referring.read_features(args.features)}
 
 
 def _import_features(args: argparse.Namespace) -> int:

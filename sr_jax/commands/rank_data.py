@@ -26,14 +26,13 @@ from sr_jax.data.image_io import (
   find_images,
   write_image,
 )
+from sr_jax.degradations import Degradation
 from sr_jax.errors import UserError
 from sr_jax.evaluation import (
-  Degradation,
   cut_to_multiple,
   read_levels,
-  write_json,
 )
-from sr_jax.files import folder_atomically
+from sr_jax.files import folder_atomically, write_json
 from sr_jax.inference import Upscaler
 from sr_jax.metrics import niqe
 from sr_jax.metrics.protocol import luma

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from sr_jax.data import sources
+from sr_jax.data import folders, sources
 from sr_jax.data.sources import ImageSource, OnBad, PairedSource, PathLike
 from sr_jax.errors import UserError
 
@@ -187,7 +187,7 @@ def with_references(
     opener = sources.embedded_file(right, cache_dir)
     return _keep(source, {left: (opener,)}, source.skipped)
   root = name.removeprefix('folder:')
-  files = sources.list_images(root)[0]
+  files = folders.list_images(root)[0]
   own = folder.removeprefix('folder:')
   together = os.path.realpath(own) == os.path.realpath(root)
   matched = match_references(source.names, files, together=together)

@@ -13,20 +13,19 @@ import importlib.util
 import logging
 import os
 import pathlib
-import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
-from sr_jax.data import cache, image_io, label_maps
+from sr_jax.data import cache, folders, tfds_records
 from sr_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
 
 PathLike = cache.PathLike
 OnBad = Literal['refuse', 'skip']
-Skipped = tuple[tuple[str, str], ...]
+Skipped = folders.Skipped
 
 # Colour photographs inside scikit-image's wheel; motorcycle_right shows the
 # scene of motorcycle_left once more and is left out.
@@ -142,7 +141,7 @@ def open_source(
     return embedded_source(min_size, cache_dir=cache_dir)
   kind, _, rest = name.partition(':')
   if kind == 'tfds':
-    dataset, split = _split_tfds_name(rest)
+    dataset, split = tfds_records.split_name(rest)
     return tfds_source(
       dataset,
       split,
@@ -192,90 +191,6 @@ def open_labelled(
   return open_source(name, **options)
 
 
-def with_labels(
-  source: ImageSource | PairedSource,
-  labels: str,
-  ids: str,
-  *,
-  on_bad: OnBad = 'refuse',
-  cache_dir: PathLike | None = None,
-) -> ImageSource | PairedSource:
-  """The source with a label map for every HR image.
-
-  Args:
-    source: Of the images.
-    labels: Folder of the maps (see `label_maps`): that of `a/0001.jpg` is
-      `a/0001.png`. `brightness` makes them up instead, to try things out.
-    ids: One of `label_maps.IDS`.
-    on_bad: `refuse` raises when an image has no map that serves, `skip` leaves
-      it out.
-    cache_dir: Of the decoded maps, by default `default_cache_dir()`.
-
-  Raises:
-    UserError: no map serves, or one is missing, cannot be read, has unknown ids
-      or another size than its image, and `on_bad` is `refuse`.
-  """
-  if ids not in label_maps.IDS:
-    raise UserError(f'label_ids={ids!r}: choose from {label_maps.IDS}')
-  hr = source.hr if isinstance(source, PairedSource) else source
-  if labels == 'brightness':
-    made_up = (functools.partial(_made_up, opener) for opener in hr.openers)
-    return _labelled(source, range(len(hr)), tuple(made_up), ())
-  folder = pathlib.Path(labels.removeprefix('folder:'))
-  if not folder.is_dir():
-    raise UserError(f'labels {folder}: no such folder: check the path')
-  wanted = [os.path.splitext(name)[0] + '.png' for name in hr.names]
-  openers = tuple(
-    functools.partial(_label_map, folder / file, ids, cache_dir)
-    for file in wanted
-  )
-
-  def check(index: int) -> str | None:
-    if not (folder / wanted[index]).is_file():
-      return f'no label map (looked for {wanted[index]})'
-    of_labels, of_image = _size(openers[index]()), _size(hr[index])
-    if of_labels == of_image:
-      return None
-    return f'its label map is {of_labels}, the image {of_image}'
-
-  keep, skipped = _sift(f'labels {folder}', hr.names, check, (), on_bad)
-  return _labelled(source, keep, openers, skipped)
-
-
-def _made_up(opener: Callable[[], np.ndarray]) -> np.ndarray:
-  return label_maps.made_up(opener())
-
-
-def _label_map(
-  path: pathlib.Path, ids: str, cache_dir: PathLike | None
-) -> np.ndarray:
-  path = path.absolute()
-  return cache.cached(
-    f'labels:{ids}:{path}',
-    cache.stamp_of(path),
-    lambda: label_maps.read_label_map(path, ids),
-    cache_dir or cache.default_cache_dir(),
-  )
-
-
-def _labelled(
-  source: ImageSource | PairedSource,
-  keep: Sequence[int],
-  openers: Sequence[Callable[[], np.ndarray]],
-  skipped: Skipped,
-) -> ImageSource | PairedSource:
-  """What of a source is kept, with the label maps of its HR images."""
-  skipped = (*source.skipped, *skipped)
-  hr = source.hr if isinstance(source, PairedSource) else source
-  hr = dataclasses.replace(
-    _pick(hr.names, hr.openers, keep), labels=tuple(openers[i] for i in keep)
-  )
-  if not isinstance(source, PairedSource):
-    return dataclasses.replace(hr, skipped=skipped)
-  lr = _pick(source.lr.names, source.lr.openers, keep)
-  return dataclasses.replace(source, lr=lr, hr=hr, skipped=skipped)
-
-
 def folder_source(
   path: PathLike,
   *,
@@ -291,7 +206,7 @@ def folder_source(
     UserError: no image serves, or a file does not (it is corrupt, smaller than
       `min_size`, or no image) and `on_bad` is `refuse`.
   """
-  images, bad = list_images(path)
+  images, bad = folders.list_images(path)
   openers = _cached_files(images.values(), cache_dir)
   return _checked(
     f'folder {path}', tuple(images), openers, bad, min_size, on_bad
@@ -349,8 +264,8 @@ def tfds_source(
     UserError: the data set is not there in a random-access format, has no such
       split or feature, or its images do not serve.
   """
-  builder, records = _open_tfds(name, split, data_dir)
-  feature = _image_feature(name, builder.info.features, feature)
+  builder, records = tfds_records.open_records(name, split, data_dir)
+  feature = tfds_records.image_feature(name, builder.info.features, feature)
   directory = os.fspath(builder.data_path)
   stamp = cache.stamp_of(os.path.join(directory, 'dataset_info.json'))
   cache_dir = cache_dir or cache.default_cache_dir()
@@ -377,8 +292,8 @@ def paired_source(
 ) -> PairedSource:
   """Pairs of an LR and an HR folder, matched by their relative paths.
 
-  See `match_lr`. HR counts as `scale` times LR when cutting its sides to
-  multiples of `scale` gives exactly that.
+  See `folders.match_lr`. HR counts as `scale` times LR when cutting its sides
+  to multiples of `scale` gives exactly that.
 
   Args:
     lr_dir: Folder of the small images.
@@ -392,9 +307,9 @@ def paired_source(
     UserError: no pair serves, or a file does not and `on_bad` is `refuse`.
   """
   where = f'pairs {lr_dir}, {hr_dir}'
-  lr_images, lr_bad = list_images(lr_dir)
-  hr_images, hr_bad = list_images(hr_dir)
-  pairs, faults, unused = match_lr(hr_images, lr_images, scale)
+  lr_images, lr_bad = folders.list_images(lr_dir)
+  hr_images, hr_bad = folders.list_images(hr_dir)
+  pairs, faults, unused = folders.match_lr(hr_images, lr_images, scale)
   unmatched = [
     *faults.items(),
     *((name, 'LR image without an HR image') for name in unused),
@@ -406,15 +321,15 @@ def paired_source(
   def check(index: int) -> str | None:
     lr, hr = lr_openers[index](), hr_openers[index]()
     if (hr.shape[0] // scale, hr.shape[1] // scale) != lr.shape[:2]:
-      return f'{_size(hr)} is not {scale} times its LR image of {_size(lr)}'
+      return f'{size_of(hr)} is not {scale} times its LR image of {size_of(lr)}'
     return _too_small(hr, min_size)
 
-  keep, skipped = _sift(
+  keep, skipped = sift(
     where, names, check, (*lr_bad, *hr_bad, *unmatched), on_bad
   )
   return PairedSource(
-    lr=_pick(tuple(pairs.values()), lr_openers, keep),
-    hr=_pick(names, hr_openers, keep),
+    lr=pick(tuple(pairs.values()), lr_openers, keep),
+    hr=pick(names, hr_openers, keep),
     scale=scale,
     skipped=skipped,
   )
@@ -433,21 +348,22 @@ def _checked(
   def check(index: int) -> str | None:
     return _too_small(openers[index](), min_size)
 
-  keep, skipped = _sift(where, names, check, bad, on_bad)
-  return dataclasses.replace(_pick(names, openers, keep), skipped=skipped)
+  keep, skipped = sift(where, names, check, bad, on_bad)
+  return dataclasses.replace(pick(names, openers, keep), skipped=skipped)
 
 
-def _pick(
+def pick(
   names: Sequence[str],
   openers: Sequence[Callable[[], np.ndarray]],
   keep: Sequence[int],
 ) -> ImageSource:
+  """The images of some indices, as a source."""
   return ImageSource(
     names=tuple(names[i] for i in keep), openers=tuple(openers[i] for i in keep)
   )
 
 
-def _sift(
+def sift(
   where: str,
   names: Sequence[str],
   check: Callable[[int], str | None],
@@ -499,10 +415,11 @@ def _sift(
 def _too_small(image: np.ndarray, min_size: int) -> str | None:
   if min(image.shape[:2]) >= min_size:
     return None
-  return f'{_size(image)} is smaller than the crop of {min_size}x{min_size}'
+  return f'{size_of(image)} is smaller than the crop of {min_size}x{min_size}'
 
 
-def _size(image: np.ndarray) -> str:
+def size_of(image: np.ndarray) -> str:
+  """`WIDTHxHEIGHT`, for messages."""
   return f'{image.shape[1]}x{image.shape[0]}'
 
 
@@ -540,140 +457,6 @@ def _cached_files(
   return tuple(
     functools.partial(cache.cached_array, path, cache_dir) for path in paths
   )
-
-
-def list_images(
-  path: PathLike,
-) -> tuple[dict[str, pathlib.Path], Skipped]:
-  """Files with an image's suffix by relative path; the others as bad."""
-  root = pathlib.Path(path)
-  if not root.is_dir():
-    raise UserError(f'{path}: no such folder: check the path')
-  images: dict[str, pathlib.Path] = {}
-  bad: list[tuple[str, str]] = []
-  visited: set[str] = set()
-
-  def closed(error: OSError) -> None:
-    bad.append((os.path.relpath(error.filename, root), str(error.strerror)))
-
-  for folder, subfolders, files in os.walk(root, True, closed, True):
-    # A link back up the tree would go on for ever.
-    real = os.path.realpath(folder)
-    if real in visited:
-      subfolders.clear()
-      continue
-    visited.add(real)
-    subfolders[:] = sorted(s for s in subfolders if not s.startswith('.'))
-    for name in sorted(f for f in files if not f.startswith('.')):
-      file = pathlib.Path(folder, name)
-      relative = file.relative_to(root).as_posix()
-      if not file.is_file():
-        bad.append((relative, 'not a regular file'))
-      elif file.suffix.lower() not in image_io.IMAGE_SUFFIXES:
-        bad.append((relative, 'not an image file'))
-      else:
-        images[relative] = file
-  return dict(sorted(images.items())), tuple(bad)
-
-
-class Matched(NamedTuple):
-  """Which LR image belongs to which HR image, by relative paths.
-
-  Attributes:
-    pairs: LR by HR, in the order of HR.
-    faults: Why an HR image has no LR image, by HR.
-    unused: LR images that belong to none.
-  """
-
-  pairs: dict[str, str]
-  faults: dict[str, str]
-  unused: list[str]
-
-
-def match_lr(hr: Iterable[str], lr: Iterable[str], scale: float) -> Matched:
-  """Matches HR and LR images by their relative paths.
-
-  The LR image of `a/0001.png` is `a/0001`, `a/0001x2` (DIV2K) or `a/0001_x2`
-  (BasicSR) with any suffix, at scale 2. Two such files are a fault: neither
-  is taken.
-  """
-  unused = dict.fromkeys(lr)
-  by_stem: dict[str, list[str]] = {}
-  for name in unused:
-    by_stem.setdefault(os.path.splitext(name)[0], []).append(name)
-  pairs: dict[str, str] = {}
-  faults: dict[str, str] = {}
-  owner: dict[str, str] = {}
-  for name in hr:
-    stem = os.path.splitext(name)[0]
-    stems = (stem, f'{stem}x{scale}', f'{stem}_x{scale}')
-    found = [lr_name for s in stems for lr_name in by_stem.get(s, ())]
-    for lr_name in found:
-      unused.pop(lr_name, None)
-    if not found:
-      faults[name] = f'no LR image (looked for {", ".join(stems)})'
-    elif len(found) > 1:
-      faults[name] = f'{found[0]} and {found[1]} are both its LR image'
-    elif (first := owner.setdefault(found[0], name)) != name:
-      faults[name] = f'its LR image {found[0]} belongs to {first} too'
-    else:
-      pairs[name] = found[0]
-  return Matched(pairs, faults, list(unused))
-
-
-def _split_tfds_name(name: str) -> tuple[str, str]:
-  """`NAME[:VERSION][:SPLIT]` as (name with its version, split)."""
-  version = r'(?::[\d*]+\.[\d*]+\.[\d*]+)?'
-  parts = re.fullmatch(rf'([^:]+{version})(?::(.+))?', name)
-  if parts is None:
-    raise UserError(f'source tfds:{name}: write tfds:NAME[:SPLIT]')
-  return parts[1], parts[2] or 'train'
-
-
-def _open_tfds(
-  name: str, split: str, data_dir: PathLike | None
-) -> tuple[Any, Any]:
-  """The builder of a prepared data set and the examples of a split."""
-  import tensorflow_datasets as tfds  # half a second
-
-  prepare = (
-    f'prepare it: pip install "sr_jax[tf]", then tfds build {name} '
-    '--file_format=array_record; a folder of images: see '
-    'python -m sr_jax.data.tfds_folder --help'
-  )
-  try:
-    builder: Any = tfds.builder(name, data_dir=data_dir)
-  except (ValueError, AssertionError, ImportError) as error:
-    raise UserError(f'tfds:{name}: {_first_line(error)} {prepare}') from error
-  if not (builder.data_path / 'dataset_info.json').exists():
-    raise UserError(f'tfds:{name}: not in {builder.data_path}; {prepare}')
-  try:
-    return builder, builder.as_data_source(split)
-  except NotImplementedError as error:
-    raise UserError(
-      f'tfds:{name}: not stored as array_record, which alone can be read at '
-      f'random; {prepare}'
-    ) from error
-  except ValueError as error:
-    raise UserError(f'tfds:{name}: {_first_line(error)}') from error
-
-
-def _image_feature(name: str, features: Any, feature: str | None) -> str:
-  """The key of the images in an example."""
-  feature = feature or ('image' if 'image' in features else 'hr')
-  if feature not in features:
-    known = ', '.join(sorted(features))
-    raise UserError(f'tfds:{name}: no feature {feature!r}; it has {known}')
-  kind = features[feature]
-  if kind.np_dtype != np.uint8 or kind.shape[2:] not in ((1,), (3,)):
-    raise UserError(
-      f'tfds:{name}: {feature!r} is {kind}; only 8-bit grey and RGB serve'
-    )
-  return feature
-
-
-def _first_line(error: BaseException) -> str:
-  return str(error).partition('\n')[0]
 
 
 def _repeat_grey(image: np.ndarray) -> np.ndarray:

@@ -104,9 +104,17 @@ class Referring(NamedTuple):
   turned: bool
 
 
+# Files of this package that hold no method.
+_SHARED = ('adaptation', 'players', 'referring')
+
+
 def names() -> list[str]:
   """Names of all methods, one per file of this package."""
-  return sorted(module.name for module in pkgutil.iter_modules(__path__))
+  return sorted(
+    module.name
+    for module in pkgutil.iter_modules(__path__)
+    if module.name not in _SHARED
+  )
 
 
 def module(config: Mapping[str, Any]) -> ModuleType:

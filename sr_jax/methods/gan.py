@@ -24,21 +24,28 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from sr_jax import feature_weights, models, optimizers, ranker_weights
+from sr_jax import optimizers
 from sr_jax.errors import UserError
 from sr_jax.losses import adversarial, perceptual, pixel, ranking, targeted
 from sr_jax.methods import Method, supervised
-from sr_jax.models import vgg
-from sr_jax.models.common import up_to
+from sr_jax.methods.players import (
+  FEATURES,
+  HELD,
+  RANKER,
+  VIEWS,
+  Players,
+  check_features,
+  check_patch,
+  describe,
+  frozen_networks,
+)
 from sr_jax.ops.gradient_map import gradient_map
-from sr_jax.ops.regions import NAMES, regions
+from sr_jax.ops.regions import regions
 from sr_jax.state import TrainState, start_from
 from sr_jax.transforms.adversarial import (
   Critic,
@@ -54,114 +61,12 @@ USES_LABELS = True
 
 PyTree = Any
 
-# The optimizer of layers that begin to learn later.
-_HELD = 'generator_held'
-_GAMES = {
-  'vanilla': adversarial.vanilla,
-  'least_squares': adversarial.least_squares,
-  'wasserstein': adversarial.wasserstein,
-  'relativistic': adversarial.relativistic,
-}
-# Slots of the frozen networks: of features, and of the ranker.
-_FEATURES, _RANKER = 'features', 'ranker'
 # Keys of the config that tell where these come from.
 _SOURCES = ('features_from', 'ranker_from', 'rank_metric')
-# What each discriminator sees of an image, and its weight's name.
-_VIEWS = {
-  'discriminator': ('adversarial', lambda image: image),
-  'discriminator_gradient': (
-    'gradient_adversarial',
-    functools.partial(gradient_map, padding=2),
-  ),
-}
 # Beyond these `advice` speaks up.
 _TELLS_ALL, _LOSES_NOTHING = 0.995, 0.05
 _LARGE_LOGIT = 50.0
 _CONTRAST = (0.2, 3.0)
-
-
-class _Optimizer(NamedTuple):
-  """How a part of the generator, or a discriminator, learns.
-
-  Attributes:
-    tx: Its transformation.
-    rate: Its learning rate.
-    begins: Step before which it stays as it is.
-  """
-
-  tx: optax.GradientTransformation
-  rate: optax.Schedule
-  begins: int = 0
-
-
-class _Players(NamedTuple):
-  """Networks, losses and optimizers, as the config describes them.
-
-  Attributes:
-    generator: Its Linen module.
-    discriminator: The Linen module of every discriminator.
-    ranker: The Linen module of the ranker.
-    game: What they play.
-    weights: Of all terms, by name.
-    distance: Of SR to HR.
-    recipe: The perceptual loss.
-    regions: Layers that compare each region.
-    radius: Of the boundaries.
-    variant: Of the network of features.
-    penalty: Weight of WGAN-GP's.
-    optimizers: Of `generator`, of its held layers and of each discriminator.
-    early: Patterns of the generator's layers that are not held.
-    turns: Arguments of `generator_turn`.
-  """
-
-  generator: Any
-  discriminator: Any
-  ranker: Any
-  game: adversarial.Game
-  weights: Mapping[str, float]
-  distance: Callable[..., jax.Array]
-  recipe: perceptual.Recipe
-  regions: Mapping[str, str]
-  radius: int
-  variant: str
-  penalty: float
-  optimizers: Mapping[str, _Optimizer]
-  early: Sequence[str]
-  turns: Mapping[str, int]
-
-  @property
-  def targeted(self) -> dict[str, str]:
-    """Layers by region, of those regions that have a weight."""
-    return {name: self.regions[name] for name in NAMES if self.weights[name]}
-
-  @property
-  def layers(self) -> list[str]:
-    """All that the losses compare by."""
-    whole = self.recipe.layers if self.weights['perceptual'] else ()
-    return [*whole, *self.targeted.values()]
-
-  def features(self, layers: Sequence[str]) -> Any:
-    """The Linen module of some layers, no deeper than these."""
-    return feature_weights.network('vgg', list(layers), self.variant)
-
-  @property
-  def critics(self) -> list[str]:
-    """Slots of the discriminators that have a weight."""
-    return [
-      slot for slot, (term, _) in _VIEWS.items() if self.weights.get(term)
-    ]
-
-  def parts(self, tree: Mapping[str, PyTree]) -> dict[str, dict[str, PyTree]]:
-    """A tree of the generator's layers, by the optimizer that moves them."""
-    if _HELD not in self.optimizers:
-      return {'generator': dict(tree)}
-    early = {
-      k: v
-      for k, v in tree.items()
-      if any(fnmatchcase(k, p) for p in self.early)
-    }
-    held = {k: v for k, v in tree.items() if k not in early}
-    return {'generator': early, _HELD: held}
 
 
 def make(config: Mapping[str, Any]) -> Method:
@@ -177,9 +82,9 @@ def make(config: Mapping[str, Any]) -> Method:
   section = dict(config['method'])
   del section['name']
   sources = {k: section.pop(k) for k in _SOURCES}
-  players = _players(config, **section)
-  _check_features(players)
-  _check_patch(config, players)
+  players = describe(config, **section)
+  check_features(players)
+  check_patch(config, players)
   make_lr = supervised.degrader(config['degradation'])
   return Method(
     init=functools.partial(_init, players),
@@ -187,206 +92,13 @@ def make(config: Mapping[str, Any]) -> Method:
     predict=predictor(config),
     degrade=make_lr,
     averaged=functools.partial(_averaged, players),
-    frozen=functools.partial(_frozen, players, **sources),
+    frozen=functools.partial(frozen_networks, players, **sources),
     advice=advice,
   )
 
 
-def _players(
-  config: Mapping[str, Any],
-  *,
-  discriminator: Mapping[str, Any],
-  game: str,
-  detach_mean: bool,
-  mean_over: str,
-  gradient_penalty: float,
-  pixel_weight: float,
-  perceptual: str,
-  perceptual_weight: float,
-  variation_weight: float,
-  boundary_weight: float,
-  background_weight: float,
-  object_weight: float,
-  region_layers: Mapping[str, str],
-  boundary_radius: int,
-  features: str,
-  adversarial_weight: float,
-  gradient_weight: float,
-  gradient_adversarial_weight: float,
-  branch_weight: float,
-  ranker: Mapping[str, Any],
-  rank_weight: float,
-  generator_every: int,
-  generator_first: int,
-  held_steps: int,
-  early_layers: Sequence[str],
-) -> _Players:
-  """What the sections of the config describe."""
-  generator = models.create(config['model'])
-  weights = {
-    'pixel': pixel_weight,
-    'perceptual': perceptual_weight,
-    'variation': variation_weight,
-    'boundary': boundary_weight,
-    'background': background_weight,
-    'object': object_weight,
-    'adversarial': adversarial_weight,
-    'gradient': gradient_weight,
-    'gradient_adversarial': gradient_adversarial_weight,
-    'branch': branch_weight,
-    'rank': rank_weight,
-  }
-  for name, value in {**weights, 'held_steps': held_steps}.items():
-    if value < 0:
-      key = name if name == 'held_steps' else f'{name}_weight'
-      raise UserError(f'config.method.{key}={value:g}: give 0 or more')
-  if generator_every < 1:
-    raise UserError(
-      f'config.method.generator_every={generator_every}: give 1 or more'
-    )
-  if boundary_radius < 0:
-    raise UserError(
-      f'config.method.boundary_radius={boundary_radius}: give 0 or more'
-    )
-  judges: dict[str, Any] = {}
-  for key, model in (('discriminator', discriminator), ('ranker', ranker)):
-    try:
-      judges[key] = models.create({**model, 'channels': generator.channels})
-    except UserError as error:
-      raise UserError(f'config.method.{key}: {error}') from None
-  return _Players(
-    generator=generator,
-    **judges,
-    game=_game(game, detach_mean, mean_over),
-    weights=weights,
-    distance=supervised.loss_by_name(config['loss']),
-    recipe=supervised.recipe_by_name(perceptual),
-    regions=region_layers,
-    radius=boundary_radius,
-    variant=features,
-    penalty=gradient_penalty,
-    optimizers=_optimizers(config, held_steps),
-    early=early_layers,
-    turns={'every': generator_every, 'first': generator_first},
-  )
-
-
-def _check_features(players: _Players) -> None:
-  """Refuses features that there are none of."""
-  if players.variant not in vgg.VARIANTS:
-    raise UserError(
-      f'config.method.features: unknown {players.variant!r}; choose from'
-      f' {sorted(vgg.VARIANTS)}'
-    )
-  try:
-    up_to(players.layers, vgg.convolutions(players.variant))
-  except UserError as error:
-    raise UserError(
-      f'config.method.features={players.variant}: {error}'
-    ) from None
-
-
-def _frozen(
-  players: _Players, features_from: str, ranker_from: str, rank_metric: str
-) -> dict[str, PyTree]:
-  """Weights of the frozen networks that have a say.
-
-  Raises:
-    UserError: there are none where the config says.
-  """
-  found: dict[str, PyTree] = {}
-  if players.layers:
-    if not features_from:
-      raise UserError(
-        'config.method.features_from: the perceptual loss needs'
-        f" {players.variant.upper()}'s weights; give the path of torchvision's"
-        ' file, or random:0 to try things out'
-      )
-    found[_FEATURES] = feature_weights.load(
-      features_from,
-      model='vgg',
-      layers=players.layers,
-      variant=players.variant,
-    )
-  if players.weights['rank']:
-    if not ranker_from:
-      raise UserError(
-        'config.method.ranker_from: the rank-content loss needs a ranker; give'
-        ' the --workdir of configs/ranker.py, or random:0 to try things out'
-      )
-    found[_RANKER] = ranker_weights.load(
-      ranker_from, players.ranker, rank_metric
-    )
-  return found
-
-
-def _game(name: str, detach_mean: bool, mean_over: str) -> adversarial.Game:
-  """The game of `config.method`."""
-  groups = {'mesh': 1, 'device': jax.device_count()}
-  if mean_over not in groups:
-    raise UserError(
-      f'config.method.mean_over: unknown {mean_over!r}; choose mesh or device'
-    )
-  if name == 'relativistic_average':
-    return adversarial.relativistic_average(
-      groups=groups[mean_over], detach_mean=detach_mean
-    )
-  if name not in _GAMES:
-    raise UserError(
-      f'config.method.game: unknown {name!r}; choose from'
-      f' {sorted([*_GAMES, "relativistic_average"])}'
-    )
-  return _GAMES[name]
-
-
-def _optimizers(
-  config: Mapping[str, Any], held_steps: int
-) -> dict[str, _Optimizer]:
-  """By slot; only the generator keeps a moving average."""
-  architecture = models.module(config['model']['name'])
-  section, steps = config['optimizer'], config['steps']
-  make = functools.partial(
-    optimizers.make, constants=getattr(architecture, 'CONSTANTS', ())
-  )
-  generator = _Optimizer(*make(steps=steps, **section))
-  plain: dict[str, Any] = {**section, 'ema_decay': 0.0}
-  discriminator = _Optimizer(*optimizers.make(steps=steps, **plain))
-  found = {'generator': generator, **dict.fromkeys(_VIEWS, discriminator)}
-  if held_steps:
-    # Its own steps are counted from there, the schedule's from the start.
-    later: dict[str, Any] = {
-      **section,
-      'boundaries': [t - held_steps for t in section['boundaries']],
-    }
-    left = max(1, steps - held_steps)
-    found[_HELD] = _Optimizer(*make(steps=left, **later), begins=held_steps)
-  return found
-
-
-def _check_patch(config: Mapping[str, Any], players: _Players) -> None:
-  """Refuses crops that a discriminator does not take, naming what it does.
-
-  Raises:
-    UserError: the crops are too small or too large.
-  """
-  data, sides = config['data'], players.discriminator.sides
-  for scale in data['scales'] or (config['model']['scale'],):
-    hr = int(data['patch'] * scale)
-    # Gradient maps are two pixels larger.
-    largest = hr + 2 * ('discriminator_gradient' in players.critics)
-    if hr < sides[0] or largest > sides[-1]:
-      more = largest - hr
-      least, most = -(-sides[0] // scale), (sides[-1] - more) // scale
-      raise UserError(
-        f'config.data.patch={data["patch"]}: HR crops are {hr}x{hr}, but the'
-        f' discriminator {config["method"]["discriminator"]["name"]} takes'
-        f' {sides[0]} to {sides[-1] - more} pixels a side; give {least:g}'
-        f' to {most:g}'
-      )
-
-
 def _init(
-  players: _Players,
+  players: Players,
   key: jax.Array,
   batch: Mapping[str, jax.Array],
   pretrained: Mapping[str, Any],
@@ -394,7 +106,7 @@ def _init(
 ) -> TrainState:
   del scale  # the discriminator's crops have one size
   init_key, state_key = jax.random.split(key)
-  known = set(pretrained) - {_FEATURES, _RANKER}
+  known = set(pretrained) - {FEATURES, RANKER}
   if known and 'generator' not in known:
     raise UserError(
       'config.checkpoint.init_from: holds no generator but'
@@ -424,16 +136,16 @@ def _init(
     )
   for i, slot in enumerate(players.critics, 1):
     judge_key = jax.random.fold_in(init_key, i)
-    seen = _VIEWS[slot][1](hr)
+    seen = VIEWS[slot][1](hr)
     add(slot, players.discriminator.init(judge_key, seen))
   frozen = {}
   if players.layers:
     # Fresh ones where only shapes are asked for.
     fresh = players.features(players.layers).init(init_key, hr)['params']
-    frozen[_FEATURES] = pretrained.get(_FEATURES, fresh)
+    frozen[FEATURES] = pretrained.get(FEATURES, fresh)
   if players.weights['rank']:
     fresh = players.ranker.init(init_key, hr)
-    frozen[_RANKER] = pretrained.get(_RANKER, fresh)
+    frozen[RANKER] = pretrained.get(RANKER, fresh)
   parts = players.parts(params['generator'])
   if not parts['generator']:
     raise UserError(
@@ -459,7 +171,7 @@ def _init(
 
 
 def _train_step(
-  players: _Players,
+  players: Players,
   make_lr: Callable[..., jax.Array],
   state: TrainState,
   batch: Mapping[str, jax.Array],
@@ -489,7 +201,7 @@ def _train_step(
 
 
 def _generate(
-  players: _Players,
+  players: Players,
   model_state: Mapping[str, Any],
   lr: jax.Array,
   theta: PyTree,
@@ -502,7 +214,7 @@ def _generate(
 
 
 def _content(
-  players: _Players,
+  players: Players,
   frozen: Mapping[str, PyTree],
   hr: jax.Array,
   masks: Mapping[str, jax.Array],
@@ -538,7 +250,7 @@ def _content(
     terms['branch'] = pixel.l1(aux['gradient'], gradient_map(hr))
   if players.weights['rank']:
     # By its running statistics: the score of an image is its own.
-    terms['rank'] = ranking.content(players.ranker.apply(frozen[_RANKER], sr))
+    terms['rank'] = ranking.content(players.ranker.apply(frozen[RANKER], sr))
   total = jnp.zeros(())
   for name, value in terms.items():
     total += players.weights[name] * value
@@ -546,24 +258,24 @@ def _content(
 
 
 def _look(
-  players: _Players,
+  players: Players,
   frozen: Mapping[str, PyTree],
   layers: Sequence[str],
   image: jax.Array,
 ) -> dict[str, jax.Array]:
   """Features of an image by layer."""
-  return players.features(layers).apply({'params': frozen[_FEATURES]}, image)
+  return players.features(layers).apply({'params': frozen[FEATURES]}, image)
 
 
 def _critic(
-  players: _Players,
+  players: Players,
   slot: str,
   model_state: Mapping[str, Any],
   hr: jax.Array,
   key: jax.Array,
 ) -> Critic:
   """One discriminator's part; real and generated images are batches apart."""
-  term, view = _VIEWS[slot]
+  term, view = VIEWS[slot]
   network, real = players.discriminator, view(hr)
   before = model_state.get(slot, {})
 
@@ -591,7 +303,7 @@ def _critic(
 
 
 def _moved(
-  players: _Players,
+  players: Players,
   state: TrainState,
   of_theta: Mapping[str, PyTree],
   of_phis: Mapping[str, PyTree],
@@ -605,12 +317,12 @@ def _moved(
   moved, opt_state = {}, {}
   for slot, tree in trees.items():
     tx, _, begins = players.optimizers[slot]
-    own = (slot in _VIEWS) | (turn & (state.step >= begins))
+    own = (slot in VIEWS) | (turn & (state.step >= begins))
     moved[slot], opt_state[slot] = update(
       tx, grads[slot], state.opt_state[slot], tree, own
     )
   params = {slot: moved[slot] for slot in players.critics}
-  params['generator'] = moved['generator'] | moved.get(_HELD, {})
+  params['generator'] = moved['generator'] | moved.get(HELD, {})
   rate = players.optimizers['generator'].rate
   metrics = optimizers.step_metrics(rate, state.step, of_theta, opt_state)
   state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
@@ -621,7 +333,7 @@ def _told(report: Report, hr: jax.Array) -> dict[str, jax.Array]:
   """Metrics of the losses, and of how the players fare."""
   metrics = {'loss': report.loss, **report.terms}
   for slot, verdict in report.verdicts.items():
-    metrics[_VIEWS[slot][0]] = verdict.generator
+    metrics[VIEWS[slot][0]] = verdict.generator
     metrics[slot] = verdict.discriminator
     metrics[f'{slot}_accuracy'] = verdict.accuracy
     metrics[f'{slot}_real'] = verdict.real
@@ -641,7 +353,7 @@ def advice(metrics: Mapping[str, float]) -> str | None:
       ' by pixel loss (config.checkpoint.init_from), lower'
       ' config.optimizer.learning_rate or raise config.method.pixel_weight'
     )
-  for slot in _VIEWS:
+  for slot in VIEWS:
     if slot not in metrics:
       continue
     largest = max(abs(metrics[f'{slot}_{kind}']) for kind in ('real', 'fake'))
@@ -661,7 +373,7 @@ def advice(metrics: Mapping[str, float]) -> str | None:
   return None
 
 
-def _averaged(players: _Players, state: TrainState) -> dict[str, Any]:
+def _averaged(players: Players, state: TrainState) -> dict[str, Any]:
   """As `supervised.averaged`, for a generator with two optimizers as well."""
   slots = dict(state.params)
   slots['generator'] = {}

@@ -20,7 +20,7 @@ import optax
 
 from sr_jax import models, optimizers, sharding
 from sr_jax.errors import UserError
-from sr_jax.methods import Method, supervised, zero_shot
+from sr_jax.methods import Method, adaptation, supervised, zero_shot
 from sr_jax.ops.blur_kernels import random_gaussian
 from sr_jax.ops.degrade import add_noise, correlate, reduction_tables
 from sr_jax.ops.resize import apply_matrices
@@ -37,7 +37,7 @@ _CHOICES = {
 _COUNTS = ('tasks', 'support', 'query', 'kernel_size', 'inner.steps')
 # Written out, the steps are faster only if nothing is computed again.
 _KEEP_ALL = {'unroll': True, 'policy': None}
-fitting = zero_shot.gradient_fitting
+fitting = adaptation.gradient_fitting
 
 
 class Tasks(NamedTuple):

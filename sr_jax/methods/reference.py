@@ -30,7 +30,7 @@ import optax
 from sr_jax import feature_weights, models, optimizers
 from sr_jax.errors import UserError
 from sr_jax.losses import adversarial, perceptual, texture
-from sr_jax.methods import Method, Referring, supervised
+from sr_jax.methods import Method, referring, supervised
 from sr_jax.models.common import up_to
 from sr_jax.state import TrainState, start_from
 from sr_jax.transforms import texture_transfer
@@ -44,12 +44,9 @@ from sr_jax.transforms.adversarial import (
 PyTree = Any
 
 USES_REFERENCE = True
-# Slots of the frozen network of features, also in checkpoints, and of the
-# discriminator; and that of references at inference.
-_FEATURES = feature_weights.SLOT
+REFERRING = referring.REFERRING
+
 _CRITIC = 'discriminator'
-REFERENCES = 'references'
-_VGG = {'model': 'vgg', 'variant': 'vgg19'}
 
 
 class _Parts(NamedTuple):
@@ -222,12 +219,6 @@ def _check_patch(config: Mapping[str, Any], parts: _Parts) -> None:
     )
 
 
-def _vgg(layers: Sequence[str], params: PyTree) -> texture_transfer.Features:
-  """VGG19 as a function of images."""
-  network = feature_weights.network(layers=layers, **_VGG)
-  return functools.partial(network.apply, {'params': params})
-
-
 def _frozen(parts: _Parts, features_from: str) -> dict[str, PyTree]:
   """VGG19's weights.
 
@@ -239,18 +230,9 @@ def _frozen(parts: _Parts, features_from: str) -> dict[str, PyTree]:
       "config.method.features_from: references are matched by VGG19's features;"
       " give the path of torchvision's file, or random:0 to try things out"
     )
-  return {_FEATURES: read_features(features_from, parts.layers)}
-
-
-def read_features(
-  spec: str, layers: Sequence[str] = tuple(texture_transfer.RATIOS)
-) -> PyTree:
-  """VGG19's weights up to some layers, by default those that are swapped.
-
-  Raises:
-    UserError: as `feature_weights.load`.
-  """
-  return feature_weights.load(spec, layers=layers, **_VGG)
+  return {
+    referring.FEATURES: referring.read_features(features_from, parts.layers)
+  }
 
 
 def _init(
@@ -273,8 +255,10 @@ def _init(
     params[_CRITIC] = start_from(own.pop('params'), pretrained.get(_CRITIC))
     stats[_CRITIC] = own
   # Fresh ones where only shapes are asked for.
-  vgg = feature_weights.network(layers=parts.layers, **_VGG)
-  features = pretrained.get(_FEATURES) or vgg.init(init_key, hr)['params']
+  vgg = feature_weights.network(layers=parts.layers, **referring.VGG)
+  features = (
+    pretrained.get(referring.FEATURES) or vgg.init(init_key, hr)['params']
+  )
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     key=state_key,
@@ -283,7 +267,7 @@ def _init(
       slot: tx.init(params[slot]) for slot, (tx, _) in parts.optimizers.items()
     },
     model_state={slot: own for slot, own in stats.items() if own},
-    frozen={_FEATURES: features},
+    frozen={referring.FEATURES: features},
   )
 
 
@@ -297,7 +281,9 @@ def _train_step(
   key, phase = state.step_key(), state.step % parts.cycle
   lr, hr = supervised.pair(make_lr, key, batch, scale)
   reference = batch['ref'].astype(jnp.float32) / 255 if 'ref' in batch else None
-  features = _vgg(parts.layers, state.frozen[_FEATURES])
+  features = referring.vgg_features(
+    parts.layers, state.frozen[referring.FEATURES]
+  )
   seen = functools.partial(_swapped, features, lr, reference)
   if parts.truth:
     seen = jax.lax.cond(
@@ -461,9 +447,11 @@ def _told(
 
 def averaged(state: TrainState) -> dict[str, Any]:
   """As `supervised.averaged`, with what matching needs of VGG19."""
-  held = state.frozen[_FEATURES]
+  held = state.frozen[referring.FEATURES]
   slots = supervised.averaged(state)
-  slots[_FEATURES] = {k: held[k] for k in up_to(texture_transfer.RATIOS, held)}
+  slots[referring.FEATURES] = {
+    k: held[k] for k in up_to(texture_transfer.RATIOS, held)
+  }
   return slots
 
 
@@ -484,71 +472,9 @@ def predict(
 ) -> jax.Array:
   """`Method.predict` of a network; images cannot be padded."""
   del mask
-  seen = texture_of(params, lr)
+  seen = referring.texture_of(params, lr)
   stats = params.get('batch_stats')
   variables = {'params': params['generator']}
   variables |= {'batch_stats': stats} if stats else {}
   sr, _ = network.apply(variables, lr, seen.maps, seen.similarity)
   return jnp.clip(sr, 0, 1)
-
-
-def texture_of(
-  params: Mapping[str, Any], lr: jax.Array
-) -> texture_transfer.Texture:
-  """What LR images get of the references that the parameters hold."""
-  features = _held_features(params)
-  references = params.get(REFERENCES)
-  if references is None:
-    references = [
-      texture_transfer.look_at(features, texture_transfer.itself(lr))
-    ]
-  return texture_transfer.swapped(features, lr, references)
-
-
-def look(
-  params: Mapping[str, Any], references: Sequence[jax.Array]
-) -> dict[str, Any]:
-  """Parameters that hold references as well.
-
-  Args:
-    params: By slot.
-    references: `[B, H, W, 3]` in [0, 1], each for a whole batch.
-  """
-  features = _held_features(params)
-  looked = [texture_transfer.look_at(features, image) for image in references]
-  return {**params, REFERENCES: looked}
-
-
-def _held_features(params: Mapping[str, Any]) -> texture_transfer.Features:
-  """VGG19 as a checkpoint holds it.
-
-  Raises:
-    UserError: it does not.
-  """
-  if _FEATURES not in params:
-    raise UserError(
-      'the checkpoint holds no features of VGG19 to match references by; import'
-      ' it with --features FILE'
-    )
-  return _vgg(list(texture_transfer.RATIOS), params[_FEATURES])
-
-
-def _itself(params: Mapping[str, Any], lr: jax.Array) -> dict[str, Any]:
-  """Parameters that hold LR as its own reference."""
-  return look(params, [texture_transfer.itself(lr)])
-
-
-def _similarity(params: Mapping[str, Any], lr: jax.Array) -> jax.Array:
-  return texture_of(params, lr).similarity
-
-
-REFERRING = Referring(
-  look=look,
-  itself=_itself,
-  similarity=_similarity,
-  # Features of a cell see four pixels to each side, and those of two more cells
-  # change what is put there.
-  halo=6,
-  least=texture_transfer.LEAST_SIDE,
-  turned=True,
-)

@@ -23,6 +23,8 @@ from sr_jax.ops.pixel_shuffle import pixel_shuffle
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 # RGB mean and deviation of ImageNet in [0, 1], for torchvision's networks.
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Blocks of a chain that are not worth a loop.
+_FEW = 4
 
 
 class Variant(NamedTuple):
@@ -231,10 +233,10 @@ class ResBlock(nn.Module):
 def chain(block: nn.Module, length: int, x: jax.Array) -> jax.Array:
   """Applies `length` blocks like `block`, one to the result of the other.
 
-  They are compiled as one, in a loop; their parameters are stacked along a
-  first axis, and their name has a `*` where their numbers would stand, see
-  `sr_jax.models.parameters`. A chain of chains is slower: what the inner ones
-  keep for the gradient is copied once more.
+  They are compiled as one, in a loop, unless they are few; their parameters are
+  stacked along a first axis, and their name has a `*` where their numbers would
+  stand, see `sr_jax.models.parameters`. A chain of chains is slower: what the
+  inner ones keep for the gradient is copied once more.
   """
   return _scan(block, length, x, lambda x: None)[0]
 
@@ -259,6 +261,8 @@ def _scan(
     variable_axes={'params': 0, 'batch_stats': 0},
     split_rngs={'params': True},
     length=length,
+    # Written out, nothing is copied for the gradient: a tenth of a step.
+    unroll=length if length <= _FEW else 1,
   )
   return scan(block, x, None)
 

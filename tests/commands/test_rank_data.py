@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from skimage import data
 
-from sr_jax import evaluation, inference, loading, models, ranker_weights
+from sr_jax import (
+  degradations,
+  evaluation,
+  inference,
+  loading,
+  models,
+  ranker_weights,
+)
 from sr_jax.data import ranked
 from sr_jax.data.image_io import Picture, read_rgb, write_image
 from sr_jax.errors import UserError
@@ -59,7 +66,7 @@ def test_patches_labels_and_record(run, command, photos, tmp_path, checkpoint):
   assert record['held_out_photographs'] == ['sub/sharp.png']
   # What upscaling the whole photograph gives, cut and in 8 bits.
   hr = evaluation.read_levels(photos / 'sub' / 'sharp.png')[:204, :244]
-  lr = evaluation.Degradation().apply(hr, '', 2).astype(np.float32)
+  lr = degradations.Degradation().apply(hr, '', 2).astype(np.float32)
   sr = inference.Upscaler(loading.load('bicubic', scale=2))(lr)
   cut = np.round(255 * sr[:200, 40:240])
   np.testing.assert_array_equal(read_rgb(folder / '0' / names[1]), cut)
@@ -186,7 +193,7 @@ def test_nothing_is_left_of_an_interrupted_run(
   def interrupted(*unused):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(evaluation.Degradation, 'apply', interrupted)
+  monkeypatch.setattr(degradations.Degradation, 'apply', interrupted)
   before = sorted(tmp_path.iterdir())
   done = run(*command)
   assert done.status == 130

@@ -12,7 +12,7 @@ import sr_jax
 from sr_jax import checkpoints, inference, loading, models
 from sr_jax.data.image_io import Picture, read_image, write_image
 from sr_jax.errors import UserError
-from sr_jax.methods import reference
+from sr_jax.methods import referring
 from tests import golden_files
 from tests.importers import torch_files
 
@@ -35,7 +35,7 @@ def slots():
   return {
     'generator': params,
     'batch_stats': variables['batch_stats'],
-    'features': reference.read_features('random:0'),
+    'features': referring.read_features('random:0'),
   }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr_jax.data import cache, label_maps, sources
+from sr_jax.data import cache, label_maps, labelled, sources
 from sr_jax.data.label_maps import made_up, read_label_map
 from sr_jax.errors import UserError
 
@@ -151,7 +151,7 @@ def _open(folders, on_bad='refuse', ids='coco-stuff', labels=None):
   options = {'on_bad': on_bad, 'cache_dir': folders / 'cache'}
   source = sources.folder_source(folders / 'hr', min_size=16, **options)
   labels = labels or str(folders / 'maps')
-  return sources.with_labels(source, labels, ids, **options)
+  return labelled.with_labels(source, labels, ids, **options)
 
 
 def test_maps_are_found_by_name_and_kept(folders, monkeypatch):
@@ -239,7 +239,7 @@ def test_pairs_may_have_maps(folders):
   pairs = sources.paired_source(
     folders / 'lr', folders / 'hr', 2, min_size=16, **options
   )
-  source = sources.with_labels(
+  source = labelled.with_labels(
     pairs, str(folders / 'maps'), 'coco-stuff', **options
   )
   assert source.names == ('b.jpg', 'deep/c.png')
@@ -251,8 +251,8 @@ def test_pairs_may_have_maps(folders):
 
 def test_any_source_may_make_them_up(tmp_path):
   source = sources.embedded_source(192, cache_dir=tmp_path)
-  labelled = sources.with_labels(source, 'brightness', 'coco-stuff')
-  assert labelled.names == source.names
-  for image, opener in zip(labelled, labelled.labels, strict=True):
+  with_maps = labelled.with_labels(source, 'brightness', 'coco-stuff')
+  assert with_maps.names == source.names
+  for image, opener in zip(with_maps, with_maps.labels, strict=True):
     assert opener().shape == (*image.shape[:2], 1)
     assert set(np.unique(opener())) == {1, 124, 157}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr_jax.data import sources
+from sr_jax.data import folders, sources
 from sr_jax.errors import UserError
 
 
@@ -220,7 +220,7 @@ def test_pairs_match_by_the_names_of_the_common_data_sets(tmp_path, cache_dir):
 
 
 def test_lr_images_that_are_ambiguous_are_not_taken():
-  matched = sources.match_lr(
+  matched = folders.match_lr(
     ['a.png', 'b.png', 'c.jpg', 'c.png', 'd/e.png'],
     ['a.png', 'a_x3.png', 'b.bmp', 'b.png', 'cx3.png', 'd/e_x3.png', 'ex3.png'],
     3,

@@ -17,7 +17,7 @@ from configs import common
 from sr_jax import checkpoints, loading, methods, sharding, train_loop
 from sr_jax.data import batches, sources
 from sr_jax.errors import UserError
-from sr_jax.methods import gan
+from sr_jax.methods import gan, players
 from tests import tiny
 
 # Not Adam, which makes noise of near-zero gradients as large as steps.
@@ -180,7 +180,7 @@ def _players():
   section = dict(config['method'])
   for key in ('name', *gan._SOURCES):
     del section[key]
-  return gan._players(config, **section)
+  return players.describe(config, **section)
 
 
 def _pair(run, batch):
@@ -484,7 +484,7 @@ def test_one_and_eight_devices_agree():
 def test_a_mean_for_each_device():
   """Of eight devices each has one image of a batch of eight."""
   real, fake = np.random.default_rng(0).normal(size=(2, 8, 1))
-  game = gan._game('relativistic_average', False, 'device')
+  game = players._game('relativistic_average', False, 'device')
   np.testing.assert_allclose(
     game.discriminator(real, fake),
     np.log1p(np.exp(fake - real)).mean(),

@@ -10,7 +10,7 @@ import pytest
 
 from sr_jax import models
 from sr_jax.errors import UserError
-from sr_jax.methods import Assumed, zero_shot
+from sr_jax.methods import Assumed, adaptation, zero_shot
 from sr_jax.ops.blur_kernels import gaussian_kernel
 from sr_jax.ops.degrade import degrade, lr_offset, sample_indices
 from sr_jax.ops.resize import imresize, resized_size
@@ -111,7 +111,7 @@ def test_gradient_fitting_is_plain_descent_on_the_son(
 ):
   """The last rate holds for the steps beyond; odd rows are left out."""
   config = meta_config(scale=scale, degradation=degradation)
-  fitting = zero_shot.gradient_fitting(
+  fitting = adaptation.gradient_fitting(
     config, Assumed(degradation, KERNEL), steps
   )
   image = smooth(*size)
@@ -134,7 +134,7 @@ def test_learned_rates_take_the_place_of_given_ones(per):
     meta.learned_rates(start, 2, 0.01, per=per),
   )
   params = {'generator': start, 'rates': learned}
-  fitting = zero_shot.gradient_fitting(
+  fitting = adaptation.gradient_fitting(
     meta_config(), Assumed('direct', KERNEL), 4
   )
   image = smooth(12, 12)
@@ -161,7 +161,7 @@ def test_auto_keeps_the_best_and_stops_when_it_gains_no_more():
     if error < least:
       least, best = error, step
   assert 3 < best < 49
-  fitting = zero_shot.gradient_fitting(config, Assumed(None, KERNEL), 'auto')
+  fitting = adaptation.gradient_fitting(config, Assumed(None, KERNEL), 'auto')
   fitted, taken = fit_alone(fitting, {'generator': meta_weights()}, image)
   assert taken == best
   expected, _ = by_hand(image, [0.1] * best)
@@ -174,7 +174,7 @@ def test_noise_of_the_son_is_drawn_from_the_key():
   results = {}
   for sigma in (0.0, 20.0):
     assumed = Assumed('direct', KERNEL, sigma)
-    fitting = zero_shot.gradient_fitting(meta_config(), assumed, 1)
+    fitting = adaptation.gradient_fitting(meta_config(), assumed, 1)
     for seed in (0, 1):
       results[sigma, seed] = fit_alone(fitting, params, image, seed)[0]
   leaves = {k: jax.tree.leaves(v)[0] for k, v in results.items()}
@@ -186,14 +186,14 @@ def test_noise_of_the_son_is_drawn_from_the_key():
 def test_what_weights_were_trained_for_is_what_is_assumed():
   for name in ('direct', 'blur-bicubic'):
     config = meta_config(degradation=name)
-    fitting = zero_shot.gradient_fitting(config, Assumed(None, KERNEL), None)
+    fitting = adaptation.gradient_fitting(config, Assumed(None, KERNEL), None)
     assert fitting.degradation == name
     assert fitting.kernel is KERNEL
     assert (fitting.ensemble, fitting.back_project) == (False, 0)
   # Imported weights do not tell.
   config = {k: v for k, v in meta_config().items() if k != 'degradation'}
   for name in (None, 'direct', 'blur-bicubic'):
-    fitting = zero_shot.gradient_fitting(config, Assumed(name, KERNEL), None)
+    fitting = adaptation.gradient_fitting(config, Assumed(name, KERNEL), None)
     assert fitting.degradation == (name or 'direct')
 
 
@@ -208,14 +208,14 @@ def test_what_weights_were_trained_for_is_what_is_assumed():
 )
 def test_gradient_fitting_refuses_what_the_weights_do_not_know(assumed, reason):
   with pytest.raises(UserError, match=reason) as error:
-    zero_shot.gradient_fitting(meta_config(), assumed, 3)
+    adaptation.gradient_fitting(meta_config(), assumed, 3)
   assert '\n' not in str(error.value)
 
 
 def test_another_fit_needs_no_other_program():
   """Weights, kernels of one size and images are arguments."""
   fittings = [
-    zero_shot.gradient_fitting(meta_config(), Assumed(None, kernel), 2)
+    adaptation.gradient_fitting(meta_config(), Assumed(None, kernel), 2)
     for kernel in (KERNEL, KERNEL.T)
   ]
   assert fittings[0].predict is fittings[1].predict
@@ -467,16 +467,16 @@ def test_images_together_as_on_other_devices(monkeypatch):
   for backend in ('cpu', 'gpu'):
     monkeypatch.setattr(jax, 'default_backend', lambda b=backend: b)
     zero_shot._training_program.cache_clear()
-    zero_shot._gradient_program.cache_clear()
+    adaptation._gradient_program.cache_clear()
     made = [
       zero_shot.fitting(config(), Assumed(), 3).fit({}, images, keys),
-      zero_shot.gradient_fitting(
+      adaptation.gradient_fitting(
         meta_config(), Assumed(None, kernel), 'auto'
       ).fit(weights, rgb, keys),
     ]
     found.append(made)
   zero_shot._training_program.cache_clear()
-  zero_shot._gradient_program.cache_clear()
+  adaptation._gradient_program.cache_clear()
   for one, other in zip(*map(jax.tree.leaves, found), strict=True):
     np.testing.assert_allclose(one, other, atol=1e-5)
 

@@ -1,0 +1,162 @@
+"""Options that several commands share, and the types of their values."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import math
+from typing import Any
+
+SPEC = (
+  'bicubic, gaussian:VAR, gaussian:VAR1,VAR2,THETA (variances in HR pixels '
+  'squared, radians), bd (of the BD degradation, x3) or a .mat / .npy file'
+)
+
+
+def positive(text: str) -> int:
+  """Argparse type: a whole number above 0."""
+  if not text.isdecimal() or int(text) < 1:
+    raise argparse.ArgumentTypeError(f'{text!r} is not a number above 0')
+  return int(text)
+
+
+def scale(text: str) -> int:
+  """Argparse type: a scale."""
+  if not text.isdecimal() or int(text) < 2:
+    raise argparse.ArgumentTypeError(
+      f'{text!r} is not a whole number of 2 or more'
+    )
+  return int(text)
+
+
+def any_scale(text: str) -> float:
+  """Argparse type: a scale above 1, whole or not."""
+  try:
+    scale = float(text)
+  except ValueError:
+    scale = math.nan
+  if not 1 < scale < math.inf:
+    raise argparse.ArgumentTypeError(f'{text!r} is not a number above 1')
+  return int(scale) if scale == int(scale) else scale
+
+
+def steps(text: str) -> int | str:
+  """Argparse type: a number of steps from 0, or auto."""
+  if text == 'auto' or text.isdecimal():
+    return text if text == 'auto' else int(text)
+  raise argparse.ArgumentTypeError(f'{text!r} is neither auto nor a number')
+
+
+def count(text: str) -> int:
+  """Argparse type: a whole number from 0."""
+  if not text.isdecimal():
+    raise argparse.ArgumentTypeError(f'{text!r} is not a number from 0')
+  return int(text)
+
+
+def share(text: str) -> float:
+  """Argparse type: a number from 0 to 1."""
+  try:
+    share = float(text)
+  except ValueError:
+    share = math.nan
+  if not 0 <= share <= 1:
+    raise argparse.ArgumentTypeError(f'{text!r} is not a number from 0 to 1')
+  return share
+
+
+def tile(text: str) -> int | str:
+  """Argparse type: side of a tile in LR pixels, auto, off or chop."""
+  return text if text in ('auto', 'off', 'chop') else positive(text)
+
+
+def option(text: str) -> tuple[str, Any]:
+  """Argparse type: `KEY=VALUE`, a Python literal or plain text as value."""
+  key, equals, value = text.partition('=')
+  if not key or not equals:
+    raise argparse.ArgumentTypeError(f'{text!r}: write KEY=VALUE')
+  try:
+    return key, ast.literal_eval(value)
+  except (ValueError, SyntaxError):
+    return key, value
+
+
+def add_options(parser: argparse.ArgumentParser, purpose: str) -> None:
+  """Single options of the architecture."""
+  parser.add_argument(
+    '--option',
+    type=option,
+    action='append',
+    default=[],
+    metavar='KEY=VALUE',
+    help=f'{purpose}; may be repeated',
+  )
+
+
+def add_upscaler(parser: argparse.ArgumentParser) -> None:
+  """How a model is applied to one image."""
+  parser.add_argument(
+    '--self-ensemble',
+    action='store_true',
+    help='average over the 8 flips and turns of the image (8 times slower)',
+  )
+  parser.add_argument(
+    '--back-project',
+    type=count,
+    metavar='N',
+    help='N steps that make the result, reduced again, agree with the input '
+    '(default: 0; what zssr does by itself)',
+  )
+  parser.add_argument(
+    '--adapt-steps',
+    type=steps,
+    metavar='N|auto',
+    help='steps that mzsr and zssr fit themselves to the image; auto stops by '
+    'how well the image itself is reconstructed (default: as the model says)',
+  )
+  parser.add_argument(
+    '--tile',
+    type=tile,
+    default='auto',
+    metavar='auto|N|off|chop',
+    help='work on tiles of N LR pixels; auto fits them to the memory; the '
+    'result is the same but for rcan and san, whose published scores need '
+    'chop, the four parts of their test scripts (default: auto)',
+  )
+  add_options(
+    parser,
+    'one option of the architecture that the weights leave open, such as '
+    'steps=2, which ends srfbn after two of its steps',
+  )
+
+
+def add_degradation(parser: argparse.ArgumentParser) -> None:
+  """How LR images are made."""
+  parser.add_argument(
+    '--degradation',
+    choices=('bicubic', 'direct', 'blur-bicubic'),
+    help='MATLAB resize; blur and take every S-th pixel; or blur and MATLAB '
+    'resize (default: bicubic)',
+  )
+  parser.add_argument(
+    '--kernel', metavar='SPEC', help=f'the blur of the last two: {SPEC}'
+  )
+  parser.add_argument(
+    '--noise',
+    type=float,
+    default=0.0,
+    metavar='SIGMA',
+    help='add Gaussian noise of SIGMA grey levels (of 255)',
+  )
+  parser.add_argument(
+    '--jpeg',
+    type=int,
+    metavar='Q',
+    help='compress as JPEG of quality Q, 1..100',
+  )
+  parser.add_argument(
+    '--seed',
+    type=count,
+    default=0,
+    help='of the noise and of what zssr draws (default: 0)',
+  )

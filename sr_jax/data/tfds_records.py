@@ -1,0 +1,66 @@
+"""The examples of a prepared TFDS data set, read without TensorFlow."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from sr_jax.data import cache
+from sr_jax.errors import UserError
+
+
+def split_name(name: str) -> tuple[str, str]:
+  """`NAME[:VERSION][:SPLIT]` as (name with its version, split)."""
+  version = r'(?::[\d*]+\.[\d*]+\.[\d*]+)?'
+  parts = re.fullmatch(rf'([^:]+{version})(?::(.+))?', name)
+  if parts is None:
+    raise UserError(f'source tfds:{name}: write tfds:NAME[:SPLIT]')
+  return parts[1], parts[2] or 'train'
+
+
+def open_records(
+  name: str, split: str, data_dir: cache.PathLike | None
+) -> tuple[Any, Any]:
+  """The builder of a prepared data set and the examples of a split."""
+  import tensorflow_datasets as tfds  # half a second
+
+  prepare = (
+    f'prepare it: pip install "sr_jax[tf]", then tfds build {name} '
+    '--file_format=array_record; a folder of images: see '
+    'python -m sr_jax.data.tfds_folder --help'
+  )
+  try:
+    builder: Any = tfds.builder(name, data_dir=data_dir)
+  except (ValueError, AssertionError, ImportError) as error:
+    raise UserError(f'tfds:{name}: {_first_line(error)} {prepare}') from error
+  if not (builder.data_path / 'dataset_info.json').exists():
+    raise UserError(f'tfds:{name}: not in {builder.data_path}; {prepare}')
+  try:
+    return builder, builder.as_data_source(split)
+  except NotImplementedError as error:
+    raise UserError(
+      f'tfds:{name}: not stored as array_record, which alone can be read at '
+      f'random; {prepare}'
+    ) from error
+  except ValueError as error:
+    raise UserError(f'tfds:{name}: {_first_line(error)}') from error
+
+
+def image_feature(name: str, features: Any, feature: str | None) -> str:
+  """The key of the images in an example."""
+  feature = feature or ('image' if 'image' in features else 'hr')
+  if feature not in features:
+    known = ', '.join(sorted(features))
+    raise UserError(f'tfds:{name}: no feature {feature!r}; it has {known}')
+  kind = features[feature]
+  if kind.np_dtype != np.uint8 or kind.shape[2:] not in ((1,), (3,)):
+    raise UserError(
+      f'tfds:{name}: {feature!r} is {kind}; only 8-bit grey and RGB serve'
+    )
+  return feature
+
+
+def _first_line(error: BaseException) -> str:
+  return str(error).partition('\n')[0]

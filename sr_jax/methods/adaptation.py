@@ -1,0 +1,202 @@
+"""MZSR's fit to an image (Soh et al., CVPR 2020, Algorithm 2).
+
+Meta-trained weights take some steps of gradient descent on one pair: the image
+as target, and its son, the image reduced by the given blur, as input.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sr_jax import models
+from sr_jax.errors import UserError
+from sr_jax.methods import Assumed, Fitting, zero_shot
+from sr_jax.ops.compilation import jit
+from sr_jax.transforms import meta
+
+# Side in LR pixels of what is fitted at once: gradients of larger images do not
+# fit the memory of small devices, nor would they change much.
+_GRADIENT_SIDE = 512
+# adapt_steps='auto': see `adapt_until_flat`.
+_MOST_STEPS = 50
+_PATIENCE = 5
+_LEAST_GAIN = 0.005
+
+
+def rates_of_steps(given: Sequence[float], steps: int) -> tuple[float, ...]:
+  """One rate per step; the last of those given holds for the rest."""
+  return tuple(given[min(i, len(given) - 1)] for i in range(steps))
+
+
+def gradient_fitting(
+  config: Mapping[str, Any], assumed: Assumed, steps: int | str | None
+) -> Fitting:
+  """MZSR's fit to an image: some steps of plain gradient descent.
+
+  Args:
+    config: Of the checkpoint: `model`, `method.adapt` with `steps` and `rates`,
+      and `degradation.name` it was trained for, if that is known.
+    assumed: How the images were made; the kernel must be known.
+    steps: Number of steps, or 'auto' to stop when the image is reconstructed no
+      better; None takes the checkpoint's.
+
+  Raises:
+    UserError: no kernel, or images made in another way than the weights were
+      trained for.
+  """
+  trained_for = config.get('degradation', {}).get('name')
+  section = config['method']['adapt']
+  if assumed.kernel is None:
+    how = f' by {trained_for!r} sampling' if trained_for else ''
+    raise UserError(
+      f'its weights fit themselves to a blur{how}: give the kernel (--kernel'
+      ' SPEC), or no adapt steps (--adapt-steps 0)'
+    )
+  degradation = assumed.degradation or trained_for or 'direct'
+  if degradation != (trained_for or degradation):
+    raise UserError(
+      f'its weights were trained for {trained_for!r} images, not'
+      f' {degradation!r}: choose others, or no adapt steps (--adapt-steps 0)'
+    )
+  network: Any = models.create(config['model'])
+  auto = steps == 'auto'
+  count = section['steps'] if steps is None else steps
+  program = _gradient_program(
+    network,
+    degradation,
+    assumed.noise_sigma,
+    rates_of_steps(section['rates'], _MOST_STEPS if auto else int(count)),
+    auto,
+  )
+  return Fitting(
+    fit=functools.partial(program, np.asarray(assumed.kernel, np.float32)),
+    predict=zero_shot.predictor_of(network),
+    halo=network.halo,
+    side=_GRADIENT_SIDE,
+    ensemble=False,
+    back_project=0,
+    degradation=degradation,
+    kernel=assumed.kernel,
+  )
+
+
+@functools.lru_cache(maxsize=32)
+def _gradient_program(
+  network: Any,
+  degradation: str,
+  noise_sigma: float,
+  rates: tuple[float, ...],
+  auto: bool,
+) -> Callable[..., Any]:
+  """Compiled `(kernel, params, lr, keys)` -> (params, report) per image."""
+  loss = zero_shot.reconstruction_loss(network)
+
+  def fit_one(
+    kernel: jax.Array, params: Any, image: jax.Array, key: jax.Array
+  ) -> Any:
+    target = zero_shot.whole_sons(image, network.scale)[None]
+    son = zero_shot.make_son(
+      network,
+      target,
+      key,
+      degradation=degradation,
+      kernel=kernel,
+      noise_sigma=noise_sigma,
+    )
+    run = adapt_until_flat if auto else _adapt_by_number
+    fitted, steps = run(
+      loss, params['generator'], (son, target), _rates(params, rates)
+    )
+    return {**params, 'generator': fitted}, {'steps': steps}
+
+  def fit(kernel: jax.Array, params: Any, lr: jax.Array, keys: jax.Array):
+    one = functools.partial(fit_one, kernel)
+    return _each_image(one, params, lr, keys)
+
+  return jit(fit)
+
+
+def _adapt_by_number(
+  loss: meta.LossFn, params: Any, pair: Any, rates: Any
+) -> tuple[Any, jax.Array]:
+  """All steps that there are rates for."""
+  steps = _steps_of(rates)
+  adapted = meta.adapt(loss, params, pair, steps=steps, learning_rates=rates)
+  return adapted.params, jnp.asarray(steps)
+
+
+class _Search(NamedTuple):
+  """A fit that looks for the parameters of least reconstruction error."""
+
+  params: Any
+  step: jax.Array
+  best: Any
+  best_step: jax.Array
+  least: jax.Array
+  gained: jax.Array  # last step that lowered the error by what counts
+
+
+def adapt_until_flat(
+  loss: meta.LossFn, params: Any, pair: Any, rates: Any
+) -> tuple[Any, jax.Array]:
+  """Steps until the reconstruction of the image gains no more.
+
+  Nothing but the image itself is known, so the error with which it is restored
+  from its son decides. The fit ends when `_PATIENCE` steps have not lowered
+  the least error by `_LEAST_GAIN` of it, or the rates are used up.
+
+  Returns:
+    The parameters of least error and the steps that led to them.
+  """
+  most = _steps_of(rates)
+
+  def one(now: _Search) -> _Search:
+    rate = jax.tree.map(lambda leaf: leaf[now.step][None], rates)
+    adapted = meta.adapt(loss, now.params, pair, steps=1, learning_rates=rate)
+    error = adapted.losses[0]  # of now.params
+    better = error < now.least
+    gains = error < (1 - _LEAST_GAIN) * now.least
+    keep = lambda new, old: jnp.where(better, new, old)  # noqa: E731
+    return _Search(
+      params=adapted.params,
+      step=now.step + 1,
+      best=jax.tree.map(keep, now.params, now.best),
+      best_step=keep(now.step, now.best_step),
+      least=keep(error, now.least),
+      gained=jnp.where(gains, now.step, now.gained),
+    )
+
+  zero = jnp.zeros((), jnp.int32)
+  end = jax.lax.while_loop(
+    lambda now: (now.step < most) & (now.step - now.gained <= _PATIENCE),
+    one,
+    _Search(params, zero, params, zero, jnp.asarray(jnp.inf), zero),
+  )
+  return end.best, end.best_step
+
+
+def _rates(params: Mapping[str, Any], given: tuple[float, ...]) -> Any:
+  """The learned rates if the weights came with some, else those given."""
+  if 'rates' not in params:
+    return jnp.asarray(given)
+  picked = [min(i, _steps_of(params['rates']) - 1) for i in range(len(given))]
+  return jax.tree.map(lambda leaf: leaf[jnp.array(picked)], params['rates'])
+
+
+def _steps_of(rates: Any) -> int:
+  return jax.tree.leaves(rates)[0].shape[0]
+
+
+def _each_image(
+  fit_one: Callable[..., Any], params: Any, lr: jax.Array, keys: jax.Array
+) -> Any:
+  """`fit_one(params, image, key)` for every image, as the backend likes it."""
+  if jax.default_backend() == 'cpu':
+    return jax.lax.map(lambda pair: fit_one(params, *pair), (lr, keys))
+  return jax.vmap(functools.partial(fit_one, params))(lr, keys)
