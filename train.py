@@ -41,6 +41,8 @@ def _parse(argv: list[str]) -> list[str]:
 
 def _reason(error: Exception) -> str:
   """What went wrong, without the traceback that ml_collections quotes."""
+  while error.args and isinstance(error.args[0], Exception):
+    error = error.args[0]
   # str() of a KeyError is the repr of its message.
   text = str(error.args[0] if isinstance(error, KeyError) else error)
   if 'Traceback' in text:

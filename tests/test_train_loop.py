@@ -431,7 +431,7 @@ def test_a_wrong_value_is_answered_in_one_line(tmp_path, sections, reason):
 @pytest.mark.parametrize(
   ('flag', 'reason'),
   [
-    ('--config.modle.scale=2', 'modle'),
+    ('--config.modle.scale=2', '\'modle\' Did you mean "model"'),
     ('--config.steps=many', 'steps'),
     ('--config.data.source=folder:/nowhere/at/all', '/nowhere/at/all'),
   ],

@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from sr_jax import checkpoints, models, optimizers
@@ -302,18 +303,25 @@ def _similarity(params: Mapping[str, Any], lr: jax.Array) -> jax.Array:
 def _correlation(a: jax.Array, b: jax.Array) -> jax.Array:
   """Of two images in the window around each pixel, `[B, H, W]`, 0 at least."""
   window = (1, _WINDOW, _WINDOW, 1)
-
-  def total(x: jax.Array) -> jax.Array:
-    return jax.lax.reduce_window(x, 0.0, jax.lax.add, window, (1,) * 4, 'SAME')
+  # Pixels in each window; XLA would take seconds to fold a sum of ones.
+  rows, columns = (_inside(n) for n in a.shape[1:3])
+  count = np.outer(rows, columns)[None, :, :, None].astype(np.float32)
 
   def mean(x: jax.Array) -> jax.Array:
-    return total(x) / total(jnp.ones_like(x))
+    total = jax.lax.reduce_window(x, 0.0, jax.lax.add, window, (1,) * 4, 'SAME')
+    return total / count
 
   def covariance(a: jax.Array, b: jax.Array) -> jax.Array:
     return (mean(a * b) - mean(a) * mean(b)).mean(-1)
 
   scales = (covariance(a, a) + _NOISE) * (covariance(b, b) + _NOISE)
   return jnp.maximum(covariance(a, b) + _NOISE, 0) / jnp.sqrt(scales)
+
+
+def _inside(size: int) -> np.ndarray:
+  """How many of the window's rows (or columns) are inside, by its middle."""
+  before = np.minimum(np.arange(size), _WINDOW // 2)
+  return before + before[::-1] + 1
 
 
 REFERRING = Referring(
