@@ -133,8 +133,6 @@ def crossnet_views(args: argparse.Namespace) -> None:
   config.data.reference = f'shifted:{_SHIFT}'
   config.eval.update({'reference': config.data.reference, 'crop_size': 128})
   config.method.warp_weight = args.warp
-  # Three cosine cycles.
-  config.optimizer.boundaries = (args.steps // 2, args.steps * 4 // 5)
   train_loop.train_and_evaluate(config, run)
   model = loading.load(run)
   for side in (_CROP, 4 * _CROP):

@@ -323,6 +323,12 @@ def _import(parser: argparse.ArgumentParser) -> None:
     "references: torchvision's file, or what import made of it",
   )
   parser.add_argument(
+    '--sisr',
+    metavar='CHECKPOINT',
+    help='what enlarges the image before crossnet warps onto it, a model that '
+    'sr-jax has (default: bicubic)',
+  )
+  parser.add_argument(
     '-o', dest='output', required=True, type=Path, metavar='CHECKPOINT'
   )
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import jax
 
-from sr_jax import checkpoints, feature_weights, models
+from sr_jax import checkpoints, feature_weights, loading, models
 from sr_jax.data.ranked import BETTER
 from sr_jax.errors import UserError
 from sr_jax.importers.weights import import_duals, import_weights
-from sr_jax.methods import referring
+from sr_jax.methods import referring, warping
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,16 +39,18 @@ def run(args: argparse.Namespace) -> int:
   module = models.module(config['name'])
   method = _method(module, config['options'])
   features = _features(args, method['name'])
+  sisr, enlarger = _sisr(args, method['name'], config['scale'])
   checkpoints.save_params(
     args.output,
     {
       'generator': params,
       **duals,
       **features,
+      **enlarger,
       **({'batch_stats': stats} if stats else {}),
     },
     {
-      'method': method | _learned(args.metric),
+      'method': method | sisr | _learned(args.metric),
       'model': {**model, **config['options']},
     },
   )
@@ -59,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
     print(f'  {note}')
   if features:
     print(f'  with the features of {args.features}')
+  if enlarger:
+    print(f'  on what {args.sisr} enlarges')
   kept = len(jax.tree.leaves(stats))
   more = f' and {kept} running statistics' if kept else ''
   print(f'{count:,} parameters{more} -> {args.output}')
@@ -93,9 +97,29 @@ def _features(args: argparse.Namespace, method: str) -> dict[str, Any]:
   return {feature_weights.SLOT: referring.read_features(args.features)}
 
 
+def _sisr(
+  args: argparse.Namespace, method: str, scale: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """What enlarges LR for a model that warps: of the method, and its slot."""
+  if args.sisr is None:
+    return {}, {}
+  if method != 'warping':
+    raise UserError(f'model {args.model} has no use for --sisr: leave it out')
+  model = loading.load(args.sisr, scale=scale)
+  if not model.params or model.config['method']['name'] == 'warping':
+    raise UserError(
+      f'--sisr {args.sisr}: give the checkpoint of a network that enlarges by'
+      ' itself, or leave it out for bicubic'
+    )
+  held = model.params
+  slots = {k: held[k] for k in ('generator', 'batch_stats') if k in held}
+  section = {k: v for k, v in model.config['model'].items() if k != 'scale'}
+  return {'sisr': section}, {warping.SISR: slots}
+
+
 def _import_features(args: argparse.Namespace) -> int:
   """The same for a network of `models.FEATURES`, which has no options."""
-  given = ('variant', 'scale', 'option', 'dual', 'content', 'features')
+  given = ('variant', 'scale', 'option', 'dual', 'content', 'features', 'sisr')
   if refused := [name for name in given if getattr(args, name)]:
     raise UserError(f'--model {args.model} takes no --{refused[0]}')
   params, notes = feature_weights.read_file(args.weights, args.model)

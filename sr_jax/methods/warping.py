@@ -32,7 +32,7 @@ from sr_jax.state import TrainState, start_from
 
 USES_REFERENCE = True
 # Slots of the frozen network, also in checkpoints; of references at inference.
-_SISR = 'sisr'
+SISR = 'sisr'
 _REFERENCES = 'references'
 # Side in LR pixels of the windows that are compared, and the variance of noise
 # there of one grey level.
@@ -122,7 +122,7 @@ def _frozen(sisr: Any, path: str) -> dict[str, Any]:
       f'config.method.sisr_from={path}: of another network than'
       f' config.method.sisr: {error}'
     ) from None
-  return {_SISR: slots}
+  return {SISR: slots}
 
 
 def _init(
@@ -144,7 +144,7 @@ def _init(
   if sisr is not None:  # fresh ones where only shapes are asked for
     own = dict(sisr.init(init_key, lr))
     frozen = {
-      _SISR: pretrained.get(_SISR, {'generator': own.pop('params'), **own})
+      SISR: pretrained.get(SISR, {'generator': own.pop('params'), **own})
     }
   return TrainState(
     step=jnp.zeros((), jnp.int32),
@@ -161,7 +161,7 @@ def _enlarged(
   """LR as the other network enlarges it; None for bicubic."""
   if sisr is None:
     return None
-  return jax.lax.stop_gradient(supervised.predict(sisr, slots[_SISR], lr))
+  return jax.lax.stop_gradient(supervised.predict(sisr, slots[SISR], lr))
 
 
 def _loss(

@@ -9,6 +9,7 @@ import pytest
 
 from sr_jax import (
   checkpoints,
+  cli,
   inference,
   loading,
   methods,
@@ -16,7 +17,7 @@ from sr_jax import (
   train_loop,
 )
 from sr_jax.errors import UserError
-from sr_jax.methods import warping
+from sr_jax.methods import supervised, warping
 from sr_jax.ops.compilation import jit
 from tests import tiny, tiny_models
 
@@ -181,3 +182,32 @@ def test_a_checkpoint_of_another_network_is_refused(edsr):
   wider = {**EDSR, 'features': 8}
   with pytest.raises(UserError, match='of another network than'):
     _make(sisr=wider, sisr_from=str(edsr)).frozen()
+
+
+def test_an_import_warps_onto_what_a_model_enlarges(edsr, tmp_path, capsys):
+  network = models.create(MODEL)
+  params = jit(network.init)(jax.random.key(1), jnp.ones((1, 8, 8, 3)))
+  ours, file = tmp_path / 'ours', str(tmp_path / 'crossnet.safetensors')
+  config = {'method': {'name': 'warping', 'sisr': BICUBIC}, 'model': MODEL}
+  checkpoints.save_params(ours, {'generator': params['params']}, config)
+  assert cli.main(['export', str(ours), '--to', 'safetensors', '-o', file]) == 0
+  base = ['import', file, '--model', 'crossnet', '--scale', '4']
+  for name, more in (('plain', []), ('on', ['--sisr', str(edsr)])):
+    assert cli.main([*base, *more, '-o', str(tmp_path / name)]) == 0
+  assert f'on what {edsr} enlarges' in capsys.readouterr().out
+  lr = np.random.default_rng(0).random((16, 16, 3), np.float32)
+  by_hand = models.create({**EDSR, 'scale': 4})
+  slots = checkpoints.load_params(edsr).params
+  enlarged = supervised.predict(by_hand, slots, jnp.asarray(lr)[None])
+  sr, _ = network.apply(params, jnp.asarray(lr)[None], None, enlarged)
+  found = inference.Upscaler(loading.load(tmp_path / 'on'))(lr)
+  assert np.abs(found - np.clip(sr[0], 0, 1)).max() < 1e-4
+  plain = inference.Upscaler(loading.load(tmp_path / 'plain'))(lr)
+  assert np.abs(found - plain).max() > 1e-3
+  for wrong, reason in (
+    (['--sisr', str(ours)], 'of a network that enlarges by itself'),
+    (['--sisr', 'edsr-small-x2'], 'scale'),
+  ):
+    assert cli.main([*base, *wrong, '-o', str(tmp_path / 'no')]) == 2
+    assert reason in capsys.readouterr().err
+  assert not (tmp_path / 'no').exists()
