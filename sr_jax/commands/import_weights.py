@@ -111,8 +111,7 @@ def _sisr(
       f'--sisr {args.sisr}: give the checkpoint of a network that enlarges by'
       ' itself, or leave it out for bicubic'
     )
-  held = model.params
-  slots = {k: held[k] for k in ('generator', 'batch_stats') if k in held}
+  slots = warping.sisr_slots(model.params)
   section = {k: v for k, v in model.config['model'].items() if k != 'scale'}
   return {'sisr': section}, {warping.SISR: slots}
 

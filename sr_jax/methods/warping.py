@@ -114,7 +114,7 @@ def _frozen(sisr: Any, path: str) -> dict[str, Any]:
       ' set config.method.sisr.name=bicubic'
     )
   held = checkpoints.load_params(path).params
-  slots = {k: held[k] for k in ('generator', 'batch_stats') if k in held}
+  slots = sisr_slots(held)
   try:
     check_parameters(sisr, slots)
   except UserError as error:
@@ -123,6 +123,11 @@ def _frozen(sisr: Any, path: str) -> dict[str, Any]:
       f' config.method.sisr: {error}'
     ) from None
   return {SISR: slots}
+
+
+def sisr_slots(held: Mapping[str, Any]) -> dict[str, Any]:
+  """Of a checkpoint's slots, those that enlarge LR."""
+  return {k: held[k] for k in ('generator', 'batch_stats') if k in held}
 
 
 def _init(
