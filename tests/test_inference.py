@@ -18,6 +18,7 @@ from sr_jax.inference import Upscaler, upscale
 from sr_jax.loading import load
 from sr_jax.ops.blur_kernels import Kernel, gaussian_kernel
 from sr_jax.ops.color import rgb_to_y
+from sr_jax.ops.degrade import degrade
 from sr_jax.ops.resize import imresize
 from sr_jax.transforms import tiling
 from sr_jax.transforms.ensemble import self_ensemble as ensemble
@@ -121,9 +122,7 @@ def test_back_projection_agrees_with_the_input(kernel):
   def residual(sr):
     degradation = 'direct' if kernel else 'bicubic'
     taps = gaussian_kernel(2.0) if kernel else None
-    lr = inference.degrade(
-      None, sr, scale=2, degradation=degradation, kernel=taps
-    )
+    lr = degrade(None, sr, scale=2, degradation=degradation, kernel=taps)
     return np.abs(lr - PHOTO / 255).mean()
 
   model = load('bicubic', scale=2)

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import skimage.data
 
-from sr_jax import checkpoints, inference, loading, models
+from sr_jax import checkpoints, loading, models
 from sr_jax.errors import UserError
 from sr_jax.inference import Upscaler, upscale
 from sr_jax.loading import load
 from sr_jax.models import common, zssr
 from sr_jax.ops.blur_kernels import gaussian_kernel
 from sr_jax.ops.color import rgb_to_y
+from sr_jax.ops.degrade import degrade
 from sr_jax.ops.resize import imresize
 from tests.tiny_models import counting, random_image, tiny
 
@@ -187,9 +188,7 @@ def test_fitted_model_back_projects_as_its_images_were_made(
   residuals = []
   for times in (0, 8):
     sr = upscale(model, lr, kernel='gaussian:2.0', back_project=times)
-    made = inference.degrade(
-      None, sr, scale=2, degradation=degradation, kernel=taps
-    )
+    made = degrade(None, sr, scale=2, degradation=degradation, kernel=taps)
     residuals.append(np.abs(made - lr).mean())
   assert residuals[1] < 0.2 * residuals[0]
 
@@ -205,7 +204,7 @@ def test_back_projection_at_a_scale_that_is_not_whole(scale, kernel):
   for times in (0, 5):
     sr = Upscaler(model, kernel=kernel, back_project=times)(lr)
     assert sr.shape == (*(int(np.ceil(n * scale)) for n in (24, 26)), 3)
-    made = inference.degrade(
+    made = degrade(
       None,
       sr,
       scale=scale,
