@@ -30,7 +30,8 @@ def archive(pickled, dtype='|O', shape=(1,), name='params.npy'):
   content = b'\x93NUMPY\x01\x00' + length + header.encode() + pickled
   file = io.BytesIO()
   with zipfile.ZipFile(file, 'w') as zipped:
-    zipped.writestr(name, content)
+    # Without the time of writing: it would be part of a case's name.
+    zipped.writestr(zipfile.ZipInfo(name), content)
   return file.getvalue()
 
 

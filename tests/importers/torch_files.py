@@ -107,13 +107,17 @@ def zip_file(
   compression: int = zipfile.ZIP_STORED,
 ) -> bytes:
   """The format of PyTorch 1.6 and later."""
+  members = [('archive/data.pkl', pickled(value))]
+  members += [(f'archive/data/{k}', v) for k, v in (storages or {}).items()]
+  members += (extra or {}).items()
   buffer = io.BytesIO()
-  with zipfile.ZipFile(buffer, 'w', compression) as archive:
-    archive.writestr('archive/data.pkl', pickled(value))
-    for key, data in (storages or {}).items():
-      archive.writestr(f'archive/data/{key}', data)
-    for member, data in (extra or {}).items():
-      archive.writestr(member, data)
+  with zipfile.ZipFile(buffer, 'w') as archive:
+    for name, data in members:
+      # Without the time of writing: pytest names cases by their bytes, and
+      # pytest-xdist's processes must agree on the names.
+      info = zipfile.ZipInfo(name)
+      info.compress_type = compression
+      archive.writestr(info, data)
   return buffer.getvalue()
 
 
