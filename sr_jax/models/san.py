@@ -63,6 +63,9 @@ _STATISTICS_SIDE = 1000
 _HALVED = 4
 # Keeps root and gradient finite where features are constant.
 _EPSILON = 1e-6
+# Similarities that attention holds at once: 4 MB on CPU, else 256 MB.
+_CPU_SIMILARITIES = 1_000_000
+_SIMILARITIES = 64_000_000
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -191,9 +194,21 @@ def _attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     sums = jnp.einsum('bwk,bkc->bwc', weights, value, precision='highest')
     return sums / weights.sum(-1, keepdims=True)
 
-  # Row by row, for the memory of large images.
-  rows = jax.lax.map(attend, query.astype(jnp.float32).swapaxes(0, 1))
-  return rows.swapaxes(0, 1)
+  rows = query.astype(jnp.float32).swapaxes(0, 1)
+  at_once = _rows_at_once(batch * query.shape[2] * key.shape[1])
+  return jax.lax.map(attend, rows, batch_size=at_once).swapaxes(0, 1)
+
+
+def _rows_at_once(similarities: int) -> int:
+  """Rows of queries that attend together, of so many similarities each.
+
+  Few for the memory of large images, and on CPU for its caches; one in
+  programs of symbolic size.
+  """
+  if not isinstance(similarities, int):
+    return 1
+  limit = _CPU_SIMILARITIES if jax.default_backend() == 'cpu' else _SIMILARITIES
+  return max(1, limit // similarities)
 
 
 class RegionNonLocal(nn.Module):

@@ -149,8 +149,14 @@ def _plain_attention(query, key, value):
   return (weights @ flat[2]).reshape(query.shape)
 
 
-@pytest.mark.parametrize('size', [(3, 5), (37, 41), (60, 50)])
-def test_attention_in_blocks_is_attention(size):
+@pytest.mark.parametrize(
+  ('size', 'rows'), [((3, 5), 1), ((37, 41), 5), ((60, 50), 20), ((9, 8), 9)]
+)
+def test_attention_in_blocks_is_attention(size, rows, monkeypatch):
+  """Of so many rows: all whole, the last one smaller, or a single one."""
+  similarities = 2 * size[1] * 7 * 6
+  monkeypatch.setattr(san, '_CPU_SIMILARITIES', rows * similarities)
+  assert san._rows_at_once(similarities) == rows
   rng = np.random.default_rng(0)
   query = rng.normal(size=(2, *size, 4))
   key, value = rng.normal(size=(2, 2, 7, 6, 4))
