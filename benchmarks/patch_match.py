@@ -189,10 +189,13 @@ def references(args):
 
 def scene_images(scene):
   """HR (`SCENE_0.png`) and its references, float32 in [0, 1]."""
-  return [
-    _cropped(read_rgb(path) / np.float32(255))
-    for path in sorted(scene.parent.glob(f'{scene.name}_?.png'))
-  ]
+  paths = sorted(scene.parent.glob(f'{scene.name}_?.png'))
+  if len(paths) < 2:
+    raise SystemExit(
+      f'{scene}: needs {scene.name}_0.png, {scene.name}_1.png and so on beside'
+      ' it; give the folder and the number of a scene, as CUFED5/001'
+    )
+  return [_cropped(read_rgb(path) / np.float32(255)) for path in paths]
 
 
 def changed_references(level1, shape):

@@ -40,6 +40,8 @@ from sr_jax.ops.resize import imresize
 _SCALE = 4
 # Crops of HR for CrossNet, the largest shift, and views of each test image.
 _CROP, _SHIFT, _VIEWS = 64, 4, 6
+# Options that one of the two cannot do without.
+_NEEDS = {'srntt': ('pairs', 'features', 'scene'), 'crossnet': ('test',)}
 
 
 def _shrink(
@@ -60,6 +62,7 @@ def _shrink(
 
 def srntt(args: argparse.Namespace) -> None:
   """Prints the PSNR of a scene by its references."""
+  hr, *levels = scene_images(args.scene)
   first, second = args.out / 'self', args.out / 'pairs'
   config = _srntt(args, args.photographs, args.steps)
   train_loop.train_and_evaluate(config, first)
@@ -68,7 +71,6 @@ def srntt(args: argparse.Namespace) -> None:
   config.optimizer.learning_rate = args.rate / 5
   config.checkpoint.init_from = str(first)
   train_loop.train_and_evaluate(config, second)
-  hr, *levels = scene_images(args.scene)
   references = {
     'none': None,
     'HR itself': hr,
@@ -125,6 +127,7 @@ def _scene_psnr(
 
 def crossnet_views(args: argparse.Namespace) -> None:
   """Prints PSNR and the error of the flow."""
+  find_images([args.test], skip=None)  # Complains before the training.
   run = args.out / 'crossnet'
   config = _shrink(args, crossnet.get_config(), args.photographs, args.steps)
   with config.unlocked():
@@ -235,6 +238,9 @@ def main() -> None:
   parser.add_argument('--steps', type=int, default=2000)
   parser.add_argument('--rate', type=float, default=1e-3)
   args = parser.parse_args()
+  for name in _NEEDS[args.what]:
+    if getattr(args, name) is None:
+      parser.error(f'{args.what} needs --{name}')
   commands[args.what](args)
 
 
