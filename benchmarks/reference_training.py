@@ -167,7 +167,9 @@ def _measure_views(
   print(
     f'flow: pixels {errors.mean():.2f} off on the average (median of the views'
     f' {np.median(errors):.2f}), mean flows of views {of_mean.mean():.2f}'
-    f' ({np.median(of_mean):.2f}), where shifts are {moved:.2f}',
+    f' ({np.median(of_mean):.2f}), where shifts are {moved:.2f};'
+    f' {(errors > 1).sum()} views more than a pixel off, the others'
+    f' {errors[errors <= 1].mean():.2f}',
     flush=True,
   )
 
