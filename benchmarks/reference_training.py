@@ -63,6 +63,8 @@ def _shrink(
 def srntt(args: argparse.Namespace) -> None:
   """Prints the PSNR of a scene by its references."""
   hr, *levels = scene_images(args.scene)
+  # Complains before the trainings.
+  find_images([args.pairs / 'input', args.pairs / 'ref'])
   first, second = args.out / 'self', args.out / 'pairs'
   config = _srntt(args, args.photographs, args.steps)
   train_loop.train_and_evaluate(config, first)
@@ -127,7 +129,8 @@ def _scene_psnr(
 
 def crossnet_views(args: argparse.Namespace) -> None:
   """Prints PSNR and the error of the flow."""
-  find_images([args.test], skip=None)  # Complains before the training.
+  # Complains before the training.
+  find_images([args.test])
   run = args.out / 'crossnet'
   config = _shrink(args, crossnet.get_config(), args.photographs, args.steps)
   with config.unlocked():
@@ -182,7 +185,7 @@ def _write_views(
   shifts = {}
   for kind in ('hr', 'reference'):
     (folder / kind).mkdir()
-  for found in find_images([test], skip=None):
+  for found in find_images([test]):
     image = read_rgb(found.path)
     free = [n - side - 2 * _SHIFT for n in image.shape[:2]]
     for i in range(_VIEWS if min(free) >= 0 else 0):
