@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 
 from sr_jax.models import common
+from sr_jax.ops.relu import relu
 
 VARIANTS = {'alexnet': 5}
 # torchvision's files end in the first digits of their SHA-256.
@@ -62,7 +63,7 @@ class AlexNet(nn.Module):
         width, (side, side), stride, ((margin, margin),) * 2, name=name
       )(x)
       found[name] = x
-      x = nn.relu(x)
+      x = relu(x)
       found[f'relu{name[4:]}'] = x
     return {layer: found[layer] for layer in self.layers}
 

@@ -19,8 +19,9 @@ import jax.numpy as jnp
 
 from sr_jax.errors import UserError
 from sr_jax.models import common
-from sr_jax.ops.conv import grouped_conv2d, split_groups
+from sr_jax.ops.conv import conv2d, grouped_conv2d, split_groups
 from sr_jax.ops.pixel_shuffle import pixel_shuffle
+from sr_jax.ops.relu import relu
 
 _CARN = {'features': 64, 'groups': 1, 'efficient': False}
 _CARN_M = {'features': 64, 'groups': 4, 'efficient': True}
@@ -118,7 +119,6 @@ class GroupedConv(nn.Module):
   features: int
   groups: int
   dtype: Any = jnp.float32
-  kernel_size = 3
 
   @nn.compact
   def __call__(self, parts: Sequence[jax.Array]) -> list[jax.Array]:
@@ -134,6 +134,37 @@ class GroupedConv(nn.Module):
       bias,
       self.groups,
     )
+
+
+class Merge(nn.Module):
+  """1x1 convolution of the channels of several arrays.
+
+  The sum of a convolution of each: joined, they would be kept once more for the
+  gradient, at every merge all before.
+
+  Attributes:
+    features: Output channels.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  features: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, known: Sequence[jax.Array]) -> jax.Array:
+    """Maps arrays of `[B, H, W, C]` to one of `[B, H, W, features]`."""
+    channels = sum(x.shape[-1] for x in known)
+    shape = (1, 1, channels, self.features)
+    kernel = self.param('kernel', common.uniform_kernel, shape)
+    init = common.uniform_bias(channels)
+    bias = self.param('bias', init, (self.features,)).astype(self.dtype)
+    kernels = jnp.split(kernel.astype(self.dtype), len(known), 2)
+    biases = [bias] + [None] * (len(known) - 1)
+    parts = [
+      conv2d(x.astype(self.dtype), *part)
+      for x, *part in zip(known, kernels, biases, strict=True)
+    ]
+    return functools.reduce(jnp.add, parts)
 
 
 class Unit(nn.Module):
@@ -157,13 +188,13 @@ class Unit(nn.Module):
     width, groups, dtype = self.features, self.groups, self.dtype
     parts = split_groups(x, groups)
     parts = GroupedConv(width, groups, dtype, name='conv1')(parts)
-    parts = [nn.relu(y) for y in parts]
+    parts = [relu(y) for y in parts]
     parts = GroupedConv(width, groups, dtype, name='conv2')(parts)
     y = jnp.concatenate(parts, -1)
     if self.efficient:
-      y = nn.relu(y)
+      y = relu(y)
       y = common.Conv(width, kernel_size=1, dtype=dtype, name='conv3')(y)
-    return nn.relu(x + y)
+    return relu(x + y)
 
 
 class Block(nn.Module):
@@ -189,14 +220,10 @@ class Block(nn.Module):
       Unit(*options, name=f'unit_{i}')
       for i in range(1, 2 if self.efficient else 4)
     ]
-    merge = functools.partial(
-      common.Conv, self.features, kernel_size=1, dtype=self.dtype
-    )
-    known = x
+    known = [x]
     for i in range(1, 4):
-      y = units[0 if self.efficient else i - 1](x)
-      known = jnp.concatenate([known, y], -1)
-      x = nn.relu(merge(name=f'merge_{i}')(known))
+      known.append(units[0 if self.efficient else i - 1](x))
+      x = relu(Merge(self.features, self.dtype, name=f'merge_{i}')(known))
     return x
 
 
@@ -224,7 +251,7 @@ class Head(nn.Module):
         self.features * factor**2, self.groups, self.dtype, name=f'conv_{i}'
       )
       # Sub-pixels lie within a group.
-      parts = [pixel_shuffle(nn.relu(y), factor) for y in conv(parts)]
+      parts = [pixel_shuffle(relu(y), factor) for y in conv(parts)]
     return jnp.concatenate(parts, -1)
 
 
@@ -260,13 +287,11 @@ class CARN(nn.Module):
     mean = common.default_mean(self.channels)
     x = common.MeanShift(mean, -1, value_range=1.0, name='sub_mean')(lr)
     x = common.Conv(width, dtype=dtype, name='entry')(x)
-    merge = functools.partial(common.Conv, width, kernel_size=1, dtype=dtype)
-    known = x
+    known = [x]
     for i in range(1, 4):
       options = (width, self.groups, self.efficient, dtype)
-      y = Block(*options, name=f'block_{i}')(x)
-      known = jnp.concatenate([known, y], -1)
-      x = nn.relu(merge(name=f'merge_{i}')(known))
+      known.append(Block(*options, name=f'block_{i}')(x))
+      x = relu(Merge(width, dtype, name=f'merge_{i}')(known))
     x = self._enlarge(x)
     # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
     x = common.Conv(self.channels, name='exit')(x)

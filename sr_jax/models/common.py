@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from sr_jax.errors import UserError
 from sr_jax.ops.conv import conv2d
 from sr_jax.ops.pixel_shuffle import pixel_shuffle
+from sr_jax.ops.relu import relu
 
 # RGB mean of DIV2K's training images in [0, 1], as the EDSR family uses it.
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
@@ -226,7 +227,7 @@ class ResBlock(nn.Module):
     """Maps `[B, H, W, features]` to the same shape."""
     width = self.features
     y = self.conv(width, dtype=self.dtype, name='conv1')(x)
-    y = self.conv(width, dtype=self.dtype, name='conv2')(nn.relu(y))
+    y = self.conv(width, dtype=self.dtype, name='conv2')(relu(y))
     return x + self.residual_scale * y
 
 
@@ -288,7 +289,7 @@ class ChannelAttention(nn.Module):
     # time: XLA:CPU takes up to four times as long over two at once.
     y = x.mean(2, jnp.float32, keepdims=True).mean(1, keepdims=True)
     narrow = max(1, self.features // self.reduction)
-    y = nn.relu(conv(narrow, name='squeeze')(y))
+    y = relu(conv(narrow, name='squeeze')(y))
     return x * nn.sigmoid(conv(self.features, name='expand')(y))
 
 
@@ -309,7 +310,7 @@ class RCAB(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[B, H, W, features]` to the same shape."""
     width, dtype = self.features, self.dtype
-    y = nn.relu(Conv(width, dtype=dtype, name='conv1')(x))
+    y = relu(Conv(width, dtype=dtype, name='conv1')(x))
     y = Conv(width, dtype=dtype, name='conv2')(y)
     attention = ChannelAttention(width, self.reduction, dtype, name='attention')
     return x + attention(y)
@@ -350,7 +351,7 @@ class Upsampler(nn.Module):
       width = self.features * factor**2
       x = Conv(width, dtype=self.dtype, name=f'conv_{i}')(x)
       x = pixel_shuffle(x, factor)
-      x = nn.relu(x) if self.relu else x
+      x = relu(x) if self.relu else x
     return x
 
 

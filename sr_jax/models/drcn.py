@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from sr_jax.models import common
 from sr_jax.models.zssr import enlarged_halo
+from sr_jax.ops.relu import relu
 from sr_jax.ops.resize import imresize
 
 VARIANTS = {
@@ -91,7 +92,7 @@ class DRCN(nn.Module):
         dtype=self.dtype,
         name=name,
       )
-      return lambda x: nn.relu(layer(x))
+      return lambda x: relu(layer(x))
 
     recursion, rebuild = conv('recursion', _identity), conv('rebuild_1')
     # In float32 also under mixed precision: bfloat16 cannot tell grey levels.

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from sr_jax.models import common
 from sr_jax.models.zssr import enlarged_halo
+from sr_jax.ops.relu import relu
 from sr_jax.ops.resize import imresize
 
 VARIANTS = {
@@ -104,7 +105,7 @@ class DRRN(nn.Module):
         x = nn.BatchNorm(
           not train, momentum=momentum, dtype=self.dtype, name=f'norm_{name}'
         )(x)
-      return nn.relu(x)
+      return relu(x)
 
     width, dtype = self.features, self.dtype
     conv1, conv2 = (conv(f'unit_conv{i}', width, dtype) for i in (1, 2))

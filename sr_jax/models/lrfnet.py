@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from sr_jax.errors import UserError
 from sr_jax.models import common, zssr
+from sr_jax.ops.relu import relu
 from sr_jax.ops.resize import imresize
 
 # Counts of the paper by kernel size; it enlarges by 4 and 8.
@@ -94,13 +95,13 @@ class Block(nn.Module):
     first, second = ((1, k), (k, 1)) if self.scheme else ((k, k), (k, k))
     conv1, conv2 = self._conv(first, 'conv1'), self._conv(second, 'conv2')
     if self.scheme == 'B':
-      return x + conv2(conv1(nn.relu(x)))
+      return x + conv2(conv1(relu(x)))
     if self.scheme == 'C':
-      y = nn.relu(x)
+      y = relu(x)
       return x + conv1(y) + conv2(y)
     if self.scheme == 'D':
-      return x + nn.relu(conv1(x) + conv2(x))
-    return x + conv2(nn.relu(conv1(x)))
+      return x + relu(conv1(x) + conv2(x))
+    return x + conv2(relu(conv1(x)))
 
   def _conv(
     self, size: tuple[int, int], name: str

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sr_jax.models import common
+from sr_jax.ops.relu import relu
 from sr_jax.ops.scales import enlarged_size, rational
 
 # The released code is trained on 1.1, 1.2, ..., 4.0.
@@ -236,7 +237,7 @@ def _predict(
   """The predicting network on `[..., 3]`; in full float32, as offsets are."""
   x = inputs
   for i, (kernel, bias) in enumerate((hidden, filters)):
-    x = nn.relu(x) if i else x
+    x = relu(x) if i else x
     bias = bias.reshape((1,) * (x.ndim - 1) + (-1,))
     x = jnp.dot(x, kernel, precision='highest') + bias
   return x
@@ -305,7 +306,7 @@ class DenseBlock(nn.Module):
     seen = x
     for i in range(self.layers):
       new = common.Conv(self.growth, dtype=self.dtype, name=f'conv_{i}')(seen)
-      seen = jnp.concatenate([seen, nn.relu(new)], -1)
+      seen = jnp.concatenate([seen, relu(new)], -1)
     return x + common.Conv(self.features, 1, dtype=self.dtype, name='fuse')(
       seen
     )

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from sr_jax.models import common
 from sr_jax.ops.pixel_shuffle import pixel_shuffle
+from sr_jax.ops.relu import relu
 
 VARIANTS = {
   'paper': common.Variant(
@@ -103,8 +104,8 @@ class RankSRGANGenerator(nn.Module):
     x = head + common.Conv(width, dtype=dtype, name='body_end')(x)
     for i, factor in enumerate(common.upsampling_stages(self.scale), 1):
       x = conv(width * factor**2, dtype=dtype, name=f'upsample_{i}')(x)
-      x = nn.relu(pixel_shuffle(x, factor))
-    x = nn.relu(conv(width, dtype=dtype, name='refine')(x))
+      x = relu(pixel_shuffle(x, factor))
+    x = relu(conv(width, dtype=dtype, name='refine')(x))
     # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
     return conv(self.channels, name='tail')(x), {}
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from sr_jax.models import common
+from sr_jax.ops.relu import relu
 
 VARIANTS = {
   # The release has 38,044 more, see TORCH_IGNORED.
@@ -149,9 +150,7 @@ class SecondOrderAttention(nn.Module):
     weights = common.Conv(
       width // self.reduction, 1, dtype=dtype, name='squeeze'
     )(weights)
-    weights = common.Conv(width, 1, dtype=dtype, name='expand')(
-      nn.relu(weights)
-    )
+    weights = common.Conv(width, 1, dtype=dtype, name='expand')(relu(weights))
     return x * nn.sigmoid(weights)
 
 

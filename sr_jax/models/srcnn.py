@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from sr_jax.models import common
 from sr_jax.models.zssr import enlarged_halo
 from sr_jax.ops.conv import conv2d
+from sr_jax.ops.relu import relu
 from sr_jax.ops.resize import imresize
 
 VARIANTS = {
@@ -110,7 +111,7 @@ class SRCNN(nn.Module):
       conv = _Conv(
         features, self.sizes[i], train, dtype=self.dtype, name=f'conv{i + 1}'
       )
-      x = nn.relu(conv(x))
+      x = relu(conv(x))
     # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
     return _Conv(1, self.sizes[2], train, name='conv3')(
       x.astype(jnp.float32)

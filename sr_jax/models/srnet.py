@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from sr_jax.errors import UserError
 from sr_jax.models import common
+from sr_jax.ops.relu import relu
 
 # Spatial attentions by name: options of `SpatialAttention`.
 _SPATIAL: dict[str, dict[str, Any]] = {
@@ -301,7 +302,7 @@ class Block(nn.Module):
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     """Maps `[B, H, W, features]` to the same shape."""
     width, dtype = self.features, self.dtype
-    y = nn.relu(common.Conv(width, dtype=dtype, name='conv1')(x))
+    y = relu(common.Conv(width, dtype=dtype, name='conv1')(x))
     y = common.Conv(width, dtype=dtype, name='conv2')(y)
     attention = Attention(
       self.attention, width, self.reduction, dtype, name='attention'

@@ -30,6 +30,7 @@ import numpy as np
 from sr_jax.errors import UserError
 from sr_jax.models import common
 from sr_jax.ops.pixel_shuffle import pixel_shuffle
+from sr_jax.ops.relu import relu
 from sr_jax.ops.resize import torch_bicubic
 
 # Layers of VGG19 and their channels; the first is matched.
@@ -326,7 +327,7 @@ class _Part(nn.Module):
 
   def active(self, x: jax.Array) -> jax.Array:
     """The activation outside of the blocks."""
-    return nn.relu(x) if self.norm else nn.leaky_relu(x, _SLOPE)
+    return relu(x) if self.norm else nn.leaky_relu(x, _SLOPE)
 
 
 class _Layer(_Part):
@@ -354,7 +355,7 @@ class _Block(_Part):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[B, H, W, F]` to the same shape."""
-    y = nn.relu(_Layer(**self.style, name='layer1')(x))
+    y = relu(_Layer(**self.style, name='layer1')(x))
     return x + _Layer(**self.style, name='layer2')(y)
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from sr_jax.models import common
 from sr_jax.models.zssr import enlarged_halo
+from sr_jax.ops.relu import relu
 from sr_jax.ops.resize import imresize
 
 VARIANTS = {
@@ -91,7 +92,7 @@ class VDSR(nn.Module):
     x = enlarged
     for name in ('head', *(f'body_{i}' for i in range(self.depth - 2))):
       conv = common.Conv(self.features, dtype=self.dtype, name=name, **options)
-      x = nn.relu(conv(x))
+      x = relu(conv(x))
     # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
     return enlarged + common.Conv(1, name='tail', **options)(x), {}
 

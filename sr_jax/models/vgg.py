@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 
 from sr_jax.models import common
+from sr_jax.ops.relu import relu
 
 # Convolutions of each of the five blocks.
 VARIANTS = {'vgg19': (2, 2, 4, 4, 4), 'vgg16': (2, 2, 3, 3, 3)}
@@ -74,7 +75,7 @@ class VGG(nn.Module):
         x = nn.max_pool(x, (2, 2), (2, 2))
       x = common.Conv(shapes[name][-1], name=name)(x)
       found[name] = x
-      x = nn.relu(x)
+      x = relu(x)
       found[f'relu{name[4:]}'] = x
     return {layer: found[layer] for layer in self.layers}
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sr_jax.models import common
+from sr_jax.ops.relu import relu
 from sr_jax.ops.resize import imresize, resize_matrix
 
 # The network works on the enlarged image: its size does not know the scale.
@@ -105,7 +106,7 @@ class ZSSR(nn.Module):
     )
     x = enlarged
     for i in range(1, self.depth):
-      x = nn.relu(conv(self.features, dtype=self.dtype, name=f'conv{i}')(x))
+      x = relu(conv(self.features, dtype=self.dtype, name=f'conv{i}')(x))
     # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
     return enlarged + conv(self.channels, name=f'conv{self.depth}')(x)
 
