@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from sr_jax.errors import UserError
 from sr_jax.models import common
-from sr_jax.ops.conv import conv2d, grouped_conv2d, split_groups
+from sr_jax.ops.conv import grouped_conv2d, split_groups
 from sr_jax.ops.pixel_shuffle import pixel_shuffle
 from sr_jax.ops.relu import relu
 
@@ -136,37 +136,6 @@ class GroupedConv(nn.Module):
     )
 
 
-class Merge(nn.Module):
-  """1x1 convolution of the channels of several arrays.
-
-  The sum of a convolution of each: joined, they would be kept once more for the
-  gradient, at every merge all before.
-
-  Attributes:
-    features: Output channels.
-    dtype: Computation type; parameters stay float32.
-  """
-
-  features: int
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, known: Sequence[jax.Array]) -> jax.Array:
-    """Maps arrays of `[B, H, W, C]` to one of `[B, H, W, features]`."""
-    channels = sum(x.shape[-1] for x in known)
-    shape = (1, 1, channels, self.features)
-    kernel = self.param('kernel', common.uniform_kernel, shape)
-    init = common.uniform_bias(channels)
-    bias = self.param('bias', init, (self.features,)).astype(self.dtype)
-    kernels = jnp.split(kernel.astype(self.dtype), len(known), 2)
-    biases = [bias] + [None] * (len(known) - 1)
-    parts = [
-      conv2d(x.astype(self.dtype), *part)
-      for x, *part in zip(known, kernels, biases, strict=True)
-    ]
-    return functools.reduce(jnp.add, parts)
-
-
 class Unit(nn.Module):
   """Residual convolutions, with a ReLU after the sum.
 
@@ -220,10 +189,13 @@ class Block(nn.Module):
       Unit(*options, name=f'unit_{i}')
       for i in range(1, 2 if self.efficient else 4)
     ]
+    merge = functools.partial(
+      common.Conv, self.features, kernel_size=1, dtype=self.dtype
+    )
     known = [x]
     for i in range(1, 4):
       known.append(units[0 if self.efficient else i - 1](x))
-      x = relu(Merge(self.features, self.dtype, name=f'merge_{i}')(known))
+      x = relu(merge(name=f'merge_{i}')(*known))
     return x
 
 
@@ -287,11 +259,12 @@ class CARN(nn.Module):
     mean = common.default_mean(self.channels)
     x = common.MeanShift(mean, -1, value_range=1.0, name='sub_mean')(lr)
     x = common.Conv(width, dtype=dtype, name='entry')(x)
+    merge = functools.partial(common.Conv, width, kernel_size=1, dtype=dtype)
     known = [x]
     for i in range(1, 4):
       options = (width, self.groups, self.efficient, dtype)
       known.append(Block(*options, name=f'block_{i}')(x))
-      x = relu(Merge(width, dtype, name=f'merge_{i}')(known))
+      x = relu(merge(name=f'merge_{i}')(*known))
     x = self._enlarge(x)
     # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
     x = common.Conv(self.channels, name='exit')(x)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from sr_jax.errors import UserError
-from sr_jax.ops.conv import conv2d
+from sr_jax.ops.conv import joint_conv2d
 from sr_jax.ops.pixel_shuffle import pixel_shuffle
 from sr_jax.ops.relu import relu
 
@@ -97,9 +97,9 @@ class Conv(nn.Module):
   dilation: int = 1
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps `[B, H, W, C]` to `[B, H, W, features]`."""
-    size, channels = self.kernel_size, x.shape[-1]
+  def __call__(self, *parts: jax.Array) -> jax.Array:
+    """Maps the channels of one or more `[B, H, W, C]` to `features`."""
+    size, channels = self.kernel_size, sum(x.shape[-1] for x in parts)
     height, width = (size, size) if isinstance(size, int) else size
     kernel = self.param(
       'kernel', self.kernel_init, (height, width, channels, self.features)
@@ -108,8 +108,8 @@ class Conv(nn.Module):
     if self.use_bias:
       init = self.bias_init or uniform_bias(channels * height * width)
       bias = self.param('bias', init, (self.features,)).astype(self.dtype)
-    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    return conv2d(x, kernel, bias, self.dilation)
+    parts = tuple(x.astype(self.dtype) for x in parts)
+    return joint_conv2d(parts, kernel.astype(self.dtype), bias, self.dilation)
 
 
 class MeanShift(nn.Module):
