@@ -1,5 +1,7 @@
 """conv2d against jax.lax's convolution and its own gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,6 +50,27 @@ def test_values_and_gradients_equal_lax(size, dilation, channels):
   for ours, theirs in zip(grads(conv.conv2d), grads(_reference), strict=True):
     scale = jnp.abs(theirs).max()
     np.testing.assert_allclose(ours / scale, theirs / scale, atol=2e-6)
+
+
+@pytest.mark.parametrize(('size', 'dilation'), [(1, 1), (3, 1), (3, 2)])
+def test_parts_are_convolved_as_if_joined(size, dilation):
+  x, *weights = _inputs(size, (7, 4))
+
+  def loss(fun):
+    return lambda x, *weights: (fun(x, *weights, dilation) ** 2).sum()
+
+  def of_parts(x, *rest):
+    return conv.joint_conv2d(jnp.split(x, [2, 3], -1), *rest)
+
+  ours, theirs = (
+    jax.value_and_grad(loss(fun), (0, 1, 2))(x, *weights)
+    for fun in (of_parts, _reference)
+  )
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-3),
+    ours,
+    theirs,
+  )
 
 
 @pytest.mark.parametrize('at_once', [1, 2000])
