@@ -55,8 +55,8 @@ def masked_apply(
       inside = _at_size_of(mask, x)
       return _with_edge(x, inside) if edge else x * inside
 
-    x, *rest = args  # an array, or parts of one
-    return call(jax.tree.map(masked, x), *rest, **kwargs)
+    # Arrays, or lists of parts of one.
+    return call(*jax.tree.map(masked, args), **kwargs)
 
   with nn.intercept_methods(intercept):
     return network.apply(variables, lr)[0]
