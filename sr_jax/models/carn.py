@@ -119,6 +119,7 @@ class GroupedConv(nn.Module):
   features: int
   groups: int
   dtype: Any = jnp.float32
+  kernel_size = 3  # what `masking` looks at
 
   @nn.compact
   def __call__(self, parts: Sequence[jax.Array]) -> list[jax.Array]:
