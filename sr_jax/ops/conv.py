@@ -152,6 +152,8 @@ def _part_of_kernel_gradient(
   As a convolution: the channels of one stand as its images, the images of
   both as channels. The narrower one is turned so, which is the dearer part. It
   is padded beforehand: XLA's own padding makes this up to three times slower.
+  Both are mirrored, because XLA leaves convolutions with a mirrored kernel to
+  Eigen, which is a quarter quicker than oneDNN at kernels as large as images.
   """
   pad = ((0, 0), *padding, (0, 0))
   if x.shape[-1] < dy.shape[-1]:
@@ -159,16 +161,16 @@ def _part_of_kernel_gradient(
   else:
     images, window = jnp.pad(dy, pad), x
   dw = jax.lax.conv_general_dilated(
-    images.transpose(3, 1, 2, 0),
-    window.transpose(1, 2, 0, 3),
+    jnp.flip(images.transpose(3, 1, 2, 0), (1, 2)),
+    jnp.flip(window.transpose(1, 2, 0, 3), (0, 1)),
     (dilation, dilation),
     'VALID',
     dimension_numbers=_LAYOUT,
   )
   if window is dy:
-    return dw.transpose(1, 2, 0, 3)
-  # Shifts of dy against x are those of x against dy, reversed.
-  return jnp.flip(dw, (1, 2)).transpose(1, 2, 3, 0)
+    return jnp.flip(dw, (1, 2)).transpose(1, 2, 0, 3)
+  # Shifts of dy against x are those of x against dy, mirrored as well.
+  return dw.transpose(1, 2, 3, 0)
 
 
 _cpu_conv2d.defvjp(_forward, _backward)

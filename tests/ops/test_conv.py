@@ -88,6 +88,16 @@ def test_weight_gradients_by_parts_of_a_batch(at_once, monkeypatch):
   np.testing.assert_allclose(gradient(), whole, rtol=1e-4)
 
 
+@pytest.mark.parametrize('channels', [(8, 16), (16, 8)])
+def test_weight_gradients_stay_with_xla_where_onednn_runs_the_rest(channels):
+  x, kernel, _ = _inputs(3, channels, (1, 32, 32))
+  loss = jax.grad(lambda *a: (conv.conv2d(*a, None) ** 3).sum(), (0, 1))
+  program = jit(loss).lower(x, kernel).compile().as_text()
+  by_onednn = program.count('custom_call_target="__onednn$convolution"')
+  by_xla = program.count(' convolution(')
+  assert (by_onednn, by_xla) in [(2, 1), (0, 3)]
+
+
 @pytest.mark.parametrize('channels', [(3, 5), (5, 3)])
 def test_without_a_bias_it_equals_lax(channels):
   x, kernel, _ = _inputs(3, channels)
