@@ -15,8 +15,8 @@ _CPU_OPTIONS = {
   # It drops `optimization_barrier` before it fuses, and with it what `ops.conv`
   # and `ops.relu` gain by one.
   'xla_disable_hlo_passes': 'cse_barrier_expander',
-  # oneDNN's convolutions take a quarter less time. Wheels of jaxlib 0.12 for
-  # x86 carry it; those of 0.10 take the option and have nothing to run.
+  # oneDNN's convolutions take a quarter less time. Wheels of jaxlib 0.11 on for
+  # x86 carry it; those of 0.10 know the option and do nothing.
   'xla_cpu_experimental_onednn_custom_call': True,
 }
 # Of a program that runs once: initial values of a network in a third the time.
