@@ -6,11 +6,13 @@
 Train step: L1, and for DRN the loss of its dual networks; Adam; ours includes
 making the LR images on the device. Inference: one LR image. The two run in
 turn, so that a busy machine slows both; the medians and their ratio are
-printed. Each model has a process of its own: memory that the one before left
-to malloc would speed PyTorch up. PyTorch's modules leave the constant mean
-shifts out. To add a model write its module and a line of `_MODELS`.
+printed. Each has a process of its own, as in use: in one, what XLA leaves to
+malloc spares PyTorch half its page faults. PyTorch's modules leave the constant
+mean shifts out. To add a model write its module and a line of `_MODELS`.
 """
 
+import concurrent.futures
+import contextlib
 import functools
 import multiprocessing
 import statistics
@@ -194,43 +196,67 @@ def _jax_functions(case):
   return step, infer
 
 
-def _compare(name, ours, theirs):
-  for function in (ours, theirs):
-    function()
-    function()
-  seconds = ([], [])
-  for _ in range(_ROUNDS):
-    for times, function in zip(seconds, (ours, theirs), strict=True):
-      began = time.perf_counter()
-      function()
-      times.append(time.perf_counter() - began)
-  a, b = (statistics.median(times) for times in seconds)
-  print(f'| {name} | {a:.3f} s | {b:.3f} s | {a / b:.2f} |', flush=True)
+@functools.cache
+def _made(functions, name):
+  return functions(_MODELS[name])
+
+
+def _time(functions, name, which):
+  function = _made(functions, name)[which]
+  began = time.perf_counter()
+  function()
+  return time.perf_counter() - began
+
+
+def _seconds(process, *args):
+  return process.submit(_time, *args).result()
+
+
+def _compare(title, ours, theirs):
+  """Prints a row; the functions return the seconds that they measured."""
+  for seconds in (ours, theirs):
+    seconds()
+    seconds()
+  a, b = map(
+    statistics.median,
+    zip(*((ours(), theirs()) for _ in range(_ROUNDS)), strict=True),
+  )
+  print(f'| {title} | {a:.3f} s | {b:.3f} s | {a / b:.2f} |', flush=True)
 
 
 def _measure(name):
-  case = _MODELS[name]
-  ours, theirs = _jax_functions(case), _torch_functions(case)
+  case, sides = _MODELS[name], (_jax_functions, _torch_functions)
   step = f'{name}, train step {case.batch}x{case.patch}x{case.patch}'
-  _compare(step, ours[0], theirs[0])
-  _compare(f'{name}, inference {case.side}x{case.side}', ours[1], theirs[1])
+  infer = f'{name}, inference {case.side}x{case.side}'
+  spawn = multiprocessing.get_context('spawn')
+  with contextlib.ExitStack() as stack:
+    processes = [
+      stack.enter_context(concurrent.futures.ProcessPoolExecutor(1, spawn))
+      for _ in sides
+    ]
+    for which, title in enumerate((step, infer)):
+      calls = (
+        functools.partial(_seconds, process, functions, name, which)
+        for process, functions in zip(processes, sides, strict=True)
+      )
+      _compare(title, *calls)
 
 
 def main():
   """Prints two rows of a Markdown table for each model."""
+  names = sys.argv[1:] or list(_MODELS)
+  if unknown := set(names) - set(_MODELS):
+    raise SystemExit(
+      f'no model {min(unknown)!r}; there are {", ".join(_MODELS)}'
+    )
   print(
     f'jax {jax.__version__}, torch {torch.__version__}, '
     f'{torch.get_num_threads()} threads'
   )
   print('| | sr_jax | PyTorch | ratio |')
   print('|---|---|---|---|', flush=True)
-  spawn = multiprocessing.get_context('spawn')
-  for name in sys.argv[1:] or _MODELS:
-    process = spawn.Process(target=_measure, args=(name,))
-    process.start()
-    process.join()
-    if process.exitcode:
-      raise SystemExit(process.exitcode)
+  for name in names:
+    _measure(name)
 
 
 if __name__ == '__main__':
