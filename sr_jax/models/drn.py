@@ -125,11 +125,11 @@ class UpBlock(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     """Maps `[B, H, W, C]` to `[B, 2H, 2W, channels]`."""
     width, dtype = x.shape[-1], self.dtype
     block = common.RCAB(width, dtype=dtype, name='block_*')
-    x = common.chain(block, self.blocks, x)
+    x = common.chain(block, self.blocks, x, unroll=train)
     x = common.Upsampler(2, width, dtype=dtype, name='upsample')(x)
     return common.Conv(self.channels, 1, dtype=dtype, name='narrow')(x)
 
@@ -162,7 +162,6 @@ class DRN(nn.Module):
     Returns:
       SR, and `outputs`: images of every level from LR size to SR, the last.
     """
-    del train
     width, dtype = self.features, self.dtype
     mean = common.default_mean(self.channels)
     # Trained, because the released code trains them too.
@@ -183,7 +182,8 @@ class DRN(nn.Module):
       x = DownBlock(wide, 2 * wide, dtype=dtype, name=f'down_{i}')(x)
     outputs = [output(x, 0)]
     for i, skip in enumerate(reversed(skips)):
-      x = UpBlock(self.blocks, skip.shape[-1], dtype=dtype, name=f'up_{i}')(x)
+      up = UpBlock(self.blocks, skip.shape[-1], dtype=dtype, name=f'up_{i}')
+      x = up(x, train=train)
       x = jnp.concatenate([x, skip], -1)
       outputs.append(output(x, i + 1))
     return outputs[-1], {'outputs': tuple(outputs)}
