@@ -186,14 +186,16 @@ def _attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     x.astype(jnp.float32).reshape(batch, -1, channels) for x in (key, value)
   )
 
+  # Keys come first: sums over them run along rows of memory, and jaxlib 0.12
+  # has a slow product for the gradient of the other order.
   def attend(query: jax.Array) -> jax.Array:
-    similarity = jnp.einsum('bqc,bkc->bqk', query, key, precision='highest')
+    similarity = jnp.einsum('bkc,bqc->bkq', key, query, precision='highest')
     # Keeps exp finite and cancels out, in the gradient too.
-    largest = jax.lax.stop_gradient(similarity.max(-1, keepdims=True))
+    largest = jax.lax.stop_gradient(similarity.max(1, keepdims=True))
     weights = jnp.exp(similarity - largest)
     # Divided here, where the arrays are small.
-    sums = jnp.einsum('bqk,bkc->bqc', weights, value, precision='highest')
-    return sums / weights.sum(-1, keepdims=True)
+    sums = jnp.einsum('bkq,bkc->bqc', weights, value, precision='highest')
+    return sums / weights.sum(1)[..., None]
 
   query = query.astype(jnp.float32)
   at_once = _rows_at_once(batch * width * key.shape[1])
