@@ -199,6 +199,7 @@ def _attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
 
   query = query.astype(jnp.float32)
   at_once = _rows_at_once(batch * width * key.shape[1])
+  # With one at once the height may be symbolic, and not comparable.
   if at_once > 1 and height <= at_once:
     # Half the time of the loop, whose single turn would copy similarities.
     return attend(query.reshape(batch, -1, channels)).reshape(query.shape)

@@ -1,5 +1,7 @@
 """Chains of equal blocks: one program, stacked parameters."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -34,6 +36,35 @@ def test_a_chain_is_its_blocks_one_after_the_other():
       y = common.ResBlock(**BLOCK).apply({'params': block}, y)
       if result is not None:
         np.testing.assert_allclose(y, result, atol=1e-5)
+
+
+class Long(nn.Module):
+  """Six residual blocks."""
+
+  unroll: bool
+
+  @nn.compact
+  def __call__(self, x):
+    block = common.ResBlock(**BLOCK, name='body_*')
+    return common.chain(block, 6, x, unroll=self.unroll)
+
+
+def test_a_chain_written_out_is_the_loop():
+  x = np.random.default_rng(0).normal(size=(1, 5, 6, 4)).astype(np.float32)
+  params = Long(unroll=False).init(jax.random.key(0), x)['params']
+  results = []
+  for unroll in (False, True):
+
+    def loss(params, unroll=unroll):
+      return (Long(unroll).apply({'params': params}, x) ** 2).sum()
+
+    program = jax.jit(jax.value_and_grad(loss)).lower(params).compile()
+    assert (' while(' in program.as_text()) != unroll
+    results.append(program(params))
+    initial = Long(unroll).init(jax.random.key(0), x)['params']
+    jax.tree.map(np.testing.assert_array_equal, initial, params)
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+  jax.tree.map(close, *results)
 
 
 def test_blocks_of_a_chain_start_from_numbers_of_their_own():
