@@ -18,9 +18,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from sr_jax import loading, train_loop
-from sr_jax.degradations import Degradation
-from sr_jax.evaluation import evaluate_folder
+from sr_jax import train_loop
+from sr_jax.data.degradation import Degradation
+from sr_jax.evaluation.benchmark import evaluate_folder
+from sr_jax.inference import loading
 
 
 def load_config(path: Path) -> Any:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from sr_jax import cli
+from sr_jax.cli import main as cli
 from sr_jax.ops.resize import imresize
 
 _LR = 64

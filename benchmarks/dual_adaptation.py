@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 
 from configs import drn_adapt
-from sr_jax import loading, train_loop
+from sr_jax import train_loop
+from sr_jax.data.degradation import Degradation
 from sr_jax.data.image_io import Picture, find_images, read_image, write_image
-from sr_jax.degradations import Degradation
-from sr_jax.evaluation import evaluate_folder
+from sr_jax.evaluation.benchmark import evaluate_folder
+from sr_jax.inference import loading
 
 
 def nearest(folder: Path, scale: int) -> Degradation:

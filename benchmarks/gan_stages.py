@@ -34,14 +34,17 @@ from configs import (
   rrdb_psnr,
   spsr,
 )
-from sr_jax import cli, loading, scores, train_loop
+from sr_jax import train_loop
+from sr_jax.cli import main as cli
+from sr_jax.data.degradation import Degradation
 from sr_jax.data.image_io import find_images
-from sr_jax.degradations import Degradation
-from sr_jax.evaluation import (
+from sr_jax.evaluation import scores
+from sr_jax.evaluation.benchmark import (
   cut_to_multiple,
   evaluate_folder,
   read_levels,
 )
+from sr_jax.inference import loading
 from sr_jax.metrics.protocol import get_protocol, measure
 from sr_jax.ops.gradient_map import gradient_map
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from sr_jax.data.image_io import find_images
-from sr_jax.evaluation import read_levels
+from sr_jax.evaluation.benchmark import read_levels
 from sr_jax.metrics import niqe
 from sr_jax.metrics.protocol import luma
 from tests.metrics import niqe_oracle

@@ -27,11 +27,11 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
-from sr_jax import feature_weights
 from sr_jax.data.image_io import read_rgb
 from sr_jax.ops import patch_match
 from sr_jax.ops.compilation import jit
 from sr_jax.transforms import texture_transfer
+from sr_jax.weights import features as feature_weights
 
 LAYERS = list(texture_transfer.RATIOS)
 

@@ -30,9 +30,10 @@ import numpy as np
 
 from benchmarks.patch_match import changed_references, scene_images
 from configs import crossnet, srntt_l2
-from sr_jax import loading, models, train_loop
+from sr_jax import models, train_loop
 from sr_jax.data.image_io import Picture, find_images, read_rgb, write_image
-from sr_jax.evaluation import evaluate_folder
+from sr_jax.evaluation.benchmark import evaluate_folder
+from sr_jax.inference import loading
 from sr_jax.ops.compilation import jit
 from sr_jax.ops.degrade import quantize
 from sr_jax.ops.resize import imresize

@@ -76,7 +76,7 @@ def _measure(
   photo: pathlib.Path, out: pathlib.Path, model: str
 ) -> tuple[float, float]:
   """Peak resident memory in GiB and wall time of one command."""
-  program = 'import sys; from sr_jax.cli import main; sys.exit(main())'
+  program = 'import sys; from sr_jax.cli.main import main; sys.exit(main())'
   command = [sys.executable, '-c', program, 'upscale', str(photo)]
   command += ['-o', str(out), '--model', model, '--scale', str(SCALE)]
   start = time.perf_counter()

@@ -20,11 +20,11 @@ import numpy as np
 from sr_jax import checkpoints, methods, sharding
 from sr_jax.data import batches, labelled, references, sources
 from sr_jax.errors import UserError
+from sr_jax.evaluation.crops import Evaluation, make_evaluation
+from sr_jax.evaluation.scores import LOWER_IS_BETTER
 from sr_jax.metric_writers import MetricWriter, Progress
 from sr_jax.metrics.protocol import comparable, get_protocol
 from sr_jax.ops.compilation import jit
-from sr_jax.periodic_eval import Evaluation, make_evaluation
-from sr_jax.scores import LOWER_IS_BETTER
 from sr_jax.state import TrainState
 
 _log = logging.getLogger(__name__)

@@ -14,10 +14,10 @@ import jax
 import scipy.io
 
 from sr_jax import models
-from sr_jax.importers.weights import Imported, import_duals, import_weights
 from sr_jax.models import drn
+from sr_jax.weights.published import Imported, import_duals, import_weights
 from tests.golden_files import Golden
-from tests.importers import mat_files, torch_files
+from tests.weights import mat_files, torch_files
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from sr_jax import cli
+from sr_jax.cli import main as cli
 from tests.test_configs import parse_train_flags
 
 ROOT = pathlib.Path(__file__).parent.parent

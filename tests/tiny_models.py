@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr_jax import loading, models
+from sr_jax import models
+from sr_jax.inference import loading
 from sr_jax.methods import supervised
 
 

@@ -104,16 +104,12 @@ class Referring(NamedTuple):
   turned: bool
 
 
-# Files of this package that hold no method.
-_SHARED = ('adaptation', 'players', 'referring')
-
-
 def names() -> list[str]:
-  """Names of all methods, one per file of this package."""
+  """Names of all methods, one per file without a leading underscore."""
   return sorted(
     module.name
     for module in pkgutil.iter_modules(__path__)
-    if module.name not in _SHARED
+    if not module.name.startswith('_')
   )
 
 

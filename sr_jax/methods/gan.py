@@ -33,7 +33,7 @@ from sr_jax import optimizers
 from sr_jax.errors import UserError
 from sr_jax.losses import adversarial, perceptual, pixel, ranking, targeted
 from sr_jax.methods import Method, supervised
-from sr_jax.methods.players import (
+from sr_jax.methods._gan_config import (
   FEATURES,
   HELD,
   RANKER,

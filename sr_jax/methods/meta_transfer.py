@@ -20,7 +20,14 @@ import optax
 
 from sr_jax import models, optimizers, sharding
 from sr_jax.errors import UserError
-from sr_jax.methods import Method, adaptation, supervised, zero_shot
+from sr_jax.methods import (
+  Method,
+  supervised,
+  zero_shot,
+)
+from sr_jax.methods import (
+  _gradient_fit as adaptation,
+)
 from sr_jax.ops.blur_kernels import random_gaussian
 from sr_jax.ops.degrade import add_noise, correlate, reduction_tables
 from sr_jax.ops.resize import apply_matrices

@@ -27,11 +27,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sr_jax import feature_weights, models, optimizers
+from sr_jax import models, optimizers
 from sr_jax.errors import UserError
 from sr_jax.losses import adversarial, perceptual, texture
-from sr_jax.methods import Method, referring, supervised
-from sr_jax.models.common import up_to
+from sr_jax.methods import Method, supervised
+from sr_jax.methods import _texture as referring
+from sr_jax.models.parts.common import up_to
 from sr_jax.state import TrainState, start_from
 from sr_jax.transforms import texture_transfer
 from sr_jax.transforms.adversarial import (
@@ -40,6 +41,7 @@ from sr_jax.transforms.adversarial import (
   joint_gradients,
   update,
 )
+from sr_jax.weights import features as feature_weights
 
 PyTree = Any
 

@@ -14,8 +14,8 @@ from sr_jax import models, optimizers
 from sr_jax.errors import UserError
 from sr_jax.losses import outputs, perceptual, pixel
 from sr_jax.methods import Method
-from sr_jax.models.luma import apply_to_image, as_seen
-from sr_jax.models.parameters import expected_shapes
+from sr_jax.models.parts.luma import apply_to_image, as_seen
+from sr_jax.models.parts.parameters import expected_shapes
 from sr_jax.ops.blur_kernels import parse_kernel_spec
 from sr_jax.ops.degrade import degrade, quantize
 from sr_jax.ops.resize import imresize

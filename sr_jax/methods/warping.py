@@ -25,7 +25,7 @@ from sr_jax import checkpoints, models, optimizers
 from sr_jax.errors import UserError
 from sr_jax.methods import Method, Referring, supervised
 from sr_jax.models import crossnet
-from sr_jax.models.parameters import check_parameters, shapes_of
+from sr_jax.models.parts.parameters import check_parameters, shapes_of
 from sr_jax.ops.resize import imresize
 from sr_jax.ops.warp import warp
 from sr_jax.state import TrainState, start_from

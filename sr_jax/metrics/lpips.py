@@ -18,7 +18,7 @@ class Backbone(NamedTuple):
   """A network whose features LPIPS compares.
 
   Attributes:
-    model: One of `models.FEATURES`.
+    model: One of `models.feature_names()`.
     variant: Of the model.
     layers: In the order of LPIPS's weights.
     channels: Of each layer.

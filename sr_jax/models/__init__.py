@@ -9,35 +9,36 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from sr_jax.errors import UserError
+from sr_jax.models import critics, features
 
 if TYPE_CHECKING:
   import flax.linen as nn
 
-_SHARED = ('common', 'critic', 'luma', 'masking', 'parameters')
-# Networks that judge images instead of enlarging them.
-CRITICS = (
-  'ranker',
-  'srgan_discriminator',
-  'srntt_discriminator',
-  'vgg_discriminator',
-)
-# They do not enlarge; losses and metrics compare what they give.
-FEATURES = ('alexnet', 'vgg')
 _DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 def names() -> list[str]:
   """Names of all architectures that enlarge, one per file of this package."""
-  return sorted(
-    module.name
-    for module in pkgutil.iter_modules(__path__)
-    if module.name not in {*_SHARED, *CRITICS, *FEATURES}
-  )
+  return _files_of(__path__)
+
+
+def critic_names() -> list[str]:
+  """Names of the networks that judge images, one per file of `critics`."""
+  return _files_of(critics.__path__)
+
+
+def feature_names() -> list[str]:
+  """Names of the networks that only give features for losses and metrics."""
+  return _files_of(features.__path__)
+
+
+def _files_of(path: Iterable[str]) -> list[str]:
+  return sorted(m.name for m in pkgutil.iter_modules(path) if not m.ispkg)
 
 
 def module(name: str) -> ModuleType:
@@ -46,14 +47,16 @@ def module(name: str) -> ModuleType:
   Raises:
     UserError: no architecture has this name.
   """
-  if name in FEATURES:
+  if name in names():
+    return importlib.import_module(f'sr_jax.models.{name}')
+  if name in critic_names():
+    return importlib.import_module(f'sr_jax.models.critics.{name}')
+  if name in feature_names():
     raise UserError(f'model {name!r} gives features and does not enlarge')
-  known = [*names(), *CRITICS]
-  if name not in known:
-    near = difflib.get_close_matches(name, [*known, *FEATURES], n=1)
-    hint = f'did you mean {near[0]!r}?' if near else f'choose from {known}'
-    raise UserError(f'unknown model {name!r}; {hint}')
-  return importlib.import_module(f'sr_jax.models.{name}')
+  known = [*names(), *critic_names()]
+  near = difflib.get_close_matches(name, [*known, *feature_names()], n=1)
+  hint = f'did you mean {near[0]!r}?' if near else f'choose from {known}'
+  raise UserError(f'unknown model {name!r}; {hint}')
 
 
 def create(config: Mapping[str, Any]) -> nn.Module:

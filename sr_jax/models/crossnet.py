@@ -20,7 +20,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sr_jax.models import common
+from sr_jax.models.parts import common
 from sr_jax.ops.resize import imresize
 from sr_jax.ops.scaled_conv import enlarging_conv, reducing_conv
 from sr_jax.ops.warp import warp

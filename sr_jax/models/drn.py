@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from sr_jax.errors import UserError
-from sr_jax.models import common
+from sr_jax.models.parts import common
 from sr_jax.ops.resize import torch_bicubic
 
 # The released sizes. At x8 they are other ones than at x2 and x4.

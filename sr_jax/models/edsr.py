@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sr_jax.models import common
+from sr_jax.models.parts import common
 
 VARIANTS = {
   # 16 blocks of 64 features: the paper's comparison with SRResNet.

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sr_jax.errors import UserError
-from sr_jax.models import common
+from sr_jax.models.parts import common
 from sr_jax.ops.conv import conv2d
 from sr_jax.ops.pixel_shuffle import pixel_shuffle
 

@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 
 from sr_jax.errors import UserError
-from sr_jax.models import common, zssr
+from sr_jax.models import zssr
+from sr_jax.models.parts import common
 from sr_jax.ops.relu import relu
 from sr_jax.ops.resize import imresize
 

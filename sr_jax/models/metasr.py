@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr_jax.models import common
+from sr_jax.models.parts import common
 from sr_jax.ops.relu import relu
 from sr_jax.ops.scales import enlarged_size, rational
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sr_jax.models import common, zssr
+from sr_jax.models import zssr
+from sr_jax.models.parts import common
 
 VARIANTS = {
   'released': common.Variant(

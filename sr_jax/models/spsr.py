@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sr_jax.models import common
+from sr_jax.models.parts import common
 from sr_jax.models.rrdbnet import RRDB
 from sr_jax.ops.gradient_map import gradient_map
 

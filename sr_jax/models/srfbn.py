@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from sr_jax.errors import UserError
-from sr_jax.models import common
+from sr_jax.models.parts import common
 from sr_jax.ops.conv import conv2d
 from sr_jax.ops.resize import imresize
 from sr_jax.ops.scaled_conv import enlarging_conv, reducing_conv

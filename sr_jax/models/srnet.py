@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from sr_jax.errors import UserError
-from sr_jax.models import common
+from sr_jax.models.parts import common
 from sr_jax.ops.relu import relu
 
 # Spatial attentions by name: options of `SpatialAttention`.

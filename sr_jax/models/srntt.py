@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sr_jax.errors import UserError
-from sr_jax.models import common
+from sr_jax.models.parts import common
 from sr_jax.ops.pixel_shuffle import pixel_shuffle
 from sr_jax.ops.relu import relu
 from sr_jax.ops.resize import torch_bicubic

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sr_jax.models import common
+from sr_jax.models.parts import common
 from sr_jax.models.zssr import enlarged_halo
 from sr_jax.ops.relu import relu
 from sr_jax.ops.resize import imresize

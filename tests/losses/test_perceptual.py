@@ -9,7 +9,7 @@ import pytest
 
 from sr_jax.losses import perceptual
 from sr_jax.losses.perceptual import RECIPES, Recipe, feature_distance
-from sr_jax.models import vgg
+from sr_jax.models.features import vgg
 
 RNG = np.random.default_rng(0)
 SHAPES = {layer: (2, 3, 4, 5) for r in RECIPES.values() for layer in r.layers}

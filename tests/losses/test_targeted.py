@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sr_jax.losses.targeted import masked_distance
-from sr_jax.models import vgg
+from sr_jax.models.features import vgg
 from sr_jax.ops.regions import NAMES, regions
 
 RNG = np.random.default_rng(0)

@@ -10,9 +10,10 @@ import skimage.data
 import skimage.io
 from jax.sharding import AxisType
 
-from sr_jax import checkpoints, loading, methods, models, sharding, train_loop
+from sr_jax import checkpoints, methods, models, sharding, train_loop
 from sr_jax.data import batches, sources
 from sr_jax.errors import UserError
+from sr_jax.inference import loading
 from sr_jax.ops.resize import imresize
 from tests import tiny
 

@@ -14,10 +14,12 @@ from jax.sharding import AxisType
 from PIL import Image
 
 from configs import common
-from sr_jax import checkpoints, loading, methods, sharding, train_loop
+from sr_jax import checkpoints, methods, sharding, train_loop
 from sr_jax.data import batches, sources
 from sr_jax.errors import UserError
-from sr_jax.methods import gan, players
+from sr_jax.inference import loading
+from sr_jax.methods import _gan_config as players
+from sr_jax.methods import gan
 from tests import tiny
 
 # Not Adam, which makes noise of near-zero gradients as large as steps.

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from configs import ranker
-from sr_jax import checkpoints, methods, models, ranker_weights, train_loop
+from sr_jax import checkpoints, methods, models, train_loop
 from sr_jax.data import batches, ranked
 from sr_jax.errors import UserError
 from sr_jax.losses import ranking as losses
 from sr_jax.methods import ranking
+from sr_jax.weights import ranker as ranker_weights
 from tests import rank_files
 
 TINY = {'features': 2, 'stages': 2}

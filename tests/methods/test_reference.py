@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from configs import common
-from sr_jax import checkpoints, loading, methods, train_loop
+from sr_jax import checkpoints, methods, train_loop
 from sr_jax.errors import UserError
+from sr_jax.inference import loading
 from sr_jax.methods import reference
 from tests import tiny
 

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sr_jax import checkpoints, loading, methods, models, train_loop
+from sr_jax import checkpoints, methods, models, train_loop
 from sr_jax.errors import UserError
-from sr_jax.inference import upscale
+from sr_jax.inference import loading
+from sr_jax.inference.upscaler import upscale
 from sr_jax.losses import pixel
 from sr_jax.ops.color import rgb_to_y
 from sr_jax.ops.resize import imresize

@@ -7,16 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sr_jax import (
-  checkpoints,
-  cli,
-  inference,
-  loading,
-  methods,
-  models,
-  train_loop,
-)
+from sr_jax import checkpoints, methods, models, train_loop
+from sr_jax.cli import main as cli
 from sr_jax.errors import UserError
+from sr_jax.inference import loading
+from sr_jax.inference import upscaler as inference
 from sr_jax.methods import supervised, warping
 from sr_jax.ops.compilation import jit
 from tests import tiny, tiny_models

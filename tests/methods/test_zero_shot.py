@@ -10,7 +10,8 @@ import pytest
 
 from sr_jax import models
 from sr_jax.errors import UserError
-from sr_jax.methods import Assumed, adaptation, zero_shot
+from sr_jax.methods import Assumed, zero_shot
+from sr_jax.methods import _gradient_fit as adaptation
 from sr_jax.ops.blur_kernels import gaussian_kernel
 from sr_jax.ops.degrade import degrade, lr_offset, sample_indices
 from sr_jax.ops.resize import imresize, resized_size

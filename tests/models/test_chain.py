@@ -8,9 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from sr_jax.importers.safetensors_io import export_safetensors, read_safetensors
-from sr_jax.importers.weights import import_weights
-from sr_jax.models import common, parameters, rcan
+from sr_jax.models import rcan
+from sr_jax.models.parts import common, parameters
+from sr_jax.weights.formats.safetensors_io import (
+  export_safetensors,
+  read_safetensors,
+)
+from sr_jax.weights.published import import_weights
 
 BLOCK = {'features': 4, 'residual_scale': 0.5}
 

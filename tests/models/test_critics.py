@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from sr_jax import checkpoints, loading, models
+from sr_jax import checkpoints, models
 from sr_jax.errors import UserError
-from sr_jax.importers.weights import import_weights
-from sr_jax.models import critic
+from sr_jax.inference import loading
+from sr_jax.models.parts import critic
+from sr_jax.weights.published import import_weights
 from tests import golden_files
 
 CASES = [
   (name, variant, entry.parameters[1])
-  for name in models.CRITICS
+  for name in models.critic_names()
   for variant, entry in models.module(name).VARIANTS.items()
 ]
 NEW = {'channels': 3, 'features': 64, 'stages': 5, 'side': 4}
@@ -213,7 +214,7 @@ def test_sides(name, options, accepted, refused):
       network.init(jax.random.key(0), jnp.zeros((1, side, accepted[0], 3)))
 
 
-@pytest.mark.parametrize('name', models.CRITICS)
+@pytest.mark.parametrize('name', models.critic_names())
 def test_critics_do_not_enlarge(name):
   assert name not in models.names()
   with pytest.raises(UserError, match='scale 2: this network does not enlarge'):

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from sr_jax.importers.names import to_flax_layout, torch_to_flax
-from sr_jax.importers.weights import import_weights
 from sr_jax.models import crossnet
 from sr_jax.ops.compilation import jit
 from sr_jax.ops.resize import imresize
+from sr_jax.weights.names import to_flax_layout, torch_to_flax
+from sr_jax.weights.published import import_weights
 from tests import golden_files
 
 # What the release has, and the layer of it that changes nothing.

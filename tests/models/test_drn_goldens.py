@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from sr_jax import models
-from sr_jax.importers.weights import import_duals, import_weights
 from sr_jax.models import drn
+from sr_jax.weights.published import import_duals, import_weights
 from tests import golden_files
-from tests.importers import torch_files
+from tests.weights import torch_files
 
 
 @pytest.mark.parametrize(('scale', 'features'), [(2, 8), (8, 4)])

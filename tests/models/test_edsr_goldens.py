@@ -12,7 +12,7 @@ import jax
 import pytest
 
 from sr_jax import models
-from sr_jax.importers.weights import import_weights
+from sr_jax.weights.published import import_weights
 from tests import golden_files
 
 

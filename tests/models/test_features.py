@@ -9,8 +9,8 @@ import pytest
 
 from sr_jax import models
 from sr_jax.errors import UserError
-from sr_jax.importers.names import torch_to_flax
-from sr_jax.models import alexnet, vgg
+from sr_jax.models.features import alexnet, vgg
+from sr_jax.weights.names import torch_to_flax
 from tests import feature_oracle as oracle
 
 IMAGE = np.random.default_rng(1).random((18, 21, 3), np.float32)
@@ -92,7 +92,7 @@ def test_unknown_layers(module):
     jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
 
 
-@pytest.mark.parametrize('name', models.FEATURES)
+@pytest.mark.parametrize('name', models.feature_names())
 def test_they_are_no_models_for_enlarging(name):
   assert name not in models.names()
   with pytest.raises(UserError, match='does not enlarge'):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from sr_jax import models
-from sr_jax.importers.weights import import_weights
 from sr_jax.models import spsr
-from sr_jax.models.parameters import shapes_of
+from sr_jax.models.parts.parameters import shapes_of
+from sr_jax.weights.published import import_weights
 from tests import golden_files
 
 RANK = {'channels': 3, 'features': 16, 'blocks': 2}

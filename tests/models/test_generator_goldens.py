@@ -17,7 +17,7 @@ import pytest
 
 from sr_jax import models
 from sr_jax.errors import UserError
-from sr_jax.importers.weights import import_weights
+from sr_jax.weights.published import import_weights
 from tests import golden_files
 
 RCAN = {'channels': 3, 'features': 16, 'groups': 2, 'blocks': 2, 'reduction': 4}

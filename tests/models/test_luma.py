@@ -9,8 +9,8 @@ import pytest
 import scipy.ndimage
 
 from sr_jax import models
-from sr_jax.models.luma import apply_to_image, as_seen
-from sr_jax.models.masking import masked_apply
+from sr_jax.models.parts.luma import apply_to_image, as_seen
+from sr_jax.models.parts.masking import masked_apply
 from sr_jax.ops.color import rgb_to_y, rgb_to_ycbcr
 from sr_jax.ops.resize import imresize
 from tests.tiny_models import random_image, waves

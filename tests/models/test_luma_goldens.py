@@ -13,11 +13,11 @@ import scipy.io
 import scipy.ndimage
 
 from sr_jax import models
-from sr_jax.importers.weights import import_weights
 from sr_jax.ops.resize import imresize
+from sr_jax.weights.published import import_weights
 from tests import golden_files
-from tests.importers import torch_files
-from tests.importers.mat_files import matconvnet
+from tests.weights import torch_files
+from tests.weights.mat_files import matconvnet
 
 
 @pytest.mark.parametrize('legacy', [False, True])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sr_jax import models
-from sr_jax.models.masking import masked_apply
+from sr_jax.models.parts.masking import masked_apply
 
 
 def padded(lr, height, width):

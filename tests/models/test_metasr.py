@@ -18,15 +18,17 @@ import numpy as np
 import pytest
 from jax import export
 
-from sr_jax import checkpoints, inference, loading, models
+from sr_jax import checkpoints, models
 from sr_jax.errors import UserError
-from sr_jax.importers.stablehlo import export_stablehlo
-from sr_jax.importers.weights import import_weights
+from sr_jax.inference import loading
+from sr_jax.inference import upscaler as inference
 from sr_jax.models import metasr
 from sr_jax.ops.scales import rational
+from sr_jax.weights.published import import_weights
+from sr_jax.weights.stablehlo import export_stablehlo
 from tests import golden_files
-from tests.importers import torch_files
 from tests.tiny_models import random_image
+from tests.weights import torch_files
 
 GOLDEN = Path(__file__).parents[1] / 'golden'
 

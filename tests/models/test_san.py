@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sr_jax.importers.weights import import_weights
 from sr_jax.models import san
 from sr_jax.ops.compilation import jit
+from sr_jax.weights.published import import_weights
 from tests import golden_files
-from tests.importers import torch_files
+from tests.weights import torch_files
 
 GOLDEN = Path(__file__).parents[1] / 'golden'
 # Parameters of the released files by scale.

@@ -11,12 +11,12 @@ import pytest
 
 from sr_jax import models
 from sr_jax.errors import UserError
-from sr_jax.importers.weights import import_weights
 from sr_jax.models import srfbn
-from sr_jax.models.masking import masked_apply
-from sr_jax.models.parameters import expected_shapes
+from sr_jax.models.parts.masking import masked_apply
+from sr_jax.models.parts.parameters import expected_shapes
+from sr_jax.weights.published import import_weights
 from tests import golden_files
-from tests.importers import torch_files
+from tests.weights import torch_files
 
 
 def _golden(scale):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from sr_jax.errors import UserError
-from sr_jax.importers.names import torch_to_flax
-from sr_jax.importers.weights import import_weights
 from sr_jax.models import edsr, rcan, srnet
+from sr_jax.weights.names import torch_to_flax
+from sr_jax.weights.published import import_weights
 from tests import golden_files
 
 RELEASED = {

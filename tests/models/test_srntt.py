@@ -14,11 +14,12 @@ import pytest
 
 from sr_jax import models
 from sr_jax.errors import UserError
-from sr_jax.importers.weights import import_weights
-from sr_jax.models import srntt, srntt_discriminator
+from sr_jax.models import srntt
+from sr_jax.models.critics import srntt_discriminator
+from sr_jax.weights.published import import_weights
 from tests import golden_files
 from tests.golden_files import GOLDEN
-from tests.importers import npz_files, torch_files
+from tests.weights import npz_files, torch_files
 
 
 def _tensorflow(name):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sr_jax.errors import UserError
-from sr_jax.transforms.interpolation import interpolate
+from sr_jax.weights.interpolation import interpolate
 
 A = {'conv': {'kernel': np.float32([[1, 2]]), 'bias': np.float32([-0.0])}}
 B = {'conv': {'kernel': np.float32([[3, np.inf]]), 'bias': np.float32([1])}}

@@ -1,0 +1,1 @@
+"""The `sr-jax` command: one file per command, imported when it runs."""

@@ -1,0 +1,54 @@
+"""`sr-jax export`: a checkpoint for other software."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from sr_jax import models
+from sr_jax.errors import UserError
+from sr_jax.inference import loading
+from sr_jax.weights.formats.safetensors_io import export_safetensors
+from sr_jax.weights.stablehlo import export_stablehlo
+
+
+def run(args: argparse.Namespace) -> int:
+  """Writes the weights or the program."""
+  if args.checkpoint in loading.WITHOUT_WEIGHTS:
+    raise UserError(
+      f'{args.checkpoint} has no weights to export: give a checkpoint'
+    )
+  model = loading.load(args.checkpoint)
+  if args.to == 'safetensors':
+    export_safetensors(
+      model.params['generator'],
+      args.output,
+      config=_explicit(model.config['model']),
+      batch_stats=model.params.get('batch_stats', {}),
+    )
+  else:
+    network = models.create(model.config['model'])
+    export_stablehlo(
+      lambda params, lr: model.predict(params, lr, None),
+      model.params,
+      args.output,
+      scale=model.whole_scale,
+      channels=model.channels or 3,
+      least_side=getattr(network, 'least_side', 1),
+    )
+  size = args.output.stat().st_size / 2**20
+  print(f'{model.name} x{model.scale} -> {args.output} ({size:.1f} MiB)')
+  return 0
+
+
+def _explicit(config: Mapping[str, Any]) -> dict[str, Any]:
+  """A model's config with every option spelled out, the variant's too."""
+  network: Any = models.create(config)
+  options = {
+    field.name: getattr(network, field.name)
+    for field in dataclasses.fields(network)
+    if field.name not in ('scale', 'dtype', 'parent', 'name')
+  }
+  return {'name': config['name'], 'scale': network.scale, 'options': options}

@@ -1,0 +1,138 @@
+"""`sr-jax import`: published weights as a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import jax
+
+from sr_jax import checkpoints, models
+from sr_jax.data.ranked import BETTER
+from sr_jax.errors import UserError
+from sr_jax.inference import loading
+from sr_jax.methods import _texture as referring
+from sr_jax.methods import warping
+from sr_jax.weights import features as feature_weights
+from sr_jax.weights.published import import_duals, import_weights
+
+
+def run(args: argparse.Namespace) -> int:
+  """Writes the checkpoint and prints what the file was recognised as."""
+  if args.output.exists():
+    raise UserError(f'{args.output}: exists already: choose another name')
+  if args.metric and args.model != 'ranker':
+    raise UserError('--metric is for --model ranker: leave it out')
+  if args.model in models.feature_names():
+    return _import_features(args)
+  imported = import_weights(
+    args.weights,
+    model=args.model,
+    variant=args.variant,
+    scale=args.scale,
+    options=dict(args.option),
+    content=args.content,
+  )
+  config, params = imported.config, imported.params
+  duals = import_duals(args.dual, imported) if args.dual else {}
+  stats = imported.batch_stats
+  model = {'name': config['name'], 'scale': config['scale']}
+  module = models.module(config['name'])
+  method = _method(module, config['options'])
+  features = _features(args, method['name'])
+  sisr, enlarger = _sisr(args, method['name'], config['scale'])
+  checkpoints.save_params(
+    args.output,
+    {
+      'generator': params,
+      **duals,
+      **features,
+      **enlarger,
+      **({'batch_stats': stats} if stats else {}),
+    },
+    {
+      'method': method | sisr | _learned(args.metric),
+      'model': {**model, **config['options']},
+    },
+  )
+  options = ', '.join(f'{k}={v}' for k, v in config['options'].items())
+  count = sum(leaf.size for leaf in jax.tree.leaves([params, duals]))
+  print(f'{args.weights}: {model["name"]} x{model["scale"]} ({options})')
+  for note in imported.notes:
+    print(f'  {note}')
+  if features:
+    print(f'  with the features of {args.features}')
+  if enlarger:
+    print(f'  on what {args.sisr} enlarges')
+  kept = len(jax.tree.leaves(stats))
+  more = f' and {kept} running statistics' if kept else ''
+  print(f'{count:,} parameters{more} -> {args.output}')
+  return 0
+
+
+def _learned(metric: str | None) -> dict[str, str]:
+  """The order that a ranker has learned, as `configs/ranker.py` records it."""
+  return {'metric': metric, 'better': BETTER[metric]} if metric else {}
+
+
+def _method(module: ModuleType, options: Mapping[str, Any]) -> dict[str, Any]:
+  """The method that applies a model of these options."""
+  method = getattr(module, 'METHOD', {'name': 'supervised'})
+  return dict(method(options) if callable(method) else method)
+
+
+def _features(args: argparse.Namespace, method: str) -> dict[str, Any]:
+  """The slot of VGG19's weights, for a model that matches references."""
+  if method != 'reference':
+    if args.features is not None:
+      raise UserError(
+        f'model {args.model} has no use for --features: leave it out'
+      )
+    return {}
+  if args.features is None:
+    raise UserError(
+      f"model {args.model} matches references by VGG19's features: give"
+      " torchvision's vgg19-dcbb9e9d.pth, or what import made of it, with"
+      ' --features'
+    )
+  return {feature_weights.SLOT: referring.read_features(args.features)}
+
+
+def _sisr(
+  args: argparse.Namespace, method: str, scale: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """What enlarges LR for a model that warps: of the method, and its slot."""
+  if args.sisr is None:
+    return {}, {}
+  if method != 'warping':
+    raise UserError(f'model {args.model} has no use for --sisr: leave it out')
+  model = loading.load(args.sisr, scale=scale)
+  if not model.params or model.config['method']['name'] == 'warping':
+    raise UserError(
+      f'--sisr {args.sisr}: give the checkpoint of a network that enlarges by'
+      ' itself, or leave it out for bicubic'
+    )
+  slots = warping.sisr_slots(model.params)
+  section = {k: v for k, v in model.config['model'].items() if k != 'scale'}
+  return {'sisr': section}, {warping.SISR: slots}
+
+
+def _import_features(args: argparse.Namespace) -> int:
+  """Imports a network that gives features; it takes no options."""
+  given = ('variant', 'scale', 'option', 'dual', 'content', 'features', 'sisr')
+  if refused := [name for name in given if getattr(args, name)]:
+    raise UserError(f'--model {args.model} takes no --{refused[0]}')
+  params, notes = feature_weights.read_file(args.weights, args.model)
+  checkpoints.save_params(
+    args.output,
+    {feature_weights.SLOT: params},
+    {'method': {'name': 'features'}, 'model': {'name': args.model}},
+  )
+  print(f'{args.weights}: {args.model}')
+  for note in notes:
+    print(f'  {note}')
+  count = sum(leaf.size for leaf in jax.tree.leaves(params))
+  print(f'{count:,} parameters -> {args.output}')
+  return 0

@@ -1,0 +1,52 @@
+"""`sr-jax info`: what a checkpoint holds."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+
+from sr_jax import checkpoints
+from sr_jax.errors import UserError
+from sr_jax.inference import loading
+
+
+def run(args: argparse.Namespace) -> int:
+  """Prints training step, config, protocol and parameter counts."""
+  if args.checkpoint in loading.WITHOUT_WEIGHTS:
+    raise UserError(f'{args.checkpoint} is no checkpoint: it has no weights')
+  path = loading.pretrained().get(args.checkpoint, args.checkpoint)
+  loaded = checkpoints.load_params(path)
+  step = 'none, imported weights' if loaded.step is None else loaded.step
+  print(f'training step: {step}')
+  _print_section('config', loaded.config)
+  if loaded.protocol is not None:
+    _print_section('protocol of its scores', loaded.protocol)
+  for slot, tree in loaded.params.items():
+    counts = {name: _count(part) for name, part in tree.items()}
+    total = f'{sum(counts.values()):,}'
+    print(f'parameters of {slot}: {total}')
+    for name, count in counts.items():
+      print(f'  {name:<20} {count:>{len(total)},}')
+  return 0
+
+
+def _count(tree: Any) -> int:
+  return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _print_section(title: str, values: Mapping[str, Any]) -> None:
+  print(f'{title}:')
+  for line in _lines(values):
+    print(f'  {line}')
+
+
+def _lines(values: Mapping[str, Any], prefix: str = '') -> Iterator[str]:
+  """`section.key: value` of nested values."""
+  for key, value in values.items():
+    if isinstance(value, Mapping):
+      yield from _lines(value, f'{prefix}{key}.')
+    else:
+      yield f'{prefix}{key}: {value}'

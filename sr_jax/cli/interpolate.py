@@ -1,0 +1,72 @@
+"""`sr-jax interpolate`: the network between two."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+from sr_jax import checkpoints, models
+from sr_jax.errors import UserError
+from sr_jax.inference import loading
+from sr_jax.weights.interpolation import interpolate
+
+# Slots of the SR network; discriminators and dual networks are left behind.
+_SLOTS = ('generator', 'batch_stats')
+
+
+def run(args: argparse.Namespace) -> int:
+  """Writes the checkpoint."""
+  if args.output.exists():
+    raise UserError(f'{args.output}: exists already: choose another name')
+  a, b = (_load(name) for name in (args.a, args.b))
+  try:
+    _refuse_unlike(a, b)
+    params = interpolate(_network(a), _network(b), args.alpha)
+  except UserError as error:
+    raise UserError(f'{args.a} and {args.b}: {error}') from None
+  checkpoints.save_params(
+    args.output,
+    params,
+    {
+      **a.config,
+      'interpolation': {'a': args.a, 'b': args.b, 'alpha': args.alpha},
+    },
+  )
+  print(
+    f'{1 - args.alpha:g} {args.a} + {args.alpha:g} {args.b} -> {args.output}'
+  )
+  return 0
+
+
+def _load(name: str) -> loading.SRModel:
+  if name in loading.WITHOUT_WEIGHTS:
+    raise UserError(f'{name} has no weights: give a checkpoint')
+  return loading.load(name)
+
+
+def _network(model: loading.SRModel) -> dict[str, Any]:
+  return {s: model.params[s] for s in _SLOTS if s in model.params}
+
+
+def _refuse_unlike(a: loading.SRModel, b: loading.SRModel) -> None:
+  """Networks of one shape of parameters may still compute other things."""
+  first, second = (
+    models.create({**m.config['model'], 'dtype': 'float32'}) for m in (a, b)
+  )
+  if first != second:
+    raise UserError(
+      'unlike networks are not interpolated: '
+      f'{_options(first, second)} against {_options(second, first)}'
+    )
+
+
+def _options(network: Any, other: Any) -> str:
+  """Those of a network that another one does not share."""
+  if type(network) is not type(other):
+    return type(network).__name__
+  return ', '.join(
+    f'{field.name}={getattr(network, field.name)!r}'
+    for field in dataclasses.fields(network)
+    if getattr(network, field.name) != getattr(other, field.name)
+  )

@@ -1,1 +1,0 @@
-"""What each sr-jax command does; `run(args)` gives the exit status."""

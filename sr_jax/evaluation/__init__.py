@@ -1,0 +1,1 @@
+"""Benchmarks: degrade, predict, measure, write down."""

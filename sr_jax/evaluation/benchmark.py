@@ -1,0 +1,418 @@
+"""Benchmarks: LR images are made or read, enlarged, and measured against HR.
+
+The result is the JSON of `sr-jax evaluate`:
+
+  model, scale        what was measured
+  degradation         name, or 'given' for LR images from files, for which
+                      noise_sigma to seed are null
+  kernel              SPEC of the blur, made or said to have been made; or null
+  noise_sigma, jpeg_quality, seed    the rest of the degradation
+  protocol            rules of the scores, see `metrics.protocol`
+  images              [{name, psnr, ssim, seconds}, ...], or other metrics
+  mean                {psnr, ssim} over the images
+  adapt_steps         steps of the fit to each image that were asked for: a
+                      number, 'auto', or null for what the model does by itself
+  tile                as asked for: a number, 'auto', 'off' or 'chop'
+  compile_seconds     spent compiling in all, not part of any image's seconds
+  reference_dir       folder of the references, or null
+  reference_level     number of the references that were used, 0 for all
+  others              [{protocol, images, mean}, ...]: the same images under
+                      further protocols, empty unless they were asked for
+
+A PSNR of equal images is infinite; JSON has no such number, so the file holds
+the string "Infinity", which `float` of Python and `Number` of JavaScript read.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from sr_jax.data.degradation import Degradation
+from sr_jax.data.folders import match_lr
+from sr_jax.data.image_io import (
+  Picture,
+  check_targets,
+  find_images,
+  read_image,
+  read_rgb,
+  write_image,
+)
+from sr_jax.data.references import match_references
+from sr_jax.errors import UserError
+from sr_jax.evaluation import report as reports
+from sr_jax.inference.loading import SRModel
+from sr_jax.inference.upscaler import Upscaler
+from sr_jax.metrics.protocol import (
+  PROTOCOLS,
+  PSNR,
+  SSIM,
+  Metric,
+  Protocol,
+  get_protocol,
+  measure,
+)
+from sr_jax.ops.degrade import quantize
+from sr_jax.ops.resize import resized_size
+from sr_jax.ops.scales import covered_size, reduced_size
+
+PathLike = str | os.PathLike[str]
+Report = Callable[[str], None]
+
+_log = logging.getLogger(__name__)
+
+
+class _Pair(NamedTuple):
+  """One HR file and the files that belong to it, if there are such."""
+
+  name: str
+  hr: Path
+  lr: Path | None
+  references: tuple[Path, ...] = ()
+
+
+def protocols_of(name: str, crop: int | None = None) -> list[Protocol]:
+  """The protocol called `name`, or every one for 'all'.
+
+  Raises:
+    UserError: unknown name or negative crop.
+  """
+  names = PROTOCOLS if name == 'all' else [name]
+  return [get_protocol(n, crop) for n in names]
+
+
+def evaluate_folder(
+  model: SRModel,
+  *,
+  hr_dir: PathLike,
+  lr_dir: PathLike | None = None,
+  reference_dir: PathLike | None = None,
+  reference_level: int = 0,
+  degradation: Degradation | None = None,
+  protocols: Sequence[Protocol] = (PROTOCOLS['y-uint8'],),
+  metrics: Sequence[Metric] = (PSNR, SSIM),
+  self_ensemble: bool = False,
+  back_project: int | None = None,
+  adapt_steps: int | str | None = None,
+  tile: int | str = 'auto',
+  save_images: PathLike | None = None,
+  report: Report | None = None,
+) -> dict[str, Any]:
+  """Enlarges the LR image of every HR image and measures the results.
+
+  HR is rounded to 8 bit and cut to a multiple of the scale; where that is not
+  whole, to the pixels that whole LR pixels cover, and SR to these. Grey images
+  are repeated to RGB for models that take RGB, as the field does.
+
+  Args:
+    model: what to measure, at `model.scale`.
+    hr_dir: folder (of any depth) or file of the large images.
+    lr_dir: folder or file of the small ones, used as they are; matched as
+      `data.folders.match_lr` does.
+    reference_dir: folder of references, matched as
+      `data.references.match_references` does.
+    reference_level: the number of the only ones to use; 0 for all.
+    degradation: how LR is made of HR; with `lr_dir` how it was made, which a
+      model that fits itself to the images needs to know.
+    protocols: the first gives the main scores, the rest go under `others`.
+    metrics: the scores, see `scores.choose`.
+    self_ensemble: see `Upscaler`, as `back_project` and `tile`.
+    back_project: steps of back-projection.
+    adapt_steps: steps of the fit to each image, see `Upscaler`.
+    tile: LR pixels, 'auto', 'off' or 'chop'.
+    save_images: folder for the results as PNG, under the names of HR.
+    report: called with each line of the table as soon as it is known.
+
+  Returns:
+    The result that the head of this file describes; PSNR may be inf.
+
+  Raises:
+    UserError: an image cannot be read, has no counterpart, does not fit the
+      scale or the model, or is too small for a protocol; the model gives NaN;
+      a result would replace an input. No image is left out.
+  """
+  report = report or (lambda line: None)
+  made = None if lr_dir is not None else degradation or Degradation()
+  assumed = degradation or made or Degradation()
+  pairs = _find_pairs(Path(hr_dir), lr_dir, model.scale)
+  if reference_dir is not None:
+    pairs = _with_references(pairs, hr_dir, reference_dir, reference_level)
+  targets = _targets(pairs, save_images)
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    sizes = list(pool.map(lambda pair: _lr_size(pair, model), pairs))
+  upscaler = Upscaler(
+    model,
+    self_ensemble=self_ensemble,
+    back_project=back_project,
+    kernel=assumed.taps(),
+    degradation=degradation.degradation if degradation else None,
+    noise_sigma=assumed.noise_sigma,
+    adapt_steps=adapt_steps,
+    tile=tile,
+    sizes=sizes,
+    seed=assumed.seed,
+  )
+  width = max(len('image'), *(len(pair.name) for pair in pairs))
+  report(f'{os.fspath(hr_dir)}: {len(pairs)} images')
+  if reference_dir is not None:
+    which = f'number {reference_level}' if reference_level else 'all together'
+    report(f'references: {os.fspath(reference_dir)}, {which}')
+  for line in reports.header(model, made, lr_dir, protocols, metrics, width):
+    report(line)
+  if tile == 'chop':
+    report('tiles: four overlapping parts, as the test scripts of RCAN and SAN')
+  scores: list[list[dict[str, Any]]] = [[] for _ in protocols]
+  compiling = 0.0
+  for pair, target in zip(pairs, targets, strict=True):
+    hr, lr = _read_pair(pair, model, made)
+    run = functools.partial(_upscaled, upscaler, pair.references)
+    sr, seconds, compiled = _timed(run, lr)
+    sr = sr[: hr.shape[0], : hr.shape[1]]
+    if not np.isfinite(sr).all():
+      raise UserError(
+        f'{pair.hr}: model {model.name} gives NaN: check its checkpoint'
+      )
+    compiling += compiled
+    rows = _measure(pair, sr, hr, protocols, metrics, model.scale)
+    if target is not None:
+      write_image(target, Picture(sr))
+    for images, row in zip(scores, rows, strict=True):
+      images.append({'name': pair.name, **row, 'seconds': seconds})
+    report(reports.line(pair.name, rows, metrics, width, f'{seconds:9.3f}'))
+  result = reports.as_json(model, made, protocols, metrics, scores, compiling)
+  result |= {'adapt_steps': adapt_steps, 'kernel': assumed.kernel, 'tile': tile}
+  folder = None if reference_dir is None else os.fspath(reference_dir)
+  result |= {'reference_dir': folder, 'reference_level': reference_level}
+  means = [result['mean'], *(other['mean'] for other in result['others'])]
+  report(reports.line('mean', means, metrics, width, ''))
+  return result
+
+
+def _find_pairs(
+  hr_dir: Path, lr_dir: PathLike | None, scale: float
+) -> list[_Pair]:
+  """HR files with their LR files, in natural order of their names."""
+  large = find_images([hr_dir])
+  if lr_dir is None:
+    return [_Pair(f.relative.as_posix(), f.path, None) for f in large]
+  small = find_images([Path(lr_dir)])
+  if not hr_dir.is_dir() and not Path(lr_dir).is_dir():
+    return [_Pair(hr_dir.name, hr_dir, Path(lr_dir))]
+  hr = {found.relative.as_posix(): found.path for found in large}
+  lr = {found.relative.as_posix(): found.path for found in small}
+  matched = match_lr(hr, lr, scale)
+  for name, fault in matched.faults.items():
+    raise UserError(f'{hr[name]}: {fault} in {lr_dir}')
+  if unused := matched.unused:
+    _log.warning(
+      '%d LR images have no HR image and are not used: %s',
+      len(unused),
+      ', '.join(unused[:5]) + (', ...' if len(unused) > 5 else ''),
+    )
+  return [_Pair(a, hr[a], lr[b]) for a, b in matched.pairs.items()]
+
+
+def _with_references(
+  pairs: Sequence[_Pair],
+  hr_dir: PathLike,
+  reference_dir: PathLike,
+  level: int,
+) -> list[_Pair]:
+  """The pairs that are no references themselves, with their references."""
+  root = Path(reference_dir)
+  if not root.is_dir():
+    raise UserError(f'{root}: no such folder: check the path')
+  files = {f.relative.as_posix(): f.path for f in find_images([root])}
+  matched = match_references(
+    [pair.name for pair in pairs],
+    files,
+    together=root.resolve() == Path(hr_dir).resolve(),
+    level=level,
+  )
+  for name, fault in matched.faults.items():
+    raise UserError(f'{Path(hr_dir, name)}: {fault} in {root}')
+  return [
+    pair._replace(references=tuple(files[r] for r in matched.pairs[pair.name]))
+    for pair in pairs
+    if pair.name in matched.pairs
+  ]
+
+
+def _upscaled(
+  upscaler: Upscaler, references: Sequence[Path], lr: np.ndarray
+) -> np.ndarray:
+  """SR, with references where there are such."""
+  if not references:
+    return upscaler(lr)
+  try:
+    fitted = upscaler.refer([read_rgb(path) for path in references])
+  except UserError as error:
+    raise UserError(f'{references[0].parent}: {error}') from None
+  return upscaler(lr, fitted)
+
+
+def _targets(
+  pairs: Sequence[_Pair], folder: PathLike | None
+) -> Sequence[Path | None]:
+  """Where the results go."""
+  if folder is None:
+    return [None] * len(pairs)
+  targets = [Path(folder, pair.name).with_suffix('.png') for pair in pairs]
+  check_targets(
+    (pair.hr, target) for pair, target in zip(pairs, targets, strict=True)
+  )
+  inputs = {
+    path.resolve()
+    for pair in pairs
+    for path in (pair.hr, pair.lr, *pair.references)
+    if path
+  }
+  for target in targets:
+    if target.resolve() in inputs:
+      raise UserError(
+        f'{target}: is an input: choose another folder for the results'
+      )
+  return targets
+
+
+def read_levels(path: Path) -> np.ndarray:
+  """An image file as `[H, W, C]` float64 in [0, 1], on 8-bit levels.
+
+  Transparency is dropped, the colour beneath kept.
+
+  Raises:
+    UserError: it cannot be read, or is an array of another value range.
+  """
+  return quantize(_read_unit(path))
+
+
+def _read_unit(path: Path) -> np.ndarray:
+  picture = read_image(path)
+  if (picture.low, picture.high) != (0.0, 1.0):
+    raise UserError(
+      f'{path}: values of {picture.low:g} to {picture.high:g}: scale them to '
+      '[0, 1], so that LR, SR and HR have one range'
+    )
+  return picture.color
+
+
+def cut_to_multiple(image: np.ndarray, scale: float, path: Path) -> np.ndarray:
+  """The upper left part of `[H, W, C]` that whole LR pixels cover.
+
+  Raises:
+    UserError: nothing is left.
+  """
+  height, width = (
+    covered_size(reduced_size(n, scale), scale) for n in image.shape[:2]
+  )
+  if not height or not width:
+    raise UserError(
+      f'{path}: {image.shape[1]}x{image.shape[0]} pixels are too few for '
+      f'scale {scale:g}: leave it out'
+    )
+  return image[:height, :width]
+
+
+def _for_model(image: np.ndarray, model: SRModel) -> np.ndarray:
+  """Grey repeated to RGB where the model takes RGB."""
+  if image.shape[-1] == 1 and model.channels == 3:
+    return np.repeat(image, 3, axis=-1)
+  return image
+
+
+def _read_hr(pair: _Pair, scale: float) -> np.ndarray:
+  return cut_to_multiple(read_levels(pair.hr), scale, pair.hr)
+
+
+def _lr_size(pair: _Pair, model: SRModel) -> tuple[int, int]:
+  """LR height and width; reads the files, so that bad ones show early."""
+  height, width = (
+    resized_size(n, 1 / model.scale)
+    for n in _read_hr(pair, model.scale).shape[:2]
+  )
+  if pair.lr is not None:
+    given = _read_unit(pair.lr).shape[:2]
+    if given != (height, width):
+      raise UserError(
+        f'{pair.lr}: {given[1]}x{given[0]} pixels, but {pair.hr} at scale '
+        f'{model.scale:g} needs {width}x{height}'
+      )
+  return height, width
+
+
+def _read_pair(
+  pair: _Pair, model: SRModel, made: Degradation | None
+) -> tuple[np.ndarray, np.ndarray]:
+  """(hr, lr) of one pair, lr as float32."""
+  hr = _for_model(_read_hr(pair, model.scale), model)
+  if made is None:
+    assert pair.lr is not None
+    lr = _for_model(_read_unit(pair.lr), model)
+  else:
+    lr = made.apply(hr, pair.name, model.scale)
+  return hr, np.asarray(lr, np.float32)
+
+
+@functools.cache
+def _compile_spans() -> list[tuple[float, float]]:
+  """A list to which JAX adds (start, end) of all tracing and compiling."""
+  spans: list[tuple[float, float]] = []
+
+  def listen(
+    event: str, start_time: float, end_time: float, **unused: Any
+  ) -> None:
+    del unused
+    if event.startswith('/jax/core/compile/'):
+      spans.append((start_time, end_time))
+
+  jax.monitoring.register_event_time_span_listener(listen)
+  return spans
+
+
+def _covered(spans: Sequence[tuple[float, float]]) -> Iterator[float]:
+  """Lengths of the parts of the time line that (nested) spans cover."""
+  reached = -math.inf
+  for start, end in sorted(spans):
+    yield max(0.0, end - max(start, reached))
+    reached = max(reached, end)
+
+
+def _timed(
+  upscale: Callable[[np.ndarray], np.ndarray], lr: np.ndarray
+) -> tuple[np.ndarray, float, float]:
+  """SR, the seconds it took without compiling, and those of compiling."""
+  spans = _compile_spans()
+  spans.clear()
+  start = time.perf_counter()
+  sr = upscale(lr)
+  total = time.perf_counter() - start
+  compiling = min(total, sum(_covered(spans)))
+  return sr, total - compiling, compiling
+
+
+def _measure(
+  pair: _Pair,
+  sr: np.ndarray,
+  hr: np.ndarray,
+  protocols: Sequence[Protocol],
+  metrics: Sequence[Metric],
+  scale: float,
+) -> list[dict[str, float]]:
+  """Scores under each protocol."""
+  try:
+    return [
+      measure(sr, hr, protocol=p, scale=scale, metrics=metrics, name=pair.name)
+      for p in protocols
+    ]
+  except UserError as error:
+    raise UserError(f'{pair.hr}: {error}') from None

@@ -1,0 +1,349 @@
+"""Evaluation during training: fixed crops, image strips, benchmark folders."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from sr_jax import methods
+from sr_jax.data import batches, references, sources
+from sr_jax.data.degradation import Degradation
+from sr_jax.data.image_io import find_images, save_png_strip
+from sr_jax.errors import UserError
+from sr_jax.evaluation.benchmark import evaluate_folder
+from sr_jax.evaluation.scores import choose
+from sr_jax.inference.loading import at_scale, from_params
+from sr_jax.inference.upscaler import Upscaler
+from sr_jax.methods import Method
+from sr_jax.metric_writers import MetricWriter
+from sr_jax.metrics.protocol import PSNR, Metric, get_protocol, measure
+from sr_jax.ops.compilation import jit
+from sr_jax.ops.degrade import quantize
+from sr_jax.ops.resize import imresize
+from sr_jax.ops.scales import covered_size, reduced_size
+
+
+class _Test(NamedTuple):
+  """The fixed crops at one scale.
+
+  Attributes:
+    config: The run's config at this scale.
+    predict: `(params, lr) -> sr`, compiled.
+    hr: `[N, H, W, C]` in [0, 1].
+    lr: The same, reduced.
+    reference: The same of their references, if there are such.
+  """
+
+  config: Mapping[str, Any]
+  predict: Callable[..., Any]
+  hr: np.ndarray
+  lr: np.ndarray
+  reference: np.ndarray | None
+
+  @property
+  def scale(self) -> float:
+    """Of HR to LR."""
+    return self.config['model']['scale']
+
+
+class Evaluation(Protocol):
+  """What the train loop calls now and then.
+
+  Attributes:
+    rules: What its scores mean; goes into checkpoints.
+    names: Of the scores that may choose a checkpoint.
+  """
+
+  rules: dict[str, Any]
+  names: Sequence[str]
+
+  def __call__(
+    self, step: int, params: Mapping[str, Any], writer: MetricWriter
+  ) -> dict[str, float]:
+    """Scores of `params` (by slot), which it also writes."""
+    ...
+
+
+def make_evaluation(
+  config: Mapping[str, Any], method: Method, workdir: pathlib.Path
+) -> Evaluation:
+  """The method's own evaluation if it has one, else that of SR images.
+
+  Raises:
+    UserError: what it needs of files is missing.
+  """
+  if own := getattr(methods.module(config), 'evaluation', None):
+    return own(config)
+  return PeriodicEvaluation(config, method, workdir)
+
+
+class PeriodicEvaluation:
+  """Scores the current parameters on the same images every time.
+
+  Attributes:
+    protocol: Rules of the scores.
+    rules: The same, for checkpoints.
+    names: Of the scores of every image.
+  """
+
+  def __init__(
+    self, config: Mapping[str, Any], method: Method, workdir: pathlib.Path
+  ):
+    """Opens the fixed crops and makes their LR once.
+
+    Raises:
+      UserError: no image of `config.eval.source` is large enough, or a folder
+        of `config.eval.folders` is missing or empty.
+    """
+    section, own = config['eval'], config['model']['scale']
+    self._folders = section['folders']
+    if jax.process_index() == 0:  # it alone reads them, hours later
+      for folder in self._folders:
+        find_images([folder])
+    made = config['degradation']
+    self._degradation = Degradation(
+      degradation=made['name'],
+      kernel=made['kernel'],
+      noise_sigma=made['noise_sigma'],
+      jpeg_quality=made['jpeg_quality'] or None,
+    )
+    self.protocol = get_protocol(section['protocol'])
+    self.rules = self.protocol.to_dict()
+    self._metrics = _metrics(section['metrics'])
+    self.names: Sequence[str] = [metric.name for metric in self._metrics]
+    self._tests = config['method'].get('test')
+    self._images = workdir / 'images'
+    source = sources.open_labelled(
+      *(section['source'], section['lr_folder'], own),
+      min_size=section['crop_size'],
+      on_bad='skip',
+      cache_dir=config['data']['cache_dir'] or None,
+    )
+    if section['reference']:
+      source = references.with_references(
+        source,
+        section['reference'],
+        folder=section['source'],
+        on_bad='skip',
+        cache_dir=config['data']['cache_dir'] or None,
+      )
+    crops = batches.fixed_crops(
+      source,
+      size=section['crop_size'],
+      count=section['crops'],
+      scale=own if own == int(own) else 1,
+    )
+    if 'lr' in crops and set(section['scales']) - {own}:
+      raise UserError(
+        'config.eval.scales: the LR images of config.eval.lr_folder are of'
+        f' scale {own}; leave scales empty'
+      )
+    images = {k: v.astype(np.float32) / 255 for k, v in crops.items()}
+    self._at = [
+      _test(at_scale(config, scale), method, **images)
+      for scale in section['scales'] or (own,)
+    ]
+    for test in self._at:
+      self._check_crops(test)
+
+  def __call__(
+    self, step: int, params: Mapping[str, Any], writer: MetricWriter
+  ) -> dict[str, float]:
+    """Mean scores of `params` (by slot) on the crops.
+
+    Every process computes them; the first writes them down, and measures
+    the benchmark folders.
+
+    Returns:
+      Scores of the crops under `self.protocol` by the names of
+      `config.eval.metrics`, and the PSNR of each benchmark folder under its
+      name.
+    """
+    local = jax.device_get(params)
+    found = []
+    for test in self._at:
+      name = _of_scale(test, self._at)
+      mean = self._crops(step, test, local, writer)
+      writer.scalars(step, {f'crops{name}/{k}': v for k, v in mean.items()})
+      if jax.process_index() == 0:
+        mean |= self._benchmarks(step, test, local, writer)
+      found.append(mean)
+    if len(found) == 1:
+      return found[0]
+    each = {
+      f'{k}{_of_scale(test, self._at)}': v
+      for test, scores in zip(self._at, found, strict=True)
+      for k, v in scores.items()
+    }
+    mean = {k: float(np.mean([f[k] for f in found])) for k in self.names}
+    writer.scalars(step, {f'crops/{k}': v for k, v in mean.items()})
+    return mean | each
+
+  def _crops(
+    self,
+    step: int,
+    test: _Test,
+    params: Mapping[str, Any],
+    writer: MetricWriter,
+  ) -> dict[str, float]:
+    """Mean scores of the crops at one scale; writes the strips."""
+    if self._tests:
+      sr, mean = self._fitted(test, params)
+    else:
+      if test.reference is not None:
+        look = methods.module(test.config).REFERRING.look
+        params = jit(look)(params, [test.reference])
+      sr = np.asarray(test.predict(params, test.lr))
+      sr = sr[:, : test.hr.shape[1], : test.hr.shape[2]]
+      mean = self._mean_scores(test, sr)
+    if jax.process_index() == 0:
+      self._save_strips(step, test, sr, writer)
+    return mean
+
+  def _mean_scores(self, test: _Test, sr: np.ndarray) -> dict[str, float]:
+    """Mean scores of SR crops `[N, H, W, C]`."""
+
+    def score(metric: Metric, a: np.ndarray, b: np.ndarray) -> float:
+      try:
+        return self._measure(metric, test, a, b)
+      except UserError:
+        return math.inf  # NIQE, of an image without detail
+
+    return {
+      metric.name: float(
+        metric.mean([score(metric, *x) for x in zip(sr, test.hr, strict=True)])
+      )
+      for metric in self._metrics
+    }
+
+  def _check_crops(self, test: _Test) -> None:
+    """Refuses crops that a metric cannot be measured on."""
+    for metric, hr in itertools.product(self._metrics, test.hr):
+      try:
+        self._measure(metric, test, hr, hr)
+      except UserError as error:
+        raise UserError(
+          f'config.eval.crop_size={test.hr.shape[1]}: {error}'
+        ) from None
+
+  def _measure(
+    self, metric: Metric, test: _Test, sr: np.ndarray, hr: np.ndarray
+  ) -> float:
+    options: Any = {'protocol': self.protocol, 'scale': test.scale}
+    return measure(sr, hr, metrics=[metric], **options)[metric.name]
+
+  def _fitted(
+    self, test: _Test, params: Mapping[str, Any]
+  ) -> tuple[np.ndarray, dict[str, float]]:
+    """Scores of a model that fits itself to its images, kernel by kernel.
+
+    Returns:
+      SR crops of the configured kernel after the most steps; and the PSNR
+      after each number of steps as `KERNEL@STEPS`, with the other scores
+      the means over the kernels after the most steps.
+    """
+    model = from_params(test.config, params, name='training')
+    sr, scores, final = test.hr, {}, []
+    # The configured kernel comes last: its crops become the strips.
+    others = [
+      k for k in self._tests['kernels'] if k != self._degradation.kernel
+    ]
+    for kernel in (*others, self._degradation.kernel):
+      made = dataclasses.replace(self._degradation, kernel=kernel)
+      lr = [made.apply(hr, '', test.scale) for hr in test.hr]
+      means: dict[str, float] = {}
+      for steps in sorted(self._tests['steps']):
+        upscaler = Upscaler(
+          model,
+          kernel=kernel,
+          degradation=made.degradation,
+          noise_sigma=made.noise_sigma,
+          adapt_steps=steps,
+        )
+        fits = upscaler.fit(lr)
+        sr = np.stack([upscaler(*x) for x in zip(lr, fits, strict=True)])
+        sr = sr[:, : test.hr.shape[1], : test.hr.shape[2]]
+        means = self._mean_scores(test, sr)
+        scores[f'{kernel}@{steps}'] = means['psnr']
+      final.append(means)
+    mean = {k: float(np.mean([f[k] for f in final])) for k in final[0]}
+    return sr, mean | scores
+
+  def _benchmarks(
+    self,
+    step: int,
+    test: _Test,
+    params: Mapping[str, Any],
+    writer: MetricWriter,
+  ) -> dict[str, float]:
+    """PSNR on each benchmark folder, measured as `sr-jax evaluate` does."""
+    model = from_params(test.config, params, name='training')
+    found = {}
+    for folder in self._folders:
+      scores = evaluate_folder(
+        model,
+        hr_dir=folder,
+        degradation=self._degradation,
+        protocols=[self.protocol],
+      )['mean']
+      name = pathlib.Path(folder).name
+      prefix = f'{name}{_of_scale(test, self._at)}'
+      writer.scalars(step, {f'{prefix}/{k}': v for k, v in scores.items()})
+      found[name] = scores['psnr']
+    return found
+
+  def _save_strips(
+    self, step: int, test: _Test, sr: np.ndarray, writer: MetricWriter
+  ) -> None:
+    """Writes bicubic | SR | HR of every crop as PNG and to TensorBoard."""
+    shape = test.hr.shape[1:3]
+    bicubic = quantize(imresize(test.lr, scale=test.scale, shape=shape))
+    strips = {}
+    for i, images in enumerate(zip(bicubic, sr, test.hr, strict=True)):
+      name = f'crop_{i}{_of_scale(test, self._at)}'
+      save_png_strip(self._images / f'step_{step:08}_{name}.png', list(images))
+      strips[name] = np.concatenate(images, axis=1)
+    writer.images(step, strips)
+
+
+def _metrics(names: str) -> list[Metric]:
+  """Those of `config.eval.metrics`."""
+  try:
+    chosen = choose(names)
+  except UserError as error:
+    raise UserError(f'config.eval.metrics: {error}') from None
+  if PSNR not in chosen:
+    raise UserError(f'config.eval.metrics={names}: add psnr')
+  return chosen
+
+
+def _test(
+  config: Mapping[str, Any],
+  method: Method,
+  hr: np.ndarray,
+  lr: np.ndarray | None = None,
+  ref: np.ndarray | None = None,
+) -> _Test:
+  """The crops cut to what whole LR pixels cover; LR is made if not given."""
+  scale = config['model']['scale']
+  rows, columns = (
+    covered_size(reduced_size(n, scale), scale) for n in hr.shape[1:3]
+  )
+  hr = hr[:, :rows, :columns]
+  if lr is None:
+    key = jax.random.key(config['seed'])
+    lr = np.asarray(method.degrade(key, jax.numpy.asarray(hr), scale))
+  predict = jit(methods.module(config).predictor(config))
+  return _Test(config, predict, hr, lr, ref)
+
+
+def _of_scale(test: _Test, tests: Sequence[_Test]) -> str:
+  """Ending of a name that tells the scale, where there are several."""
+  return f'_x{test.scale:g}' if len(tests) > 1 else ''

@@ -1,0 +1,1 @@
+"""Enlarging photographs with a trained model."""

@@ -1,0 +1,327 @@
+"""Models by name or from checkpoints, ready for inference.
+
+model = sr_jax.load('edsr-small-x2')  # or a workdir, or any checkpoint
+model = sr_jax.load('zssr', scale=2)  # needs no weights
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import importlib.resources
+import json
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from sr_jax import checkpoints, methods, models
+from sr_jax.errors import UserError
+from sr_jax.models.parts.luma import sees_luma
+from sr_jax.models.parts.parameters import check_parameters
+from sr_jax.ops.resize import imresize
+from sr_jax.ops.scales import whole
+
+# Reach of the cubic kernel in LR pixels when it enlarges.
+BICUBIC_HALO = 2
+_MOST_SCALE = 100
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SRModel:
+  """A network with its weights, or bicubic interpolation.
+
+  Attributes:
+    name: What it was loaded by.
+    scale: Enlargement.
+    channels: Channels it takes, None for any.
+    halo: Receptive radius in LR pixels, None where it has no bound.
+    cell: Side in LR pixels of the cells that the network divides an image
+      into from its upper left corner; 1 for most.
+    config: Config it was trained with; at least `method` and `model`.
+    params: Parameters by slot.
+    predict: `(params, lr, mask) -> sr` with lr `[B, H, W, C]` and sr in [0, 1];
+      mask `[B, H, W, 1]` marks the image in a padded lr, None without padding.
+    fitting: `(assumed, steps) -> Fitting` for a model that fits itself to each
+      image, see `methods`; None for the others.
+    referring: How references reach it, None for models that take none; see
+      `methods.Referring`.
+    on_host: Whether `predict` works on NumPy arrays and is not compiled.
+  """
+
+  name: str
+  scale: float
+  channels: int | None
+  halo: int | None
+  config: Mapping[str, Any]
+  params: Mapping[str, Any]
+  predict: Callable[..., Any]
+  fitting: Callable[..., methods.Fitting] | None = None
+  referring: methods.Referring | None = None
+  on_host: bool = False
+  cell: int = 1
+
+  @property
+  def whole_scale(self) -> int:
+    """The scale, for what needs whole ones.
+
+    Raises:
+      UserError: it is none.
+    """
+    if self.scale != int(self.scale):
+      raise UserError(
+        f'model {self.name} at scale {self.scale:g}: this works at whole'
+        ' scales alone; choose one'
+      )
+    return int(self.scale)
+
+
+def pretrained() -> dict[str, pathlib.Path]:
+  """Folders of the weights that come with the package, by name."""
+  root = pathlib.Path(str(importlib.resources.files('sr_jax') / 'pretrained'))
+  folders = sorted(root.iterdir()) if root.is_dir() else []
+  return {p.name: p for p in folders if p.is_dir() and p.name[0] not in '._'}
+
+
+def load(
+  name: str | os.PathLike[str],
+  *,
+  scale: float | None = None,
+  options: Mapping[str, Any] | None = None,
+) -> SRModel:
+  """A model by name, or from a checkpoint.
+
+  Args:
+    name: One of `WITHOUT_WEIGHTS`, a name in `pretrained()`, or a checkpoint: a
+      workdir, a step's folder, or imported weights.
+    scale: Needed without weights; otherwise checked against the checkpoint's,
+      or chosen within the range that it was trained for.
+    options: Options of the architecture in place of the checkpoint's, as far as
+      its parameters leave them open: `{'steps': 2}` ends SRFBN after two steps.
+
+  Raises:
+    UserError: no such model, a damaged checkpoint, another scale, or options
+      that the parameters do not suit.
+  """
+  if name in WITHOUT_WEIGHTS:
+    if options:
+      raise UserError(
+        f'model {name} has no options: leave {_keys(options)} out'
+      )
+    return WITHOUT_WEIGHTS[str(name)](_needed_scale(str(name), scale))
+  known = pretrained()
+  path = known.get(str(name), pathlib.Path(name))
+  if not path.exists() and len(path.parts) == 1:
+    names = [*WITHOUT_WEIGHTS, *known]
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f'did you mean {near[0]}?' if near else 'give one of these or a path'
+    raise UserError(f'no model {str(name)!r}; {hint} ({", ".join(names)})')
+  loaded = checkpoints.load_params(path)
+  _check_loaded(loaded, path)
+  config = _asked_scale(loaded.config, scale, str(name))
+  if options:
+    config = _with_options(config, options, loaded.params)
+  told = f'{name} ({_keys(options)})' if options else str(name)
+  model = from_params(config, loaded.params, name=told)
+  check_scale(model, scale)
+  return model
+
+
+def _with_options(
+  config: Mapping[str, Any],
+  options: Mapping[str, Any],
+  params: Mapping[str, Any],
+) -> dict[str, Any]:
+  """A config with other options of its model, which suit the parameters."""
+  if fixed := [key for key in ('name', 'scale') if key in options]:
+    raise UserError(f'option {fixed[0]}: choose it by --model or --scale')
+  model = {**config['model'], **options}
+  try:
+    check_parameters(models.create(model), params)
+  except UserError as error:
+    raise UserError(f'{_keys(options)}: {error}') from error
+  return {**config, 'model': model}
+
+
+def _keys(options: Mapping[str, Any]) -> str:
+  """The options as the command line has them."""
+  return ' '.join(f'{key}={value}' for key, value in options.items())
+
+
+def _asked_scale(
+  config: Mapping[str, Any], scale: float | None, name: str
+) -> Mapping[str, Any]:
+  """The config of a multi-scale model at one of its scales."""
+  heads = getattr(models.create(config['model']), 'scales', ())
+  if heads and scale is not None and scale not in heads:
+    raise UserError(
+      f'model {name} enlarges by {", ".join(map(str, heads))}, not by'
+      f' {scale:g}; choose one of these or another model'
+    )
+  own = (config['model']['scale'],)
+  trained = (
+    heads
+    or config['method'].get('scales')
+    or config.get('data', {}).get('scales')
+    or own
+  )
+  least, most = min(trained), max(trained)
+  if scale is None or least == most:
+    return config
+  if not least <= scale <= most:
+    raise UserError(
+      f'model {name} enlarges by {least:g} to {most:g}, not by {scale:g};'
+      ' choose one of these or another model'
+    )
+  return at_scale(config, scale)
+
+
+def at_scale(config: Mapping[str, Any], scale: float) -> dict[str, Any]:
+  """A config with its model at another scale."""
+  return {**config, 'model': {**config['model'], 'scale': whole(scale)}}
+
+
+def from_params(
+  config: Mapping[str, Any], params: Mapping[str, Any], *, name: str
+) -> SRModel:
+  """The model that a config describes, with these parameters by slot."""
+  network: Any = models.create(config['model'])
+  sections = {name: config[name] for name in ('method', 'model')}
+  method = methods.module(config)
+  fitting = getattr(method, 'fitting', None)
+  referring = getattr(method, 'REFERRING', None)
+  reach = getattr(network, 'halo', None)
+  if referring is not None and reach is not None:
+    reach += referring.halo
+  return SRModel(
+    name=name,
+    scale=config['model']['scale'],
+    channels=3 if sees_luma(network) else network.channels,
+    halo=reach,
+    config=config,
+    params=params,
+    predict=_predictor(json.dumps(sections)),
+    fitting=fitting and functools.partial(fitting, config),
+    referring=referring,
+    cell=getattr(network, 'cell', 1),
+  )
+
+
+def _check_loaded(loaded: checkpoints.Loaded, path: pathlib.Path) -> None:
+  """Refuses a config without model, or parameters of another model."""
+  sections = (loaded.config.get(s) or () for s in ('method', 'model'))
+  if not all('name' in section for section in sections):
+    raise UserError(f'{path}: its config names no method and model')
+  if loaded.config['model']['name'] in models.critic_names():
+    raise UserError(
+      f'{path}: {loaded.config["model"]["name"]} judges images; give a model'
+      ' that enlarges them'
+    )
+  try:
+    network = models.create(loaded.config['model'])
+    check_parameters(network, loaded.params)
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from error
+
+
+@functools.lru_cache(maxsize=16)
+def _predictor(config: str) -> Callable[..., Any]:
+  """One function per config, so that new weights do not compile it anew."""
+  sections = json.loads(config)
+  return methods.module(sections).predictor(sections)
+
+
+def _needed_scale(name: str, scale: float | None) -> float:
+  """The scale of a model that has none of its own."""
+  if scale is None:
+    raise UserError(f'model {name} needs a scale: give --scale S (scale=S)')
+  if not 1 < scale <= _MOST_SCALE:
+    raise UserError(
+      f'scale must be above 1 and at most {_MOST_SCALE}, not {scale:g}'
+    )
+  return whole(scale)
+
+
+def _bicubic(scale: float) -> SRModel:
+  """MATLAB's cubic interpolation, the baseline of every table."""
+  return SRModel(
+    name='bicubic',
+    scale=scale,
+    channels=None,
+    halo=BICUBIC_HALO if isinstance(scale, int) else None,
+    config={'method': {'name': 'bicubic'}, 'model': {'name': 'bicubic'}},
+    params={},
+    predict=functools.partial(_enlarge, scale=scale),
+    on_host=True,
+  )
+
+
+def _zssr(
+  name: str, scale: float, *, gradual: bool = False, channels: str = 'together'
+) -> SRModel:
+  """ZSSR, whose weights are found for each image."""
+  config = {
+    'method': {'name': 'zero_shot', 'gradual': gradual, 'channels': channels},
+    'model': {'name': 'zssr', 'scale': scale},
+  }
+  return dataclasses.replace(from_params(config, {}, name=name), channels=None)
+
+
+# name -> its model at a scale
+WITHOUT_WEIGHTS: dict[str, Callable[[float], SRModel]] = {
+  'bicubic': _bicubic,
+  'zssr': functools.partial(_zssr, 'zssr'),
+  'zssr-gradual': functools.partial(_zssr, 'zssr-gradual', gradual=True),
+  'zssr-shared': functools.partial(_zssr, 'zssr-shared', channels='shared'),
+  'zssr-each': functools.partial(_zssr, 'zssr-each', channels='each'),
+}
+
+
+def _enlarge(params: Any, lr: Any, mask: None = None, *, scale: float) -> Any:
+  del params, mask
+  return imresize(lr, scale=scale).clip(0, 1)
+
+
+def check_scale(model: SRModel, scale: float | None) -> None:
+  """Refuses another scale than the model's.
+
+  Raises:
+    UserError: it is another.
+  """
+  if scale not in (None, model.scale):
+    raise UserError(
+      f'model {model.name} enlarges by {model.scale:g}, not by {scale:g}; leave'
+      ' the scale out or choose another model'
+    )
+
+
+def check_image(image: np.ndarray, model: SRModel) -> None:
+  """Refuses what is no image, or none for this model.
+
+  Raises:
+    UserError: it is not such an image.
+  """
+  if image.ndim != 3 or 0 in image.shape:
+    raise UserError(f'an image must be [H, W, C], not of shape {image.shape}')
+  takes, channels = model.channels, image.shape[2]
+  if takes not in (None, channels) and not (takes == 3 and channels == 1):
+    raise UserError(
+      f'model {model.name} takes {takes} channels, the image has {channels};'
+      ' convert it or use model bicubic'
+    )
+  if image.dtype == np.uint8:
+    return
+  if image.dtype.kind != 'f':
+    raise UserError(
+      f'an image must be float in [0, 1] or uint8, not {image.dtype}'
+    )
+  low, high = float(image.min()), float(image.max())
+  # NaN and infinities compare false too; some overshoot of [0, 1] is usual.
+  if not (low >= -1 and high <= 2):
+    raise UserError(
+      f'the image has values from {low:g} to {high:g}; make them finite and in'
+      ' [0, 1], or give uint8'
+    )

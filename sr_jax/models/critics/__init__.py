@@ -1,0 +1,1 @@
+"""Networks that judge images instead of enlarging them."""

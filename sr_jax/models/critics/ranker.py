@@ -1,0 +1,93 @@
+"""The ranker of RankSRGAN (Zhang et al., ICCV 2019).
+
+It scores an image so that a pair is in the order of a perceptual metric; higher
+is worse, as NIQE. Trained on pairs of 296x296 pixels, it takes any square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sr_jax.models.parts import common, critic
+
+VARIANTS = {
+  'paper': common.Variant({'features': 64, 'stages': 5}, {1: 13_734_281}),
+}
+# Of a checkpoint made of published weights.
+METHOD = {'name': 'ranking'}
+_HEAD = {'classifier.0': 'head/dense_1', 'classifier.2': 'head/dense_2'}
+# Released state_dict names to Flax paths; `{i}` stands for a number.
+TORCH_NAMES = {
+  'RankSRGAN': {
+    'conv{s}_{n}': 'trunk/conv_{s}_{n}',
+    **critic.torch_norm('bn{s}_{n}', 'trunk/norm_{s}_{n}'),
+    **_HEAD,
+  },
+  'RankSRGAN (old)': {
+    **critic.numbered_names(5, activate_first=True),
+    **_HEAD,
+  },
+}
+TORCH_IGNORED = critic.TORCH_IGNORED
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Options that parameter shapes tell, by Flax path."""
+  channels, features = shapes['trunk/conv_0_0/kernel'][2:]
+  return {
+    'scale': 1,
+    'channels': channels,
+    'features': features,
+    'stages': sum(
+      path.startswith('trunk/') and path.endswith('_1/kernel')
+      for path in shapes
+    ),
+  }
+
+
+class Ranker(nn.Module):
+  """The network.
+
+  Attributes:
+    features: Channels of the first pair of convolutions.
+    stages: Halvings.
+    channels: Image channels.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  features: int
+  stages: int
+  channels: int = 3
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
+    """Scores `[B, H, W, C]`; returns `[B, 1]`.
+
+    Raises:
+      UserError: the images are too small.
+    """
+    critic.check_sides(self, image.shape)
+    trunk = critic.Trunk(
+      self.features, self.stages, True, dtype=self.dtype, name='trunk'
+    )
+    x = trunk(image, train=train).mean((1, 2), jnp.float32)
+    return critic.Head(100, name='head')(x)
+
+  @property
+  def sides(self) -> range:
+    """Heights and widths of the images it takes; the last stands for more."""
+    return range(1 << self.stages, 1 << 20)
+
+
+def Model(
+  *, scale: int = 1, variant: str = 'paper', **overrides: Any
+) -> Ranker:
+  """The ranker; overrides replace single options of it."""
+  critic.check_scale(scale)
+  return Ranker(**{**common.select_variant(VARIANTS, variant), **overrides})

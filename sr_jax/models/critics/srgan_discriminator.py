@@ -1,0 +1,94 @@
+"""The discriminator of SRGAN's paper (Ledig et al., CVPR 2017).
+
+Eight 3x3 convolutions and two dense layers, for images of 96x96 pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sr_jax.models.parts import common, critic
+
+VARIANTS = {
+  # With the bias of normalised convolutions, of which the paper says nothing.
+  'paper': common.Variant(
+    {'features': 64, 'side': 6, 'hidden': 1024}, {1: 23_565_505}
+  ),
+}
+# Its weights were not released.
+TORCH_NAMES: dict[str, dict[str, str]] = {}
+
+_STAGES = 4
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Options that parameter shapes tell, by Flax path."""
+  channels, features = shapes['trunk/conv_0_0/kernel'][2:]
+  inputs, hidden = shapes['head/dense_1/kernel']
+  return {
+    'scale': 1,
+    'channels': channels,
+    'features': features,
+    'side': math.isqrt(inputs // (8 * features)),
+    'hidden': hidden,
+  }
+
+
+class SRGANDiscriminator(nn.Module):
+  """The network. The last sigmoid is part of the losses.
+
+  Attributes:
+    features: Channels of the first pair of convolutions.
+    side: Of the map that the dense layers see.
+    hidden: Width of the first dense layer.
+    channels: Image channels.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  features: int
+  side: int
+  hidden: int
+  channels: int = 3
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
+    """Judges `[B, H, W, C]`, both sides in `sides`; returns logits `[B, 1]`.
+
+    Raises:
+      UserError: the images are of another size.
+    """
+    critic.check_sides(self, image.shape)
+    trunk = critic.Trunk(
+      self.features,
+      _STAGES,
+      True,
+      halving_size=3,
+      dtype=self.dtype,
+      name='trunk',
+    )
+    # The paper has images in [-1, 1].
+    x = critic.flat(trunk(2 * image - 1, train=train))
+    return critic.Head(self.hidden, name='head')(x)
+
+  @property
+  def sides(self) -> range:
+    """Heights and widths of the images it takes: halves are rounded up."""
+    most = self.side << _STAGES
+    return range(most - (1 << _STAGES) + 1, most + 1)
+
+
+def Model(
+  *, scale: int = 1, variant: str = 'paper', **overrides: Any
+) -> SRGANDiscriminator:
+  """The discriminator; overrides replace single options of it."""
+  critic.check_scale(scale)
+  return SRGANDiscriminator(
+    **{**common.select_variant(VARIANTS, variant), **overrides}
+  )

@@ -1,0 +1,133 @@
+"""The discriminator of BasicSR and its kin (Wang et al., ESRGAN, ECCVW 2018).
+
+A VGG-style pyramid and two dense layers, with which ESRGAN, SPSR, RankSRGAN and
+KAIR train. The dense layers fix the size of the images it takes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sr_jax.models.parts import common, critic
+
+_NEW = {
+  'features': 64,
+  'stages': 5,
+  'side': 4,
+  'use_bias': False,
+  'activate_first': True,
+}
+_KAIR = {**_NEW, 'use_bias': True, 'activate_first': False}
+# By the side of the images. The same network serves all with the same map.
+VARIANTS = {
+  '128': common.Variant(_NEW, {1: 14_499_401}),
+  '256': common.Variant({**_NEW, 'stages': 6}, {1: 21_055_049}),
+  '296': common.Variant({**_NEW, 'side': 9}, {1: 17_827_401}),
+  'spsr-128': common.Variant({**_NEW, 'use_bias': True}, {1: 14_502_281}),
+  'kair-96': common.Variant({**_KAIR, 'side': 3}, {1: 14_143_881}),
+  'kair-128': common.Variant(_KAIR, {1: 14_502_281}),
+  'kair-192': common.Variant(
+    {**_KAIR, 'stages': 6, 'side': 3}, {1: 20_700_553}
+  ),
+}
+
+# Released state_dict names to Flax paths; `{i}` stands for a number.
+TORCH_NAMES = {
+  'BasicSR': {
+    'conv{s}_{n}': 'trunk/conv_{s}_{n}',
+    **critic.torch_norm('bn{s}_{n}', 'trunk/norm_{s}_{n}'),
+    'linear{n}': 'head/dense_{n}',
+  },
+  **{
+    name: {
+      **critic.numbered_names(6, activate_first=active),
+      'classifier.0': 'head/dense_1',
+      'classifier.2': 'head/dense_2',
+    }
+    for name, active in (('SPSR', True), ('KAIR', False))
+  },
+}
+TORCH_IGNORED = critic.TORCH_IGNORED
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+  """Options that parameter shapes tell, by Flax path."""
+  active = 'trunk/conv_0_0/kernel' in shapes
+  first = 'trunk/conv_0_0' if active else 'trunk/stem'
+  channels, features = shapes[f'{first}/kernel'][2:]
+  stages = sum(
+    path.startswith('trunk/conv_') and path.endswith('_1/kernel')
+    for path in shapes
+  )
+  last = shapes[f'trunk/conv_{stages - 1}_1/kernel'][3]
+  return {
+    'scale': 1,
+    'channels': channels,
+    'features': features,
+    'stages': stages,
+    'side': math.isqrt(shapes['head/dense_1/kernel'][0] // last),
+    'use_bias': f'trunk/conv_{stages - 1}_1/bias' in shapes,
+    'activate_first': active,
+  }
+
+
+class VGGDiscriminator(nn.Module):
+  """The network of every variant.
+
+  Attributes:
+    features: Channels of the first pair of convolutions.
+    stages: Halvings.
+    side: Of the map that the dense layers see.
+    use_bias: Whether the normalised convolutions have biases.
+    activate_first: Whether an activation follows the first convolution.
+    channels: Image channels.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  features: int
+  stages: int
+  side: int
+  use_bias: bool
+  activate_first: bool
+  channels: int = 3
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
+    """Judges `[B, H, W, C]`, both sides in `sides`; returns logits `[B, 1]`.
+
+    Raises:
+      UserError: the images are of another size.
+    """
+    critic.check_sides(self, image.shape)
+    trunk = critic.Trunk(
+      self.features,
+      self.stages,
+      self.use_bias,
+      activate_first=self.activate_first,
+      dtype=self.dtype,
+      name='trunk',
+    )
+    x = critic.flat(trunk(image, train=train))
+    return critic.Head(100, name='head')(x)
+
+  @property
+  def sides(self) -> range:
+    """Heights and widths of the images it takes."""
+    return range(self.side << self.stages, (self.side + 1) << self.stages)
+
+
+def Model(
+  *, scale: int = 1, variant: str = '128', **overrides: Any
+) -> VGGDiscriminator:
+  """A discriminator of one variant; overrides replace single options of it."""
+  critic.check_scale(scale)
+  return VGGDiscriminator(
+    **{**common.select_variant(VARIANTS, variant), **overrides}
+  )

@@ -1,0 +1,396 @@
+"""Blocks that several papers share.
+
+Initialisation follows PyTorch's default, with which the EDSR family was
+trained: weights and biases uniform in +-1/sqrt(fan_in).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sr_jax.errors import UserError
+from sr_jax.ops.conv import joint_conv2d
+from sr_jax.ops.pixel_shuffle import pixel_shuffle
+from sr_jax.ops.relu import relu
+
+# RGB mean of DIV2K's training images in [0, 1], as the EDSR family uses it.
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+# RGB mean and deviation of ImageNet in [0, 1], for torchvision's networks.
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Blocks of a chain that are not worth a loop.
+_FEW = 4
+
+
+class Variant(NamedTuple):
+  """A published size of an architecture.
+
+  Attributes:
+    options: Keyword arguments of the Linen module.
+    parameters: Parameter count by scale, mean-shift layers included.
+  """
+
+  options: Mapping[str, Any]
+  parameters: Mapping[int, int]
+
+
+def select_variant(
+  variants: Mapping[str, Variant], name: str
+) -> Mapping[str, Any]:
+  """Module options of one variant.
+
+  Raises:
+    UserError: the architecture has no variant of this name.
+  """
+  if name not in variants:
+    raise UserError(
+      f'unknown model variant {name!r}; choose from {sorted(variants)}'
+    )
+  return variants[name].options
+
+
+def uniform_bias(fan_in: int) -> Callable[..., jax.Array]:
+  """Bias initialiser, uniform in +-1/sqrt(fan_in)."""
+  bound = 1 / math.sqrt(fan_in)
+
+  def init(
+    key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32
+  ) -> jax.Array:
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+  return init
+
+
+# He's initialiser times 0.1, which BasicSR's generators start from.
+small_kaiming = nn.initializers.variance_scaling(0.02, 'fan_in', 'normal')
+
+
+# PyTorch's default for kernels.
+uniform_kernel = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+
+
+class Conv(nn.Module):
+  """Stride-1 convolution that keeps height and width (zero padding).
+
+  Attributes:
+    features: Output channels.
+    kernel_size: Odd side of the square kernel, or its (height, width).
+    use_bias: Whether a bias is added.
+    kernel_init: Initialiser of the kernel.
+    bias_init: Initialiser of the bias; None is PyTorch's default.
+    dtype: Computation type; parameters stay float32.
+    dilation: Step between the pixels that the taps see.
+  """
+
+  features: int
+  kernel_size: int | tuple[int, int] = 3
+  use_bias: bool = True
+  kernel_init: Callable[..., jax.Array] = uniform_kernel
+  bias_init: Callable[..., jax.Array] | None = None
+  dtype: Any = jnp.float32
+  dilation: int = 1
+
+  @nn.compact
+  def __call__(self, *parts: jax.Array) -> jax.Array:
+    """Maps the channels of one or more `[B, H, W, C]` to `features`."""
+    size, channels = self.kernel_size, sum(x.shape[-1] for x in parts)
+    height, width = (size, size) if isinstance(size, int) else size
+    kernel = self.param(
+      'kernel', self.kernel_init, (height, width, channels, self.features)
+    )
+    bias = None
+    if self.use_bias:
+      init = self.bias_init or uniform_bias(channels * height * width)
+      bias = self.param('bias', init, (self.features,)).astype(self.dtype)
+    parts = tuple(x.astype(self.dtype) for x in parts)
+    return joint_conv2d(parts, kernel.astype(self.dtype), bias, self.dilation)
+
+
+class MeanShift(nn.Module):
+  """Adds `sign * value_range * mean` by a 1x1 convolution.
+
+  It is a convolution and not a constant because released checkpoints carry
+  it as one, in some with trained values.
+
+  Attributes:
+    mean: Channel means in [0, 1].
+    sign: -1 before the body, +1 after it.
+    trainable: Whether gradients reach the convolution.
+    value_range: What white is in x.
+  """
+
+  mean: Sequence[float]
+  sign: int
+  trainable: bool = False
+  value_range: float = 255.0
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Shifts x `[B, H, W, C]`, in float32."""
+    channels = len(self.mean)
+    kernel = self.param(
+      'kernel', lambda _: jnp.eye(channels, dtype=jnp.float32)[None, None]
+    )
+    bias = self.param(
+      'bias',
+      lambda _: (
+        self.sign * self.value_range * jnp.asarray(self.mean, jnp.float32)
+      ),
+    )
+    if not self.trainable:
+      kernel, bias = jax.lax.stop_gradient((kernel, bias))
+    x = x.astype(jnp.float32)
+    # Full precision: a TF32 product of 255 is wrong by a tenth of a level.
+    return jnp.dot(x, kernel[0, 0], precision='highest') + bias.reshape(
+      (1,) * (x.ndim - 1) + (channels,)
+    )
+
+
+def imagenet_normalised(image: jax.Array) -> jax.Array:
+  """`[B, H, W, 3]` in [0, 1] as torchvision's networks take it."""
+  mean, deviation = (
+    jnp.asarray(x, jnp.float32).reshape(1, 1, 1, 3) for x in _IMAGENET
+  )
+  return (image - mean) / deviation
+
+
+def up_to(layers: Iterable[str], convolutions: Iterable[str]) -> list[str]:
+  """The convolutions that the last of some layers needs.
+
+  Args:
+    layers: `convN` or, after its activation, `reluN`.
+    convolutions: All of a network, from the image on.
+
+  Raises:
+    UserError: the network has no such layer.
+  """
+  names = list(convolutions)
+  last = 0
+  for layer in layers:
+    name = layer.replace('relu', 'conv')
+    if name not in names:
+      raise UserError(
+        f'unknown layer {layer!r}; choose from {", ".join(names)}, or relu'
+        ' instead of conv for after the activation'
+      )
+    last = max(last, names.index(name))
+  return names[: last + 1]
+
+
+# What a released `.npz` holds of a convolution, and of a normalisation.
+_NPZ_CONV = ('kernel', 'bias')
+_NPZ_NORM = ('bias', 'scale', 'mean', 'var')
+
+
+def npz_layer(
+  conv: str, *, bias: bool = False, norm: str | None = None
+) -> list[str]:
+  """Paths of one layer's arrays, in the order of TensorLayer's files.
+
+  Args:
+    conv: Path of the convolution.
+    bias: Whether it has one.
+    norm: Path of its normalisation.
+  """
+  paths = [f'{conv}/{leaf}' for leaf in _NPZ_CONV[: 1 + bias]]
+  return paths + [f'{norm}/{leaf}' for leaf in _NPZ_NORM if norm]
+
+
+def default_mean(channels: int) -> tuple[float, ...]:
+  """DIV2K's mean for RGB, mid-grey for any other channel count."""
+  return DIV2K_MEAN if channels == 3 else (0.5,) * channels
+
+
+class ResBlock(nn.Module):
+  """conv - ReLU - conv, scaled, plus identity (EDSR, figure 2c).
+
+  Attributes:
+    features: Channels in and out.
+    residual_scale: Factor on the residual branch.
+    conv: Class of the convolutions, for other initial values.
+    dtype: Computation type.
+  """
+
+  features: int
+  residual_scale: float = 1.0
+  conv: Callable[..., Any] = Conv
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, features]` to the same shape."""
+    width = self.features
+    y = self.conv(width, dtype=self.dtype, name='conv1')(x)
+    y = self.conv(width, dtype=self.dtype, name='conv2')(relu(y))
+    return x + self.residual_scale * y
+
+
+def chain(
+  block: nn.Module, length: int, x: jax.Array, *, unroll: bool = False
+) -> jax.Array:
+  """Applies `length` blocks like `block`, one to the result of the other.
+
+  They are compiled as one, in a loop, unless they are few; their parameters are
+  stacked along a first axis, and their name has a `*` where their numbers would
+  stand, see `sr_jax.models.parts.parameters`. A chain of chains is slower: what
+  the inner ones keep for the gradient is copied once more.
+
+  Args:
+    block: The first one; its name ends in `*`.
+    length: Number of blocks.
+    x: `[B, H, W, C]`, what the first one sees.
+    unroll: Whether many are written out as well: a gradient takes less time,
+      for nothing is copied, and its compilation more.
+  """
+  return _scan(block, length, x, lambda x: None, unroll)[0]
+
+
+def chain_outputs(block: nn.Module, length: int, x: jax.Array) -> jax.Array:
+  """As `chain`; the results of all blocks, `[length, B, H, W, C]`."""
+  return _scan(block, length, x, lambda x: x, unroll=False)[1]
+
+
+def _scan(
+  block: nn.Module,
+  length: int,
+  x: jax.Array,
+  keep: Callable[..., Any],
+  unroll: bool,
+) -> Any:
+  """The last block's result, and what is kept of all."""
+
+  def apply(block: nn.Module, x: jax.Array, unused: None) -> Any:
+    del unused
+    x = block(x)
+    return x, keep(x)
+
+  # Written out, nothing is copied for the gradient: 5 to 7 % of RCAN's step, 8
+  # to 10 % of DRN's. Initial values have none.
+  unroll = (unroll or length <= _FEW) and not block.is_initializing()
+  scan = nn.scan(
+    apply,
+    variable_axes={'params': 0, 'batch_stats': 0},
+    split_rngs={'params': True},
+    length=length,
+    unroll=length if unroll else 1,
+  )
+  return scan(block, x, None)
+
+
+class ChannelAttention(nn.Module):
+  """Scales each channel by what the means of all channels tell (RCAN).
+
+  Attributes:
+    features: Channels in and out.
+    reduction: Divides the channels between the two 1x1 convolutions.
+    dtype: Computation type.
+  """
+
+  features: int
+  reduction: int = 16
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, features]` to the same shape."""
+    conv = functools.partial(Conv, kernel_size=1, dtype=self.dtype)
+    # In float32: bfloat16 cannot hold the mean of many numbers. One axis at a
+    # time: XLA:CPU takes up to four times as long over two at once.
+    y = x.mean(2, jnp.float32, keepdims=True).mean(1, keepdims=True)
+    narrow = max(1, self.features // self.reduction)
+    y = relu(conv(narrow, name='squeeze')(y))
+    return x * nn.sigmoid(conv(self.features, name='expand')(y))
+
+
+class RCAB(nn.Module):
+  """conv - ReLU - conv - channel attention, plus identity (RCAN).
+
+  Attributes:
+    features: Channels in and out.
+    reduction: Of the attention.
+    dtype: Computation type.
+  """
+
+  features: int
+  reduction: int = 16
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, features]` to the same shape."""
+    width, dtype = self.features, self.dtype
+    y = relu(Conv(width, dtype=dtype, name='conv1')(x))
+    y = Conv(width, dtype=dtype, name='conv2')(y)
+    attention = ChannelAttention(width, self.reduction, dtype, name='attention')
+    return x + attention(y)
+
+
+def upsampling_stages(scale: int) -> list[int]:
+  """Factors of the sub-pixel stages: [2] * log2(scale), or [3].
+
+  Raises:
+    UserError: the scale is neither 3 nor a power of two above 1.
+  """
+  if scale == 3:
+    return [3]
+  if scale < 2 or scale & (scale - 1):
+    raise UserError(f'scale {scale} is not supported; choose 2, 3, 4 or 8')
+  return [2] * (scale.bit_length() - 1)
+
+
+class Upsampler(nn.Module):
+  """Sub-pixel upsampling by conv - pixel shuffle stages.
+
+  Attributes:
+    scale: 2, 3, 4 or 8.
+    features: Channels in and out.
+    dtype: Computation type.
+    relu: Whether a ReLU follows each stage.
+  """
+
+  scale: int
+  features: int
+  dtype: Any = jnp.float32
+  relu: bool = False
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps `[B, H, W, F]` to `[B, scale * H, scale * W, F]`."""
+    for i, factor in enumerate(upsampling_stages(self.scale)):
+      width = self.features * factor**2
+      x = Conv(width, dtype=self.dtype, name=f'conv_{i}')(x)
+      x = pixel_shuffle(x, factor)
+      x = relu(x) if self.relu else x
+    return x
+
+
+def upsampling_scale(
+  shapes: Mapping[str, Sequence[int]], prefix: str = 'upsample/'
+) -> int:
+  """Scale of sub-pixel stages, from parameter shapes by path.
+
+  Args:
+    shapes: Of the whole network.
+    prefix: Of the stages' paths; by default of an `Upsampler` named `upsample`.
+  """
+  stages = [
+    shape[3] // shape[2]
+    for path, shape in shapes.items()
+    if path.startswith(prefix) and path.endswith('/kernel')
+  ]
+  return math.prod(math.isqrt(factor) for factor in stages)
+
+
+def upsampling_radius(scale: int) -> float:
+  """Reach of `Upsampler` and one more 3x3 convolution, in LR pixels."""
+  radius, resolution = 0.0, 1
+  for factor in upsampling_stages(scale):
+    radius += 1 / resolution
+    resolution *= factor
+  return radius + 1 / resolution

@@ -1,0 +1,1 @@
+"""Files turned into parameters, and parameters into files."""

@@ -1,0 +1,1 @@
+"""Readers of other programs' file formats; none runs code of the file."""

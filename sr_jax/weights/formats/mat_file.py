@@ -1,0 +1,128 @@
+"""Weights out of MATLAB files, in the three layouts that SR papers left.
+
+MatConvNet   struct `net` with `params` of `name` and `value` (LapSRN)
+cells        struct `model` with cells `weight` and `bias` (Caffe's VDSR)
+matrices     `weights_conv1`, `biases_conv1`, ... (SRCNN)
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from sr_jax.errors import UserError
+from sr_jax.weights.formats import mat5
+
+START = b'MATLAB '
+
+
+def read_mat(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+  """Kernels `NAME_f` `[K, K, in, out]` and biases `NAME_b` `[out]`.
+
+  Kernels of transposed convolutions are `[K, K, out, in]`. Names are the file's
+  own, or `layer1`, `layer2`, ... of cells.
+
+  Raises:
+    UserError: the file is missing, damaged or of another layout.
+  """
+  try:
+    with open(path, 'rb') as file:
+      data = file.read()
+  except OSError as error:
+    raise UserError(f'{path}: {error.strerror or error}') from None
+  try:
+    if not data.startswith(mat5.START):
+      raise UserError('is in the format of MATLAB 7.3: save it again with -v7')
+    return _tensors(mat5.read_variables(data))
+  except UserError as error:
+    raise UserError(f'{path}: {_one_line(error)}') from None
+  except (ValueError, LookupError, zlib.error, StopIteration) as error:
+    raise UserError(f'{path}: damaged: {_one_line(error)}') from None
+
+
+def _tensors(variables: dict[str, Any]) -> dict[str, np.ndarray]:
+  """By names that end in `_f` or `_b`."""
+  tensors: dict[str, np.ndarray] = {}
+  for name, value in _named(variables):
+    if not isinstance(name, str) or not isinstance(value, np.ndarray):
+      raise UserError(f'holds no numbers under the name {name!r:.80}')
+    if name in tensors:
+      raise UserError(f'has the tensor {name[:80]!r} twice')
+    # MATLAB drops trailing ones.
+    kernel = value.shape + (1,) * (4 - value.ndim)
+    tensors[name] = value.reshape(-1 if name.endswith('_b') else kernel)
+  if not tensors:
+    raise UserError('holds no weights')
+  return tensors
+
+
+def _named(variables: dict[str, Any]) -> Iterable[tuple[Any, Any]]:
+  """Names and arrays, of whichever layout the variables have."""
+  # A network that is saved for use alone leaves its fields as variables.
+  net = [variables] if 'params' in variables else variables.get('net')
+  if net is not None:
+    params = _structs(_structs(net, 'net')[0].get('params'), 'net.params')
+    if len(params) == 1 and isinstance(params[0].get('name'), list):
+      return zip(params[0]['name'], params[0].get('value', []), strict=True)
+    return [(param.get('name'), param.get('value')) for param in params]
+  if 'model' in variables:
+    (cells,) = _structs(variables['model'], 'model')
+    return [
+      (f'layer{i}{ending}', value)
+      for field, ending in (('weight', '_f'), ('bias', '_b'))
+      for i, value in enumerate(_cells(cells.get(field), field), 1)
+    ]
+  if 'weights_conv1' in variables:
+    return _matrices(variables).items()
+  raise UserError(
+    f'holds {", ".join(variables)[:200] or "nothing"}, and neither net, model'
+    ' nor weights_conv1: no layout that is known'
+  )
+
+
+def _structs(value: Any, name: str) -> list[dict[str, Any]]:
+  parts = value if isinstance(value, list) else []
+  if not parts or not all(isinstance(part, dict) for part in parts):
+    raise UserError(f'holds no struct {name}: no layout that is known')
+  return parts
+
+
+def _cells(value: Any, name: str) -> list[Any]:
+  if not isinstance(value, list):
+    raise UserError(f'holds no cells model.{name}: no layout that is known')
+  return value
+
+
+def _one_line(error: Exception) -> str:
+  """Message without what a file's names could do to a terminal."""
+  text = ' '.join(str(error).split())[:300]
+  return ''.join(c if c.isprintable() else '?' for c in text)
+
+
+def _matrices(variables: dict[str, Any]) -> dict[str, np.ndarray]:
+  """SRCNN's: taps `[K*K, out]`, `[in, K*K, out]` and `[in, K*K]`."""
+  tensors = {}
+  for i in (1, 2, 3):
+    weights, biases = (
+      variables.get(f'{kind}_conv{i}') for kind in ('weights', 'biases')
+    )
+    if not isinstance(weights, np.ndarray) or not isinstance(
+      biases, np.ndarray
+    ):
+      raise UserError(f'lacks the numbers of layer {i} of SRCNN')
+    if i == 1:
+      taps = weights[:, None]
+    elif i == 2:
+      taps = np.atleast_3d(weights).transpose(1, 0, 2)
+    else:
+      taps = weights.T[..., None]
+    side = round(len(taps) ** 0.5)
+    # MATLAB counts rows first.
+    kernel = taps.reshape(side, side, *taps.shape[1:], order='F')
+    tensors[f'conv{i}_f'] = kernel
+    tensors[f'conv{i}_b'] = biases
+  return tensors

@@ -1,0 +1,93 @@
+"""Weights in the safetensors format.
+
+One file holds the parameters under their Flax paths, those of chains block by
+block (`body_0/conv1/kernel`), running statistics beside them (`norm/mean`) and,
+as metadata, the model's name, scale and options.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+from flax import traverse_util
+from safetensors import numpy as safetensors_numpy
+
+from sr_jax.errors import UserError
+from sr_jax.files import open_atomically
+from sr_jax.models.parts.parameters import unstack
+
+_FORMAT = 'sr_jax'
+
+
+def read_safetensors(
+  path: str | os.PathLike[str],
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """Tensors by name, and the config if `export_safetensors` wrote the file.
+
+  bfloat16 becomes float32; the config is empty for files of others.
+
+  Raises:
+    UserError: the file is missing or damaged.
+  """
+  tensors = {}
+  try:
+    with safetensors.safe_open(path, framework='numpy') as file:
+      metadata = file.metadata() or {}
+      for name in file.keys():  # noqa: SIM118 (the file is no mapping)
+        array = file.get_tensor(name)
+        wide = array.dtype == jnp.bfloat16
+        tensors[name] = array.astype(np.float32) if wide else array
+    ours = metadata.get('format') == _FORMAT
+    return tensors, _config(metadata['config']) if ours else {}
+  except OSError as error:
+    raise UserError(f'{path}: {error.strerror or error}') from None
+  except (
+    safetensors.SafetensorError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+  ) as error:
+    reason = ' '.join(str(error).split())[:200]
+    raise UserError(f'{path}: damaged: {reason}') from None
+
+
+def _config(text: str) -> dict[str, Any]:
+  config = json.loads(text)
+  kinds = {key: type(value) for key, value in config.items()}
+  if kinds != {'name': str, 'scale': int, 'options': dict}:
+    raise ValueError('its metadata is no config of ours')
+  return config
+
+
+def export_safetensors(
+  params: Mapping[str, Any],
+  path: str | os.PathLike[str],
+  *,
+  config: Mapping[str, Any],
+  batch_stats: Mapping[str, Any] | None = None,
+) -> None:
+  """Writes a parameter tree; the file appears whole or not at all.
+
+  Args:
+    params: Nested dictionary of arrays, as `import_weights` gives it.
+    path: The file to write.
+    config: `name`, `scale` and `options` of the model, which
+      `import_weights` reads back.
+    batch_stats: Running statistics, where the model has such.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  flat = unstack(traverse_util.flatten_dict(params, sep='/'))
+  flat |= traverse_util.flatten_dict(batch_stats or {}, sep='/')
+  metadata = {'format': _FORMAT, 'config': json.dumps(dict(config))}
+  contiguous = {name: np.asarray(x, order='C') for name, x in flat.items()}
+  with open_atomically(path) as file:
+    file.write(safetensors_numpy.save(contiguous, metadata))

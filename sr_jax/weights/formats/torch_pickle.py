@@ -1,0 +1,355 @@
+"""Tensors out of PyTorch's `.pth` and `.pt` files, without PyTorch.
+
+Reads the zip format (PyTorch 1.6 and later) and the legacy format before it.
+Nothing of the file is run: see `pickle_machine`. What the file declares is
+compared with the bytes it has before memory is taken.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+
+from sr_jax.errors import UserError
+from sr_jax.weights.formats import pickle_machine as pm
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_MAGIC = LEGACY_MAGIC.to_bytes(10, 'little')
+# Behind the first instructions, of which pickle protocol 4 has more.
+_MAGIC_WITHIN = 32
+# Real pickles and directories are a small part of this, with any weights.
+_PICKLE_LIMIT = 1 << 24
+_DIRECTORY_LIMIT = 1 << 23
+_DEPTH_LIMIT = 100
+# What a failed download leaves in place of the weights.
+_NOT_DOWNLOADED = {
+  b'version https://git-lfs': 'a pointer of Git LFS',
+  b'<!doctype html': 'a web page',
+  b'<html': 'a web page',
+}
+_LONGEST_NAME = 1000
+
+_BFLOAT16 = 'BFloat16Storage'
+_DTYPES = {
+  'DoubleStorage': 'f8',
+  'FloatStorage': 'f4',
+  'HalfStorage': 'f2',
+  _BFLOAT16: 'u2',
+  'LongStorage': 'i8',
+  'IntStorage': 'i4',
+  'ShortStorage': 'i2',
+  'CharStorage': 'i1',
+  'ByteStorage': 'u1',
+  'BoolStorage': 'b1',
+  'ComplexFloatStorage': 'c8',
+  'ComplexDoubleStorage': 'c16',
+}
+_DAMAGE = (
+  ValueError,
+  LookupError,
+  TypeError,
+  AttributeError,
+  ArithmeticError,
+  EOFError,
+  RuntimeError,
+  struct.error,
+  zipfile.BadZipFile,
+)
+
+
+def read_tensors(path: str | os.PathLike[str]) -> Any:
+  """Contents of a `.pth` file as nested dicts and lists of NumPy arrays.
+
+  Numbers, strings and None stay; bfloat16 becomes float32; a pickled module
+  becomes its flat state_dict. Arrays may be read-only views of shared memory.
+
+  Raises:
+    UserError: the file is missing, damaged, of another format, or holds
+      anything but tensors, modules and plain containers.
+  """
+  try:
+    with open(path, 'rb', buffering=0) as raw, _BoundedReader(raw) as file:
+      return _read(file)
+  except UserError as error:
+    raise UserError(f'{path}: {_one_line(error)}') from None
+  except OSError as error:
+    raise UserError(f'{path}: {error.strerror or error}') from None
+  except _DAMAGE as error:
+    raise UserError(f'{path}: damaged: {_one_line(error)}') from None
+
+
+def _one_line(error: Exception) -> str:
+  """Message without what a file's strings could do to a terminal."""
+  text = ' '.join(str(error).split())[:500]
+  return ''.join(c if c.isprintable() else '?' for c in text)
+
+
+class _BoundedReader(io.BufferedReader):
+  """Refuses a read beyond `limit` bytes.
+
+  zipfile reads a directory at once and needs ten times its bytes.
+  """
+
+  limit = _DIRECTORY_LIMIT
+
+  def read(self, size: int | None = -1, /) -> bytes:
+    if size is not None and size > self.limit:
+      raise UserError('has a zip directory of impossible size')
+    return super().read(size)
+
+
+def _read(file: _BoundedReader) -> Any:
+  size = os.fstat(file.fileno()).st_size
+  start = file.read(512)
+  file.seek(0)
+  if start.startswith(b'PK\x03\x04'):
+    return _read_zip(file, size)
+  if _MAGIC in start[:_MAGIC_WITHIN]:
+    return _read_legacy(file, size)
+  if start[257:262] == b'ustar':
+    raise UserError(
+      'is in the tar format of PyTorch 0.1; save it again with a newer PyTorch'
+    )
+  for mark, kind in _NOT_DOWNLOADED.items():
+    if start.lstrip().lower().startswith(mark):
+      raise UserError(f'is {kind}, not the weights: download them again')
+  raise UserError('is no PyTorch file: neither the zip nor the legacy format')
+
+
+def _members(archive: zipfile.ZipFile, size: int) -> dict[str, int]:
+  """Size by name of an archive's members, all of them stored plainly."""
+  members: dict[str, int] = {}
+  for info in archive.infolist():
+    name = info.orig_filename
+    parts = PurePosixPath(name).parts
+    if '..' in parts or name.startswith('/') or '\\' in name or '\0' in name:
+      raise UserError(f'has a zip member outside its folder: {name[:80]!r}')
+    if name in members:
+      raise UserError(f'has the zip member {name[:80]!r} twice')
+    stored = info.compress_type == zipfile.ZIP_STORED
+    if not stored or info.compress_size != info.file_size:
+      raise UserError(f'has the compressed zip member {name[:80]!r}')
+    members[name] = info.file_size
+  if sum(members.values()) > size:
+    raise UserError('has zip members that declare more bytes than the file has')
+  return members
+
+
+def _read_zip(file: _BoundedReader, size: int) -> Any:
+  with zipfile.ZipFile(file) as archive:
+    file.limit = size
+    members = _members(archive, size)
+    pickles = [name for name in members if name.endswith('/data.pkl')]
+    if len(pickles) != 1:
+      raise UserError('is a zip file without a data.pkl: no PyTorch weights')
+    folder = pickles[0].removesuffix('data.pkl')
+    if f'{folder}constants.pkl' in members:
+      raise UserError('is a TorchScript program; save its state_dict() alone')
+    if members[pickles[0]] > _PICKLE_LIMIT:
+      raise UserError('has a data.pkl of impossible size')
+    big_endian = (
+      f'{folder}byteorder' in members
+      and archive.read(f'{folder}byteorder') == b'big'
+    )
+
+    def read_storage(storage: pm.Storage) -> bytes:
+      member = f'{folder}data/{storage.key}'
+      if member not in members:
+        raise UserError(f'lacks the zip member {member[:80]!r}')
+      _check_length(storage, members[member])
+      return archive.read(member)
+
+    stream = io.BytesIO(archive.read(pickles[0]))
+    value = pm.interpret(stream, pm.Allowance(size)).value
+    return _Resolver(read_storage, '>' if big_endian else '<', size).resolve(
+      value
+    )
+
+
+def _read_legacy(file: _BoundedReader, size: int) -> Any:
+  file.limit = max(size, _PICKLE_LIMIT)
+  stream = io.BytesIO(file.read(min(size, _PICKLE_LIMIT)))
+  allowance = pm.Allowance(size)
+  magic, protocol, system, content, keys = (
+    pm.interpret(stream, allowance) for _ in range(5)
+  )
+  if magic.value != LEGACY_MAGIC or protocol.value != 1001:
+    raise UserError('has an unknown version of the legacy format')
+  # Big-endian machines wrote little-endian numbers too, but for the counts.
+  count = '<q' if system.value['little_endian'] else '>q'
+  starts: dict[str, int] = {}
+  position = stream.tell()
+  stream.close()
+  for key in keys.value:
+    if not isinstance(key, str):
+      raise UserError('damaged: a storage whose key is no string')
+    if key in starts:
+      raise UserError(f'has storage {key[:80]!r} twice')
+    storage = content.storages[key]
+    file.seek(position)
+    (length,) = struct.unpack(count, file.read(8))
+    _check_length(storage, length * _itemsize(storage))
+    starts[key] = position + 8
+    position += 8 + length * _itemsize(storage)
+  if position > size:
+    raise UserError(f'is cut short: {size} of at least {position} bytes')
+
+  def read_storage(storage: pm.Storage) -> bytes:
+    file.seek(starts[storage.key])
+    return file.read(storage.length * _itemsize(storage))
+
+  return _Resolver(read_storage, '<', size).resolve(content.value)
+
+
+def _code(storage: pm.Storage) -> str:
+  """NumPy type code of a storage."""
+  root, _, name = storage.type_name.rpartition('.')
+  if root not in ('torch', 'torch.cuda') or name not in _DTYPES:
+    raise pm.refuse(storage.type_name)
+  return _DTYPES[name]
+
+
+def _itemsize(storage: pm.Storage) -> int:
+  return np.dtype(_code(storage)).itemsize
+
+
+def _check_length(storage: pm.Storage, size: int) -> None:
+  if storage.length != size // _itemsize(storage):
+    raise UserError(
+      f'damaged: storage {storage.key[:80]!r} declares {storage.length}'
+      f' numbers and has {size} bytes'
+    )
+
+
+def _joined(prefix: str, name: Any) -> str:
+  """A state_dict name; long ones that recur would fill the memory."""
+  if not isinstance(name, str) or len(prefix) + len(name) > _LONGEST_NAME:
+    raise UserError('damaged: a module with an impossible name')
+  return prefix + name
+
+
+class _Resolver:
+  """Replaces tensors and modules by arrays, within the file's size."""
+
+  def __init__(
+    self,
+    read: Callable[[pm.Storage], bytes],
+    order: Literal['<', '>'],
+    size: int,
+  ) -> None:
+    self._read = read
+    self._order = order
+    self._arrays: dict[pm.Storage, np.ndarray] = {}
+    self._views: dict[pm.Tensor, np.ndarray] = {}
+    self._containers: dict[int, Any] = {}
+    self._bytes_left = 2 * size
+    self._modules_left = 100_000
+
+  def resolve(self, value: Any, depth: int = 0) -> Any:
+    """The value with arrays in place of tensors."""
+    if isinstance(value, pm.Tensor):
+      return self._tensor(value)
+    if isinstance(value, pm.Name):
+      raise pm.refuse(value.name)
+    if isinstance(value, pm.View):
+      raise pm.refuse(value.storage.type_name)
+    if isinstance(value, pm.Object):
+      if isinstance(value.state, pm.Tensor):
+        return self._tensor(value.state)
+      flat: dict[str, np.ndarray] = {}
+      self._module(value, '', depth, flat)
+      return flat
+    if isinstance(value, dict | list | tuple):
+      return self._container(value, depth)
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+      return value
+    raise pm.refuse(f'{type(value).__module__}.{type(value).__qualname__}')
+
+  def _container(self, value: Any, depth: int) -> Any:
+    if depth > _DEPTH_LIMIT:
+      raise UserError(f'nests containers more than {_DEPTH_LIMIT} deep')
+    # Each once: a few shared lists can stand for 2^40 paths.
+    if id(value) in self._containers:
+      return self._containers[id(value)]
+    if isinstance(value, dict):
+      result = {k: self.resolve(v, depth + 1) for k, v in value.items()}
+    else:
+      result = [self.resolve(v, depth + 1) for v in value]
+    self._containers[id(value)] = result
+    return result
+
+  def _module(
+    self, module: pm.Object, prefix: str, depth: int, flat: dict[str, Any]
+  ) -> None:
+    """Collects a pickled module's tensors under their state_dict names."""
+    state = module.state if isinstance(module.state, dict) else {}
+    parameters = state.get('_parameters')
+    buffers = state.get('_buffers')
+    children = state.get('_modules')
+    if not (
+      isinstance(parameters, dict)
+      and isinstance(buffers, dict)
+      and isinstance(children, dict)
+    ):
+      raise pm.refuse(module.name)
+    self._modules_left -= 1
+    if depth > _DEPTH_LIMIT or self._modules_left < 0:
+      raise UserError('nests modules without end')
+    for name, tensor in [*parameters.items(), *buffers.items()]:
+      if isinstance(tensor, pm.Object):
+        tensor = tensor.state
+      if isinstance(tensor, pm.Tensor):
+        flat[_joined(prefix, name)] = self._tensor(tensor)
+      elif tensor is not None:
+        raise UserError(f'damaged: {_joined(prefix, name)} is no tensor')
+    for name, child in children.items():
+      if isinstance(child, pm.Object):
+        self._module(child, f'{_joined(prefix, name)}.', depth + 1, flat)
+
+  def _tensor(self, tensor: pm.Tensor) -> np.ndarray:
+    if tensor not in self._views:
+      self._views[tensor] = self._view(tensor)
+    return self._views[tensor]
+
+  def _view(self, tensor: pm.Tensor) -> np.ndarray:
+    storage, start, shape, strides = tensor
+    count = math.prod(shape)
+    steps = zip(shape, strides, strict=True)
+    stop = start + sum((n - 1) * stride for n, stride in steps) + 1
+    if count and stop > storage.length:
+      raise UserError(
+        f'damaged: a tensor of shape {shape} in a storage of '
+        f'{storage.length} numbers'
+      )
+    if storage not in self._arrays:
+      self._arrays[storage] = self._array(storage)
+    array = self._arrays[storage]
+    self._bytes_left -= count * array.itemsize
+    if self._bytes_left < 0:
+      raise UserError('has overlapping tensors of far more than its own size')
+    return np.lib.stride_tricks.as_strided(
+      array[start if count else 0 :],
+      shape,
+      [stride * array.itemsize for stride in strides],
+      writeable=False,
+    )
+
+  def _array(self, storage: pm.Storage) -> np.ndarray:
+    dtype = np.dtype(_code(storage))
+    raw = np.frombuffer(self._read(storage), dtype.newbyteorder(self._order))
+    if raw.size != storage.length:
+      raise UserError(f'damaged: storage {storage.key[:80]!r} is cut short')
+    if not storage.type_name.endswith(_BFLOAT16):
+      return raw.astype(dtype, copy=False)
+    # The upper half of a float32.
+    wide = raw.astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32)

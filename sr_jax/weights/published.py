@@ -1,0 +1,371 @@
+"""Published weights of a model, checked against it to the last tensor.
+
+Every tensor of the file is used or named as ignored, every parameter of the
+model is filled, and shapes agree.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from sr_jax import models
+from sr_jax.errors import UserError
+from sr_jax.models.parts.common import select_variant
+from sr_jax.models.parts.parameters import (
+  expected_shapes,
+  stack,
+  unstacked_shapes,
+)
+from sr_jax.weights.formats import mat_file, npz_params
+from sr_jax.weights.formats.safetensors_io import read_safetensors
+from sr_jax.weights.formats.tf_bundle import find_bundle, read_bundle
+from sr_jax.weights.formats.torch_pickle import read_tensors
+from sr_jax.weights.names import (
+  Weights,
+  mat_to_flax,
+  merged,
+  npz_to_flax,
+  tf_to_flax,
+  to_flax,
+  torch_to_flax,
+  without_ignored,
+)
+
+_LISTED = 20
+
+Shapes = Mapping[str, tuple[int, ...]]
+# Option name and value, by the command-line flag that asks for it.
+Given = Mapping[str, tuple[str, Any]]
+
+
+class Imported(NamedTuple):
+  """Weights of one model.
+
+  Attributes:
+    config: `name`, `scale`, and `options` for the model's `Model`.
+    params: Nested dictionary of float32 NumPy arrays; may be read-only.
+    batch_stats: The same of running statistics; {} for networks without.
+    notes: What was chosen or ignored, one line each.
+  """
+
+  config: dict[str, Any]
+  params: dict[str, Any]
+  batch_stats: dict[str, Any]
+  notes: list[str]
+
+
+def import_weights(
+  path: str | os.PathLike[str],
+  *,
+  model: str,
+  variant: str | None = None,
+  scale: int | None = None,
+  options: Mapping[str, Any] | None = None,
+  content: str | os.PathLike[str] | None = None,
+) -> Imported:
+  """Reads published weights into a model's parameters and statistics.
+
+  What is not given is recognised from the tensors' shapes.
+
+  Args:
+    path: A `.pth`, `.pt`, `.safetensors` or `.mat` file, a `.npz` of
+      TensorLayer, or a TensorFlow 1 checkpoint as `find_bundle` takes it.
+    model: Name of the architecture, such as `edsr`.
+    variant: A published size; must agree with the tensors.
+    scale: Enlargement; must agree with the tensors.
+    options: Single options of the model, which win over the variant's.
+    content: A file that holds the rest of the network, as SRNTT's upscale.npz
+      holds its content extractor.
+
+  Raises:
+    UserError: the file cannot be read, contradicts what is given, lacks an
+      option that its shapes do not tell, or holds tensors that differ from
+      the model's; the last adds a list of `- missing` and `+ unused` ones.
+  """
+  module = models.module(model)
+  value, stored, translate = _read(path)
+  try:
+    if stored.get('name', model) != model:
+      raise UserError(f'holds {stored["name"]}, not {model}')
+    weights = translate(value, module)
+    if content is not None:
+      value, _, translate = _read(content)
+      weights = merged([weights, translate(value, module)])
+    weights = without_ignored(weights, getattr(module, 'TORCH_IGNORED', {}))
+    recognised = _recognise(weights, module, stored)
+    given = _given(module, variant, scale, options or {})
+    return _fit(weights, module, recognised, given)
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from None
+
+
+def import_duals(
+  path: str | os.PathLike[str], primal: Imported
+) -> dict[str, dict[str, Any]]:
+  """Reads the dual networks that were trained with a primal one.
+
+  Args:
+    path: A `.pt` file that holds a list of state_dicts, that of the network
+      from twice the LR size to LR size first, as DRN's release has them.
+    primal: The weights they belong to.
+
+  Returns:
+    Parameters by slot: `dual_0`, `dual_1`, ...
+
+  Raises:
+    UserError: the model has no dual networks, or the file does not hold its.
+  """
+  name, options = primal.config['name'], primal.config['options']
+  module = models.module(name)
+  if not hasattr(module, 'Dual'):
+    raise UserError(f'model {name} has no dual networks: leave --dual out')
+  network = module.Dual(
+    features=options['features'], channels=options['channels']
+  )
+  count = module.levels(primal.config['scale'])
+  value = read_tensors(path)
+  if not isinstance(value, list) or len(value) != count:
+    raise UserError(f'{path}: holds no list of {count} dual networks')
+  slots = {}
+  for i, state_dict in enumerate(value):
+    try:
+      weights = torch_to_flax(state_dict, module.DUAL_TORCH_NAMES)
+      _refuse_difference(
+        _difference(weights, module, expected_shapes(network)), f'dual_{i}'
+      )
+    except UserError as error:
+      raise UserError(f'{path}: dual network {i}: {error}') from None
+    slots[f'dual_{i}'] = traverse_util.unflatten_dict(weights.arrays, sep='/')
+  return slots
+
+
+def _read(
+  path: str | os.PathLike[str],
+) -> tuple[Any, dict[str, Any], Callable[[Any, ModuleType], Weights]]:
+  """Contents of a file, its config if it carries one, and what its names mean.
+
+  The last is the function of `names` for the file's format.
+  """
+  if bundle := find_bundle(path):
+    return read_bundle(bundle), {}, tf_to_flax
+  try:
+    with open(path, 'rb') as file:
+      start = file.read(9)
+  except OSError as error:
+    raise UserError(f'{path}: {error.strerror or error}') from None
+  if start[8:9] == b'{':  # after the length of a safetensors header
+    return *read_safetensors(path), to_flax
+  if start.startswith(mat_file.START):
+    return mat_file.read_mat(path), {}, mat_to_flax
+  if start.startswith(npz_params.START) and npz_params.holds_params(path):
+    return npz_params.read_params(path), {}, npz_to_flax
+  return read_tensors(path), {}, to_flax
+
+
+def _recognise(
+  weights: Weights, module: ModuleType, stored: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Options that shapes tell, and those that the file carries."""
+  shapes = {path: array.shape for path, array in weights.arrays.items()}
+  try:
+    options = module.recognise(shapes)
+  except KeyError as error:
+    raise UserError(f'lacks the tensor {error.args[0]}') from None
+  except (ValueError, LookupError, ArithmeticError) as error:
+    raise UserError(f'has no shapes of {_name(module)}: {error}') from None
+  if 'scale' in stored:
+    options = {**options, **stored['options'], 'scale': stored['scale']}
+  return options
+
+
+def _given(
+  module: ModuleType,
+  variant: str | None,
+  scale: int | None,
+  options: Mapping[str, Any],
+) -> dict[str, tuple[str, Any]]:
+  """What the user asks for; single options win over the variant's."""
+  given: dict[str, tuple[str, Any]] = {}
+  if variant is not None:
+    for name, value in select_variant(module.VARIANTS, variant).items():
+      if name not in options:
+        given[f'--variant {variant} with {name}'] = (name, value)
+  for name, value in options.items():
+    given[f'--option {name}'] = (name, value)
+  if scale is not None:
+    given['--scale'] = ('scale', scale)
+  return given
+
+
+def _fit(
+  weights: Weights,
+  module: ModuleType,
+  recognised: Mapping[str, Any],
+  given: Given,
+) -> Imported:
+  """Fills the model that the file and the user describe."""
+  options = {**recognised, **dict(given.values())}
+  stacked, statistics = _shapes(module, options)
+  expected = unstacked_shapes(stacked)
+  weights = _placed(weights, module, options)
+  difference = _difference(weights, module, expected)
+  if difference:
+    _refuse_contradiction(weights, module, recognised, given, len(difference))
+    _refuse_difference(difference, _text(options))
+  constants = [path for path in expected if path not in weights.arrays]
+  initial = _initial(module, options, constants)
+  filled = stack({**weights.arrays, **initial}, stacked)
+  params, batch_stats = (
+    {k: v for k, v in filled.items() if (k in statistics) == kept_apart}
+    for kept_apart in (False, True)
+  )
+  notes = [*weights.notes]
+  if constants:
+    notes.append(f'kept at their constants: {", ".join(constants)}')
+  return Imported(
+    config={
+      'name': _name(module),
+      'scale': options.pop('scale'),
+      'options': options,
+    },
+    params=traverse_util.unflatten_dict(params, sep='/'),
+    batch_stats=traverse_util.unflatten_dict(batch_stats, sep='/'),
+    notes=notes,
+  )
+
+
+def _placed(
+  weights: Weights, module: ModuleType, options: Mapping[str, Any]
+) -> Weights:
+  """Weights under the paths where the model's options want them."""
+  place = getattr(module, 'place', None)
+  if place is None:
+    return weights
+  places = {path: place(path, options) for path in weights.arrays}
+  kept = {path: new for path, new in places.items() if new}
+  notes = [*weights.notes]
+  if ignored := [weights.sources[path] for path in places if path not in kept]:
+    notes.append(f'ignored, {module.PLACED_NOWHERE}: {", ".join(ignored)}')
+  return weights._replace(
+    arrays={new: weights.arrays[path] for path, new in kept.items()},
+    sources={new: weights.sources[path] for path, new in kept.items()},
+    notes=notes,
+  )
+
+
+def _refuse_difference(difference: list[str], what: str) -> None:
+  """Lists what of a file does not fit, if anything."""
+  if not difference:
+    return
+  count = f'{len(difference)} tensors missing (-) or unused (+)'
+  if len(difference) > _LISTED:
+    rest = f'... and {len(difference) - _LISTED} more'
+    difference = [*difference[:_LISTED], rest]
+  raise UserError('\n'.join([f'{count}, as {what}:', *difference]))
+
+
+def _name(module: ModuleType) -> str:
+  return module.__name__.rpartition('.')[2]
+
+
+def _text(options: Mapping[str, Any]) -> str:
+  return ', '.join(f'{name}={value}' for name, value in options.items())
+
+
+def _refuse_contradiction(
+  weights: Weights,
+  module: ModuleType,
+  recognised: Mapping[str, Any],
+  given: Given,
+  difference: int,
+) -> None:
+  """Names the request without which fewer than `difference` lines remain."""
+  asked = dict(given.values())
+  for flag, (name, value) in given.items():
+    held = recognised.get(name, value)
+    if held == value:
+      continue
+    stacked, _ = _shapes(module, {**recognised, **asked, name: held})
+    expected = unstacked_shapes(stacked)
+    if len(_difference(weights, module, expected)) < difference:
+      raise UserError(f'holds {name}={held}, but {flag} asks for {value}')
+
+
+def _build(module: ModuleType, options: Mapping[str, Any]) -> Any:
+  """The network; an option that nothing tells is asked for."""
+  needed = {'scale'}
+  for variant in module.VARIANTS.values():
+    needed.update(variant.options)
+  for name in sorted(needed - set(options)):
+    flag = '--scale' if name == 'scale' else f'--option {name}=VALUE'
+    raise UserError(f'does not tell {name}; give it with {flag}')
+  try:
+    return module.Model(**options)
+  except TypeError as error:
+    reason = str(error).replace('__init__() ', '')
+    raise UserError(f'{_name(module)} refuses an option: {reason}') from None
+
+
+def _parameters(network: Any, key: jax.Array) -> dict[str, jax.Array]:
+  """Fresh parameters by path."""
+  channels = getattr(network, 'channels', 3)
+  params = network.init(key, jnp.zeros((1, 8, 8, channels)))['params']
+  flat: dict[str, Any] = traverse_util.flatten_dict(params, sep='/')
+  return flat
+
+
+def _shapes(
+  module: ModuleType, options: Mapping[str, Any]
+) -> tuple[Shapes, Shapes]:
+  """Shapes of all that the network needs, and those of its statistics alone."""
+  network = _build(module, options)
+  try:
+    statistics = expected_shapes(network, 'batch_stats')
+    # In one layer these are called otherwise than parameters.
+    return expected_shapes(network) | statistics, statistics
+  except UserError as error:
+    raise UserError(f'cannot be {_text(options)}: {error}') from None
+
+
+def _initial(
+  module: ModuleType, options: Mapping[str, Any], paths: Sequence[str]
+) -> dict[str, np.ndarray]:
+  """Initial values of some parameters; under jit only they are computed."""
+  if not paths:
+    return {}
+  network = _build(module, options)
+
+  @jax.jit
+  def values(key: jax.Array) -> dict[str, jax.Array]:
+    parameters = _parameters(network, key)
+    return {path: parameters[path] for path in paths}
+
+  return jax.device_get(values(jax.random.key(0)))
+
+
+def _difference(
+  weights: Weights, module: ModuleType, expected: Shapes
+) -> list[str]:
+  """`- path (shape)` of what is missing, `+ name (shape)` of what is unused."""
+  constants = getattr(module, 'CONSTANTS', ())
+  lines = []
+  for path, shape in expected.items():
+    array = weights.arrays.get(path)
+    if array is None and path.split('/')[0] not in constants:
+      lines.append(f'- {path} {shape}')
+    elif array is not None and array.shape != shape:
+      lines += [f'- {path} {shape}', f'+ {weights.sources[path]} {array.shape}']
+  for path, array in weights.arrays.items():
+    if path not in expected:
+      lines.append(f'+ {weights.sources[path]} {array.shape}')
+  for name, array in weights.unused.items():
+    lines.append(f'+ {name} {array.shape}')
+  return lines

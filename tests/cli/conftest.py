@@ -1,0 +1,80 @@
+"""The command line, run in this process, and a checkpoint small enough."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sr_jax import checkpoints, models
+from sr_jax.cli import main as cli
+from sr_jax.data.image_io import Picture, write_image
+from tests.tiny_models import waves
+
+TINY = {
+  'name': 'edsr',
+  'variant': 'small',
+  'scale': 2,
+  'blocks': 1,
+  'features': 4,
+}
+
+
+class Outcome(NamedTuple):
+  """What a command left behind."""
+
+  status: int
+  out: str
+  err: str
+
+  def refused(self, *words: str) -> bool:
+    """Whether it failed with one line that has all the words."""
+    assert self.status == 2, self
+    assert self.err.count('\n') == 1, self
+    assert self.err.startswith('sr-jax: error: '), self
+    assert all(word in self.err for word in words), self
+    return True
+
+
+@pytest.fixture
+def run(capsys):
+  """Runs `sr-jax` with the given arguments."""
+
+  def command(*argv) -> Outcome:
+    capsys.readouterr()
+    status = cli.main([str(a) for a in argv])
+    return Outcome(status, *capsys.readouterr())
+
+  return command
+
+
+@pytest.fixture(scope='session')
+def checkpoint(tmp_path_factory):
+  """A checkpoint of an EDSR x2 with one block of four features."""
+  network = models.create(TINY)
+  init = jax.jit(network.init)
+  params = init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))['params']
+  path = tmp_path_factory.mktemp('tiny') / 'edsr-tiny'
+  config = {'method': {'name': 'supervised'}, 'model': TINY}
+  checkpoints.save_params(path, {'generator': params}, config)
+  return path
+
+
+def texture(height, width, channels=3, *, seed=0):
+  """A smooth random image `[H, W, C]` in [0, 1]."""
+  image = waves(
+    height, width, channels, terms=5, period=7, amplitude=0.09, seed=seed
+  )
+  return image.astype(np.float32)
+
+
+@pytest.fixture
+def photos(tmp_path):
+  """A folder with two images, one in a folder of its own."""
+  folder = tmp_path / 'photos'
+  write_image(folder / 'one.png', Picture(texture(26, 31)))
+  write_image(folder / 'sub' / 'two.png', Picture(texture(24, 24, 1, seed=1)))
+  return folder

@@ -1,0 +1,202 @@
+"""sr-jax evaluate and sr-jax degrade."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import texture
+
+from sr_jax.cli import main as cli
+from sr_jax.data.image_io import Picture, read_image, write_image
+from sr_jax.evaluation.benchmark import evaluate_folder
+from sr_jax.inference.loading import load
+from sr_jax.metrics.protocol import PROTOCOLS
+from sr_jax.ops.degrade import DEGRADATIONS
+
+
+def test_table_json_and_images_agree(run, photos, tmp_path):
+  file, images = tmp_path / 'sub' / 'r.json', tmp_path / 'images'
+  done = run(
+    *('evaluate', '--model', 'bicubic', '--hr', photos, '--scale', 2),
+    *('--json', file, '--save-images', images),
+  )
+  assert done.status == 0, done
+  result = json.loads(file.read_text())
+  assert list(result) == [
+    *('model', 'scale', 'degradation', 'kernel', 'noise_sigma'),
+    *('jpeg_quality', 'seed', 'protocol', 'images', 'mean'),
+    *('compile_seconds', 'others', 'adapt_steps', 'tile'),
+    *('reference_dir', 'reference_level'),
+  ]
+  assert [row['name'] for row in result['images']] == ['one.png', 'sub/two.png']
+  assert set(result['images'][0]) == {'name', 'psnr', 'ssim', 'seconds'}
+  assert result['protocol']['name'] == 'y-uint8'
+  assert result['adapt_steps'] is None
+  for key in ('psnr', 'ssim'):
+    mean = np.mean([row[key] for row in result['images']])
+    assert result['mean'][key] == pytest.approx(mean)
+  mean = result['mean']
+  last = done.out.splitlines()[-1].split()
+  assert last == ['mean', f'{mean["psnr"]:.4f}', f'{mean["ssim"]:.5f}']
+  assert 'y-uint8: Y of BT.601 rounded to 8 bit' in done.out
+  assert read_image(images / 'one.png').color.shape == (26, 30, 3)
+  assert read_image(images / 'sub/two.png').color.shape == (24, 24, 1)
+
+
+def test_psnr_by_the_formula(run, tmp_path):
+  hr = texture(24, 26, 1)
+  write_image(tmp_path / 'hr.png', Picture(hr))
+  file, images = tmp_path / 'r.json', tmp_path / 'images'
+  run(
+    *('evaluate', '--model', 'bicubic', '--hr', tmp_path / 'hr.png'),
+    *('--scale', 2, '--protocol', 'rgb', '--crop', 3, '--json', file),
+    *('--save-images', images),
+  )
+  a, b = (
+    255 * read_image(path).color.astype(float)[3:-3, 3:-3]
+    for path in (tmp_path / 'hr.png', images / 'hr.png')
+  )
+  expected = 10 * np.log10(255**2 / ((a - b) ** 2).mean())
+  result = json.loads(file.read_text())
+  assert result['mean']['psnr'] == pytest.approx(expected, abs=1e-4)
+  assert result['protocol']['crop'] == 3
+
+
+def test_all_protocols_at_once(run, photos, tmp_path):
+  command = ('evaluate', '--model', 'bicubic', '--hr', photos, '--scale', 2)
+  run(*command, '--protocol', 'all', '--json', tmp_path / 'all.json')
+  both = json.loads((tmp_path / 'all.json').read_text())
+  parts = [both, *both['others']]
+  assert [p['protocol']['name'] for p in parts] == list(PROTOCOLS)
+  for part in parts:
+    name = part['protocol']['name']
+    run(*command, '--protocol', name, '--json', tmp_path / 'one.json')
+    single = json.loads((tmp_path / 'one.json').read_text())
+    assert single['mean'] == part['mean']
+    assert single['others'] == []
+  assert len({part['mean']['psnr'] for part in parts}) == 3
+
+
+def test_degraded_folder_scores_as_the_same_degradation(run, photos, tmp_path):
+  options = ('--degradation', 'direct', '--kernel', 'gaussian:2.0')
+  options += ('--noise', 4, '--jpeg', 90, '--seed', 5)
+  lr = tmp_path / 'lr'
+  done = run('degrade', '--hr', photos, '-o', lr, '--scale', 2, *options)
+  assert done.status == 0, done
+  assert read_image(lr / 'one.png').color.shape == (13, 15, 3)
+  assert json.loads((lr / 'degradation.json').read_text()) == {
+    'scale': 2,
+    'degradation': 'direct',
+    'kernel': 'gaussian:2.0',
+    'noise_sigma': 4.0,
+    'jpeg_quality': 90,
+    'seed': 5,
+    'images': ['one.png', 'sub/two.png'],
+  }
+  (lr / 'one.png').rename(lr / 'one_x2.png')
+  command = ('evaluate', '--model', 'bicubic', '--hr', photos, '--scale', 2)
+  given, made = tmp_path / 'given.json', tmp_path / 'made.json'
+  assert run(*command, '--lr', lr, '--json', given).status == 0
+  assert run(*command, *options, '--json', made).status == 0
+  given, made = (json.loads(path.read_text()) for path in (given, made))
+  assert given['mean'] == pytest.approx(made['mean'], abs=1e-6)
+  assert given['degradation'] == 'given'
+  assert given['kernel'] is None
+  assert made['kernel'] == 'gaussian:2.0'
+
+
+def test_single_files_need_no_common_name(run, photos, tmp_path):
+  small = read_image(photos / 'one.png').color[:26:2, :30:2]
+  write_image(tmp_path / 'small.png', Picture(small))
+  done = run(
+    *('evaluate', '--model', 'bicubic', '--scale', 2, '--protocol', 'all'),
+    *('--hr', photos / 'one.png', '--lr', tmp_path / 'small.png'),
+  )
+  assert done.status == 0, done
+  assert f'LR: read from {tmp_path / "small.png"}' in done.out
+
+
+def test_lr_images_without_hr_are_named(run, photos, tmp_path, caplog):
+  lr = tmp_path / 'lr'
+  run('degrade', '--hr', photos, '-o', lr, '--scale', 2)
+  done = run(
+    *('evaluate', '--model', 'bicubic', '--scale', 2),
+    *('--hr', photos / 'one.png', '--lr', lr),
+  )
+  assert done.status == 0, done
+  assert 'sub/two.png' in caplog.text
+
+
+def test_equal_images_stay_valid_json(run, tmp_path):
+  flat = np.full((24, 24, 3), 0.2, np.float32)
+  write_image(tmp_path / 'flat.png', Picture(flat))
+  file = tmp_path / 'r.json'
+  run(
+    *('evaluate', '--model', 'bicubic', '--hr', tmp_path / 'flat.png'),
+    *('--scale', 2, '--json', file),
+  )
+
+  def refuse(constant):
+    raise AssertionError(constant)
+
+  result = json.loads(file.read_text(), parse_constant=refuse)
+  assert result['mean']['psnr'] == 'Infinity'
+  assert float(result['images'][0]['psnr']) == np.inf
+  assert result['mean']['ssim'] == 1.0
+
+
+def test_grey_image_of_a_colour_model(run, checkpoint, tmp_path):
+  grey = texture(24, 26, 1)
+  for name, color in {'grey': grey, 'rgb': np.repeat(grey, 3, -1)}.items():
+    write_image(tmp_path / name / 'a.png', Picture(color))
+    done = run(
+      *('evaluate', '--model', checkpoint, '--hr', tmp_path / name),
+      *('--protocol', 'all', '--json', tmp_path / f'{name}.json'),
+    )
+    assert done.status == 0, done
+  one, two = (
+    json.loads((tmp_path / f'{name}.json').read_text())
+    for name in ('grey', 'rgb')
+  )
+  assert one['mean'] == two['mean']
+  assert one['others'][-1]['mean'] == two['others'][-1]['mean']
+
+
+def test_seconds_do_not_count_compiling(photos, checkpoint):
+  lines = []
+  result = evaluate_folder(
+    load(checkpoint), hr_dir=photos, tile=20, report=lines.append
+  )
+  slowest = max(row['seconds'] for row in result['images'])
+  assert 0 <= slowest < result['compile_seconds']
+  assert lines[-1].startswith('mean')
+
+
+def test_upscaler_options_change_the_score(photos, checkpoint):
+  model = load(checkpoint)
+  plain = evaluate_folder(model, hr_dir=photos)
+  tiled = evaluate_folder(model, hr_dir=photos, tile=24)
+  projected = evaluate_folder(model, hr_dir=photos, back_project=3)
+  ensemble = evaluate_folder(model, hr_dir=photos, self_ensemble=True)
+  scores = [r['mean']['psnr'] for r in (plain, tiled, projected, ensemble)]
+  assert scores[1] == pytest.approx(scores[0], abs=1e-3)
+  assert scores[2] > scores[0] + 1
+  assert abs(scores[3] - scores[0]) > 1e-3
+
+
+def test_chopping_is_told(run, photos, checkpoint, tmp_path):
+  file = tmp_path / 'scores.json'
+  done = run(
+    *('evaluate', '--model', checkpoint, '--hr', photos),
+    *('--json', file, '--tile', 'chop'),
+  )
+  assert done.status == 0, done
+  assert json.loads(file.read_text())['tile'] == 'chop'
+  assert 'tiles: four overlapping parts' in done.out
+
+
+def test_degradations_of_the_command_line(capsys):
+  with pytest.raises(SystemExit):
+    cli.main(['evaluate', '--help'])
+  choices = '{' + ','.join(DEGRADATIONS) + '}'
+  assert choices in capsys.readouterr().out

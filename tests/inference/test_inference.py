@@ -1,0 +1,398 @@
+"""Enlarging images of any size with a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+import skimage.data
+from hypothesis import strategies as st
+
+from sr_jax import models
+from sr_jax.errors import UserError
+from sr_jax.inference import loading
+from sr_jax.inference import upscaler as inference
+from sr_jax.inference.loading import load
+from sr_jax.inference.upscaler import Upscaler, upscale
+from sr_jax.ops.blur_kernels import Kernel, gaussian_kernel
+from sr_jax.ops.color import rgb_to_y
+from sr_jax.ops.degrade import degrade
+from sr_jax.ops.resize import imresize
+from sr_jax.transforms import tiling
+from sr_jax.transforms.ensemble import self_ensemble as ensemble
+from tests.tiny_models import counting, random_image, tiny
+
+PHOTO = skimage.data.astronaut()[:80, 180:290]
+
+
+# Bicubic
+
+
+@pytest.mark.parametrize('scale', [2, 3, 4])
+@pytest.mark.parametrize('channels', [1, 2, 3, 4, 7])
+def test_bicubic_is_the_baseline_of_the_field(scale, channels):
+  image = random_image(23, 31, channels)
+  sr = upscale(load('bicubic', scale=scale), image)
+  assert sr.dtype == np.float32
+  expected = imresize(image, scale=scale).clip(0, 1)
+  np.testing.assert_array_equal(sr, expected.astype(np.float32))
+
+
+def test_bicubic_tiles_without_a_trace(monkeypatch):
+  monkeypatch.setattr(inference, '_HOST_SIDE', 128)
+  image = random_image(150, 140)
+  for scale in (2, 3):
+    model = load('bicubic', scale=scale)
+    np.testing.assert_allclose(
+      upscale(model, image), upscale(model, image, tile='off'), atol=6e-8
+    )
+
+
+# Networks
+
+
+@hypothesis.given(
+  height=st.integers(1, 70),
+  width=st.integers(1, 70),
+  scale=st.sampled_from([2, 3, 4, 8]),
+  channels=st.sampled_from([1, 3, 4]),
+  as_bytes=st.booleans(),
+)
+@hypothesis.settings(max_examples=12, deadline=None)
+def test_any_size_scale_and_channel_count(
+  height, width, scale, channels, as_bytes
+):
+  image = random_image(height, width, channels)
+  image = (image * 255).astype(np.uint8) if as_bytes else image
+  model = tiny(scale, channels)
+  sr = upscale(model, image, tile=20)
+  assert sr.shape == (scale * height, scale * width, channels)
+  assert sr.dtype == np.float32
+  assert sr.min() >= 0
+  assert sr.max() <= 1
+  lr = np.float32(image / 255 if as_bytes else image)
+  whole = jax.jit(model.predict)(model.params, lr[None])[0]
+  np.testing.assert_allclose(sr, whole, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  'options',
+  [
+    {},
+    {'self_ensemble': True},
+    {'back_project': 1},
+    {'back_project': 2, 'kernel': 'gaussian:2.0'},
+    {'self_ensemble': True, 'back_project': 1, 'kernel': 'gaussian:1.0'},
+  ],
+)
+@pytest.mark.parametrize('scale', [2, 3])
+def test_tiles_leave_no_trace(options, scale):
+  """Exactly none, whatever is composed."""
+  image = PHOTO[:70, :96]
+  whole = upscale(tiny(scale), image, tile='off', **options)
+  tiles = upscale(tiny(scale), image, tile=60, **options)
+  # 1/3 is no binary number: sample positions may differ in the last digit.
+  tolerance = 6e-8 if scale == 3 and 'back_project' in options else 0
+  np.testing.assert_allclose(tiles, whole, rtol=0, atol=tolerance)
+
+
+def test_long_strip_runs_in_tiles():
+  model, traced = counting(tiny())
+  sr = upscale(model, random_image(3, 20_000), tile=512)
+  assert sr.shape == (6, 40_000, 3)
+  assert traced == [(3, 512)]
+
+
+def test_self_ensemble_is_the_mean_of_eight():
+  image = random_image(9, 12)
+  model = tiny()
+  total = 0
+  for k in range(4):
+    for flip in (1, -1):
+      turned = np.rot90(image[:, ::flip], k)
+      total = total + np.rot90(upscale(model, turned), -k)[:, ::flip]
+  sr = upscale(model, image, self_ensemble=True)
+  np.testing.assert_allclose(sr, total / 8, atol=1e-6)
+
+
+@pytest.mark.parametrize('kernel', [None, 'gaussian:2.0'])
+def test_back_projection_agrees_with_the_input(kernel):
+  def residual(sr):
+    degradation = 'direct' if kernel else 'bicubic'
+    taps = gaussian_kernel(2.0) if kernel else None
+    lr = degrade(None, sr, scale=2, degradation=degradation, kernel=taps)
+    return np.abs(lr - PHOTO / 255).mean()
+
+  model = load('bicubic', scale=2)
+  before = residual(upscale(model, PHOTO))
+  after = residual(upscale(model, PHOTO, back_project=5, kernel=kernel))
+  assert after < 0.6 * before
+
+
+def test_kernels_of_all_kinds_mean_the_same():
+  taps = gaussian_kernel(2.0)
+  model = tiny()
+  results = [
+    Upscaler(model, back_project=1, kernel=kernel, degradation='direct')(PHOTO)
+    for kernel in ('gaussian:2.0', taps, Kernel(taps))
+  ]
+  np.testing.assert_array_equal(results[0], results[1])
+  np.testing.assert_array_equal(results[0], results[2])
+
+
+def test_grey_image_through_a_colour_model():
+  """Y of the grey result is Y of the colour result, as tables have it."""
+  grey = PHOTO[..., :1]
+  sr = upscale(tiny(), grey)
+  colour = upscale(tiny(), grey.repeat(3, axis=-1))
+  assert sr.shape == (160, 220, 1)
+  np.testing.assert_allclose(
+    rgb_to_y(sr.repeat(3, axis=-1)), rgb_to_y(colour), atol=1e-6
+  )
+
+
+# Shapes and memory
+
+
+def test_hundred_sizes_compile_a_handful_of_shapes():
+  rng = np.random.default_rng(0)
+  sizes = [(int(h), int(w)) for h, w in rng.integers(10, 75, (100, 2))]
+  model, traced = counting(tiny())
+  upscaler = Upscaler(model, sizes=sizes)
+  worst = 0.0
+  for i, size in enumerate(sizes):
+    image = random_image(*size)
+    sr = upscaler(image)
+    if i % 20 == 0:
+      alone = model.predict(model.params, image[None])[0]
+      traced.pop()
+      worst = max(worst, float(np.abs(sr - alone).max()))
+  assert len(traced) <= 8
+  assert worst < 1e-6
+
+
+def test_few_sizes_keep_their_own_shapes():
+  model, traced = counting(tiny())
+  sizes = [(10 + i, 12) for i in range(8)] * 3
+  upscaler = Upscaler(model, sizes=sizes)
+  for size in sizes:
+    upscaler(random_image(*size))
+  assert sorted(set(sizes)) == sorted(traced)
+
+
+def test_padded_and_turned():
+  """Self-ensemble of padded images: the padding turns with them."""
+  sizes = [(10 + i, 30 - 2 * i) for i in range(10)]
+  upscaler = Upscaler(tiny(), sizes=sizes, self_ensemble=True)
+  for size in (sizes[0], sizes[7]):
+    image = random_image(*size)
+    alone = upscale(tiny(), image, self_ensemble=True)
+    np.testing.assert_allclose(upscaler(image), alone, atol=1e-6)
+
+
+def test_weights_share_the_compiled_program():
+  """A new `Upscaler` of new weights, as in training, traces nothing."""
+  model, traced = counting(tiny())
+  upscale(model, random_image(9, 8))
+  new = jax.tree.map(lambda x: 0 * x, model.params)
+  upscale(dataclasses.replace(model, params=new), random_image(9, 8))
+  assert traced == [(9, 8)]
+
+
+def test_weights_that_lie_on_all_devices():
+  mesh = jax.sharding.Mesh(jax.devices(), 'data')
+  spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  params = jax.device_put(tiny().params, spec)
+  spread = dataclasses.replace(tiny(), params=params)
+  np.testing.assert_array_equal(upscale(spread, PHOTO), upscale(tiny(), PHOTO))
+
+
+def test_auto_tile_follows_the_memory(monkeypatch):
+  image = random_image(130, 140)
+  whole = upscale(tiny(), image, tile='off')
+  needed = []
+
+  def plan_side(density, device):
+    needed.append(density)
+    return 90
+
+  monkeypatch.setattr(tiling, 'plan_side', plan_side)
+  model, traced = counting(tiny())
+  np.testing.assert_array_equal(upscale(model, image), whole)
+  # The probe of the memory, then tiles of one shape.
+  assert traced == [(128, 128), (90, 90)]
+  upscaler = Upscaler(model)
+  assert upscaler.tile is None
+  upscaler(image)
+  assert upscaler.tile == 90
+  # At least the SR image itself, in float32.
+  assert needed[0] >= 4 * 3 * 4
+
+
+def out_of_memory_above(model, limit):
+  def predict(params, lr, mask=None):
+    if max(lr.shape[1:3]) > limit:
+      raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
+    return model.predict(params, lr, mask)
+
+  return dataclasses.replace(model, predict=predict)
+
+
+def test_tiles_are_halved_when_memory_runs_out(caplog):
+  image = random_image(100, 61)
+  model = out_of_memory_above(tiny(), 30)
+  with caplog.at_level(logging.WARNING):
+    sr = upscale(model, image)
+  assert [r.getMessage()[-2:] for r in caplog.records] == ['50', '25']
+  np.testing.assert_array_equal(sr, upscale(tiny(), image, tile='off'))
+
+
+@pytest.mark.parametrize(
+  ('tile', 'halo', 'message'),
+  [
+    ('off', 6, '--tile auto'),
+    ('chop', 6, 'tile chop; let model tiny tile: --tile auto'),
+    ('auto', 6, 'tiles of 25 pixels, the smallest that model tiny allows'),
+    ('auto', None, 'give --tile N'),
+  ],
+)
+def test_no_memory_at_all_is_told(tile, halo, message):
+  model = dataclasses.replace(out_of_memory_above(tiny(), 4), halo=halo)
+  with pytest.raises(UserError, match=message):
+    upscale(model, random_image(100, 61), tile=tile)
+
+
+def test_other_errors_are_not_swallowed():
+  def predict(params, lr, mask=None):
+    raise jax.errors.JaxRuntimeError('INTERNAL: broken')
+
+  with pytest.raises(jax.errors.JaxRuntimeError, match='broken'):
+    upscale(dataclasses.replace(tiny(), predict=predict), PHOTO)
+
+
+def test_global_models_are_tiled_on_demand_only(monkeypatch, caplog):
+  model, traced = counting(dataclasses.replace(tiny(), halo=None))
+  image = random_image(130, 140)
+  upscale(model, image)
+  assert set(traced) == {(130, 140)}
+  with caplog.at_level(logging.WARNING):
+    assert upscale(model, image, tile=64).shape == (260, 280, 3)
+  assert 'may show seams' in caplog.text
+  monkeypatch.setattr(tiling, 'available_bytes', lambda device: 1000)
+  with pytest.raises(UserError, match='cannot be tiled exactly; give --tile N'):
+    upscale(model, image)
+
+
+def test_chopping_a_local_model_changes_nothing():
+  """Its halo, 6, is less than the overlap of 10."""
+  model, traced = counting(tiny())
+  image = random_image(61, 50)
+  sr = upscale(model, image, tile='chop')
+  np.testing.assert_allclose(sr, upscale(tiny(), image), atol=5e-7)
+  assert traced == [(40, 35)]
+
+
+def global_model():
+  """An untrained RCAN, which sees all of what it is given."""
+  model = {'name': 'rcan', 'scale': 2, 'groups': 1, 'blocks': 1, 'features': 4}
+  config = {
+    'method': {'name': 'supervised'},
+    'model': {**model, 'reduction': 1},
+  }
+  network = models.create(config['model'])
+  init = jax.jit(network.init)
+  params = init(jax.random.key(1), np.ones((1, 8, 8, 3)))['params']
+  return loading.from_params(config, {'generator': params}, name='global')
+
+
+def test_chopping_a_global_model_under_self_ensemble():
+  """Each turned image is chopped, as in the test scripts, at odd sizes too."""
+  model = global_model()
+  # Its parts have unlike means.
+  image = random_image(41, 50) * np.linspace(0, 1, 50)[:, None]
+  whole = upscale(model, image)
+  parts = upscale(model, image, tile='chop')
+  assert np.abs(parts - whole).max() > 1e-4
+  expected = ensemble(lambda lr: upscale(model, lr[0], tile='chop')[None])(
+    image[None].astype(np.float64)
+  )
+  both = upscale(model, image, tile='chop', self_ensemble=True)
+  np.testing.assert_allclose(both, expected[0], atol=1e-6)
+
+
+def test_tiles_keep_to_the_cells_of_a_model():
+  """Pixel-unshuffle: windows begin where its cells do."""
+  config = {
+    'method': {'name': 'supervised'},
+    'model': {'name': 'rrdbnet', 'scale': 2, 'blocks': 1, 'features': 4},
+  }
+  config['model']['growth'] = 2
+  network = models.create(config['model'])
+  variables = network.init(jax.random.key(0), np.ones((1, 8, 8, 3)))
+  params = {'generator': variables['params']}
+  model = loading.from_params(config, params, name='cells')
+  image = random_image(97, 100)
+  for options in ({}, {'self_ensemble': True}):
+    whole = upscale(model, image, tile='off', **options)
+    tiles = upscale(model, image, tile=90, **options)
+    np.testing.assert_allclose(tiles, whole, atol=5e-7)
+  sizes = [(n, 50) for n in range(40, 50)]
+  announced = Upscaler(model, sizes=sizes)
+  np.testing.assert_allclose(
+    announced(image[:41, :50]), upscale(model, image[:41, :50]), atol=5e-7
+  )
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+  ('image', 'message'),
+  [
+    (np.full((4, 4, 3), np.nan), 'values from nan'),
+    (np.full((4, 4, 3), np.inf), 'values from inf'),
+    (np.full((4, 4, 3), 255.0), 'values from 255'),
+    (np.zeros((4, 4, 3), np.uint16), 'not uint16'),
+    (np.zeros((4, 4)), 'must be'),
+    (np.zeros((0, 4, 3)), 'must be'),
+    (np.zeros((4, 4, 2)), 'takes 3 channels, the image has 2'),
+    (np.zeros((4, 4, 4)), 'takes 3 channels, the image has 4'),
+  ],
+)
+def test_bad_images(image, message):
+  with pytest.raises(UserError, match=message) as error:
+    upscale(tiny(), image)
+  assert '\n' not in str(error.value)
+
+
+def test_one_nan_among_many_values():
+  image = random_image(20, 20)
+  image[3, 4, 1] = np.nan
+  with pytest.raises(UserError, match='finite'):
+    upscale(tiny(), image)
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'scale': 3}, 'enlarges by 2, not by 3'),
+    ({'tile': 12}, 'tile 12 is too small for model tiny: give more than 12'),
+    ({'tile': 0}, 'tile 0 is too small'),
+    ({'tile': 'big'}, "not 'big'"),
+    ({'back_project': -1}, '0 or more, not -1'),
+    ({'kernel': 'gaussian:2.0'}, 'only for back-projection'),
+    ({'kernel': 'none.mat', 'back_project': 1}, 'no such kernel file'),
+  ],
+)
+def test_bad_options(options, message):
+  with pytest.raises(UserError, match=message):
+    upscale(tiny(), PHOTO, **options)
+
+
+def test_plain_options_are_taken():
+  sr = upscale(tiny(), PHOTO, scale=2, kernel='bicubic', tile='auto')
+  np.testing.assert_array_equal(sr, upscale(tiny(), PHOTO))
