@@ -28,6 +28,7 @@ from sr_jax.data.degradation import Degradation
 from sr_jax.data.image_io import Picture, find_images, read_image, write_image
 from sr_jax.evaluation.benchmark import evaluate_folder
 from sr_jax.inference import loading
+from sr_jax.inference.model import SRModel
 
 
 def nearest(folder: Path, scale: int) -> Degradation:
@@ -96,7 +97,7 @@ def main() -> None:
       compare(args, Path(folder), made, seed)
 
 
-def measure(model: loading.SRModel, test: Path, made: Degradation) -> str:
+def measure(model: SRModel, test: Path, made: Degradation) -> str:
   """PSNR of the test images reduced in both ways."""
   bicubic, nearest = (
     evaluate_folder(model, hr_dir=test, degradation=d)['mean']['psnr']

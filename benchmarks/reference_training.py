@@ -34,6 +34,7 @@ from sr_jax import models, train_loop
 from sr_jax.data.image_io import Picture, find_images, read_rgb, write_image
 from sr_jax.evaluation.benchmark import evaluate_folder
 from sr_jax.inference import loading
+from sr_jax.inference.model import SRModel
 from sr_jax.ops.compilation import jit
 from sr_jax.ops.degrade import quantize
 from sr_jax.ops.resize import imresize
@@ -117,7 +118,7 @@ def _write(folder: Path, image: np.ndarray) -> None:
 
 
 def _scene_psnr(
-  model: loading.SRModel,
+  model: SRModel,
   folder: Path,
   reference: Path | None = None,
   save: Path | None = None,
@@ -147,9 +148,7 @@ def crossnet_views(args: argparse.Namespace) -> None:
       _measure_views(model, args.test, Path(folder), side)
 
 
-def _measure_views(
-  model: loading.SRModel, test: Path, folder: Path, side: int
-) -> None:
+def _measure_views(model: SRModel, test: Path, folder: Path, side: int) -> None:
   shifts = _write_views(test, folder, side)
   print(f'{len(shifts)} views of {side}x{side}')
   for name, judged, references in (

@@ -20,7 +20,7 @@ import numpy as np
 import sr_jax
 from sr_jax import models
 from sr_jax.data.image_io import find_images, read_image
-from sr_jax.inference.loading import SRModel
+from sr_jax.inference.model import SRModel
 from sr_jax.inference.upscaler import Upscaler
 from sr_jax.methods import zero_shot
 from sr_jax.metrics.protocol import PROTOCOLS, measure

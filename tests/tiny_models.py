@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sr_jax import models
-from sr_jax.inference import loading
+from sr_jax.inference.model import SRModel
 from sr_jax.methods import supervised
 
 
@@ -26,7 +26,7 @@ def tiny(scale=2, channels=3):
   config = tiny_config(scale, channels)
   network = models.create(config['model'])
   variables = network.init(jax.random.key(0), jnp.ones((1, 8, 8, channels)))
-  return loading.SRModel(
+  return SRModel(
     name='tiny',
     scale=scale,
     channels=channels,

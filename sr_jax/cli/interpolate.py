@@ -9,6 +9,7 @@ from typing import Any
 from sr_jax import checkpoints, models
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
+from sr_jax.inference.model import SRModel
 from sr_jax.weights.interpolation import interpolate
 
 # Slots of the SR network; discriminators and dual networks are left behind.
@@ -39,17 +40,17 @@ def run(args: argparse.Namespace) -> int:
   return 0
 
 
-def _load(name: str) -> loading.SRModel:
+def _load(name: str) -> SRModel:
   if name in loading.WITHOUT_WEIGHTS:
     raise UserError(f'{name} has no weights: give a checkpoint')
   return loading.load(name)
 
 
-def _network(model: loading.SRModel) -> dict[str, Any]:
+def _network(model: SRModel) -> dict[str, Any]:
   return {s: model.params[s] for s in _SLOTS if s in model.params}
 
 
-def _refuse_unlike(a: loading.SRModel, b: loading.SRModel) -> None:
+def _refuse_unlike(a: SRModel, b: SRModel) -> None:
   """Networks of one shape of parameters may still compute other things."""
   first, second = (
     models.create({**m.config['model'], 'dtype': 'float32'}) for m in (a, b)

@@ -30,6 +30,7 @@ from sr_jax.errors import UserError
 from sr_jax.evaluation.benchmark import cut_to_multiple, read_levels
 from sr_jax.files import folder_atomically, write_json
 from sr_jax.inference import loading
+from sr_jax.inference.model import SRModel
 from sr_jax.inference.upscaler import Upscaler
 from sr_jax.metrics import niqe
 from sr_jax.metrics.protocol import luma
@@ -107,7 +108,7 @@ def _check(args: argparse.Namespace) -> None:
     )
 
 
-def _common_scale(models: Sequence[loading.SRModel]) -> int:
+def _common_scale(models: Sequence[SRModel]) -> int:
   """The scale of all models.
 
   Raises:

@@ -34,6 +34,7 @@ from sr_jax.errors import UserError
 from sr_jax.inference import loading
 from sr_jax.inference import upscaler as inference
 from sr_jax.inference.fitting import TOGETHER, Fitted
+from sr_jax.inference.model import SRModel
 from sr_jax.methods import Fitting
 from sr_jax.ops.blur_kernels import save_kernel
 
@@ -89,9 +90,7 @@ def run(args: argparse.Namespace) -> int:
   return 2 if failed else 0
 
 
-def _references(
-  paths: Sequence[Path], model: loading.SRModel
-) -> list[np.ndarray]:
+def _references(paths: Sequence[Path], model: SRModel) -> list[np.ndarray]:
   """The references as images.
 
   Raises:
@@ -217,7 +216,7 @@ def _finished(target: Path, jobs: dict[Path, Path]) -> bool:
 
 
 def _sizes(
-  todo: Sequence[Path], jobs: Mapping[Path, Path], model: loading.SRModel
+  todo: Sequence[Path], jobs: Mapping[Path, Path], model: SRModel
 ) -> dict[Path, tuple[int, int] | None]:
   """(height, width) by target, None for what cannot be read.
 

@@ -51,7 +51,7 @@ from sr_jax.data.image_io import (
 from sr_jax.data.references import match_references
 from sr_jax.errors import UserError
 from sr_jax.evaluation import report as reports
-from sr_jax.inference.loading import SRModel
+from sr_jax.inference.model import SRModel
 from sr_jax.inference.upscaler import Upscaler
 from sr_jax.metrics.protocol import (
   PROTOCOLS,

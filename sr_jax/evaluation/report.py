@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sr_jax.data.degradation import Degradation
-from sr_jax.inference.loading import SRModel
+from sr_jax.inference.model import SRModel
 from sr_jax.metrics.protocol import Metric, Protocol
 
 PathLike = str | os.PathLike[str]

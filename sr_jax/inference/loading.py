@@ -16,10 +16,9 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from sr_jax import checkpoints, methods, models
 from sr_jax.errors import UserError
+from sr_jax.inference.model import SRModel, check_scale
 from sr_jax.models.parts.luma import sees_luma
 from sr_jax.models.parts.parameters import check_parameters
 from sr_jax.ops.resize import imresize
@@ -28,55 +27,6 @@ from sr_jax.ops.scales import whole
 # Reach of the cubic kernel in LR pixels when it enlarges.
 BICUBIC_HALO = 2
 _MOST_SCALE = 100
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class SRModel:
-  """A network with its weights, or bicubic interpolation.
-
-  Attributes:
-    name: What it was loaded by.
-    scale: Enlargement.
-    channels: Channels it takes, None for any.
-    halo: Receptive radius in LR pixels, None where it has no bound.
-    cell: Side in LR pixels of the cells that the network divides an image
-      into from its upper left corner; 1 for most.
-    config: Config it was trained with; at least `method` and `model`.
-    params: Parameters by slot.
-    predict: `(params, lr, mask) -> sr` with lr `[B, H, W, C]` and sr in [0, 1];
-      mask `[B, H, W, 1]` marks the image in a padded lr, None without padding.
-    fitting: `(assumed, steps) -> Fitting` for a model that fits itself to each
-      image, see `methods`; None for the others.
-    referring: How references reach it, None for models that take none; see
-      `methods.Referring`.
-    on_host: Whether `predict` works on NumPy arrays and is not compiled.
-  """
-
-  name: str
-  scale: float
-  channels: int | None
-  halo: int | None
-  config: Mapping[str, Any]
-  params: Mapping[str, Any]
-  predict: Callable[..., Any]
-  fitting: Callable[..., methods.Fitting] | None = None
-  referring: methods.Referring | None = None
-  on_host: bool = False
-  cell: int = 1
-
-  @property
-  def whole_scale(self) -> int:
-    """The scale, for what needs whole ones.
-
-    Raises:
-      UserError: it is none.
-    """
-    if self.scale != int(self.scale):
-      raise UserError(
-        f'model {self.name} at scale {self.scale:g}: this works at whole'
-        ' scales alone; choose one'
-      )
-    return int(self.scale)
 
 
 def pretrained() -> dict[str, pathlib.Path]:
@@ -283,45 +233,3 @@ WITHOUT_WEIGHTS: dict[str, Callable[[float], SRModel]] = {
 def _enlarge(params: Any, lr: Any, mask: None = None, *, scale: float) -> Any:
   del params, mask
   return imresize(lr, scale=scale).clip(0, 1)
-
-
-def check_scale(model: SRModel, scale: float | None) -> None:
-  """Refuses another scale than the model's.
-
-  Raises:
-    UserError: it is another.
-  """
-  if scale not in (None, model.scale):
-    raise UserError(
-      f'model {model.name} enlarges by {model.scale:g}, not by {scale:g}; leave'
-      ' the scale out or choose another model'
-    )
-
-
-def check_image(image: np.ndarray, model: SRModel) -> None:
-  """Refuses what is no image, or none for this model.
-
-  Raises:
-    UserError: it is not such an image.
-  """
-  if image.ndim != 3 or 0 in image.shape:
-    raise UserError(f'an image must be [H, W, C], not of shape {image.shape}')
-  takes, channels = model.channels, image.shape[2]
-  if takes not in (None, channels) and not (takes == 3 and channels == 1):
-    raise UserError(
-      f'model {model.name} takes {takes} channels, the image has {channels};'
-      ' convert it or use model bicubic'
-    )
-  if image.dtype == np.uint8:
-    return
-  if image.dtype.kind != 'f':
-    raise UserError(
-      f'an image must be float in [0, 1] or uint8, not {image.dtype}'
-    )
-  low, high = float(image.min()), float(image.max())
-  # NaN and infinities compare false too; some overshoot of [0, 1] is usual.
-  if not (low >= -1 and high <= 2):
-    raise UserError(
-      f'the image has values from {low:g} to {high:g}; make them finite and in'
-      ' [0, 1], or give uint8'
-    )

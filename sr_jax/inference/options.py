@@ -12,7 +12,7 @@ import numpy as np
 
 from sr_jax import methods
 from sr_jax.errors import UserError
-from sr_jax.inference.loading import SRModel
+from sr_jax.inference.model import SRModel
 from sr_jax.ops.degrade import degrade, lr_offset
 from sr_jax.ops.resize import imresize
 from sr_jax.transforms.back_projection import back_project as project

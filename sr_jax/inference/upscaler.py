@@ -23,12 +23,8 @@ import numpy as np
 from sr_jax import methods
 from sr_jax.errors import UserError
 from sr_jax.inference.fitting import Fitted, fit_images
-from sr_jax.inference.loading import (
-  BICUBIC_HALO,
-  SRModel,
-  check_image,
-  check_scale,
-)
+from sr_jax.inference.loading import BICUBIC_HALO
+from sr_jax.inference.model import SRModel, check_image, check_scale
 from sr_jax.inference.options import (
   checked_tile,
   fitting_of,

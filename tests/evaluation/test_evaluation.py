@@ -14,6 +14,7 @@ from sr_jax.data.image_io import Picture, write_image
 from sr_jax.evaluation import benchmark as evaluation
 from sr_jax.evaluation.benchmark import evaluate_folder, protocols_of
 from sr_jax.inference import loading
+from sr_jax.inference.model import SRModel
 from sr_jax.metrics.protocol import PROTOCOLS
 from sr_jax.ops.resize import imresize
 from tests.tiny_models import waves
@@ -21,7 +22,7 @@ from tests.tiny_models import waves
 
 def doubling():
   """A model that repeats every pixel 2x2 and needs no compilation."""
-  return loading.SRModel(
+  return SRModel(
     name='doubling',
     scale=2,
     channels=None,
