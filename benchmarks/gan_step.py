@@ -29,7 +29,7 @@ import torch
 from torch import nn
 
 from configs import common
-from sr_jax import methods, models, train_loop
+from sr_jax import experiment, methods, models
 from sr_jax.losses import adversarial, pixel
 from sr_jax.ops.compilation import jit
 
@@ -55,7 +55,7 @@ def _config():
     discriminator={**judge, 'features': _JUDGE_FEATURES},
   )
   config.data.patch = _PATCH
-  return train_loop.to_plain(config)
+  return experiment.to_plain(config)
 
 
 def _batch():

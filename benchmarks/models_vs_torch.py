@@ -29,7 +29,7 @@ from torch import nn
 from benchmarks import torch_drn, torch_san
 from benchmarks.torch_layers import Attention, Residual, block, conv
 from configs import common, drn
-from sr_jax import methods, train_loop
+from sr_jax import experiment, methods
 from sr_jax.ops.compilation import jit
 
 _ROUNDS = 11
@@ -172,7 +172,7 @@ def _torch_functions(case):
 
 
 def _jax_functions(case):
-  config = train_loop.to_plain(case.experiment())
+  config = experiment.to_plain(case.experiment())
   config['model'] = {'scale': case.scale, **case.model}
   method = methods.module(config).make(config)
   rng = np.random.default_rng(0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import logging
 import os
 import pathlib
@@ -17,39 +16,21 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sr_jax import checkpoints, methods, sharding
+from sr_jax import checkpoints, experiment, methods, sharding
 from sr_jax.data import batches, labelled, references, sources
 from sr_jax.errors import UserError
 from sr_jax.evaluation.crops import Evaluation, make_evaluation
 from sr_jax.evaluation.scores import LOWER_IS_BETTER
 from sr_jax.metric_writers import MetricWriter, Progress
-from sr_jax.metrics.protocol import comparable, get_protocol
 from sr_jax.ops.compilation import jit
 from sr_jax.state import TrainState
 
 _log = logging.getLogger(__name__)
 
-_CONFIG = 'config.json'
 # Factor between the mean losses of two intervals that is worth a warning.
 _JUMP = 4.0
 # Consecutive non-finite updates after which a run stops.
 _PATIENCE = 10
-# Least values of what is counted.
-_LEAST = {
-  'steps': 0,
-  'log_every': 1,
-  'eval.every': 1,
-  'eval.crops': 1,
-  'checkpoint.every': 1,
-  'checkpoint.keep': 1,
-  'checkpoint.keep_best': 0,
-  'data.workers': 0,
-  'data.prefetch': 0,
-  'optimizer.warmup_steps': 0,
-}
-# What a resumed run may change: no update that is done depends on it.
-_FREE = ('steps', 'log_every', 'multihost', 'eval', 'checkpoint')
-_FREE_DATA = ('workers', 'prefetch', 'cache_dir')
 
 
 def train_and_evaluate(
@@ -67,8 +48,8 @@ def train_and_evaluate(
   Raises:
     UserError: anything the user can mend, in one line.
   """
-  plain = to_plain(config)
-  _check_numbers(plain)
+  plain = experiment.to_plain(config)
+  experiment.check_numbers(plain)
   if plain['multihost']:
     sharding.start_processes()
   folder = pathlib.Path(workdir).absolute()
@@ -79,8 +60,8 @@ def train_and_evaluate(
   main = jax.process_index() == 0
   with contextlib.ExitStack() as stack:
     keeper = stack.enter_context(_keeper(folder, **plain['checkpoint']))
-    if keeper.steps() and (folder / _CONFIG).exists():
-      _check_same_experiment(folder / _CONFIG, plain)
+    if keeper.steps() and (folder / experiment.FILE).exists():
+      experiment.check_same(folder, plain)
     first, _ = batches.sample(source, spec, 0)
     state = _start(method, first, plain, keeper, mesh)
     evaluate = make_evaluation(plain, method, folder)
@@ -111,7 +92,7 @@ def train_and_evaluate(
       writer=writer,
     )
     if main:
-      _write_config(folder / _CONFIG, plain)
+      experiment.write(folder, plain)
     return _run(run, state, stream, progress)
 
 
@@ -157,81 +138,6 @@ def _check_best(best_by: str, names: Sequence[str]) -> None:
         f'config.checkpoint.best_by: {name!r} is not measured; choose from'
         f' {", ".join(names)}, with commas between'
       )
-
-
-def to_plain(config: Any) -> dict[str, Any]:
-  """A ConfigDict, or any mapping, as plain values that JSON can hold."""
-  if hasattr(config, 'to_dict'):
-    config = config.to_dict()
-  return json.loads(json.dumps(config))
-
-
-def _check_numbers(config: Mapping[str, Any]) -> None:
-  """Refuses counts that the loop cannot run with."""
-  flat = _flat(config)
-  for key, least in _LEAST.items():
-    if flat[key] < least:
-      raise UserError(f'config.{key}={flat[key]}: give {least} or more')
-
-
-def _check_same_experiment(path: pathlib.Path, ours: Mapping[str, Any]) -> None:
-  """Compares the `config.json` beside the checkpoints with this config.
-
-  Raises:
-    UserError: the workdir belongs to another experiment.
-  """
-  theirs = _read(path)
-  # The best checkpoint is kept by its score.
-  comparable(*(get_protocol(c['eval']['protocol']) for c in (theirs, ours)))
-  before, now = _flat(_binding(theirs)), _flat(_binding(ours))
-  missing = object()
-  unlike = [
-    f'{key} is {before.get(key)!r} there, {now.get(key)!r} here'
-    for key in sorted(before | now)
-    if before.get(key, missing) != now.get(key, missing)
-  ]
-  if unlike:
-    raise UserError(
-      f'{path.parent} holds another experiment: {"; ".join(unlike[:3])}; use a'
-      ' new --workdir, or the old values to resume'
-    )
-
-
-def _write_config(path: pathlib.Path, config: Mapping[str, Any]) -> None:
-  """Writes `config.json`, whole or not at all."""
-  temporary = path.with_suffix('.tmp')
-  try:
-    temporary.write_text(json.dumps(config, indent=2) + '\n')
-    temporary.replace(path)
-  except OSError as error:
-    raise UserError(f'cannot write {path}: {error.strerror}') from error
-
-
-def _read(path: pathlib.Path) -> dict[str, Any]:
-  try:
-    return json.loads(path.read_text())
-  except (OSError, ValueError) as error:
-    raise UserError(f'cannot read {path}: {error}; remove it') from error
-
-
-def _binding(config: Mapping[str, Any]) -> dict[str, Any]:
-  """What makes an experiment: the config without what a resume may change."""
-  free = set(_FREE)
-  if config['optimizer']['schedule'] == 'cosine':
-    free.remove('steps')  # the rate depends on it
-  config = {k: v for k, v in config.items() if k not in free}
-  data = {k: v for k, v in config['data'].items() if k not in _FREE_DATA}
-  return config | {'data': data}
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat = {}
-  for key, value in tree.items():
-    if isinstance(value, Mapping):
-      flat |= _flat(value, f'{prefix}{key}.')
-    else:
-      flat[prefix + key] = value
-  return flat
 
 
 def _open_data(

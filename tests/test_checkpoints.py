@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sr_jax import checkpoints, train_loop
+from sr_jax import checkpoints, experiment, methods, train_loop
 from sr_jax.errors import UserError
 from tests import tiny
 
@@ -182,8 +182,8 @@ def test_newest_and_best_are_kept(tmp_path, resumed):
   best_by = {'psnr': False, 'niqe': True}
   options = {'keep': 2, 'keep_best': 1, 'best_by': best_by}
   keeper = checkpoints.Keeper(tmp_path, **options)
-  config = train_loop.to_plain(tiny.config())
-  method = train_loop.methods.module(config).make(config)
+  config = experiment.to_plain(tiny.config())
+  method = methods.module(config).make(config)
   batch = {'hr': np.zeros((1, 16, 16, 3), np.uint8)}
   state = method.init(jax.random.key(0), batch, {}, 2)
   niqe = {1: 7.0, 2: 6.0, 3: 4.0, 5: 5.0, 6: 9.0}

@@ -16,7 +16,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import common
-from sr_jax import methods, train_loop
+from sr_jax import experiment, methods
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted((ROOT / 'configs').rglob('*.py'))
@@ -132,7 +132,7 @@ def test_docstring_tells_command_and_origin(path, monkeypatch):
 @every_preset
 @every_file
 def test_method_starts_and_steps_abstractly(path, preset):
-  config = train_loop.to_plain(_module(path).get_config(preset))
+  config = experiment.to_plain(_module(path).get_config(preset))
   method = methods.module(config).make(config)
   data, scale = config['data'], config['model']['scale']
   side = data['patch'] * scale

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from sr_jax import checkpoints, train_loop
+from sr_jax import checkpoints, experiment
 from tests import tiny
 
 CODE = """
@@ -54,7 +54,7 @@ def _finish(processes):
 
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
-  config = train_loop.to_plain(tiny.config())
+  config = experiment.to_plain(tiny.config())
   one = _start(config, tmp_path / 'one', 4)
   address = f'localhost:{_free_port()}'
   two = [

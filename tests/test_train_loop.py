@@ -17,7 +17,7 @@ import skimage.data
 import skimage.io
 
 from configs import mzsr
-from sr_jax import checkpoints, methods, train_loop
+from sr_jax import checkpoints, experiment, methods, train_loop
 from sr_jax.data import batches, sources
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
@@ -392,7 +392,7 @@ def test_init_from_starts_with_the_given_weights(tmp_path):
     checkpoint={'init_from': str(tmp_path / 'a')},
   )
   state = train_loop.train_and_evaluate(config, tmp_path / 'b')
-  plain = train_loop.to_plain(config)
+  plain = experiment.to_plain(config)
   method = methods.module(plain).make(plain)
   jax.tree.map(
     np.testing.assert_array_equal,

@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from configs import common
-from sr_jax import methods, train_loop
+from sr_jax import experiment, methods
 from sr_jax.errors import UserError
 from sr_jax.losses import pixel
 from sr_jax.methods import curriculum
@@ -25,7 +25,7 @@ def _section(preset):
   config = common.base()
   preset(config)
   assert config.model.scale == 3
-  return train_loop.to_plain(config)['degradation']
+  return experiment.to_plain(config)['degradation']
 
 
 def test_bd_reads_the_middle_of_blocks():
@@ -93,7 +93,7 @@ def _method(**model):
     method={'name': 'curriculum'}, optimizer={'learning_rate': 1e-2}
   )
   common.degrade_dn(config)
-  plain = train_loop.to_plain(config)
+  plain = experiment.to_plain(config)
   return methods.module(plain).make({**plain, 'model': {**model, 'scale': 3}})
 
 

@@ -10,7 +10,14 @@ import skimage.data
 import skimage.io
 from jax.sharding import AxisType
 
-from sr_jax import checkpoints, methods, models, sharding, train_loop
+from sr_jax import (
+  checkpoints,
+  experiment,
+  methods,
+  models,
+  sharding,
+  train_loop,
+)
 from sr_jax.data import batches, sources
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
@@ -37,7 +44,7 @@ def _config(method=None, model=None, **sections):
 
 
 def _make(**sections):
-  config = train_loop.to_plain(_config(**sections))
+  config = experiment.to_plain(_config(**sections))
   return methods.module(config).make(config)
 
 

@@ -14,7 +14,7 @@ from jax.sharding import AxisType
 from PIL import Image
 
 from configs import common
-from sr_jax import checkpoints, methods, sharding, train_loop
+from sr_jax import checkpoints, experiment, methods, sharding, train_loop
 from sr_jax.data import batches, sources
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
@@ -52,7 +52,7 @@ def _config(method=None, model=None, **sections):
 
 
 def _make(**sections):
-  config = train_loop.to_plain(_config(**sections))
+  config = experiment.to_plain(_config(**sections))
   return methods.module(config).make(config)
 
 
@@ -178,7 +178,7 @@ def test_both_move_from_the_old_parameters():
 
 def _players():
   """The networks of the plain run."""
-  config = train_loop.to_plain(_config())
+  config = experiment.to_plain(_config())
   section = dict(config['method'])
   for key in ('name', *gan._SOURCES):
     del section[key]

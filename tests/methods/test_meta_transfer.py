@@ -13,7 +13,7 @@ import scipy.stats
 from jax.sharding import AxisType
 
 from configs import mzsr
-from sr_jax import methods, models, sharding, train_loop
+from sr_jax import experiment, methods, models, sharding
 from sr_jax.errors import UserError
 from sr_jax.methods import meta_transfer
 from sr_jax.ops.blur_kernels import random_gaussian
@@ -40,7 +40,7 @@ TINY = {
 
 def _config(**changes):
   """configs/mzsr.py made tiny; `a__b=value` sets `config.a.b`."""
-  plain = train_loop.to_plain(mzsr.get_config('smoke'))
+  plain = experiment.to_plain(mzsr.get_config('smoke'))
   changes = {k.replace('__', '.'): v for k, v in changes.items()}
   for dotted, value in (TINY | changes).items():
     *sections, key = dotted.split('.')

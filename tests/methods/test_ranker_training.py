@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import ranker
-from sr_jax import checkpoints, methods, models, train_loop
+from sr_jax import checkpoints, experiment, methods, models, train_loop
 from sr_jax.data import batches, ranked
 from sr_jax.errors import UserError
 from sr_jax.losses import ranking as losses
@@ -34,7 +34,7 @@ def config(source, **changes):
 
 
 def _plain(folder, **changes):
-  return train_loop.to_plain(config(f'ranked:{folder}', **changes))
+  return experiment.to_plain(config(f'ranked:{folder}', **changes))
 
 
 @pytest.fixture(scope='module')

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from sr_jax import checkpoints, methods, train_loop
+from sr_jax import checkpoints, experiment, methods, train_loop
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
 from sr_jax.methods import reference
@@ -50,7 +50,7 @@ def _config(method=None, **sections):
 
 
 def _make(**sections):
-  config = train_loop.to_plain(_config(**sections))
+  config = experiment.to_plain(_config(**sections))
   return methods.module(config).make(config)
 
 
@@ -182,10 +182,10 @@ def test_hr_as_reference_is_what_truth_steps_see():
 @pytest.mark.parametrize('per_pixel', [False, True])
 def test_the_form_of_the_penalty(monkeypatch, per_pixel):
   options = {'adversarial_weight': 0.1, 'penalty_per_pixel': per_pixel}
-  section = train_loop.to_plain(_config(options))['method']
+  section = experiment.to_plain(_config(options))['method']
   for key in ('name', 'features_from'):
     del section[key]
-  parts = reference._parts(train_loop.to_plain(_config(options)), **section)
+  parts = reference._parts(experiment.to_plain(_config(options)), **section)
   told = []
   monkeypatch.setattr(
     reference.adversarial,
@@ -198,7 +198,7 @@ def test_the_form_of_the_penalty(monkeypatch, per_pixel):
 
 
 def test_rates_of_the_generator_are_not_the_critics():
-  config = train_loop.to_plain(
+  config = experiment.to_plain(
     _config(optimizer={'rate_factors': (('content/*', 0.0),)})
   )
   found = reference._optimizers(config, True)
@@ -274,7 +274,7 @@ def test_the_train_loop_and_a_second_stage(tmp_path):
 
 
 def test_checkpoints_without_features_say_so():
-  config = train_loop.to_plain(_config())
+  config = experiment.to_plain(_config())
   predict = reference.predictor(config)
   with pytest.raises(UserError, match='--features'):
     predict({'generator': {}}, jnp.zeros((1, 4, 4, 3)))

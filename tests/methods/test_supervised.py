@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from sr_jax import methods, models, sharding, train_loop
+from sr_jax import experiment, methods, models, sharding
 from sr_jax.data import batches, sources
 from sr_jax.errors import UserError
 from sr_jax.ops.residual import residual_image
@@ -16,7 +16,7 @@ from tests import tiny
 
 
 def _setup(**sections):
-  config = train_loop.to_plain(tiny.config(**sections))
+  config = experiment.to_plain(tiny.config(**sections))
   return config, methods.module(config).make(config)
 
 
@@ -100,7 +100,7 @@ def test_a_non_finite_loss_changes_nothing_but_the_counters():
 
 def test_every_step_of_a_feedback_network_counts_once():
   """The sum over the steps, the last one being the output."""
-  config = train_loop.to_plain(tiny.config(method={'outputs': 'steps'}))
+  config = experiment.to_plain(tiny.config(method={'outputs': 'steps'}))
   model = {'name': 'srfbn', 'groups': 1, 'steps': 3, 'features': 4}
   config['model'] = {**model, 'scale': 2}
   method = methods.module(config).make(config)

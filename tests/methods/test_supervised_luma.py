@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sr_jax import checkpoints, methods, models, train_loop
+from sr_jax import checkpoints, experiment, methods, models
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
 from sr_jax.inference.upscaler import upscale
@@ -27,7 +27,7 @@ def _setup(model, **sections):
   config.unlock()
   config.model = {'variant': next(iter(models.module(model['name']).VARIANTS))}
   config.model.update(model)
-  plain = train_loop.to_plain(config)
+  plain = experiment.to_plain(config)
   return plain, methods.module(plain).make(plain)
 
 

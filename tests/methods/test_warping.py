@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sr_jax import checkpoints, methods, models, train_loop
+from sr_jax import checkpoints, experiment, methods, models, train_loop
 from sr_jax.cli import main as cli
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
@@ -40,7 +40,7 @@ def _config(sisr=BICUBIC, sisr_from='', **sections):
 
 
 def _make(**options):
-  config = train_loop.to_plain(_config(**options))
+  config = experiment.to_plain(_config(**options))
   return methods.module(config).make(config)
 
 
@@ -127,7 +127,7 @@ def test_the_loss_of_warped_references():
   assert loss(1.0, hr, hr, None, wrong) == 0
   halved = [*right, jnp.zeros((1, 9, 11, 2))]
   assert loss(1.0, hr, hr, moved, halved) > 0.01
-  config = train_loop.to_plain(_config())
+  config = experiment.to_plain(_config())
   config['method']['warp_weight'] = -1.0
   with pytest.raises(UserError, match=r'warp_weight=-1: give 0 or more'):
     warping.make(config)
