@@ -20,11 +20,11 @@ import numpy as np
 import sr_jax
 from sr_jax import models
 from sr_jax.data.image_io import find_images, read_image
+from sr_jax.data.kernel_files import parse_kernel_spec
 from sr_jax.inference.model import SRModel
 from sr_jax.inference.upscaler import Upscaler
 from sr_jax.methods import zero_shot
 from sr_jax.metrics.protocol import PROTOCOLS, measure
-from sr_jax.ops.blur_kernels import parse_kernel_spec
 from sr_jax.ops.compilation import jit
 from sr_jax.ops.degrade import degrade, quantize
 from sr_jax.transforms import meta

@@ -4,9 +4,9 @@ import pytest
 import skimage.data
 
 import sr_jax
+from sr_jax.data.kernel_files import parse_kernel_spec
 from sr_jax.inference import loading
 from sr_jax.metrics.protocol import PROTOCOLS, measure
-from sr_jax.ops.blur_kernels import parse_kernel_spec
 from sr_jax.ops.degrade import degrade, quantize
 
 # Blurs for the models that fit themselves to one, by their sampling.

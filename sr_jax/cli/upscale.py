@@ -30,13 +30,13 @@ from sr_jax.data.image_io import (
   unpremultiply,
   write_image,
 )
+from sr_jax.data.kernel_files import save_kernel
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
 from sr_jax.inference import upscaler as inference
 from sr_jax.inference.fitting import TOGETHER, Fitted
 from sr_jax.inference.model import SRModel
 from sr_jax.methods import Fitting
-from sr_jax.ops.blur_kernels import save_kernel
 
 # Fewer images are not worth a look at their sizes beforehand.
 _FEW = 8

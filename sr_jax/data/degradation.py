@@ -7,7 +7,7 @@ import hashlib
 
 import numpy as np
 
-from sr_jax.ops.blur_kernels import parse_kernel_spec
+from sr_jax.data.kernel_files import parse_kernel_spec
 from sr_jax.ops.degrade import degrade, quantize
 
 

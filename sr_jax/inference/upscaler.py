@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from sr_jax import methods
+from sr_jax.data.kernel_files import parse_kernel_spec
 from sr_jax.errors import UserError
 from sr_jax.inference.fitting import Fitted, fit_images
 from sr_jax.inference.loading import BICUBIC_HALO
@@ -33,7 +34,7 @@ from sr_jax.inference.options import (
   total_halo,
   versions,
 )
-from sr_jax.ops.blur_kernels import Kernel, correlation_taps, parse_kernel_spec
+from sr_jax.ops.blur_kernels import Kernel, correlation_taps
 from sr_jax.ops.color import rgb_to_y
 from sr_jax.ops.compilation import jit
 from sr_jax.transforms import tiling

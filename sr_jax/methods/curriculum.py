@@ -14,9 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sr_jax.data.kernel_files import parse_kernel_spec
 from sr_jax.errors import UserError
 from sr_jax.methods import Method, supervised
-from sr_jax.ops.blur_kernels import align, parse_kernel_spec
+from sr_jax.ops.blur_kernels import align
 from sr_jax.ops.degrade import correlate
 from sr_jax.ops.resize import imresize
 

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import optax
 
 from sr_jax import models, optimizers
+from sr_jax.data.kernel_files import parse_kernel_spec
 from sr_jax.errors import UserError
 from sr_jax.losses import outputs, perceptual, pixel
 from sr_jax.methods import Method
 from sr_jax.models.parts.luma import apply_to_image, as_seen
 from sr_jax.models.parts.parameters import expected_shapes
-from sr_jax.ops.blur_kernels import parse_kernel_spec
 from sr_jax.ops.degrade import degrade, quantize
 from sr_jax.ops.resize import imresize
 from sr_jax.state import TrainState, start_from

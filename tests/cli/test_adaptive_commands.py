@@ -10,11 +10,12 @@ from conftest import texture
 
 from sr_jax import checkpoints, models
 from sr_jax.data.image_io import Picture, read_image, write_image
+from sr_jax.data.kernel_files import load_kernel
 from sr_jax.inference import loading
 from sr_jax.inference import upscaler as inference
 from sr_jax.models import zssr
 from sr_jax.models.parts import common
-from sr_jax.ops.blur_kernels import gaussian_kernel, load_kernel
+from sr_jax.ops.blur_kernels import gaussian_kernel
 
 MODEL = {'name': 'mzsr', 'scale': 2, 'depth': 2, 'features': 4}
 
