@@ -54,6 +54,10 @@ def test_bicubic_tiles_without_a_trace(monkeypatch):
 
 # Networks
 
+# Windows of another shape are another program, which may add the products of a
+# convolution in another order where its vector loops end: one float32 ulp.
+ULP = 1e-7
+
 
 @hypothesis.given(
   height=st.integers(1, 70),
@@ -91,13 +95,11 @@ def test_any_size_scale_and_channel_count(
 )
 @pytest.mark.parametrize('scale', [2, 3])
 def test_tiles_leave_no_trace(options, scale):
-  """Exactly none, whatever is composed."""
+  """None but the last digit of float32, whatever is composed."""
   image = PHOTO[:70, :96]
   whole = upscale(tiny(scale), image, tile='off', **options)
   tiles = upscale(tiny(scale), image, tile=60, **options)
-  # 1/3 is no binary number: sample positions may differ in the last digit.
-  tolerance = 6e-8 if scale == 3 and 'back_project' in options else 0
-  np.testing.assert_allclose(tiles, whole, rtol=0, atol=tolerance)
+  np.testing.assert_allclose(tiles, whole, rtol=0, atol=ULP)
 
 
 def test_long_strip_runs_in_tiles():
@@ -222,7 +224,7 @@ def test_auto_tile_follows_the_memory(monkeypatch):
 
   monkeypatch.setattr(tiling, 'plan_side', plan_side)
   model, traced = counting(tiny())
-  np.testing.assert_array_equal(upscale(model, image), whole)
+  np.testing.assert_allclose(upscale(model, image), whole, rtol=0, atol=ULP)
   # The probe of the memory, then tiles of one shape.
   assert traced == [(128, 128), (90, 90)]
   upscaler = Upscaler(model)
@@ -248,7 +250,8 @@ def test_tiles_are_halved_when_memory_runs_out(caplog):
   with caplog.at_level(logging.WARNING):
     sr = upscale(model, image)
   assert [r.getMessage()[-2:] for r in caplog.records] == ['50', '25']
-  np.testing.assert_array_equal(sr, upscale(tiny(), image, tile='off'))
+  whole = upscale(tiny(), image, tile='off')
+  np.testing.assert_allclose(sr, whole, rtol=0, atol=ULP)
 
 
 @pytest.mark.parametrize(
