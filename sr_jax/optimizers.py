@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,8 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sr_jax.errors import UserError
-from sr_jax.state import TrainState
+from sr_jax.errors import (
+  FLAG,
+  TEXT,
+  Many,
+  Range,
+  Row,
+  Rules,
+  UserError,
+  check,
+  whole,
+)
+from sr_jax.state import TrainState, all_finite
 
 PyTree = Any
 
@@ -21,8 +32,25 @@ _OPTIMIZERS = {
   'adam': optax.scale_by_adam,
   'sgd': lambda b1, b2, eps: optax.trace(decay=b1),
 }
-# apply_if_finite gives up after this many skips; the train loop stops sooner.
-_NEVER = 2**31 - 1
+# What `config.optimizer` may hold.
+RULES: Rules = {
+  'name': TEXT,
+  'learning_rate': Range(0, 1000),
+  'schedule': TEXT,
+  'warmup_steps': whole(),
+  'boundaries': Many(whole(1)),
+  'factor': Range(0, 1000, open='left'),
+  'b1': Range(0, 1, open='right'),
+  'b2': Range(0, 1, open='right'),
+  # Smaller ones are zero in float32 arithmetic: Adam would divide by zero.
+  'eps': Range(1e-30, 1),
+  'weight_decay': Range(0, 1000),
+  'clip_norm': Range(),
+  'clip_value': Range(),
+  'clip_follows_rate': FLAG,
+  'rate_factors': Many(Row((TEXT, Range()))),
+  'ema_decay': Range(0, 1, open='right'),
+}
 
 
 class EmaState(NamedTuple):
@@ -41,21 +69,33 @@ def make_schedule(
   boundaries: Sequence[int],
   factor: float,
 ) -> optax.Schedule:
-  """Learning rate as a pure function of the step.
+  """Learning rate as a pure function of the updates done so far.
+
+  A network that is not updated at every step (`generator_every` of the method
+  `gan`, `critic_steps` of `reference`) counts its own updates here.
 
   Args:
     name: `constant`, `cosine` (to zero at `steps`, and at each boundary, where
       it starts again) or `step`.
     learning_rate: Peak rate.
-    steps: Length of the run.
+    steps: Updates of the run.
     warmup_steps: Linear rise from zero before the named schedule.
-    boundaries: Steps at which `step` multiplies the rate by `factor`, or where
-      a cycle of `cosine` begins.
+    boundaries: Updates at which `step` multiplies the rate by `factor`, or
+      where a cycle of `cosine` begins.
     factor: Factor of `step`.
 
   Raises:
-    UserError: unknown name.
+    UserError: an unknown name, or boundaries that do not rise or that lie
+      within the warm-up.
   """
+  shown = f'config.optimizer.boundaries={tuple(boundaries)}'
+  if any(a >= b for a, b in itertools.pairwise(boundaries)):
+    raise UserError(f'{shown}: give each once, from the first to the last')
+  if boundaries and boundaries[0] <= warmup_steps:
+    raise UserError(
+      f'{shown}: the first lies within the {warmup_steps} steps of'
+      ' config.optimizer.warmup_steps; give larger ones, or a shorter warm-up'
+    )
   if name == 'constant':
     main = optax.constant_schedule(learning_rate)
   elif name == 'cosine':
@@ -107,13 +147,49 @@ def params_ema(decay: float) -> optax.GradientTransformation:
 
 def make(
   *,
-  name: str,
-  learning_rate: float,
-  schedule: str,
   steps: int,
-  warmup_steps: int,
-  boundaries: Sequence[int],
-  factor: float,
+  constants: Sequence[str] = (),
+  starts_at: int = 0,
+  **section: Any,
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+  """The optimizer of one slot and its learning-rate schedule.
+
+  Args:
+    steps: Updates that the schedule spans.
+    constants: Layers that get no gradient; weight decay spares them.
+    starts_at: Where in the schedule the first update lies.
+    **section: `config.optimizer`.
+
+  Returns:
+    The transformation, and the rate as a function of its updates so far.
+    Updates that are not finite are skipped and counted, see `skip_nonfinite`.
+
+  Raises:
+    UserError: an unknown optimizer or schedule, or a value out of its range.
+  """
+  check('config.optimizer', section, RULES)
+  if section['name'] not in _OPTIMIZERS:
+    raise UserError(
+      f'config.optimizer.name: unknown {section["name"]!r}; choose from'
+      f' {sorted(_OPTIMIZERS)}'
+    )
+  keys = ('learning_rate', 'warmup_steps', 'boundaries', 'factor')
+  whole_run = make_schedule(
+    name=section['schedule'], steps=steps, **{k: section[k] for k in keys}
+  )
+
+  def rate(count: jax.typing.ArrayLike) -> jax.Array:
+    return jnp.asarray(whole_run(count + starts_at))
+
+  others = {k: v for k, v in section.items() if k not in (*keys, 'schedule')}
+  return skip_nonfinite(_chain(rate, constants, **others)), rate
+
+
+def _chain(
+  rate: optax.Schedule,
+  constants: Sequence[str],
+  *,
+  name: str,
   b1: float,
   b2: float,
   eps: float,
@@ -123,36 +199,16 @@ def make(
   clip_follows_rate: bool,
   rate_factors: Sequence[tuple[str, float]],
   ema_decay: float,
-  constants: Sequence[str] = (),
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-  """The optimizer of one slot and its learning-rate schedule.
+) -> optax.GradientTransformation:
+  """The optimizer; zero turns clipping, weight decay and the average off.
 
-  Updates with a non-finite gradient are skipped and counted
-  (`optax.apply_if_finite`). Zero turns clipping, decay and EMA off. Decay
-  spares the layers named in `constants`, which get no gradient either. With sgd
-  it goes through the momentum, as a part of the loss would.
+  With sgd weight decay goes through the momentum, as a part of the loss would.
 
   With `clip_follows_rate` gradients are clipped to the given limit divided by
   the learning rate, so that the limit bounds what an update does (Kim et al.,
   VDSR, CVPR 2016). `rate_factors` are (pattern, factor): the rate of parameters
   whose path (`conv3/bias`) matches is multiplied.
-
-  Raises:
-    UserError: unknown optimizer or schedule.
   """
-  if name not in _OPTIMIZERS:
-    raise UserError(
-      f'config.optimizer.name: unknown {name!r}; choose from'
-      f' {sorted(_OPTIMIZERS)}'
-    )
-  rate = make_schedule(
-    name=schedule,
-    learning_rate=learning_rate,
-    steps=steps,
-    warmup_steps=warmup_steps,
-    boundaries=boundaries,
-    factor=factor,
-  )
   parts = []
   follow = rate if clip_follows_rate else None
   if clip_value:
@@ -169,7 +225,52 @@ def make(
   parts.append(optax.scale_by_learning_rate(rate))
   if ema_decay:
     parts.append(params_ema(ema_decay))
-  return optax.apply_if_finite(optax.chain(*parts), _NEVER), rate
+  return optax.chain(*parts)
+
+
+def skip_nonfinite(
+  inner: optax.GradientTransformation,
+) -> optax.GradientTransformation:
+  """Skips and counts updates that would leave something that is not finite.
+
+  `optax.apply_if_finite`, whose state this has, looks at the gradient alone.
+  Here the update, the updated parameters and the optimizer's own averages must
+  be finite too: finite gradients may still overflow when they are squared.
+  """
+
+  def init(params: optax.Params) -> optax.OptState:
+    return optax.ApplyIfFiniteState(
+      notfinite_count=jnp.zeros((), jnp.int32),
+      last_finite=jnp.array(True),
+      total_notfinite=jnp.zeros((), jnp.int32),
+      inner_state=inner.init(params),
+    )
+
+  def update(
+    updates: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params | None = None,
+  ) -> tuple[optax.Updates, optax.OptState]:
+    if params is None or not isinstance(state, optax.ApplyIfFiniteState):
+      raise ValueError('skip_nonfinite needs the parameters and its own state')
+    new, inner_state = inner.update(updates, state.inner_state, params)
+    moved = optax.apply_updates(params, new)
+    finite = all_finite((updates, moved, inner_state))
+    skips = jnp.logical_not(finite).astype(jnp.int32)
+    return (
+      jax.tree.map(lambda x: jnp.where(finite, x, jnp.zeros_like(x)), new),
+      optax.ApplyIfFiniteState(
+        notfinite_count=skips * (state.notfinite_count + 1),
+        last_finite=finite,
+        total_notfinite=state.total_notfinite + skips,
+        inner_state=jax.tree.map(
+          lambda after, before: jnp.where(finite, after, before),
+          *(inner_state, state.inner_state),
+        ),
+      ),
+    )
+
+  return optax.GradientTransformation(init, update)
 
 
 def _clip(
@@ -261,42 +362,51 @@ def update(
     grads: Gradients of `state.params`, by slot.
 
   Returns:
-    The next state, and metrics: the gradient's norm, the rate, and how many
-    updates were skipped because they were not finite, in a row and in all.
+    The next state, and the metrics that `step_metrics` gives.
   """
   params, opt_state = {}, {}
   for slot, old in state.params.items():
     updates, new = tx.update(grads[slot], state.opt_state[slot], old)
     params[slot] = optax.apply_updates(old, updates)
     opt_state[slot] = new
-  metrics = step_metrics(rate, state.step, grads, opt_state)
+  metrics = step_metrics(rate, grads, opt_state)
   state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
   return state, metrics
 
 
 def step_metrics(
-  rate: optax.Schedule,
-  step: jax.Array,
-  grads: PyTree,
-  opt_state: Mapping[str, PyTree],
+  rate: optax.Schedule, grads: PyTree, opt_state: Mapping[str, PyTree]
 ) -> dict[str, jax.Array]:
-  """Metrics of a step, as `update` gives them.
+  """The gradient's norm, the generator's rate, and the skipped updates.
 
   Args:
-    rate: Of the slot that is looked at.
-    step: Steps before this one.
-    grads: Gradients whose norm is told.
+    rate: The schedule of the slot `generator`.
+    grads: Gradients whose norm is reported.
     opt_state: Of every slot, after the step.
+
+  Returns:
+    `gradient_norm`; `learning_rate`, which the generator's last update had;
+    `skipped_in_a_row` and `skipped`, updates that were not finite.
   """
-  skips = [skipped_updates(own) for own in opt_state.values()]
+  skips = [skipped_updates(slot) for slot in opt_state.values()]
   in_a_row, total = (jnp.stack(n).max() for n in zip(*skips, strict=True))
   return {
     'gradient_norm': jnp.asarray(optax.tree.norm(grads)),
-    # The schedule counts the updates that were not skipped.
-    'learning_rate': jnp.asarray(rate(step - total)),
+    'learning_rate': applied_rate(rate, opt_state['generator']),
     'skipped_in_a_row': in_a_row,
     'skipped': total,
   }
+
+
+def applied_rate(rate: optax.Schedule, opt_state: PyTree) -> jax.Array:
+  """The learning rate of the last update that `opt_state` counts."""
+
+  def counts(node: Any) -> bool:
+    return isinstance(node, optax.ScaleByScheduleState)
+
+  nodes = jax.tree.leaves(opt_state, is_leaf=counts)
+  updates = next(node.count for node in reversed(nodes) if counts(node))
+  return jnp.asarray(rate(jnp.maximum(updates - 1, 0)))
 
 
 def skipped_updates(opt_state: PyTree) -> tuple[jax.Array, jax.Array]:

@@ -41,6 +41,22 @@ class TrainState(flax.struct.PyTreeNode):
     """Key of the current step: a resumed step draws the same noise."""
     return jax.random.fold_in(self.key, self.step)
 
+  def with_statistics(self, new: dict[str, PyTree]) -> TrainState:
+    """The state with new running statistics, each slot's only where finite.
+
+    An image that overflows the network makes its gradients NaN, and their
+    update is skipped; its statistics must not stay either.
+    """
+    kept = {}
+    for slot, tree in new.items():
+      if tree:
+        finite = all_finite(tree)
+        kept[slot] = jax.tree.map(
+          lambda after, before, finite=finite: jnp.where(finite, after, before),
+          *(tree, self.model_state[slot]),
+        )
+    return self.replace(model_state=kept)
+
 
 def start_from(params: PyTree, pretrained: PyTree) -> PyTree:
   """`params` with the pretrained leaves whose path and shape agree.
@@ -78,3 +94,13 @@ def start_from(params: PyTree, pretrained: PyTree) -> PyTree:
       ' fit this model; choose a checkpoint of the same architecture'
     )
   return started
+
+
+def all_finite(tree: PyTree) -> jax.Array:
+  """Whether no leaf holds NaN or infinity, as a boolean scalar."""
+  leaves = [
+    jnp.isfinite(leaf).all()
+    for leaf in jax.tree.leaves(tree)
+    if jnp.issubdtype(leaf.dtype, jnp.inexact)
+  ]
+  return jnp.stack(leaves).all() if leaves else jnp.array(True)

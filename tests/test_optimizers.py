@@ -1,5 +1,8 @@
 """Schedules in closed form, clipping, EMA, the non-finite guard."""
 
+import math
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -8,6 +11,7 @@ import pytest
 from configs import common
 from sr_jax import optimizers
 from sr_jax.errors import UserError
+from sr_jax.state import TrainState
 
 
 def _make(steps=100, **changes):
@@ -44,6 +48,57 @@ def test_unknown_names_are_refused():
     _make(schedule='linear')
   with pytest.raises(UserError, match=r'config\.optimizer\.name'):
     _make(name='adamm')
+
+
+@pytest.mark.parametrize(
+  ('key', 'values'),
+  [
+    ('learning_rate', [-1, 2**63]),
+    ('warmup_steps', [-1, 0.5, 2**63]),
+    ('boundaries', [(-1,), (0,), (2**63,), 5, (0.5,)]),
+    ('factor', [0, -1]),
+    ('b1', [1, 1.5, -1, 2**63]),
+    ('b2', [1, 1.5, -1]),
+    ('eps', [0, 1e-60, -1]),
+    ('weight_decay', [-1, 2**63]),
+    ('clip_norm', [-1, 2**63]),
+    ('clip_value', [-1]),
+    ('clip_follows_rate', [0, 1]),
+    ('rate_factors', [(('*', -1),), ('*', 1), (('*',),), (1,)]),
+    ('ema_decay', [1, 1.5, -1]),
+    ('name', [0]),
+    ('schedule', [()]),
+  ],
+)
+def test_values_out_of_range_are_refused(key, values):
+  """T5: each of them used to train, some to NaN weights."""
+  others = [math.nan, math.inf, -math.inf, None, {}, 'x'] * (
+    key not in ('name', 'schedule')
+  )
+  for value in (*values, *others):
+    with pytest.raises(UserError) as caught:
+      _make(**{key: value})
+    line = str(caught.value)
+    assert line.startswith(f'config.optimizer.{key}=')
+    assert '\n' not in line
+
+
+def test_a_misspelt_key_is_named():
+  with pytest.raises(UserError, match=r'learnin_rate.*did you mean learning_r'):
+    _make(learnin_rate=1e-4)
+
+
+@pytest.mark.parametrize('schedule', ['cosine', 'step'])
+def test_boundaries_come_after_the_warmup_and_rise(schedule):
+  """B3: a boundary of `cosine` inside the warm-up was a traceback."""
+  for boundaries, reason in (
+    ((5, 30), r'boundaries=\(5, 30\): the first lies within the 10 steps'),
+    ((10,), 'within the 10 steps'),
+    ((40, 30), 'give each once, from the first'),
+    ((30, 30), 'give each once'),
+  ):
+    with pytest.raises(UserError, match=reason):
+      _make(schedule=schedule, warmup_steps=10, boundaries=boundaries)
 
 
 def test_sgd_with_clipping_in_closed_form():
@@ -170,3 +225,82 @@ def test_non_finite_gradients_are_skipped_and_counted():
   new, state = _step(tx, {'w': jnp.ones(2)}, params, state)
   assert (new['w'] < params['w']).all()
   assert [int(n) for n in optimizers.skipped_updates(state)] == [0, 2]
+
+
+@pytest.mark.parametrize(
+  ('options', 'gradient'),
+  [
+    # Its square overflows: Adam would never move this weight again.
+    ({}, 1e30),
+    ({'name': 'sgd', 'learning_rate': 1000.0}, 3e38),
+    ({'name': 'sgd', 'learning_rate': 1000.0, 'ema_decay': 0.9}, 3e38),
+  ],
+)
+def test_finite_gradients_with_other_updates_are_skipped(options, gradient):
+  """T5: the guard looked at the gradient alone, not at what is saved."""
+  tx, _ = _make(**options)
+  params = {'w': jnp.ones(2)}
+  start = tx.init(params)
+  new, state = _step(tx, {'w': jnp.array([1.0, gradient])}, params, start)
+  np.testing.assert_array_equal(new['w'], params['w'])
+  assert [int(n) for n in optimizers.skipped_updates(state)] == [1, 1]
+  for before, after in zip(
+    *map(jax.tree.leaves, (start.inner_state, state.inner_state)), strict=True
+  ):
+    np.testing.assert_array_equal(before, after)
+
+
+def test_weights_that_would_overflow_are_not_saved():
+  tx, _ = _make(name='sgd', b1=0.0, learning_rate=1.0)
+  params = {'w': jnp.full(1, -3e38)}
+  new, state = _step(tx, {'w': jnp.full(1, 3e38)}, params, tx.init(params))
+  np.testing.assert_array_equal(new['w'], params['w'])
+  assert int(optimizers.skipped_updates(state)[1]) == 1
+
+
+def test_statistics_that_are_not_finite_are_not_kept():
+  """T5: the update of such a batch is skipped, its statistics were saved."""
+  state = TrainState(
+    step=jnp.zeros((), jnp.int32),
+    key=jax.random.key(0),
+    params={},
+    opt_state={},
+    model_state={
+      'a': {'mean': jnp.zeros(2), 'var': jnp.ones(2)},
+      'b': {'mean': jnp.zeros(2)},
+    },
+  )
+  bad = {'mean': jnp.ones(2), 'var': jnp.array([1.0, jnp.inf])}
+  stats = state.with_statistics({'a': bad, 'b': {'mean': jnp.ones(2)}, 'c': {}})
+  np.testing.assert_array_equal(stats.model_state['a']['mean'], [0, 0])
+  np.testing.assert_array_equal(stats.model_state['a']['var'], [1, 1])
+  np.testing.assert_array_equal(stats.model_state['b']['mean'], [1, 1])
+  assert set(stats.model_state) == {'a', 'b'}
+
+
+def test_the_reported_rate_is_the_one_that_was_applied():
+  """Skipped updates do not count, nor do steps at which nothing moved."""
+  tx, rate = _make(name='sgd', schedule='cosine', learning_rate=1.0, b1=0.0)
+  params = {'w': jnp.zeros(1)}
+  state = tx.init(params)
+  for gradient in (1.0, jnp.nan, 1.0):
+    new, state = _step(tx, {'w': jnp.full(1, gradient)}, params, state)
+  applied = optimizers.applied_rate(rate, state)
+  np.testing.assert_allclose(applied, rate(1))
+  np.testing.assert_allclose(-new['w'], applied)
+
+
+def test_a_schedule_may_be_entered_later():
+  tx, rate = _make(
+    name='sgd',
+    schedule='cosine',
+    learning_rate=1.0,
+    b1=0.0,
+    boundaries=(20,),
+    starts_at=30,
+  )
+  _, whole_run = _make(schedule='cosine', learning_rate=1.0, boundaries=(20,))
+  params = {'w': jnp.zeros(1)}
+  new, _ = _step(tx, {'w': jnp.ones(1)}, params, tx.init(params))
+  np.testing.assert_allclose(-new['w'], whole_run(30))
+  np.testing.assert_allclose(rate(10), whole_run(40))

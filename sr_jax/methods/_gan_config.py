@@ -188,6 +188,7 @@ def describe(
     raise UserError(
       f'config.method.boundary_radius={boundary_radius}: give 0 or more'
     )
+  turns = {'every': generator_every, 'first': generator_first}
   judges: dict[str, Any] = {}
   for key, model in (('discriminator', discriminator), ('ranker', ranker)):
     try:
@@ -205,9 +206,9 @@ def describe(
     radius=boundary_radius,
     variant=features,
     penalty=gradient_penalty,
-    optimizers=_optimizers(config, held_steps),
+    optimizers=_optimizers(config, held_steps, turns),
     early=early_layers,
-    turns={'every': generator_every, 'first': generator_first},
+    turns=turns,
   )
 
 
@@ -280,7 +281,7 @@ def _game(name: str, detach_mean: bool, mean_over: str) -> adversarial.Game:
 
 
 def _optimizers(
-  config: Mapping[str, Any], held_steps: int
+  config: Mapping[str, Any], held_steps: int, turns: Mapping[str, int]
 ) -> dict[str, Optimizer]:
   """By slot; only the generator keeps a moving average."""
   architecture = models.module(config['model']['name'])
@@ -293,13 +294,10 @@ def _optimizers(
   discriminator = Optimizer(*optimizers.make(steps=steps, **plain))
   found = {'generator': generator, **dict.fromkeys(VIEWS, discriminator)}
   if held_steps:
-    # Its own steps are counted from there, the schedule's from the start.
-    later: dict[str, Any] = {
-      **section,
-      'boundaries': [t - held_steps for t in section['boundaries']],
-    }
-    left = max(1, steps - held_steps)
-    found[HELD] = Optimizer(*make(steps=left, **later), begins=held_steps)
+    # Counts its own updates, but goes on in the schedule of the others.
+    before = max(0, held_steps - turns['first']) // turns['every']
+    held = make(steps=steps, starts_at=before, **section)
+    found[HELD] = Optimizer(*held, begins=held_steps)
   return found
 
 

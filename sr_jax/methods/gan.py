@@ -196,7 +196,7 @@ def _train_step(
   of_theta, of_phis, report = gradients(theta, phis)
   state, metrics = _moved(players, state, of_theta, of_phis)
   stats = {'generator': report.aux, **report.critic_aux}
-  state = state.replace(model_state={k: v for k, v in stats.items() if v})
+  state = state.with_statistics(stats)
   return state, metrics | _told(report, hr)
 
 
@@ -324,7 +324,7 @@ def _moved(
   params = {slot: moved[slot] for slot in players.critics}
   params['generator'] = moved['generator'] | moved.get(HELD, {})
   rate = players.optimizers['generator'].rate
-  metrics = optimizers.step_metrics(rate, state.step, of_theta, opt_state)
+  metrics = optimizers.step_metrics(rate, of_theta, opt_state)
   state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
   return state, metrics
 

@@ -197,7 +197,7 @@ def _train_step(
   state, metrics = optimizers.update(tx, rate, state, {'generator': grads})
   right = (first >= second) == (labels[0] >= labels[1])
   metrics |= {'loss': loss, 'accuracy': right.mean()}
-  return state.replace(model_state={'generator': stats}), metrics
+  return state.with_statistics({'generator': stats}), metrics
 
 
 def evaluation(config: Mapping[str, Any]) -> Evaluation:

@@ -309,7 +309,7 @@ def _train_step(
   turn = phase >= parts.critic_steps
   state, metrics = _moved(parts, state, of_theta, of_phis, turn)
   stats = {'generator': report.aux, **report.critic_aux}
-  state = state.replace(model_state={k: v for k, v in stats.items() if v})
+  state = state.with_statistics(stats)
   return state, metrics | _told(report, seen)
 
 
@@ -429,7 +429,7 @@ def _moved(
       tx, grads[slot], state.opt_state[slot], state.params[slot], turns[slot]
     )
   _, rate = parts.optimizers['generator']
-  metrics = optimizers.step_metrics(rate, state.step, of_theta, opt_state)
+  metrics = optimizers.step_metrics(rate, of_theta, opt_state)
   state = state.replace(step=state.step + 1, params=moved, opt_state=opt_state)
   return state, metrics
 

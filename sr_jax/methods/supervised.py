@@ -325,8 +325,7 @@ def _train_step(
   old = state.params['generator']
   (value, stats), grads = jax.value_and_grad(objective, has_aux=True)(old)
   state, metrics = optimizers.update(tx, rate, state, {'generator': grads})
-  if stats:
-    state = state.replace(model_state={'generator': stats})
+  state = state.with_statistics({'generator': stats})
   return state, metrics | {'loss': value}
 
 
