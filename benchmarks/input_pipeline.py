@@ -20,7 +20,7 @@ import grain  # noqa: F401 -- importing it is no part of the first batch
 import numpy as np
 from PIL import Image
 
-from sr_jax.data import batches, sources
+from sr_jax.data import batches, opening, sources
 
 NUM_IMAGES = 10
 NUM_BATCHES = 200
@@ -63,7 +63,7 @@ def _write_photographs(folder: pathlib.Path, cache_dir: pathlib.Path) -> int:
 
 
 def _open(folder: pathlib.Path, cache_dir: pathlib.Path) -> sources.ImageSource:
-  return sources.open_source(
+  return opening.open_source(
     str(folder), min_size=SPEC.crop_size, cache_dir=cache_dir
   )
 

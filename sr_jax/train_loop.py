@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from sr_jax import checkpoints, experiment, methods, sharding
-from sr_jax.data import batches, labelled, references, sources
+from sr_jax.data import batches, opening
 from sr_jax.errors import UserError
 from sr_jax.evaluation.crops import Evaluation, make_evaluation
 from sr_jax.evaluation.scores import LOWER_IS_BETTER
@@ -56,7 +56,12 @@ def train_and_evaluate(
   method = methods.module(plain).make(plain)
   mesh = sharding.make_mesh()
   sharding.check_batch_size(plain['data']['batch_size'], mesh)
-  source, spec = _open_data(plain)
+  spec = opening.batch_spec(
+    plain,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  source = opening.training(plain, _uses(plain))
   main = jax.process_index() == 0
   with contextlib.ExitStack() as stack:
     keeper = stack.enter_context(_keeper(folder, **plain['checkpoint']))
@@ -140,62 +145,10 @@ def _check_best(best_by: str, names: Sequence[str]) -> None:
       )
 
 
-def _open_data(
-  config: Mapping[str, Any],
-) -> tuple[batches.AnySource, batches.BatchSpec]:
-  data, scale = config['data'], config['model']['scale']
-  spec = batches.BatchSpec(
-    batch_size=data['batch_size'],
-    patch=data['patch'],
-    scales=tuple(data['scales']) or (scale,),
-    seed=config['seed'],
-    augment=data['augment'],
-    reference_size=data['reference_size'],
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-  )
-  if open_own := getattr(methods.module(config), 'open_data', None):
-    return open_own(config, spec), spec
-  options = {
-    'on_bad': data['on_bad'],
-    'cache_dir': data['cache_dir'] or None,
-  }
-  source = sources.open_labelled(
-    *(data['source'], data['lr_folder'], scale),
-    min_size=spec.crop_size,
-    **options,
-  )
-  for section in ('data', 'eval'):
-    if config[section]['reference']:
-      _check_used(config, f'{section}.reference', 'references')
-  if data['labels']:
-    _check_used(config, 'data.labels', 'label maps')
-    source = labelled.with_labels(
-      *(source, data['labels'], data['label_ids']), **options
-    )
-  if data['unlabelled']:
-    _check_used(config, 'data.unlabelled', 'LR images without HR')
-    alone = sources.open_source(
-      data['unlabelled'], min_size=spec.patch, **options
-    )
-    source = sources.MixedSource(source, alone, data['unlabelled_share'])
-  elif data['reference']:
-    source = references.with_references(
-      source, data['reference'], folder=data['source'], **options
-    )
-  if source.skipped:
-    _log.warning('data: skipped %d images', len(source.skipped))
-  return source, spec
-
-
-def _check_used(config: Mapping[str, Any], key: str, what: str) -> None:
-  """Refuses further data for a method that cannot use it."""
-  uses = f'USES_{key.partition(".")[2].upper()}'
-  if not getattr(methods.module(config), uses, False):
-    raise UserError(
-      f'config.{key}: method {config["method"]["name"]} has no use for'
-      f' {what}; leave it empty'
-    )
+def _uses(config: Mapping[str, Any]) -> list[str]:
+  """The further data that the config's method has a use for."""
+  module = methods.module(config)
+  return [k for k in opening.USES if getattr(module, f'USES_{k.upper()}', 0)]
 
 
 def _start(

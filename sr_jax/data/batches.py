@@ -1,31 +1,63 @@
 """Training batches as a pure function of (seed, step).
 
-Example i of step t is drawn from a counter-based generator (Philox: Salmon et
-al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) whose counter is
-(t, i). So a resumed run needs only its step, and the number of processes or
-worker threads changes nothing.
+Every example is drawn by itself, see `data.draws`: a resumed run needs only
+its step, and the number of processes or worker threads changes nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Generator
+from typing import Protocol
 
 import numpy as np
 
-from sr_jax.data.ranked import RankedSource
-from sr_jax.data.references import ReferencedSource
-from sr_jax.data.sources import ImageSource, MixedSource, PairedSource
+from sr_jax.data import draws
+from sr_jax.data.draws import Arrays, Draw
 from sr_jax.errors import UserError
 from sr_jax.ops.scales import covered_size, whole
 
-Batch = dict[str, np.ndarray]
-Source = ImageSource | PairedSource
-AnySource = Source | MixedSource | RankedSource | ReferencedSource
 
-# Keys of the independent streams of one seed.
-_EXAMPLES, _SCALES, _REFERENCES = 0, 1, 2
+class Source(Protocol):
+  """Where training examples come from.
+
+  Attributes:
+    names: One name per image, in the order of the indices.
+    skipped: (name, reason) of each file that is not part of the source.
+  """
+
+  @property
+  def names(self) -> tuple[str, ...]: ...
+
+  @property
+  def skipped(self) -> tuple[tuple[str, str], ...]: ...
+
+  def example(self, draw: Draw) -> Arrays:
+    """The example that a draw selects, as views where that is possible."""
+    ...
+
+  def check_scales(self, scales: tuple[float, ...]) -> None:
+    """Refuses scales that the source has no images for."""
+    ...
+
+  def digest(self) -> str:
+    """Names and contents of all images, in 64 hexadecimal digits.
+
+    It stays the same when the files move to another folder.
+    """
+    ...
+
+
+class ImagesSource(draws.Images, Protocol):
+  """A source of which fixed crops can be cut."""
+
+  def centred(self, index: int, size: int, scale: int) -> Arrays:
+    """The crop in the middle of the images at an index."""
+    ...
+
+  def check_scales(self, scales: tuple[float, ...]) -> None:
+    """Refuses scales that the source has no images for."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,10 +115,21 @@ class BatchSpec:
     size = self.batch_size // self.process_count
     return range(self.process_index * size, (self.process_index + 1) * size)
 
+  def draw(self, step: int, row: int, scale: float) -> Draw:
+    """What decides about one row of the batch of one step."""
+    return Draw(
+      seed=self.seed,
+      step=step,
+      row=row,
+      batch_size=self.batch_size,
+      patch=self.patch,
+      scale=scale,
+      augment=self.augment,
+      reference_size=self.reference_size,
+    )
 
-def sample(
-  source: AnySource, spec: BatchSpec, step: int
-) -> tuple[Batch, float]:
+
+def sample(source: Source, spec: BatchSpec, step: int) -> tuple[Arrays, float]:
   """This process's rows of the batch of one step, and the step's scale.
 
   Images are chosen uniformly, crops uniformly within them, and the eight
@@ -104,25 +147,21 @@ def sample(
     `'second'`, uint8 `[b, P, P, 3]`, the same crop of two levels, and
     `'score_first'` and `'score_second'`, float32 `[b]`, where higher is worse.
   """
-  draw = _random_words(spec.seed, _SCALES, step, 0)[0]
-  scale = whole(spec.scales[draw % len(spec.scales)])
-  if isinstance(source, MixedSource):
-    return _mixed(source, spec, step, scale), scale
-  if isinstance(source, RankedSource):
-    return _ranked(source, spec, step), scale
-  examples = [_example(source, spec, step, scale, row) for row in spec.rows]
+  word = draws.random_words(spec.seed, draws.SCALES, step, 0)[0]
+  scale = whole(spec.scales[word % len(spec.scales)])
+  examples = [source.example(spec.draw(step, row, scale)) for row in spec.rows]
   return _stack(examples), scale
 
 
 def batches(
-  source: AnySource,
+  source: Source,
   spec: BatchSpec,
   start_step: int,
   num_steps: int,
   *,
   workers: int = 1,
   prefetch: int = 4,
-) -> Generator[tuple[int, float, Batch]]:
+) -> Generator[tuple[int, float, Arrays]]:
   """Iterates over (step, scale, batch), beginning at `start_step`.
 
   Args:
@@ -137,14 +176,14 @@ def batches(
   Returns:
     A generator; `close()` ends its threads.
   """
-  _check_pair_scale(source, spec.scales)
+  source.check_scales(spec.scales)
   steps = range(start_step, num_steps)
   return _prefetched(source, spec, steps, workers, prefetch)
 
 
 def fixed_crops(
-  source: Source | ReferencedSource, *, size: int, count: int, scale: int
-) -> Batch:
+  source: ImagesSource, *, size: int, count: int, scale: int
+) -> Arrays:
   """Centred crops for evaluation during training, the same in every run.
 
   The images come evenly spaced from those that are at least `size` high and
@@ -168,8 +207,8 @@ def fixed_crops(
     raise UserError(
       f'evaluation crops of {size}: choose a multiple of the scale {scale}'
     )
-  _check_pair_scale(source, (scale,))
-  sides = [min(_images(source, i)['hr'].shape[:2]) for i in range(len(source))]
+  source.check_scales((scale,))
+  sides = [min(source.whole(i)['hr'].shape[:2]) for i in range(len(source))]
   large = [i for i, side in enumerate(sides) if side >= size]
   if not large:
     raise UserError(
@@ -178,15 +217,15 @@ def fixed_crops(
     )
   count = min(count, len(large))
   chosen = [large[i * len(large) // count] for i in range(count)]
-  return _stack([_centred(source, i, size, scale) for i in chosen])
+  return _stack([source.centred(i, size, scale) for i in chosen])
 
 
 def _prefetched(
-  source: AnySource, spec: BatchSpec, steps: range, workers: int, prefetch: int
-) -> Generator[tuple[int, float, Batch]]:
+  source: Source, spec: BatchSpec, steps: range, workers: int, prefetch: int
+) -> Generator[tuple[int, float, Arrays]]:
   import grain  # brings JAX and Orbax with it
 
-  def load(step: int) -> tuple[int, float, Batch]:
+  def load(step: int) -> tuple[int, float, Arrays]:
     batch, scale = sample(source, spec, step)
     return step, scale, batch
 
@@ -201,176 +240,13 @@ def _prefetched(
     iterator.close()
 
 
-def _check_pair_scale(source: AnySource, scales: tuple[float, ...]) -> None:
-  if isinstance(source, MixedSource):
-    source = source.labelled
-  if isinstance(source, ReferencedSource):
-    source = source.images
-  if isinstance(source, PairedSource) and set(scales) != {source.scale}:
-    raise UserError(
-      f'scales {scales}: the pairs are of scale {source.scale}; choose that'
-    )
-
-
-def _random_words(seed: int, stream: int, step: int, example: int) -> list[int]:
-  """Four independent integers in [0, 2**64): one block of Philox.
-
-  Raw words, because NumPy may change how its distributions use them.
-  """
-  philox = np.random.Philox(
-    key=np.array([seed, stream], np.uint64),
-    counter=np.array([0, example, step, 0], np.uint64),
-  )
-  return philox.random_raw(4).tolist()
-
-
-def _mixed(
-  source: MixedSource, spec: BatchSpec, step: int, scale: float
-) -> Batch:
-  """This process's rows of a batch of a mixed source."""
-
-  def blank(side: int) -> np.ndarray:
-    return np.broadcast_to(np.uint8(0), (side, side, 3))
-
-  lacking = {
-    'hr': blank(covered_size(spec.patch, scale)),
-    'unlabelled': blank(spec.patch),
-  }
-  if isinstance(source.labelled, PairedSource):
-    lacking['lr'] = blank(spec.patch)
-  alone = round(source.share * spec.batch_size)
-  labelled = np.asarray(spec.rows) < spec.batch_size - alone
-  examples = []
-  for row, known in zip(spec.rows, labelled, strict=True):
-    if known:
-      found = _example(source.labelled, spec, step, scale, row)
-    else:
-      crop = _example(source.unlabelled, spec, step, 1, row)['hr']
-      found = {'unlabelled': crop}
-    examples.append(lacking | found)
-  return _stack(examples) | {'labelled': labelled}
-
-
-def _ranked(source: RankedSource, spec: BatchSpec, step: int) -> Batch:
-  """This process's rows of a batch of a ranked source.
-
-  Patches, crops, and pairs of levels are chosen uniformly. Which level comes
-  first is chosen too, lest the statistics of a batch tell the sides apart.
-  """
-  pairs = list(itertools.permutations(range(source.levels), 2))
-  examples, scores = [], []
-  for row in spec.rows:
-    draws = _random_words(spec.seed, _EXAMPLES, step, row)
-    index, coins = draws[0] % len(source), draws[3]
-    places = source.size - spec.patch + 1
-    top, left = draws[1] % places, draws[2] % places
-    pair = pairs[coins // 8 % len(pairs)]  # below are the coins of flips
-    crops = [
-      source.image(index, level)[
-        top : top + spec.patch, left : left + spec.patch
-      ]
-      for level in pair
-    ]
-    if spec.augment:
-      crops = [_dihedral(crop, coins) for crop in crops]
-    examples.append(dict(zip(('first', 'second'), crops, strict=True)))
-    scores.append(source.scores[index, list(pair)])
-  first, second = np.array(scores, np.float32).T
-  return _stack(examples) | {'score_first': first, 'score_second': second}
-
-
-def _example(
-  source: Source | ReferencedSource,
-  spec: BatchSpec,
-  step: int,
-  scale: float,
-  row: int,
-) -> Batch:
-  """The crops of one example, as views of the source's arrays."""
-  draws = _random_words(spec.seed, _EXAMPLES, step, row)
-  index = draws[0] % len(source)
-  images = _images(source, index)
-  size = covered_size(spec.patch, scale)
-  height, width = images['hr'].shape[:2]
-  if min(height, width) < size:
-    raise UserError(
-      f'{source.names[index]}: {width}x{height} is smaller than the crop of '
-      f'{size}x{size}; it changed, or the source was opened for smaller crops'
-    )
-  # An HR crop begins at any pixel; that of a pair on the LR image's grid.
-  grid = _grid(source)
-  top = draws[1] % ((height - size) // grid + 1) * grid
-  left = draws[2] % ((width - size) // grid + 1) * grid
-  crops = _cut(images, top, left, size, grid)
-  coins = dict.fromkeys(crops, draws[3])
-  if isinstance(source, ReferencedSource):
-    words = _random_words(spec.seed, _REFERENCES, step, row)
-    place = (top + size / 2) / height, (left + size / 2) / width
-    side = spec.reference_size or size
-    crops['ref'] = source.reference(index, place, side, words)
-    coins['ref'] = draws[3] >> 3
-  if not spec.augment:
-    return crops
-  return {key: _dihedral(crop, coins[key]) for key, crop in crops.items()}
-
-
-def _grid(source: Source | ReferencedSource) -> int:
-  """Step of the corners of HR crops."""
-  if isinstance(source, ReferencedSource):
-    source = source.images
-  return source.scale if isinstance(source, PairedSource) else 1
-
-
-def _centred(
-  source: Source | ReferencedSource, index: int, size: int, scale: int
-) -> Batch:
-  images = _images(source, index)
-  height, width = images['hr'].shape[:2]
-  top = (height - size) // 2 // scale * scale
-  left = (width - size) // 2 // scale * scale
-  crops = _cut(images, top, left, size, scale)
-  if isinstance(source, ReferencedSource):
-    words = [0, *_random_words(0, _REFERENCES, 0, index)[1:]]
-    crops['ref'] = source.reference(index, (0.5, 0.5), size, words)
-  return crops
-
-
-def _images(source: Source | ReferencedSource, index: int) -> Batch:
-  """The whole images of one index, as plain arrays over the mapped files."""
-  if isinstance(source, ReferencedSource):
-    source = source.images
-  if isinstance(source, PairedSource):
-    lr, hr = source[index]
-    images, labels = {'lr': lr, 'hr': hr}, source.hr.labels
-  else:
-    images, labels = {'hr': source[index]}, source.labels
-  if labels:
-    images['labels'] = labels[index]()
-  return {key: np.asarray(image) for key, image in images.items()}
-
-
-def _cut(images: Batch, top: int, left: int, size: int, scale: int) -> Batch:
-  """The HR crop at (top, left), and the crops of the others that show it."""
-  crops = {}
-  for key, image in images.items():
-    y, x, side = (n // (scale if key == 'lr' else 1) for n in (top, left, size))
-    crops[key] = image[y : y + side, x : x + side]
-  return crops
-
-
-def _dihedral(crop: np.ndarray, coins: int) -> np.ndarray:
-  """Flips and transposes a square `[S, S, C]` by the three lowest bits."""
-  if coins & 1:
-    crop = crop[:, ::-1]
-  if coins & 2:
-    crop = crop[::-1]
-  return crop.swapaxes(0, 1) if coins & 4 else crop
-
-
-def _stack(examples: list[Batch]) -> Batch:
-  """Copies crops of one size into arrays `[B, S, S, C]`."""
+def _stack(examples: list[Arrays]) -> Arrays:
+  """Copies crops of one size into arrays `[B, S, S, C]`; numbers into `[B]`."""
   batch = {}
   for key, first in examples[0].items():
+    if not np.ndim(first):
+      batch[key] = np.array([example[key] for example in examples])
+      continue
     batch[key] = np.empty((len(examples), *first.shape), np.uint8)
     for row, example in zip(batch[key], examples, strict=True):
       # By planes: four times as fast as turning pixels of three bytes.

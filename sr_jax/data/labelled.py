@@ -16,7 +16,6 @@ from sr_jax.data.sources import (
   OnBad,
   PairedSource,
   Skipped,
-  pick,
   sift,
   size_of,
 )
@@ -48,7 +47,7 @@ def with_labels(
   """
   if ids not in label_maps.IDS:
     raise UserError(f'label_ids={ids!r}: choose from {label_maps.IDS}')
-  hr = source.hr if isinstance(source, PairedSource) else source
+  hr = source.hr
   if labels == 'brightness':
     made_up = (functools.partial(_made_up, opener) for opener in hr.openers)
     return _labelled(source, range(len(hr)), tuple(made_up), ())
@@ -96,12 +95,5 @@ def _labelled(
   skipped: Skipped,
 ) -> ImageSource | PairedSource:
   """What of a source is kept, with the label maps of its HR images."""
-  skipped = (*source.skipped, *skipped)
-  hr = source.hr if isinstance(source, PairedSource) else source
-  hr = dataclasses.replace(
-    pick(hr.names, hr.openers, keep), labels=tuple(openers[i] for i in keep)
-  )
-  if not isinstance(source, PairedSource):
-    return dataclasses.replace(hr, skipped=skipped)
-  lr = pick(source.lr.names, source.lr.openers, keep)
-  return dataclasses.replace(source, lr=lr, hr=hr, skipped=skipped)
+  kept = source.kept(keep).with_labels([openers[i] for i in keep])
+  return dataclasses.replace(kept, skipped=(*source.skipped, *skipped))

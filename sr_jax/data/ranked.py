@@ -10,6 +10,8 @@ A folder that `sr-jax rank-data` writes:
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import itertools
 import json
 import math
 import os
@@ -18,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from sr_jax.data import image_io
+from sr_jax.data import draws, image_io
+from sr_jax.data.draws import Arrays, Draw
 from sr_jax.errors import UserError
 
 PathLike = str | os.PathLike[str]
@@ -58,6 +61,48 @@ class RankedSource:
   def __len__(self) -> int:
     return len(self.names)
 
+  def example(self, draw: Draw) -> Arrays:
+    """The same crop of two levels of a patch, and their scores.
+
+    Patches, crops and pairs of levels are chosen uniformly. Which level comes
+    first is chosen too, lest the statistics of a batch tell the sides apart.
+    """
+    words = draw.words(draws.EXAMPLES)
+    index, coins = words[0] % len(self), words[3]
+    places = self.size - draw.patch + 1
+    top, left = words[1] % places, words[2] % places
+    pairs = list(itertools.permutations(range(self.levels), 2))
+    pair = pairs[coins // 8 % len(pairs)]  # below are the coins of flips
+    crops = [
+      self.image(index, level)[top : top + draw.patch, left : left + draw.patch]
+      for level in pair
+    ]
+    scores = self.scores[index, list(pair)].astype(np.float32)
+    return {
+      'first': draw.turned(crops[0], coins),
+      'second': draw.turned(crops[1], coins),
+      'score_first': scores[:1].reshape(()),
+      'score_second': scores[1:].reshape(()),
+    }
+
+  def check_scales(self, scales: tuple[float, ...]) -> None:
+    """Accepts any: patches are seen at their own size."""
+
+  def digest(self) -> str:
+    """Names, scores and sizes of the patches' files, in hexadecimal digits.
+
+    The sizes stand for the contents, which are many gigabytes: a PNG file that
+    was made anew of other pixels hardly ever has the size of the old one.
+    """
+    digest = hashlib.sha256(json.dumps([self.size, self.names]).encode())
+    digest.update(self.scores.tobytes())
+    for level in range(self.levels):
+      folder = self.root / str(level)
+      digest.update(
+        json.dumps([_file_size(folder / name) for name in self.names]).encode()
+      )
+    return digest.hexdigest()
+
   def image(self, index: int, level: int) -> np.ndarray:
     """The uint8 patch `[size, size, 3]`.
 
@@ -72,6 +117,13 @@ class RankedSource:
         f'of {self.size}x{self.size}: make the data set anew'
       )
     return image
+
+
+def _file_size(path: pathlib.Path) -> int:
+  try:
+    return path.stat().st_size
+  except OSError as error:
+    raise UserError(f'{path}: {error.strerror}') from error
 
 
 def check_metric(metric: str, better: str) -> None:

@@ -24,7 +24,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from sr_jax.data import folders, sources
+from sr_jax.data import draws, folders, sources
+from sr_jax.data.draws import Arrays, Draw
 from sr_jax.data.sources import ImageSource, OnBad, PairedSource, PathLike
 from sr_jax.errors import UserError
 
@@ -60,8 +61,46 @@ class ReferencedSource:
   def names(self) -> tuple[str, ...]:
     return self.images.names
 
+  @property
+  def grid(self) -> int:
+    """Step between the corners of HR crops."""
+    return self.images.grid
+
   def __len__(self) -> int:
     return len(self.images)
+
+  def whole(self, index: int) -> Arrays:
+    """The whole images, without references."""
+    return self.images.whole(index)
+
+  def example(self, draw: Draw) -> Arrays:
+    """The crops that a draw selects, and one of a reference, turned apart."""
+    found = draws.crop(self.images, draw)
+    crops = {k: draw.turned(v, found.coins) for k, v in found.crops.items()}
+    side = draw.reference_size or draw.crop_size
+    words = draw.words(draws.REFERENCES)
+    reference = self.reference(found.index, found.place, side, words)
+    return crops | {'ref': draw.turned(reference, found.coins >> 3)}
+
+  def centred(self, index: int, size: int, scale: int) -> Arrays:
+    """The crops in the middle, and of the first reference the same place."""
+    crops = draws.centred(self.images, index, size, scale)
+    words = [0, *draws.random_words(0, draws.REFERENCES, 0, index)[1:]]
+    return crops | {'ref': self.reference(index, (0.5, 0.5), size, words)}
+
+  def check_scales(self, scales: tuple[float, ...]) -> None:
+    """Refuses scales that the images are not there for."""
+    self.images.check_scales(scales)
+
+  def digest(self) -> str:
+    """See `batches.Source`."""
+    contents = [
+      sources.content_digest(opener)
+      for openers in self.references
+      for opener in openers
+    ]
+    counts = [str(len(openers)) for openers in self.references]
+    return sources.combined_digest((self.images.digest(), *counts, *contents))
 
   def reference(
     self, index: int, place: tuple[float, float], size: int, words: list[int]
@@ -75,9 +114,7 @@ class ReferencedSource:
       words: Four integers in [0, 2**64) that all choices are made by.
     """
     if not self.references:
-      images = self.images
-      hr = images.hr if isinstance(images, PairedSource) else images
-      image = np.asarray(hr[index])
+      image = np.asarray(self.images.hr[index])
       if self.shift:
         return _shifted(image, place, size, words, self.shift)
       return _remade(image, place, size, words)
@@ -217,7 +254,7 @@ def _keep(
   """The images that have references."""
   kept = [i for i, name in enumerate(source.names) if name in openers]
   return ReferencedSource(
-    sources.subset(source, kept),
+    source.kept(kept),
     tuple(openers[source.names[i]] for i in kept),
     skipped,
   )

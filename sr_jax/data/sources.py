@@ -1,7 +1,8 @@
 """Image sources: sequences of uint8 images `[H, W, 3]`, opened when asked for.
 
 Every image is decoded once, when the source is made, so that a file that
-cannot serve is named then and not in the middle of a run.
+cannot serve is named then and not in the middle of a run. `data.opening` opens
+the sources that a config names.
 """
 
 from __future__ import annotations
@@ -9,16 +10,18 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import functools
+import hashlib
 import importlib.util
 import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from sr_jax.data import cache, folders, tfds_records
+from sr_jax.data import cache, draws, folders
+from sr_jax.data.draws import Arrays, Draw
 from sr_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -56,11 +59,57 @@ class ImageSource:
   skipped: Skipped = ()
   labels: tuple[Callable[[], np.ndarray], ...] = ()
 
+  grid = 1
+
   def __len__(self) -> int:
     return len(self.names)
 
   def __getitem__(self, index: int) -> np.ndarray:
     return self.openers[index]()
+
+  @property
+  def hr(self) -> ImageSource:
+    """The HR images, which all images of this source are."""
+    return self
+
+  def whole(self, index: int) -> Arrays:
+    """The image as `hr`, and its label map as `labels` if there are any."""
+    found = {'hr': self[index]}
+    if self.labels:
+      found['labels'] = self.labels[index]()
+    # Plain arrays over the mapped files: crops of them are made faster.
+    return {key: np.asarray(image) for key, image in found.items()}
+
+  def example(self, draw: Draw) -> Arrays:
+    """The crops that a draw selects."""
+    return draws.example(self, draw)
+
+  def centred(self, index: int, size: int, scale: int) -> Arrays:
+    """The crop in the middle of the image at an index."""
+    return draws.centred(self, index, size, scale)
+
+  def check_scales(self, scales: tuple[float, ...]) -> None:
+    """Accepts any: LR is made of HR."""
+
+  def kept(self, keep: Sequence[int]) -> ImageSource:
+    """The images of some indices."""
+    return dataclasses.replace(
+      self,
+      names=tuple(self.names[i] for i in keep),
+      openers=tuple(self.openers[i] for i in keep),
+      labels=tuple(self.labels[i] for i in keep) if self.labels else (),
+    )
+
+  def with_labels(
+    self, openers: Sequence[Callable[[], np.ndarray]]
+  ) -> ImageSource:
+    """The images with a label map each."""
+    return dataclasses.replace(self, labels=tuple(openers))
+
+  def digest(self) -> str:
+    """See `batches.Source`."""
+    contents = map(content_digest, (*self.openers, *self.labels))
+    return combined_digest((*self.names, *contents))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,13 +133,55 @@ class PairedSource:
   def names(self) -> tuple[str, ...]:
     return self.hr.names
 
+  @property
+  def grid(self) -> int:
+    """HR crops begin on the grid of the LR image."""
+    return self.scale
+
   def __len__(self) -> int:
     return len(self.hr)
 
   def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-    lr = self.lr[index]
-    height, width = self.scale * lr.shape[0], self.scale * lr.shape[1]
-    return lr, self.hr[index][:height, :width]
+    found = self.whole(index)
+    return found['lr'], found['hr']
+
+  def whole(self, index: int) -> Arrays:
+    """The images as `lr` and `hr`, and a label map as `labels` if any."""
+    lr = np.asarray(self.lr[index])
+    height, width = (self.scale * n for n in lr.shape[:2])
+    found = self.hr.whole(index)
+    return {'lr': lr, **found, 'hr': found['hr'][:height, :width]}
+
+  def example(self, draw: Draw) -> Arrays:
+    """The crops that a draw selects."""
+    return draws.example(self, draw)
+
+  def centred(self, index: int, size: int, scale: int) -> Arrays:
+    """The crops in the middle of the images at an index."""
+    return draws.centred(self, index, size, scale)
+
+  def check_scales(self, scales: tuple[float, ...]) -> None:
+    """Refuses all scales but that of the pairs."""
+    if set(scales) != {self.scale}:
+      raise UserError(
+        f'scales {scales}: the pairs are of scale {self.scale}; choose that'
+      )
+
+  def kept(self, keep: Sequence[int]) -> PairedSource:
+    """The pairs of some indices."""
+    return dataclasses.replace(
+      self, lr=self.lr.kept(keep), hr=self.hr.kept(keep)
+    )
+
+  def with_labels(
+    self, openers: Sequence[Callable[[], np.ndarray]]
+  ) -> PairedSource:
+    """The pairs with a label map each."""
+    return dataclasses.replace(self, hr=self.hr.with_labels(openers))
+
+  def digest(self) -> str:
+    """See `batches.Source`."""
+    return combined_digest((self.lr.digest(), self.hr.digest()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,83 +203,51 @@ class MixedSource:
       raise UserError(f'unlabelled_share={self.share:g}: give 0 to 1')
 
   @property
+  def names(self) -> tuple[str, ...]:
+    return (*self.labelled.names, *self.unlabelled.names)
+
+  @property
   def skipped(self) -> Skipped:
     return (*self.labelled.skipped, *self.unlabelled.skipped)
 
+  def example(self, draw: Draw) -> Arrays:
+    """The crops of an image with HR, or of one without; the rest is zero."""
+    alone = round(self.share * draw.batch_size)
+    known = draw.row < draw.batch_size - alone
+    if known:
+      found = self.labelled.example(draw)
+    else:
+      crop = self.unlabelled.example(draw._replace(scale=1))['hr']
+      found = {'unlabelled': crop}
+    lacking = {'hr': _blank(draw.crop_size), 'unlabelled': _blank(draw.patch)}
+    if isinstance(self.labelled, PairedSource):
+      lacking['lr'] = _blank(draw.patch)
+    return lacking | found | {'labelled': np.asarray(known)}
 
-def open_source(
-  name: str,
-  *,
-  min_size: int,
-  on_bad: OnBad = 'refuse',
-  cache_dir: PathLike | None = None,
-  data_dir: PathLike | None = None,
-) -> ImageSource:
-  """The source a config names.
+  def check_scales(self, scales: tuple[float, ...]) -> None:
+    """Refuses scales that the labelled source has no images for."""
+    self.labelled.check_scales(scales)
 
-  Args:
-    name: `embedded`, `folder:PATH` (or the plain path), or
-      `tfds:NAME[:SPLIT]`, where NAME may carry a config and a version.
-    min_size: Least height and width of an image that serves.
-    on_bad: `refuse` raises when a file cannot serve, `skip` leaves it out.
-    cache_dir: Of the decoded images, by default `default_cache_dir()`.
-    data_dir: Where TFDS keeps prepared data sets.
-
-  Raises:
-    UserError: nothing serves, or one file does not and `on_bad` refuses it.
-  """
-  if name == 'embedded':
-    return embedded_source(min_size, cache_dir=cache_dir)
-  kind, _, rest = name.partition(':')
-  if kind == 'tfds':
-    dataset, split = tfds_records.split_name(rest)
-    return tfds_source(
-      dataset,
-      split,
-      min_size=min_size,
-      on_bad=on_bad,
-      data_dir=data_dir,
-      cache_dir=cache_dir,
-    )
-  path = rest if kind == 'folder' else name
-  if not path:
-    raise UserError(f'source {name!r}: name embedded, a folder, or tfds:NAME')
-  return folder_source(
-    path, min_size=min_size, on_bad=on_bad, cache_dir=cache_dir
-  )
+  def digest(self) -> str:
+    """See `batches.Source`."""
+    return combined_digest((self.labelled.digest(), self.unlabelled.digest()))
 
 
-def open_labelled(
-  name: str,
-  lr_folder: str,
-  scale: int,
-  *,
-  min_size: int,
-  on_bad: OnBad = 'refuse',
-  cache_dir: PathLike | None = None,
-) -> ImageSource | PairedSource:
-  """The source a config names, with its LR images if they have a folder.
+def _blank(side: int) -> np.ndarray:
+  return np.broadcast_to(np.uint8(0), (side, side, 3))
 
-  Args:
-    name: As of `open_source`; a folder if there is one for LR.
-    lr_folder: Of real LR images, '' for none.
-    scale: Of HR to LR.
-    min_size: Least height and width of an HR image that serves.
-    on_bad: `refuse` raises when a file cannot serve, `skip` leaves it out.
-    cache_dir: Of the decoded images, by default `default_cache_dir()`.
 
-  Raises:
-    UserError: as `open_source` or `paired_source`.
-  """
-  options: dict[str, Any] = {
-    'min_size': min_size,
-    'on_bad': on_bad,
-    'cache_dir': cache_dir,
-  }
-  if lr_folder:
-    hr_folder = name.removeprefix('folder:')
-    return paired_source(lr_folder, hr_folder, scale, **options)
-  return open_source(name, **options)
+def content_digest(opener: Callable[[], np.ndarray]) -> str:
+  """Digest of the pixels that a function opens."""
+  image = np.ascontiguousarray(opener())
+  shape = f'{image.dtype.str}{image.shape}'.encode()
+  return hashlib.sha256(shape + image.tobytes()).hexdigest()
+
+
+def combined_digest(parts: Sequence[str]) -> str:
+  """Digest of a list of words, in their order."""
+  text = '\n'.join((str(len(parts)), *parts))
+  return hashlib.sha256(text.encode(errors='surrogateescape')).hexdigest()
 
 
 def folder_source(
@@ -208,7 +267,7 @@ def folder_source(
   """
   images, bad = folders.list_images(path)
   openers = _cached_files(images.values(), cache_dir)
-  return _checked(
+  return checked(
     f'folder {path}', tuple(images), openers, bad, min_size, on_bad
   )
 
@@ -236,49 +295,7 @@ def embedded_source(
   """
   folder = _embedded_folder()
   openers = _cached_files([folder / name for name in EMBEDDED], cache_dir)
-  return _checked('source embedded', EMBEDDED, openers, (), min_size, 'skip')
-
-
-def tfds_source(
-  name: str,
-  split: str,
-  *,
-  min_size: int,
-  on_bad: OnBad = 'refuse',
-  feature: str | None = None,
-  data_dir: PathLike | None = None,
-  cache_dir: PathLike | None = None,
-) -> ImageSource:
-  """The images of a prepared TFDS data set, read without TensorFlow.
-
-  Args:
-    name: As `tfds.builder` takes it: `NAME[/CONFIG][:VERSION]`.
-    split: Any split of the data set, slices included (`train[:90%]`).
-    min_size: Least height and width of an image that serves.
-    on_bad: `refuse` raises when an image cannot serve, `skip` leaves it out.
-    feature: The image's key in an example; by default `image`, else `hr`.
-    data_dir: Where TFDS keeps prepared data sets.
-    cache_dir: Of the decoded images, by default `default_cache_dir()`.
-
-  Raises:
-    UserError: the data set is not there in a random-access format, has no such
-      split or feature, or its images do not serve.
-  """
-  builder, records = tfds_records.open_records(name, split, data_dir)
-  feature = tfds_records.image_feature(name, builder.info.features, feature)
-  directory = os.fspath(builder.data_path)
-  stamp = cache.stamp_of(os.path.join(directory, 'dataset_info.json'))
-  cache_dir = cache_dir or cache.default_cache_dir()
-  names = tuple(f'{split}#{index}' for index in range(len(records)))
-
-  def open_record(index: int) -> np.ndarray:
-    key = f'tfds:{directory}:{split}:{feature}#{index}'
-    return cache.cached(
-      key, stamp, lambda: _repeat_grey(records[index][feature]), cache_dir
-    )
-
-  openers = tuple(functools.partial(open_record, i) for i in range(len(names)))
-  return _checked(f'tfds:{name}', names, openers, (), min_size, on_bad)
+  return checked('source embedded', EMBEDDED, openers, (), min_size, 'skip')
 
 
 def paired_source(
@@ -335,7 +352,7 @@ def paired_source(
   )
 
 
-def _checked(
+def checked(
   where: str,
   names: Sequence[str],
   openers: Sequence[Callable[[], np.ndarray]],
@@ -423,25 +440,6 @@ def size_of(image: np.ndarray) -> str:
   return f'{image.shape[1]}x{image.shape[0]}'
 
 
-def subset(
-  source: ImageSource | PairedSource, keep: Sequence[int]
-) -> ImageSource | PairedSource:
-  """The images of some indices."""
-  if isinstance(source, PairedSource):
-    lr, hr = (_subset(x, keep) for x in (source.lr, source.hr))
-    return dataclasses.replace(source, lr=lr, hr=hr)
-  return _subset(source, keep)
-
-
-def _subset(source: ImageSource, keep: Sequence[int]) -> ImageSource:
-  return dataclasses.replace(
-    source,
-    names=tuple(source.names[i] for i in keep),
-    openers=tuple(source.openers[i] for i in keep),
-    labels=tuple(source.labels[i] for i in keep) if source.labels else (),
-  )
-
-
 def cached_file(
   path: pathlib.Path, cache_dir: PathLike | None = None
 ) -> Callable[[], np.ndarray]:
@@ -457,7 +455,3 @@ def _cached_files(
   return tuple(
     functools.partial(cache.cached_array, path, cache_dir) for path in paths
   )
-
-
-def _repeat_grey(image: np.ndarray) -> np.ndarray:
-  return np.broadcast_to(image, (*image.shape[:2], 3))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 from typing import Any
 
 import numpy as np
 
-from sr_jax.data import cache
+from sr_jax.data import cache, sources
 from sr_jax.errors import UserError
 
 
@@ -18,6 +20,48 @@ def split_name(name: str) -> tuple[str, str]:
   if parts is None:
     raise UserError(f'source tfds:{name}: write tfds:NAME[:SPLIT]')
   return parts[1], parts[2] or 'train'
+
+
+def tfds_source(
+  name: str,
+  split: str,
+  *,
+  min_size: int,
+  on_bad: sources.OnBad = 'refuse',
+  feature: str | None = None,
+  data_dir: cache.PathLike | None = None,
+  cache_dir: cache.PathLike | None = None,
+) -> sources.ImageSource:
+  """The images of a prepared TFDS data set, read without TensorFlow.
+
+  Args:
+    name: As `tfds.builder` takes it: `NAME[/CONFIG][:VERSION]`.
+    split: Any split of the data set, slices included (`train[:90%]`).
+    min_size: Least height and width of an image that serves.
+    on_bad: `refuse` raises when an image cannot serve, `skip` leaves it out.
+    feature: The image's key in an example; by default `image`, else `hr`.
+    data_dir: Where TFDS keeps prepared data sets.
+    cache_dir: Of the decoded images, by default `default_cache_dir()`.
+
+  Raises:
+    UserError: the data set is not there in a random-access format, has no such
+      split or feature, or its images do not serve.
+  """
+  builder, records = open_records(name, split, data_dir)
+  feature = image_feature(name, builder.info.features, feature)
+  directory = os.fspath(builder.data_path)
+  stamp = cache.stamp_of(os.path.join(directory, 'dataset_info.json'))
+  cache_dir = cache_dir or cache.default_cache_dir()
+  names = tuple(f'{split}#{index}' for index in range(len(records)))
+
+  def open_record(index: int) -> np.ndarray:
+    key = f'tfds:{directory}:{split}:{feature}#{index}'
+    return cache.cached(
+      key, stamp, lambda: _repeat_grey(records[index][feature]), cache_dir
+    )
+
+  openers = tuple(functools.partial(open_record, i) for i in range(len(names)))
+  return sources.checked(f'tfds:{name}', names, openers, (), min_size, on_bad)
 
 
 def open_records(
@@ -64,3 +108,7 @@ def image_feature(name: str, features: Any, feature: str | None) -> str:
 
 def _first_line(error: BaseException) -> str:
   return str(error).partition('\n')[0]
+
+
+def _repeat_grey(image: np.ndarray) -> np.ndarray:
+  return np.broadcast_to(image, (*image.shape[:2], 3))

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from sr_jax import methods
-from sr_jax.data import batches, references, sources
+from sr_jax.data import batches, opening
 from sr_jax.data.degradation import Degradation
 from sr_jax.data.image_io import find_images, save_png_strip
 from sr_jax.errors import UserError
@@ -120,20 +120,7 @@ class PeriodicEvaluation:
     self.names: Sequence[str] = [metric.name for metric in self._metrics]
     self._tests = config['method'].get('test')
     self._images = workdir / 'images'
-    source = sources.open_labelled(
-      *(section['source'], section['lr_folder'], own),
-      min_size=section['crop_size'],
-      on_bad='skip',
-      cache_dir=config['data']['cache_dir'] or None,
-    )
-    if section['reference']:
-      source = references.with_references(
-        source,
-        section['reference'],
-        folder=section['source'],
-        on_bad='skip',
-        cache_dir=config['data']['cache_dir'] or None,
-      )
+    source = opening.held_out(config)
     crops = batches.fixed_crops(
       source,
       size=section['crop_size'],

@@ -120,8 +120,7 @@ def module(config: Mapping[str, Any]) -> ModuleType:
   inference, which needs no training sections. A method whose models fit
   themselves to each image also offers `fitting(config, assumed, steps)`, which
   gives a `Fitting`; one whose models take references, `REFERRING`. One that is
-  not about enlarging offers `open_data(config, spec)`, its source, and
-  `evaluation(config)`, a `periodic_eval.Evaluation`.
+  not about enlarging offers `evaluation(config)`, a `periodic_eval.Evaluation`.
 
   Raises:
     UserError: no method has this name.

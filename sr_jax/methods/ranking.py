@@ -25,7 +25,7 @@ import numpy as np
 import optax
 
 from sr_jax import models, optimizers
-from sr_jax.data import batches, ranked, sources
+from sr_jax.data import batches, opening, ranked
 from sr_jax.errors import UserError
 from sr_jax.losses import ranking
 from sr_jax.methods import Method, supervised
@@ -35,6 +35,7 @@ from sr_jax.ops.compilation import jit
 from sr_jax.ops.resize import imresize
 from sr_jax.state import TrainState, start_from
 
+USES_RANKED = True
 # Of the bicubic enlargements that stand in for generators.
 _STAND_IN = 4
 _TOGETHER = 8
@@ -84,36 +85,6 @@ def score(
     'batch_stats': params['batch_stats'],
   }
   return ranker.apply(variables, images)[:, 0]
-
-
-def open_data(config: Mapping[str, Any], spec: batches.BatchSpec) -> Any:
-  """The source to train on.
-
-  Raises:
-    UserError: it is neither a rank data set nor `embedded`, or does not serve.
-  """
-  return _open(config, config['data']['source'], 'training', spec.crop_size)
-
-
-def _open(
-  config: Mapping[str, Any], name: str, part: str, min_size: int
-) -> Any:
-  if name.startswith(ranked.PREFIX):
-    section = config['method']
-    return ranked.open_ranked(
-      name.removeprefix(ranked.PREFIX),
-      metric=section['metric'],
-      better=section['better'],
-      part=part,
-      min_size=min_size,
-    )
-  if name == 'embedded':
-    cache_dir = config['data']['cache_dir'] or None
-    return sources.embedded_source(min_size, cache_dir=cache_dir)
-  raise UserError(
-    f'source {name!r}: a ranker is trained on ranked:DIR, which sr-jax'
-    ' rank-data writes, or tried out with embedded'
-  )
 
 
 def _init(
@@ -224,13 +195,12 @@ class Evaluation:
       UserError: there are none.
     """
     section = config['eval']
-    name = section['source'] or config['data']['source']
-    source = _open(config, name, 'held_out', section['crop_size'])
+    source = opening.held_out_patches(config)
     self.rules = {
       'name': 'pairs',
       'metric': config['method']['metric'],
       'better': config['method']['better'],
-      'images': name,
+      'images': section['source'] or config['data']['source'],
     }
     self._count = section['crops']
     self._predict = jit(predictor(config))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sr_jax.data import batches as batches_lib
+from sr_jax.data import draws
 from sr_jax.data.batches import BatchSpec, batches, fixed_crops, sample
 from sr_jax.data.sources import ImageSource, MixedSource, PairedSource
 from sr_jax.errors import UserError
@@ -142,7 +142,7 @@ def test_random_words_are_philox_4x64_10():
     (5, 1, 77, 3),
     (2**64 - 1, 0, 2**40, 1000),
   ]:
-    words = batches_lib._random_words(seed, stream, step, example)
+    words = draws.random_words(seed, stream, step, example)
     # NumPy counts up before its first block.
     assert words == philox((1, example, step, 0), (seed, stream))
 

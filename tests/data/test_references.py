@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr_jax.data import batches, references, sources
+from sr_jax.data import batches, opening, references, sources
 from sr_jax.errors import UserError
 
 
@@ -40,7 +40,7 @@ def _save(folder, names, size=(40, 36)):
 
 def _open(name, folder, tmp_path, on_bad='refuse'):
   options = {'on_bad': on_bad, 'cache_dir': tmp_path / 'cache'}
-  source = sources.open_source(folder, min_size=32, **options)
+  source = opening.open_source(folder, min_size=32, **options)
   return references.with_references(source, name, folder=folder, **options)
 
 
@@ -212,7 +212,7 @@ def test_pairs_of_files_keep_their_lr(tmp_path):
   lr = _save(tmp_path / 'lr', ['a.png', 'b.png'], (16, 16))
   refs = _save(tmp_path / 'ref', ['b.png'], (64, 64))
   options = {'on_bad': 'skip', 'cache_dir': tmp_path / 'cache'}
-  pairs = sources.open_labelled(str(hr), str(lr), 4, min_size=32, **options)
+  pairs = opening.open_labelled(str(hr), str(lr), 4, min_size=32, **options)
   source = references.with_references(
     pairs, str(refs), folder=str(hr), **options
   )

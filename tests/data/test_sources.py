@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr_jax.data import folders, sources
+from sr_jax.data import folders, opening, sources
 from sr_jax.errors import UserError
 
 
@@ -162,7 +162,7 @@ def test_a_cache_removed_during_the_run_is_made_again(folder, cache_dir):
 
 
 def test_embedded_photographs(cache_dir):
-  source = sources.open_source('embedded', min_size=192, cache_dir=cache_dir)
+  source = opening.open_source('embedded', min_size=192, cache_dir=cache_dir)
   assert set(source.names) == set(sources.EMBEDDED)
   shapes = dict(
     zip(source.names, [image.shape for image in source], strict=True)
@@ -182,14 +182,14 @@ def test_embedded_photographs(cache_dir):
 def test_open_source_takes_a_folder_with_or_without_its_kind(folder, cache_dir):
   _save(folder / 'a.png')
   for name in (str(folder), f'folder:{folder}'):
-    source = sources.open_source(name, min_size=8, cache_dir=cache_dir)
+    source = opening.open_source(name, min_size=8, cache_dir=cache_dir)
     assert source.names == ('a.png',)
 
 
 @pytest.mark.parametrize('name', ['', 'folder:', 'tfds:', 'tfds::train'])
 def test_open_source_refuses_half_a_name(name, cache_dir):
   with pytest.raises(UserError, match='source '):
-    sources.open_source(name, min_size=8, cache_dir=cache_dir)
+    opening.open_source(name, min_size=8, cache_dir=cache_dir)
 
 
 def _paired(tmp_path, cache_dir, on_bad='refuse', scale=2):

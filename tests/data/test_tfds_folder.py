@@ -7,7 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from sr_jax.data import sources, tfds_folder
+from sr_jax.data import opening, sources, tfds_folder, tfds_records
 from sr_jax.errors import UserError
 
 SIZES = [(20, 24), (31, 17), (16, 16), (40, 20)]
@@ -31,7 +31,7 @@ def root(tmp_path_factory):
 
 
 def _open(root, name, **options):
-  return sources.open_source(
+  return opening.open_source(
     f'tfds:{name}',
     cache_dir=root / 'cache',
     data_dir=root / 'tfds',
@@ -103,11 +103,11 @@ def test_what_is_not_there_is_told_in_one_line(root, name, message):
 def test_features(root):
   options = {'min_size': 8, 'data_dir': root / 'tfds'}
   with pytest.raises(UserError, match="no feature 'hr'; it has image, name"):
-    sources.tfds_source(
+    tfds_records.tfds_source(
       'image_folder_sr/mine', 'train', feature='hr', **options
     )
   with pytest.raises(UserError, match=r"'name' is .* only 8-bit grey and RGB"):
-    sources.tfds_source(
+    tfds_records.tfds_source(
       'image_folder_sr/mine', 'train', feature='name', **options
     )
 

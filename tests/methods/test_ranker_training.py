@@ -9,7 +9,7 @@ import pytest
 
 from configs import ranker
 from sr_jax import checkpoints, experiment, methods, models, train_loop
-from sr_jax.data import batches, ranked
+from sr_jax.data import batches, opening, ranked
 from sr_jax.errors import UserError
 from sr_jax.losses import ranking as losses
 from sr_jax.methods import ranking
@@ -50,7 +50,7 @@ class _Run:
     spec = batches.BatchSpec(
       batch_size=8, patch=rank_files.SIZE, scales=(1,), seed=0, augment=False
     )
-    source = ranking.open_data(plain, spec)
+    source = opening.training(plain, ('ranked',))
     self.batch = lambda step: batches.sample(source, spec, step)[0]
     init = functools.partial(self.method.init, scale=1)
     self.start = jax.jit(init)(jax.random.key(0), self.batch(0), {})

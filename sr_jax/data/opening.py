@@ -1,0 +1,258 @@
+"""All sources that a config names, opened in one place by one rule.
+
+`training` and `held_out` are what the train loop and the evaluation read. A
+method says which of `USES` it has a use for; a config that names anything else
+is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from sr_jax.data import (
+  batches,
+  labelled,
+  ranked,
+  references,
+  sources,
+  tfds_records,
+)
+from sr_jax.data.ranked import RankedSource
+from sr_jax.data.references import ReferencedSource
+from sr_jax.data.sources import (
+  ImageSource,
+  MixedSource,
+  OnBad,
+  PairedSource,
+  PathLike,
+)
+from sr_jax.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+# What a method may use beyond images with HR, by the key of the config.
+USES = {
+  'reference': 'references',
+  'labels': 'label maps',
+  'unlabelled': 'LR images without HR',
+  'ranked': 'rank data sets',
+}
+
+
+def batch_spec(
+  config: Mapping[str, Any], *, process_index: int = 0, process_count: int = 1
+) -> batches.BatchSpec:
+  """What the batches of a config are made of.
+
+  Raises:
+    UserError: a number is out of its range.
+  """
+  data = config['data']
+  return batches.BatchSpec(
+    batch_size=data['batch_size'],
+    patch=data['patch'],
+    scales=tuple(data['scales']) or (config['model']['scale'],),
+    seed=config['seed'],
+    augment=data['augment'],
+    reference_size=data['reference_size'],
+    process_index=process_index,
+    process_count=process_count,
+  )
+
+
+def training(
+  config: Mapping[str, Any], uses: Collection[str] = ()
+) -> batches.Source:
+  """The source to train on, which `config.data` names.
+
+  Args:
+    config: Of the run.
+    uses: Those of `USES` that the method has a use for. One that uses rank data
+      sets takes nothing else.
+
+  Raises:
+    UserError: the method has no use for what the config names, or a source
+      cannot be opened.
+  """
+  _check_uses(config, 'data', uses)
+  _check_uses(config, 'eval', uses)
+  data, spec = config['data'], batch_spec(config)
+  if 'ranked' in uses:
+    return _ranked(config, data['source'], 'training', spec.crop_size)
+  options: dict[str, Any] = {
+    'on_bad': data['on_bad'],
+    'cache_dir': data['cache_dir'] or None,
+  }
+  images = open_labelled(
+    *(data['source'], data['lr_folder'], config['model']['scale']),
+    min_size=spec.crop_size,
+    **options,
+  )
+  if data['labels']:
+    images = labelled.with_labels(
+      *(images, data['labels'], data['label_ids']), **options
+    )
+  source: MixedSource | ReferencedSource | ImageSource | PairedSource = images
+  if data['unlabelled']:
+    alone = open_source(data['unlabelled'], min_size=spec.patch, **options)
+    source = MixedSource(images, alone, data['unlabelled_share'])
+  elif data['reference']:
+    source = references.with_references(
+      images, data['reference'], folder=data['source'], **options
+    )
+  if source.skipped:
+    _log.warning('data: skipped %d images', len(source.skipped))
+  return source
+
+
+def held_out(
+  config: Mapping[str, Any],
+) -> ImageSource | PairedSource | ReferencedSource:
+  """The images that the evaluation during training measures on.
+
+  `config.eval` names them. Those that do not serve are left out, with a
+  warning.
+
+  Raises:
+    UserError: none serves, or there is no such source.
+  """
+  section = config['eval']
+  options: dict[str, Any] = {
+    'on_bad': 'skip',
+    'cache_dir': config['data']['cache_dir'] or None,
+  }
+  images = open_labelled(
+    *(section['source'], section['lr_folder'], config['model']['scale']),
+    min_size=section['crop_size'],
+    **options,
+  )
+  if not section['reference']:
+    return images
+  return references.with_references(
+    images, section['reference'], folder=section['source'], **options
+  )
+
+
+def held_out_patches(
+  config: Mapping[str, Any],
+) -> RankedSource | ImageSource:
+  """The held-out part of the rank data set that `config.eval.source` names.
+
+  '' stands for that of the training data.
+
+  Raises:
+    UserError: as `held_out`.
+  """
+  section = config['eval']
+  name = section['source'] or config['data']['source']
+  return _ranked(config, name, 'held_out', section['crop_size'])
+
+
+def _check_uses(
+  config: Mapping[str, Any], section: str, uses: Collection[str]
+) -> None:
+  """Refuses further data for a method that cannot use it."""
+  for key, what in USES.items():
+    if config[section].get(key) and key not in uses:
+      raise UserError(
+        f'config.{section}.{key}: method {config["method"]["name"]} has no use'
+        f' for {what}; leave it empty'
+      )
+
+
+def _ranked(
+  config: Mapping[str, Any], name: str, part: str, min_size: int
+) -> RankedSource | ImageSource:
+  """A part of a rank data set, or the photographs to try a ranker out with."""
+  if name.startswith(ranked.PREFIX):
+    return ranked.open_ranked(
+      name.removeprefix(ranked.PREFIX),
+      metric=config['method']['metric'],
+      better=config['method']['better'],
+      part=part,
+      min_size=min_size,
+    )
+  if name == 'embedded':
+    cache_dir = config['data']['cache_dir'] or None
+    return sources.embedded_source(min_size, cache_dir=cache_dir)
+  raise UserError(
+    f'source {name!r}: a ranker is trained on ranked:DIR, which sr-jax'
+    ' rank-data writes, or tried out with embedded'
+  )
+
+
+def open_source(
+  name: str,
+  *,
+  min_size: int,
+  on_bad: OnBad = 'refuse',
+  cache_dir: PathLike | None = None,
+  data_dir: PathLike | None = None,
+) -> ImageSource:
+  """The source a config names.
+
+  Args:
+    name: `embedded`, `folder:PATH` (or the plain path), or
+      `tfds:NAME[:SPLIT]`, where NAME may carry a config and a version.
+    min_size: Least height and width of an image that serves.
+    on_bad: `refuse` raises when a file cannot serve, `skip` leaves it out.
+    cache_dir: Of the decoded images, by default `default_cache_dir()`.
+    data_dir: Where TFDS keeps prepared data sets.
+
+  Raises:
+    UserError: nothing serves, or one file does not and `on_bad` refuses it.
+  """
+  if name == 'embedded':
+    return sources.embedded_source(min_size, cache_dir=cache_dir)
+  kind, _, rest = name.partition(':')
+  if kind == 'tfds':
+    dataset, split = tfds_records.split_name(rest)
+    return tfds_records.tfds_source(
+      dataset,
+      split,
+      min_size=min_size,
+      on_bad=on_bad,
+      data_dir=data_dir,
+      cache_dir=cache_dir,
+    )
+  path = rest if kind == 'folder' else name
+  if not path:
+    raise UserError(f'source {name!r}: name embedded, a folder, or tfds:NAME')
+  return sources.folder_source(
+    path, min_size=min_size, on_bad=on_bad, cache_dir=cache_dir
+  )
+
+
+def open_labelled(
+  name: str,
+  lr_folder: str,
+  scale: int,
+  *,
+  min_size: int,
+  on_bad: OnBad = 'refuse',
+  cache_dir: PathLike | None = None,
+) -> ImageSource | PairedSource:
+  """The source a config names, with its LR images if they have a folder.
+
+  Args:
+    name: As of `open_source`; a folder if there is one for LR.
+    lr_folder: Of real LR images, '' for none.
+    scale: Of HR to LR.
+    min_size: Least height and width of an HR image that serves.
+    on_bad: `refuse` raises when a file cannot serve, `skip` leaves it out.
+    cache_dir: Of the decoded images, by default `default_cache_dir()`.
+
+  Raises:
+    UserError: as `open_source` or `paired_source`.
+  """
+  options: dict[str, Any] = {
+    'min_size': min_size,
+    'on_bad': on_bad,
+    'cache_dir': cache_dir,
+  }
+  if lr_folder:
+    hr_folder = name.removeprefix('folder:')
+    return sources.paired_source(lr_folder, hr_folder, scale, **options)
+  return open_source(name, **options)
