@@ -112,7 +112,8 @@ def evaluate_folder(
 
   HR is rounded to 8 bit and cut to a multiple of the scale; where that is not
   whole, to the pixels that whole LR pixels cover, and SR to these. Grey images
-  are repeated to RGB for models that take RGB, as the field does.
+  are repeated to RGB for models that take RGB, as the field does. Networks get
+  LR without a mirrored border, as for published scores.
 
   Args:
     model: what to measure, at `model.scale`.
@@ -161,6 +162,7 @@ def evaluate_folder(
     tile=tile,
     sizes=sizes,
     seed=assumed.seed,
+    mirror_border=False,
   )
   width = max(len('image'), *(len(pair.name) for pair in pairs))
   report(f'{os.fspath(hr_dir)}: {len(pairs)} images')

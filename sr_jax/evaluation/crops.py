@@ -253,6 +253,7 @@ class PeriodicEvaluation:
           degradation=made.degradation,
           noise_sigma=made.noise_sigma,
           adapt_steps=steps,
+          mirror_border=False,
         )
         fits = upscaler.fit(lr)
         sr = np.stack([upscaler(*x) for x in zip(lr, fits, strict=True)])

@@ -78,7 +78,7 @@ def header(
     )
   lines.append(
     'all: HR cut to a multiple of the scale, SR and HR rounded to 8 bit, '
-    'resize as MATLAB imresize'
+    'resize as MATLAB imresize, no border added before the network'
   )
   lines += [f'{m.title}: {m.rules}' for m in metrics if m.rules]
   titles = ' '.join(f'{metric.title:>{_WIDTH}}' for metric in metrics)

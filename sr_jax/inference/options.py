@@ -23,6 +23,10 @@ _log = logging.getLogger(__name__)
 # Reach of one back-projection in LR pixels: to the error's cubic enlargement
 # and the antialiased reduction before it, and one for odd phases.
 _PROJECTION_HALO = 5
+# Widest mirrored border in LR pixels, also for networks that reach further; and
+# the border for networks whose reach has no bound.
+_WIDEST_BORDER = 32
+_GLOBAL_BORDER = 16
 
 
 def fitting_of(
@@ -114,6 +118,31 @@ def total_halo(
     return None
   blur = 0 if taps is None else math.ceil(max(taps.shape) // 2 / scale)
   return local + iterations * (_PROJECTION_HALO + blur)
+
+
+def border_of(model: SRModel, halo: int | None) -> int:
+  """The mirrored border, in LR pixels, that keeps zero padding off the image.
+
+  It is as wide as the network reaches, and consists of whole cells. At a scale
+  that is not whole it is widened until it is a whole number of SR pixels too,
+  or as nearly as possible.
+
+  Args:
+    model: The model.
+    halo: Receptive radius of its network in LR pixels, None without a bound.
+  """
+  if model.on_host:
+    return 0  # bicubic resizing mirrors the image by itself
+  if model.referring is not None and not model.referring.turned:
+    return 0  # the reference lies on the image and has no border
+  least = min(_GLOBAL_BORDER if halo is None else halo, _WIDEST_BORDER)
+  least += -least % model.cell
+
+  def error(border: int) -> float:
+    exact = model.scale * border
+    return round(abs(exact - round(exact)), 3)
+
+  return min(range(least, least + 100, model.cell), key=error)
 
 
 def least_tile(model: SRModel, halo: int | None) -> int:

@@ -27,6 +27,7 @@ from sr_jax.inference.fitting import Fitted, fit_images
 from sr_jax.inference.loading import BICUBIC_HALO
 from sr_jax.inference.model import SRModel, check_image, check_scale
 from sr_jax.inference.options import (
+  border_of,
   checked_tile,
   fitting_of,
   least_tile,
@@ -129,6 +130,7 @@ class Upscaler:
     sizes: Sequence[tuple[int, int]] | None = None,
     seed: int = 0,
     references: Sequence[np.ndarray] = (),
+    mirror_border: bool = True,
   ):
     """Puts the weights on this process's first device.
 
@@ -155,6 +157,9 @@ class Upscaler:
       seed: Of what the fit draws at random.
       references: Sharp photographs `[H, W, 3]`, float in [0, 1] or uint8, for
         a model that takes such; without any, images are their own.
+      mirror_border: Whether networks see the image continued by its mirror
+        image. Otherwise they pad it with zeros, which darkens the outermost
+        pixels, as in published scores.
 
     Raises:
       UserError: references that are too small or of no use, a tile or a number
@@ -196,6 +201,7 @@ class Upscaler:
     passes = back_project * (2 if median else 1)
     local = own.halo if own else model.halo
     self._halo = total_halo(local, passes, taps, model.scale)
+    self._border = border_of(model, local) if mirror_border else 0
     self._on_host = model.on_host or back_project > 0
     self._uses_kernel = own is not None or back_project > 0 or taps is None
     self._tile = checked_tile(tile, model, self._halo)
@@ -204,7 +210,7 @@ class Upscaler:
     self._channels = model.channels or 3
     # Side of the windows; None while nothing needs to be divided.
     self._side = None if isinstance(tile, str) else int(tile)
-    self._sizes = list(sizes or ())
+    self._sizes = [self._with_border(size) for size in sizes or ()]
     self._shapes = self._plan_shapes()
     self.references = [_unit(image) for image in references]
     self._referred = self.refer(references) if references else None
@@ -334,17 +340,24 @@ class Upscaler:
     self._channels = self.model.channels or image.shape[2]
     window = functools.partial(self._window, fitted.params)
     scale = math.ceil(self.model.scale)  # one that is not whole has no tiles
+    size = self._with_border(image.shape[:2])
     while True:
-      side = self._side_for(*image.shape[:2])
+      side = self._side_for(*size)
       halo = side // 4 if self._halo is None else self._halo
       cell = self.model.cell
       run = tiling.tiled(window, scale=scale, halo=halo, tile=side, cell=cell)
+      run = tiling.mirrored(run, scale=self.model.scale, border=self._border)
       try:
         return run(image)
       except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error):
           raise
-        self._shrink(min(side, max(image.shape[:2])))
+        self._shrink(min(side, max(size)))
+
+  def _with_border(self, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of an image with its mirrored border."""
+    height, width = size
+    return height + 2 * self._border, width + 2 * self._border
 
   def _itself(self, image: np.ndarray) -> Fitted:
     """The image as its own reference."""

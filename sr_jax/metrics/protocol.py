@@ -51,6 +51,7 @@ class Protocol:
       'quantisation': 'SR and HR clipped and rounded to 8 bit first',
       'ssim': '11x11 Gaussian, sigma 1.5, windows inside the image',
       'resize': 'MATLAB imresize, cubic, antialiased',
+      'border': 'LR enters the network without an added border',
       **{metric.name: metric.rules for metric in metrics if metric.rules},
     }
 

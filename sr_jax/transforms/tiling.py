@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from sr_jax.ops.scales import enlarged_size
+
 # Beyond it larger windows gain little and the machine has other work.
 _CPU_LIMIT = 2**30
 # Share of an accelerator's free memory: convolutions need work space too.
@@ -105,6 +107,36 @@ def tiled(
         out[_outside(y, scale), _outside(x, scale)] = part[rows, columns]
     assert out is not None
     return out
+
+  return run
+
+
+def mirrored(
+  predict: Callable[[np.ndarray], np.ndarray], *, scale: float, border: int
+) -> Callable[[np.ndarray], np.ndarray]:
+  """`predict` on an image that its mirror image continues on all sides.
+
+  Convolutions with zero padding take what lies beyond the image for black and
+  darken its outermost pixels. The border keeps the zeros away from them.
+
+  Args:
+    predict: `[H, W, C]` -> `[sH, sW, C']`.
+    scale: Enlargement s; times `border` it is a whole number.
+    border: Width of the mirrored border in input pixels.
+
+  Returns:
+    A function of `[H, W, C]`, whose result has no border.
+  """
+  if not border:
+    return predict
+
+  def run(image: np.ndarray) -> np.ndarray:
+    # The outermost pixels are repeated, like in the resize that makes LR.
+    sides = ((border, border), (border, border), (0, 0))
+    sr = predict(np.pad(image, sides, 'symmetric'))
+    start = round(scale * border)
+    height, width = (enlarged_size(n, scale) for n in image.shape[:2])
+    return sr[start : start + height, start : start + width]
 
   return run
 
