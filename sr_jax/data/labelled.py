@@ -55,10 +55,7 @@ def with_labels(
   if not folder.is_dir():
     raise UserError(f'labels {folder}: no such folder: check the path')
   wanted = [os.path.splitext(name)[0] + '.png' for name in hr.names]
-  openers = tuple(
-    functools.partial(_label_map, folder / file, ids, cache_dir)
-    for file in wanted
-  )
+  openers = tuple(_label_map(folder / file, ids, cache_dir) for file in wanted)
 
   def check(index: int) -> str | None:
     if not (folder / wanted[index]).is_file():
@@ -78,13 +75,13 @@ def _made_up(opener: Callable[[], np.ndarray]) -> np.ndarray:
 
 def _label_map(
   path: pathlib.Path, ids: str, cache_dir: cache.PathLike | None
-) -> np.ndarray:
+) -> cache.CachedImage:
   path = path.absolute()
-  return cache.cached(
+  return cache.CachedImage(
     f'labels:{ids}:{path}',
-    cache.stamp_of(path),
+    lambda: cache.stamp_of(path),
     lambda: label_maps.read_label_map(path, ids),
-    cache_dir or cache.default_cache_dir(),
+    cache_dir,
   )
 
 

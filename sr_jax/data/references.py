@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from sr_jax.data import draws, folders, sources
+from sr_jax.data import cache, draws, folders, sources
 from sr_jax.data.draws import Arrays, Draw
 from sr_jax.data.sources import ImageSource, OnBad, PairedSource, PathLike
 from sr_jax.errors import UserError
@@ -95,7 +95,7 @@ class ReferencedSource:
   def digest(self) -> str:
     """See `batches.Source`."""
     contents = [
-      sources.content_digest(opener)
+      cache.content_digest(opener)
       for openers in self.references
       for opener in openers
     ]
@@ -236,8 +236,8 @@ def with_references(
       f"references {root}: {image}: {fault}{others}; on_bad='skip' leaves such"
       ' images out'
     )
-  openers = {
-    image: tuple(sources.cached_file(files[ref], cache_dir) for ref in refs)
+  openers: dict[str, tuple[Callable[[], np.ndarray], ...]] = {
+    image: tuple(cache.image_file(files[ref], cache_dir) for ref in refs)
     for image, refs in matched.pairs.items()
   }
   if not openers:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import functools
 import hashlib
 import importlib.util
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -108,7 +107,7 @@ class ImageSource:
 
   def digest(self) -> str:
     """See `batches.Source`."""
-    contents = map(content_digest, (*self.openers, *self.labels))
+    contents = map(cache.content_digest, (*self.openers, *self.labels))
     return combined_digest((*self.names, *contents))
 
 
@@ -237,13 +236,6 @@ def _blank(side: int) -> np.ndarray:
   return np.broadcast_to(np.uint8(0), (side, side, 3))
 
 
-def content_digest(opener: Callable[[], np.ndarray]) -> str:
-  """Digest of the pixels that a function opens."""
-  image = np.ascontiguousarray(opener())
-  shape = f'{image.dtype.str}{image.shape}'.encode()
-  return hashlib.sha256(shape + image.tobytes()).hexdigest()
-
-
 def combined_digest(parts: Sequence[str]) -> str:
   """Digest of a list of words, in their order."""
   text = '\n'.join((str(len(parts)), *parts))
@@ -266,7 +258,7 @@ def folder_source(
       `min_size`, or no image) and `on_bad` is `refuse`.
   """
   images, bad = folders.list_images(path)
-  openers = _cached_files(images.values(), cache_dir)
+  openers = [cache.image_file(p, cache_dir) for p in images.values()]
   return checked(
     f'folder {path}', tuple(images), openers, bad, min_size, on_bad
   )
@@ -276,7 +268,7 @@ def embedded_file(
   name: str, cache_dir: PathLike | None = None
 ) -> Callable[[], np.ndarray]:
   """Maps one of the photographs inside scikit-image's wheel."""
-  return cached_file(_embedded_folder() / name, cache_dir)
+  return cache.image_file(_embedded_folder() / name, cache_dir)
 
 
 def _embedded_folder() -> pathlib.Path:
@@ -293,8 +285,7 @@ def embedded_source(
 
   Those smaller than `min_size` are left out and listed in `skipped`.
   """
-  folder = _embedded_folder()
-  openers = _cached_files([folder / name for name in EMBEDDED], cache_dir)
+  openers = [embedded_file(name, cache_dir) for name in EMBEDDED]
   return checked('source embedded', EMBEDDED, openers, (), min_size, 'skip')
 
 
@@ -331,8 +322,10 @@ def paired_source(
     *faults.items(),
     *((name, 'LR image without an HR image') for name in unused),
   ]
-  lr_openers = _cached_files([lr_images[n] for n in pairs.values()], cache_dir)
-  hr_openers = _cached_files([hr_images[n] for n in pairs], cache_dir)
+  lr_openers = [
+    cache.image_file(lr_images[name], cache_dir) for name in pairs.values()
+  ]
+  hr_openers = [cache.image_file(hr_images[name], cache_dir) for name in pairs]
   names = tuple(pairs)
 
   def check(index: int) -> str | None:
@@ -402,6 +395,8 @@ def sift(
   def reason(index: int) -> str | None:
     try:
       return check(index)
+    except cache.CacheError:
+      raise  # else a full disk would leave images out
     except UserError as error:
       # The message begins with the path, the report with the name.
       return str(error).rpartition(f'{names[index]}: ')[2]
@@ -438,20 +433,3 @@ def _too_small(image: np.ndarray, min_size: int) -> str | None:
 def size_of(image: np.ndarray) -> str:
   """`WIDTHxHEIGHT`, for messages."""
   return f'{image.shape[1]}x{image.shape[0]}'
-
-
-def cached_file(
-  path: pathlib.Path, cache_dir: PathLike | None = None
-) -> Callable[[], np.ndarray]:
-  """Maps one file."""
-  (opener,) = _cached_files([path], cache_dir)
-  return opener
-
-
-def _cached_files(
-  paths: Iterable[pathlib.Path], cache_dir: PathLike | None
-) -> tuple[Callable[[], np.ndarray], ...]:
-  cache_dir = cache_dir or cache.default_cache_dir()
-  return tuple(
-    functools.partial(cache.cached_array, path, cache_dir) for path in paths
-  )

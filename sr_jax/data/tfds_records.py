@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from typing import Any
@@ -51,16 +50,17 @@ def tfds_source(
   feature = image_feature(name, builder.info.features, feature)
   directory = os.fspath(builder.data_path)
   stamp = cache.stamp_of(os.path.join(directory, 'dataset_info.json'))
-  cache_dir = cache_dir or cache.default_cache_dir()
   names = tuple(f'{split}#{index}' for index in range(len(records)))
 
-  def open_record(index: int) -> np.ndarray:
-    key = f'tfds:{directory}:{split}:{feature}#{index}'
-    return cache.cached(
-      key, stamp, lambda: _repeat_grey(records[index][feature]), cache_dir
+  def image(index: int) -> cache.CachedImage:
+    return cache.CachedImage(
+      f'tfds:{directory}:{split}:{feature}#{index}',
+      lambda: stamp,
+      lambda: _repeat_grey(records[index][feature]),
+      cache_dir,
     )
 
-  openers = tuple(functools.partial(open_record, i) for i in range(len(names)))
+  openers = tuple(map(image, range(len(names))))
   return sources.checked(f'tfds:{name}', names, openers, (), min_size, on_bad)
 
 

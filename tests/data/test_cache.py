@@ -30,31 +30,31 @@ def _files(folder):
 
 
 def test_gives_the_pixels_and_decodes_once(photo, tmp_path, monkeypatch):
-  first = cache.cached_array(photo, tmp_path / 'cache')
+  first = cache.image_file(photo, tmp_path / 'cache')()
   assert isinstance(first, np.memmap)
   assert not first.flags.writeable
   np.testing.assert_array_equal(first, _pixels())
   monkeypatch.setattr(image_io, 'read_rgb', lambda path: 1 / 0)
-  second = cache.cached_array(photo, tmp_path / 'cache')
+  second = cache.image_file(photo, tmp_path / 'cache')()
   np.testing.assert_array_equal(second, first)
 
 
 def test_relative_and_absolute_path_share_one_file(
   photo, tmp_path, monkeypatch
 ):
-  cache.cached_array(photo, tmp_path / 'cache')
+  cache.image_file(photo, tmp_path / 'cache')()
   monkeypatch.chdir(photo.parent)
-  cache.cached_array('photo.png', tmp_path / 'cache')
+  cache.image_file('photo.png', tmp_path / 'cache')()
   assert len(_files(tmp_path / 'cache')) == 1
 
 
 def test_a_changed_source_is_decoded_anew_and_the_stale_copy_removed(
   photo, tmp_path
 ):
-  old = cache.cached_array(photo, tmp_path / 'cache')
+  old = cache.image_file(photo, tmp_path / 'cache')()
   Image.fromarray(_pixels(seed=1)).save(photo)
   os.utime(photo, ns=(1, 1))
-  new = cache.cached_array(photo, tmp_path / 'cache')
+  new = cache.image_file(photo, tmp_path / 'cache')()
   np.testing.assert_array_equal(new, _pixels(seed=1))
   np.testing.assert_array_equal(old, _pixels())  # still mapped, still whole
   assert len(_files(tmp_path / 'cache')) == 1
@@ -65,13 +65,13 @@ def test_the_time_of_modification_alone_counts(tmp_path):
   for seed in (0, 1):
     Image.fromarray(_pixels(seed=seed)).save(photo)
     os.utime(photo, ns=(seed, seed))
-    array = cache.cached_array(photo, tmp_path / 'cache')
+    array = cache.image_file(photo, tmp_path / 'cache')()
     np.testing.assert_array_equal(array, _pixels(seed=seed))
 
 
 @pytest.mark.parametrize('damage', ['empty', 'header', 'rows', 'text', 'dtype'])
 def test_a_damaged_copy_is_rebuilt(photo, tmp_path, damage):
-  cache.cached_array(photo, tmp_path / 'cache')
+  cache.image_file(photo, tmp_path / 'cache')()
   (stored,) = _files(tmp_path / 'cache')
   content = stored.read_bytes()
   match damage:
@@ -85,20 +85,73 @@ def test_a_damaged_copy_is_rebuilt(photo, tmp_path, damage):
       stored.write_bytes(b'not an array at all')
     case 'dtype':
       np.save(stored, np.zeros((20, 30, 3)))
-  again = cache.cached_array(photo, tmp_path / 'cache')
+  again = cache.image_file(photo, tmp_path / 'cache')()
   np.testing.assert_array_equal(again, _pixels())
   assert stored.read_bytes() == content
 
 
+@pytest.mark.parametrize('place', [*range(0, 128, 3), 500, 1928, 1959])
+def test_a_flipped_bit_is_noticed_at_the_next_opening(photo, tmp_path, place):
+  """In pixels (T10), in the header that NumPy would evaluate (W6), in the sum.
+
+  The damaged copy is made anew, and no other error is raised.
+  """
+  first = cache.image_file(photo, tmp_path / 'cache')
+  first()
+  (stored,) = _files(tmp_path / 'cache')
+  content = bytearray(stored.read_bytes())
+  assert len(content) == 128 + 20 * 30 * 3 + 32
+  for bit in (1, 64):
+    content[place] ^= bit
+    stored.write_bytes(content)
+    again = cache.image_file(photo, tmp_path / 'cache')
+    np.testing.assert_array_equal(again(), _pixels())
+    assert again.digest() == first.digest()
+    content[place] ^= bit
+    assert stored.read_bytes() == content
+
+
+def test_an_image_removed_while_in_use_is_read_from_the_cache(photo, tmp_path):
+  """A run goes on when a photograph is removed or replaced (T2)."""
+  image = cache.image_file(photo, tmp_path / 'cache')
+  image()
+  Image.fromarray(_pixels(seed=1)).save(photo)
+  np.testing.assert_array_equal(image(), _pixels())
+  photo.unlink()
+  np.testing.assert_array_equal(image(), _pixels())
+
+
+def test_a_copy_removed_while_in_use_is_made_again(photo, tmp_path, caplog):
+  image = cache.image_file(photo, tmp_path / 'cache')
+  image()
+  (stored,) = _files(tmp_path / 'cache')
+  stored.unlink()
+  np.testing.assert_array_equal(image(), _pixels())
+  assert _files(tmp_path / 'cache') == [stored]
+  # Without a cache that can be written it is decoded at each use.
+  stored.unlink()
+  stored.parent.rmdir()
+  stored.parent.touch()
+  np.testing.assert_array_equal(image(), _pixels())
+  assert 'is decoded at each use' in caplog.text
+  # What changed since is not passed off as the same image.
+  Image.fromarray(_pixels(seed=1)).save(photo)
+  with pytest.raises(UserError, match=r'photo\.png: changed while it was in'):
+    image()
+  photo.unlink()
+  with pytest.raises(UserError, match=r'photo\.png: does not exist'):
+    image()
+
+
 def test_what_a_killed_writer_left_goes_after_a_while(photo, tmp_path):
-  cache.cached_array(photo, tmp_path / 'cache')
+  cache.image_file(photo, tmp_path / 'cache')()
   (stored,) = _files(tmp_path / 'cache')
   old, fresh = stored.parent / '.old.tmp', stored.parent / '.fresh.tmp'
   old.touch()
   fresh.touch()
   os.utime(old, (time.time() - 7200,) * 2)
   stored.unlink()
-  cache.cached_array(photo, tmp_path / 'cache')
+  cache.image_file(photo, tmp_path / 'cache')()
   assert _files(tmp_path / 'cache') == sorted([stored, fresh])
 
 
@@ -112,7 +165,7 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(tmp_path):
     'from sr_jax.errors import UserError\n'
     'resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n'
     'try:\n'
-    '  cache.cached_array(sys.argv[1], sys.argv[2])\n'
+    '  cache.image_file(sys.argv[1], sys.argv[2])()\n'
     'except UserError as error:\n'
     '  print(error)\n'
   )
@@ -132,12 +185,12 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(tmp_path):
 def test_a_cache_that_cannot_be_made_is_a_user_error(photo, tmp_path):
   (tmp_path / 'file').touch()
   with pytest.raises(UserError, match='SR_JAX_CACHE'):
-    cache.cached_array(photo, tmp_path / 'file')
+    cache.image_file(photo, tmp_path / 'file')()
 
 
 def test_a_missing_source_is_a_user_error(tmp_path):
   with pytest.raises(UserError, match=r'gone\.png: No such file'):
-    cache.cached_array(tmp_path / 'gone.png', tmp_path / 'cache')
+    cache.image_file(tmp_path / 'gone.png', tmp_path / 'cache')()
 
 
 def test_two_processes_may_fill_one_cache_at_the_same_time(tmp_path):
@@ -153,7 +206,7 @@ def test_two_processes_may_fill_one_cache_at_the_same_time(tmp_path):
     '  (root / f"{i}-{me}").touch()\n'
     '  while len(list(root.glob(f"{i}-[ab]"))) < 2:\n'
     '    time.sleep(0)\n'
-    '  array = cache.cached_array(photo, root / "cache" / str(i))\n'
+    '  array = cache.image_file(photo, root / "cache" / str(i))()\n'
     '  print(array.shape, int(array.astype(int).sum()))\n'
   )
   root = tmp_path / 'rounds'

@@ -183,7 +183,7 @@ def test_pictures_and_maps_of_one_file_are_kept_apart(folders):
   """A grey PNG that is opened as an image too."""
   file = folders / 'maps' / 'a.png'
   _open(folders)
-  assert cache.cached_array(file, folders / 'cache').shape == (20, 24, 3)
+  assert cache.image_file(file, folders / 'cache')().shape == (20, 24, 3)
   assert _open(folders).labels[0]().shape == (20, 24, 1)
 
 

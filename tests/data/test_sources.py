@@ -1,6 +1,7 @@
 """Image sources: what serves, what is named, what is refused."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -159,6 +160,18 @@ def test_a_cache_removed_during_the_run_is_made_again(folder, cache_dir):
   for path in cache_dir.rglob('*.npy'):
     path.unlink()
   np.testing.assert_array_equal(source[0], pixels)
+
+
+def test_a_cache_that_is_full_leaves_no_image_out(folder, cache_dir):
+  """It is refused, by `on_bad='skip'` as well, not trained on fewer (T4)."""
+  for name in ('a.png', 'b.png'):
+    _save(folder / name)
+  _source(folder, cache_dir)
+  second = sorted(path.parent for path in cache_dir.rglob('*.npy'))[1]
+  shutil.rmtree(second)
+  second.touch()  # this image alone cannot be kept
+  with pytest.raises(UserError, match=r'no cached copy of .*SR_JAX_CACHE'):
+    _source(folder, cache_dir, on_bad='skip')
 
 
 def test_embedded_photographs(cache_dir):
