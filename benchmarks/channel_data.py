@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from sr_jax.cli import main as cli
+from sr_jax.cli.main import main as sr_jax_cli
 from sr_jax.ops.resize import imresize
 
 _LR = 64
@@ -70,7 +70,7 @@ def _upscale(
   begin = time.perf_counter()
   paths = [str(folder / 'lr.npy'), '-o', str(out)]
   options = ['--model', model, '--scale', str(scale), '--overwrite', *more]
-  status = cli.main(['upscale', *paths, *options])
+  status = sr_jax_cli(['upscale', *paths, *options])
   if status:
     raise SystemExit(status)
   return np.load(out), time.perf_counter() - begin

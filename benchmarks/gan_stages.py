@@ -35,7 +35,7 @@ from configs import (
   spsr,
 )
 from sr_jax import train_loop
-from sr_jax.cli import main as cli
+from sr_jax.cli.main import main as sr_jax_cli
 from sr_jax.data.degradation import Degradation
 from sr_jax.data.image_io import find_images
 from sr_jax.evaluation import scores
@@ -130,7 +130,7 @@ def _ranked(args: argparse.Namespace) -> None:
   if not data.exists():
     levels = [str(args.out / name) for name in ('msrresnet', 'srgan', 'esrgan')]
     options = '--hr', str(args.photographs), '--models', *levels
-    cli.main(['rank-data', *options, '--held-out', '0.2', '-o', str(data)])
+    sr_jax_cli(['rank-data', *options, '--held-out', '0.2', '-o', str(data)])
   config = ranker.get_config()
   with config.unlocked():
     config.model.features = 16
@@ -168,7 +168,7 @@ def _two_stages(
   for alpha in ('0.2', '0.4', '0.6', '0.8'):
     between = args.out / f'{names[1]}_{alpha}'
     if not between.exists():
-      cli.main(['interpolate', a, b, '--alpha', alpha, '-o', str(between)])
+      sr_jax_cli(['interpolate', a, b, '--alpha', alpha, '-o', str(between)])
     _measure(args, between.name, between)
   _measure(args, names[1], args.out / names[1])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -18,6 +19,14 @@ class UserError(ValueError):
   The command line prints the message and exits with status 2; library callers
   may catch it as the ValueError it is.
   """
+
+
+def wants_traceback() -> bool:
+  """Whether SR_JAX_TRACEBACK=1 asks to raise errors instead of reporting them.
+
+  For those who change the code: one line hides the file and line of a fault.
+  """
+  return os.environ.get('SR_JAX_TRACEBACK') == '1'
 
 
 class Rule(Protocol):

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from sr_jax.cli import main as cli
+from sr_jax.cli.main import make_parser
 from tests.test_configs import parse_train_flags
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -58,7 +58,7 @@ def test_there_is_something_to_check():
 
 @pytest.mark.parametrize('arguments', SR_JAX)
 def test_sr_jax_command_parses(arguments):
-  parsed = cli._parser().parse_args(arguments)
+  parsed = make_parser().parse_args(arguments)
   assert parsed.command == arguments[0]
 
 

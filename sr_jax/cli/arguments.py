@@ -1,16 +1,73 @@
-"""Options that several commands share, and the types of their values."""
+"""The parser, options that several commands share, and types of values."""
 
 from __future__ import annotations
 
 import argparse
 import ast
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from sr_jax.errors import UserError
+
+if TYPE_CHECKING:
+  from sr_jax.data.degradation import Degradation
+
+MODEL = (
+  'pretrained name, checkpoint folder, bicubic, zssr, zssr-gradual, zssr-shared'
+  ' or zssr-each'
+)
 SPEC = (
   'bicubic, gaussian:VAR, gaussian:VAR1,VAR2,THETA (variances in HR pixels '
   'squared, radians), bd (of the BD degradation, x3) or a .mat / .npy file'
 )
+
+
+class Parser(argparse.ArgumentParser):
+  """Reports bad usage in one line, and refuses an option given twice."""
+
+  def __init__(self, **options: Any):
+    """Takes what `argparse.ArgumentParser` takes."""
+    super().__init__(allow_abbrev=False, **options)
+    self.given: set[str] = set()
+    for action in (None, 'store'):  # what options without an action get
+      self.register('action', action, _StoreOnce)
+
+  def error(self, message: str) -> NoReturn:
+    """Raises instead of printing the usage.
+
+    Raises:
+      UserError: always.
+    """
+    raise UserError(f'{message} (see {self.prog} --help)')
+
+
+class _StoreOnce(argparse.Action):
+  """Stores a value; argparse's own action would silently keep the last one."""
+
+  def __call__(
+    self,
+    parser: argparse.ArgumentParser,
+    namespace: argparse.Namespace,
+    values: str | Sequence[Any] | None,
+    option_string: str | None = None,
+  ) -> None:
+    assert isinstance(parser, Parser)
+    if option_string and self.dest in parser.given:
+      more = ', with all its values' if self.nargs else ''
+      parser.error(f'{option_string} is given twice: give it once{more}')
+    parser.given.add(self.dest)
+    setattr(namespace, self.dest, values)
+
+
+def add_debug(parser: argparse.ArgumentParser, *, default: Any) -> None:
+  """Adds the option for those who change the code."""
+  parser.add_argument(
+    '--debug',
+    action='store_true',
+    default=default,
+    help='raise errors with their traceback, as SR_JAX_TRACEBACK=1 does',
+  )
 
 
 def positive(text: str) -> int:
@@ -81,7 +138,7 @@ def option(text: str) -> tuple[str, Any]:
     return key, value
 
 
-def add_options(parser: argparse.ArgumentParser, purpose: str) -> None:
+def add_model_options(parser: argparse.ArgumentParser, purpose: str) -> None:
   """Single options of the architecture."""
   parser.add_argument(
     '--option',
@@ -123,7 +180,7 @@ def add_upscaler(parser: argparse.ArgumentParser) -> None:
     'result is the same but for rcan and san, whose published scores need '
     'chop, the four parts of their test scripts (default: auto)',
   )
-  add_options(
+  add_model_options(
     parser,
     'one option of the architecture that the weights leave open, such as '
     'steps=2, which ends srfbn after two of its steps',
@@ -159,4 +216,17 @@ def add_degradation(parser: argparse.ArgumentParser) -> None:
     type=count,
     default=0,
     help='of the noise and of what zssr draws (default: 0)',
+  )
+
+
+def degradation_of(args: argparse.Namespace) -> Degradation:
+  """The degradation that the options of `add_degradation` describe."""
+  from sr_jax.data.degradation import Degradation
+
+  return Degradation(
+    degradation=args.degradation or 'bicubic',
+    kernel=args.kernel,
+    noise_sigma=args.noise,
+    jpeg_quality=args.jpeg,
+    seed=args.seed,
   )

@@ -5,38 +5,44 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from sr_jax.data.degradation import Degradation
-from sr_jax.data.image_io import (
-  Found,
-  Picture,
-  check_targets,
-  find_images,
-  write_image,
-)
+from sr_jax.cli import arguments
 from sr_jax.errors import UserError
-from sr_jax.evaluation.benchmark import cut_to_multiple, read_levels
-from sr_jax.files import write_json
+
+if TYPE_CHECKING:
+  import numpy as np
+
+  from sr_jax.data.image_io import Found
 
 _RECORD = 'degradation.json'
 
 
-def degradation_of(args: argparse.Namespace) -> Degradation:
-  """What the options of `degrade` and `evaluate` ask for."""
-  return Degradation(
-    degradation=args.degradation or 'bicubic',
-    kernel=args.kernel,
-    noise_sigma=args.noise,
-    jpeg_quality=args.jpeg,
-    seed=args.seed,
+def add_options(parser: argparse.ArgumentParser) -> None:
+  """Adds the options of the command."""
+  parser.description = (
+    'Make LR images of HR images: 8-bit PNG under the same names, and '
+    'degradation.json, which records how.'
   )
+  parser.add_argument(
+    '--hr', required=True, type=Path, help='folder or file of large images'
+  )
+  parser.add_argument(
+    '-o', dest='output', required=True, type=Path, metavar='DIR'
+  )
+  parser.add_argument(
+    '--scale', required=True, type=arguments.scale, metavar='S'
+  )
+  arguments.add_degradation(parser)
 
 
 def run(args: argparse.Namespace) -> int:
   """Writes one LR image per HR image, and how it was made."""
-  degradation = degradation_of(args)
+  from sr_jax.data.image_io import Picture, find_images, write_image
+  from sr_jax.evaluation.benchmark import cut_to_multiple, read_levels
+  from sr_jax.files import write_json
+
+  degradation = arguments.degradation_of(args)
   found = find_images([args.hr], skip=args.output)
   targets = [args.output / f.relative.with_suffix('.png') for f in found]
   _check(found, targets)
@@ -54,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(found: list[Found], targets: list[Path]) -> None:
   """Refuses before any work what would mix or overwrite LR images."""
+  from sr_jax.data.image_io import check_targets
+
   check_targets((f.path, t) for f, t in zip(found, targets, strict=True))
   for target in targets:
     if target.exists():

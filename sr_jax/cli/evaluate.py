@@ -4,19 +4,111 @@ from __future__ import annotations
 
 import argparse
 import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sr_jax import files
-from sr_jax.cli.degrade import degradation_of
-from sr_jax.data.degradation import Degradation
+from sr_jax.cli import arguments
 from sr_jax.errors import UserError
-from sr_jax.evaluation import benchmark as evaluation
-from sr_jax.evaluation import scores
-from sr_jax.inference import loading
+
+if TYPE_CHECKING:
+  from sr_jax.data.degradation import Degradation
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+  """Adds the options of the command."""
+  parser.add_argument('--model', required=True, help=arguments.MODEL)
+  parser.add_argument(
+    '--hr', required=True, type=Path, help='folder or file of large images'
+  )
+  parser.add_argument(
+    '--lr',
+    type=Path,
+    help='folder or file of their small images; without it they are made',
+  )
+  parser.add_argument(
+    '--scale',
+    type=arguments.any_scale,
+    metavar='S',
+    help='needed by bicubic and zssr; a checkpoint has its own, or a range',
+  )
+  parser.add_argument(
+    '--reference-dir',
+    type=Path,
+    metavar='DIR',
+    help='folder of references, for srntt: of 001.png these are 001 and 001_1, '
+    '001_2, ...; of 001_0.png, 001_1 and so on, as in CUFED5, whose folder may '
+    'be the same',
+  )
+  parser.add_argument(
+    '--reference-level',
+    type=arguments.count,
+    default=0,
+    metavar='N',
+    help='take the reference of this number alone; in CUFED5 1 is the most '
+    'similar (default: all together)',
+  )
+  arguments.add_degradation(parser)
+  arguments.add_upscaler(parser)
+  parser.add_argument(
+    '--protocol',
+    default='y-uint8',
+    metavar='NAME',
+    help='y-uint8, y-float, rgb, or all to compare them (default: y-uint8)',
+  )
+  parser.add_argument(
+    '--crop',
+    type=int,
+    metavar='N',
+    help='border that is not measured (default: the scale)',
+  )
+  parser.add_argument(
+    '--metrics',
+    default='psnr,ssim',
+    metavar='NAMES',
+    help='of psnr, ssim, rmse (of PIRM), niqe (of SR alone), lpips, ma, and '
+    'pi, which is ((10 - ma) + niqe) / 2 (default: psnr,ssim)',
+  )
+  parser.add_argument(
+    '--niqe-params',
+    type=Path,
+    metavar='FILE',
+    help='for niqe and pi: modelparameters.mat of its authors, '
+    'niqe_pris_params.npz of BasicSR, whose scores are those of papers, or a '
+    'file of fit-niqe (default: our own, whose scores are not)',
+  )
+  parser.add_argument(
+    '--lpips-weights',
+    nargs=2,
+    metavar=('BACKBONE', 'LINEAR'),
+    help="for lpips: torchvision's AlexNet or VGG16 (a .pth, or what import "
+    'made of it with --model alexnet or vgg) and the weights of LPIPS v0.1 for '
+    'it (alex.pth or vgg.pth)',
+  )
+  parser.add_argument(
+    '--ma-scores',
+    type=Path,
+    metavar='FILE',
+    help='for ma and pi: lines NAME SCORE, computed elsewhere on the images '
+    'that --save-images writes',
+  )
+  parser.add_argument(
+    '--json',
+    type=Path,
+    metavar='FILE',
+    help='write the result; an infinite PSNR is the string "Infinity"',
+  )
+  parser.add_argument(
+    '--save-images', type=Path, metavar='DIR', help='write the results as PNG'
+  )
 
 
 def run(args: argparse.Namespace) -> int:
   """Prints the table, writes JSON and images if asked to."""
-  protocols = evaluation.protocols_of(args.protocol, args.crop)
+  from sr_jax import files
+  from sr_jax.evaluation import benchmark, scores
+  from sr_jax.inference import loading
+
+  protocols = benchmark.protocols_of(args.protocol, args.crop)
   metrics = scores.choose(
     args.metrics,
     niqe_params=args.niqe_params,
@@ -28,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     raise UserError('--reference-level: give --reference-dir as well')
   if args.lr is not None:
     _refuse_degradation(args, fits=model.fitting is not None)
-  result = evaluation.evaluate_folder(
+  result = benchmark.evaluate_folder(
     model,
     hr_dir=args.hr,
     lr_dir=args.lr,
@@ -54,7 +146,7 @@ def _degradation(args: argparse.Namespace) -> Degradation | None:
   blurred = args.kernel not in (None, 'bicubic')
   if args.lr is not None and blurred and args.degradation is None:
     args.degradation = 'direct'
-  return degradation_of(args)
+  return arguments.degradation_of(args)
 
 
 def _refuse_degradation(args: argparse.Namespace, *, fits: bool) -> None:

@@ -5,17 +5,34 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from sr_jax import models
+from sr_jax.cli import arguments
 from sr_jax.errors import UserError
-from sr_jax.inference import loading
-from sr_jax.weights.formats.safetensors_io import export_safetensors
-from sr_jax.weights.stablehlo import export_stablehlo
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+  """Adds the options of the command."""
+  parser.add_argument('checkpoint', metavar='CHECKPOINT', help=arguments.MODEL)
+  parser.add_argument(
+    '--to',
+    required=True,
+    choices=('safetensors', 'stablehlo'),
+    help='the weights; or a program for any image size that needs only JAX',
+  )
+  parser.add_argument(
+    '-o', dest='output', required=True, type=Path, metavar='FILE'
+  )
 
 
 def run(args: argparse.Namespace) -> int:
   """Writes the weights or the program."""
+  from sr_jax import models
+  from sr_jax.inference import loading
+  from sr_jax.weights.formats.safetensors_io import export_safetensors
+  from sr_jax.weights.stablehlo import export_stablehlo
+
   if args.checkpoint in loading.WITHOUT_WEIGHTS:
     raise UserError(
       f'{args.checkpoint} has no weights to export: give a checkpoint'
@@ -45,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _explicit(config: Mapping[str, Any]) -> dict[str, Any]:
   """A model's config with every option spelled out, the variant's too."""
+  from sr_jax import models
+
   network: Any = models.create(config)
   options = {
     field.name: getattr(network, field.name)

@@ -4,23 +4,86 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import jax
-
-from sr_jax import checkpoints, models
-from sr_jax.data.ranked import BETTER
+from sr_jax.cli import arguments
 from sr_jax.errors import UserError
-from sr_jax.inference import loading
-from sr_jax.methods import _texture as referring
-from sr_jax.methods import warping
-from sr_jax.weights import features as feature_weights
-from sr_jax.weights.published import import_duals, import_weights
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+  """Adds the options of the command."""
+  parser.add_argument(
+    'weights',
+    type=Path,
+    metavar='WEIGHTS',
+    help='.pth, .pt, .safetensors, .npz of TensorLayer, or a TensorFlow 1 '
+    'checkpoint: NAME, where NAME.index and NAME.data-00000-of-00001 lie',
+  )
+  parser.add_argument(
+    '--model',
+    required=True,
+    metavar='NAME',
+    help='architecture, such as edsr; vgg and alexnet are those of perceptual '
+    'losses and lpips',
+  )
+  parser.add_argument(
+    '--variant', metavar='V', help='published size (default: as in the file)'
+  )
+  parser.add_argument(
+    '--scale',
+    type=arguments.scale,
+    metavar='S',
+    help='(default: as in the file, which does not tell it for mzsr)',
+  )
+  arguments.add_model_options(
+    parser,
+    'one option of the architecture that the file does not tell, such as '
+    'residual_scale=0.1',
+  )
+  parser.add_argument(
+    '--dual',
+    type=Path,
+    metavar='FILE',
+    help='dual networks to keep beside the weights, as drn has them',
+  )
+  parser.add_argument(
+    '--metric',
+    choices=('niqe', 'pi', 'ma'),
+    help='of a ranker: what it was trained for; its higher scores must be the '
+    'worse ones',
+  )
+  parser.add_argument(
+    '--content',
+    type=Path,
+    metavar='FILE',
+    help='the rest of the network, as upscale.npz is of srntt.npz',
+  )
+  parser.add_argument(
+    '--features',
+    metavar='FILE',
+    help="VGG19's weights to keep beside the weights, by which srntt matches "
+    "references: torchvision's file, or what import made of it",
+  )
+  parser.add_argument(
+    '--sisr',
+    metavar='CHECKPOINT',
+    help='what enlarges the image before crossnet warps onto it, a model that '
+    'sr-jax has (default: bicubic)',
+  )
+  parser.add_argument(
+    '-o', dest='output', required=True, type=Path, metavar='CHECKPOINT'
+  )
 
 
 def run(args: argparse.Namespace) -> int:
   """Writes the checkpoint and prints what the file was recognised as."""
+  import jax
+
+  from sr_jax import checkpoints, models
+  from sr_jax.weights.published import import_duals, import_weights
+
   if args.output.exists():
     raise UserError(f'{args.output}: exists already: choose another name')
   if args.metric and args.model != 'ranker':
@@ -74,6 +137,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _learned(metric: str | None) -> dict[str, str]:
   """The order that a ranker has learned, as `configs/ranker.py` records it."""
+  from sr_jax.data.ranked import BETTER
+
   return {'metric': metric, 'better': BETTER[metric]} if metric else {}
 
 
@@ -85,6 +150,9 @@ def _method(module: ModuleType, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _features(args: argparse.Namespace, method: str) -> dict[str, Any]:
   """The slot of VGG19's weights, for a model that matches references."""
+  from sr_jax.methods import _texture
+  from sr_jax.weights import features
+
   if method != 'reference':
     if args.features is not None:
       raise UserError(
@@ -97,13 +165,16 @@ def _features(args: argparse.Namespace, method: str) -> dict[str, Any]:
       " torchvision's vgg19-dcbb9e9d.pth, or what import made of it, with"
       ' --features'
     )
-  return {feature_weights.SLOT: referring.read_features(args.features)}
+  return {features.SLOT: _texture.read_features(args.features)}
 
 
 def _sisr(
   args: argparse.Namespace, method: str, scale: float
 ) -> tuple[dict[str, Any], dict[str, Any]]:
   """What enlarges LR for a model that warps: of the method, and its slot."""
+  from sr_jax.inference import loading
+  from sr_jax.methods import warping
+
   if args.sisr is None:
     return {}, {}
   if method != 'warping':
@@ -121,13 +192,18 @@ def _sisr(
 
 def _import_features(args: argparse.Namespace) -> int:
   """Imports a network that gives features; it takes no options."""
+  import jax
+
+  from sr_jax import checkpoints
+  from sr_jax.weights import features
+
   given = ('variant', 'scale', 'option', 'dual', 'content', 'features', 'sisr')
   if refused := [name for name in given if getattr(args, name)]:
     raise UserError(f'--model {args.model} takes no --{refused[0]}')
-  params, notes = feature_weights.read_file(args.weights, args.model)
+  params, notes = features.read_file(args.weights, args.model)
   checkpoints.save_params(
     args.output,
-    {feature_weights.SLOT: params},
+    {features.SLOT: params},
     {'method': {'name': 'features'}, 'model': {'name': args.model}},
   )
   print(f'{args.weights}: {args.model}')

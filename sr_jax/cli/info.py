@@ -6,15 +6,19 @@ import argparse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
-
-from sr_jax import checkpoints
 from sr_jax.errors import UserError
-from sr_jax.inference import loading
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+  """Adds the options of the command."""
+  parser.add_argument('checkpoint', metavar='CHECKPOINT')
 
 
 def run(args: argparse.Namespace) -> int:
   """Prints training step, config, protocol and parameter counts."""
+  from sr_jax import checkpoints
+  from sr_jax.inference import loading
+
   if args.checkpoint in loading.WITHOUT_WEIGHTS:
     raise UserError(f'{args.checkpoint} is no checkpoint: it has no weights')
   path = loading.pretrained().get(args.checkpoint, args.checkpoint)
@@ -34,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _count(tree: Any) -> int:
+  import jax
+
   return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 

@@ -4,20 +4,47 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from sr_jax import checkpoints, models
+from sr_jax.cli import arguments
 from sr_jax.errors import UserError
-from sr_jax.inference import loading
-from sr_jax.inference.model import SRModel
-from sr_jax.weights.interpolation import interpolate
+
+if TYPE_CHECKING:
+  from sr_jax.inference.model import SRModel
 
 # Slots of the SR network; discriminators and dual networks are left behind.
 _SLOTS = ('generator', 'batch_stats')
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+  """Adds the options of the command."""
+  parser.description = (
+    'Make the network between two of one architecture, parameter by '
+    'parameter: (1 - ALPHA) A + ALPHA B. Between one trained for PSNR (A) and '
+    'a GAN that began with it (B), ALPHA trades fidelity for texture.'
+  )
+  for name in ('A', 'B'):
+    parser.add_argument(
+      name.lower(), metavar=name, help='pretrained name or checkpoint folder'
+    )
+  parser.add_argument(
+    '--alpha',
+    required=True,
+    type=arguments.share,
+    metavar='ALPHA',
+    help='from 0, which is A, to 1, which is B; 0.8 in ESRGAN',
+  )
+  parser.add_argument(
+    '-o', dest='output', required=True, type=Path, metavar='CHECKPOINT'
+  )
+
+
 def run(args: argparse.Namespace) -> int:
   """Writes the checkpoint."""
+  from sr_jax import checkpoints
+  from sr_jax.weights.interpolation import interpolate
+
   if args.output.exists():
     raise UserError(f'{args.output}: exists already: choose another name')
   a, b = (_load(name) for name in (args.a, args.b))
@@ -41,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _load(name: str) -> SRModel:
+  from sr_jax.inference import loading
+
   if name in loading.WITHOUT_WEIGHTS:
     raise UserError(f'{name} has no weights: give a checkpoint')
   return loading.load(name)
@@ -52,6 +81,8 @@ def _network(model: SRModel) -> dict[str, Any]:
 
 def _refuse_unlike(a: SRModel, b: SRModel) -> None:
   """Networks of one shape of parameters may still compute other things."""
+  from sr_jax import models
+
   first, second = (
     models.create({**m.config['model'], 'dtype': 'float32'}) for m in (a, b)
   )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sr_jax import checkpoints, models
-from sr_jax.cli import main as cli
+from sr_jax.cli.main import main
 from sr_jax.data.image_io import Picture, write_image
 from tests.tiny_models import waves
 
@@ -45,7 +45,7 @@ def run(capsys):
 
   def command(*argv) -> Outcome:
     capsys.readouterr()
-    status = cli.main([str(a) for a in argv])
+    status = main([str(a) for a in argv])
     return Outcome(status, *capsys.readouterr())
 
   return command

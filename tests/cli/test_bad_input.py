@@ -299,7 +299,9 @@ def test_wrong_usage(run, arguments, word):
 def test_evaluation_that_cannot_be_done(run, photo, out, options, words):
   options = [str(photo) if o == 'PHOTO' else o for o in options]
   save = ('--save-images', out, '--json', out / 'result.json')
-  done = run('evaluate', '--hr', photo, *bicubic(), *save, *options)
+  model = () if '--scale' in options else ('--scale', 2)
+  model = ('--model', 'bicubic', *model)
+  done = run('evaluate', '--hr', photo, *model, *save, *options)
   assert done.refused(*words)
 
 

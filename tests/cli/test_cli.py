@@ -3,11 +3,12 @@
 import subprocess
 import sys
 import time
-import types
 
 import pytest
 
-from sr_jax.cli import main as cli
+from sr_jax import errors
+from sr_jax.cli import info
+from sr_jax.cli.main import main
 
 COMMANDS = ('doctor', 'upscale', 'evaluate', 'degrade', 'import', 'export')
 COMMANDS += ('interpolate', 'fit-niqe', 'rank-data', 'info')
@@ -22,9 +23,9 @@ def python(code, **options):
 def test_help_is_quick_and_loads_nothing_heavy():
   code = """
 import sys
-from sr_jax import cli
+from sr_jax.cli.main import main
 try:
-  cli.main(['--help'])
+  main(['--help'])
 finally:
   assert not {'jax', 'numpy', 'PIL', 'flax'} & set(sys.modules)
 """
@@ -46,9 +47,16 @@ finally:
 @pytest.mark.parametrize('command', COMMANDS)
 def test_every_command_explains_itself(command, capsys):
   with pytest.raises(SystemExit) as stop:
-    cli.main([command, '--help'])
+    main([command, '--help'])
   assert stop.value.code == 0
   assert capsys.readouterr().out.startswith(f'usage: sr-jax {command}')
+
+
+def raising(error):
+  def run(args):
+    raise error
+
+  return run
 
 
 @pytest.mark.parametrize(
@@ -63,32 +71,76 @@ def test_every_command_explains_itself(command, capsys):
   ],
 )  # fmt: skip
 def test_failures_in_one_line(error, status, line, monkeypatch, capsys):
-  def run(args):
-    raise error
-
-  module = types.SimpleNamespace(run=run)
-  monkeypatch.setitem(sys.modules, 'sr_jax.cli.info', module)
-  assert cli.main(['info', 'x']) == status
+  monkeypatch.delenv('SR_JAX_TRACEBACK', raising=False)
+  monkeypatch.setattr(info, 'run', raising(error))
+  assert main(['info', 'x']) == status
   assert capsys.readouterr() == ('', f'sr-jax: error: {line}\n')
 
 
 def test_faults_of_ours_keep_their_traceback(monkeypatch):
-  def run(args):
-    raise TypeError('a bug')
-
-  module = types.SimpleNamespace(run=run)
-  monkeypatch.setitem(sys.modules, 'sr_jax.cli.info', module)
+  monkeypatch.setattr(info, 'run', raising(TypeError('a bug')))
   with pytest.raises(TypeError, match='a bug'):
-    cli.main(['info', 'x'])
+    main(['info', 'x'])
+
+
+@pytest.mark.parametrize('how', ['before', 'after', 'environment'])
+def test_traceback_on_demand(how, monkeypatch):
+  """B14: a contributor sees the file and line of what one line reports."""
+  monkeypatch.setenv('SR_JAX_TRACEBACK', '0')
+  if how == 'environment':
+    monkeypatch.setenv('SR_JAX_TRACEBACK', '1')
+  error = errors.UserError('one line')
+  monkeypatch.setattr(info, 'run', raising(error))
+  flag = ['--debug']
+  arguments = {
+    'before': [*flag, 'info', 'x'],
+    'after': ['info', 'x', *flag],
+    'environment': ['info', 'x'],
+  }
+  with pytest.raises(errors.UserError) as caught:
+    main(arguments[how])
+  assert caught.value is error
+
+
+@pytest.mark.parametrize(
+  'repeated',
+  [
+    ['upscale', 'x.png', '-o', 'out', '--model', 'a', '--model', 'b'],
+    ['upscale', 'x.png', '-o', 'out', '--reference', 'a', '--reference', 'b'],
+    ['degrade', '--hr', 'a', '-o', 'b', '--scale', '2', '--scale', '3'],
+  ],
+)
+def test_option_given_twice_is_refused(repeated, capsys):
+  """Argparse would take the last one in silence."""
+  assert main(repeated) == 2
+  option = repeated[-2]
+  assert f'{option} is given twice: give it once' in capsys.readouterr().err
+
+
+def test_options_that_may_be_repeated(capsys):
+  command = ['upscale', 'none.png', '-o', 'out', '--option', 'a=1']
+  assert main([*command, '--option', 'b=2']) == 2
+  assert 'none.png: no such file' in capsys.readouterr().err
+
+
+def test_module_is_the_command():
+  """NEWCOMER: `python -m sr_jax.cli` printed nothing."""
+  done = subprocess.run(
+    [sys.executable, '-m', 'sr_jax.cli', '--version'],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.stdout.startswith('sr_jax ')
 
 
 def test_reader_that_goes_away():
   code = """
-import sys, types
-from sr_jax import cli
-run = lambda args: print('x' * 1000000) or 0
-sys.modules['sr_jax.cli.info'] = types.SimpleNamespace(run=run)
-sys.exit(cli.main(['info', 'x']))
+import sys
+from sr_jax.cli import info
+from sr_jax.cli.main import main
+info.run = lambda args: print('x' * 1000000) or 0
+sys.exit(main(['info', 'x']))
 """
   process = subprocess.Popen(
     [sys.executable, '-c', code],

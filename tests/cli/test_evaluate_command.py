@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import texture
 
-from sr_jax.cli import main as cli
+from sr_jax.cli.main import main
 from sr_jax.data.image_io import Picture, read_image, write_image
 from sr_jax.evaluation.benchmark import evaluate_folder
 from sr_jax.inference.loading import load
@@ -197,6 +197,6 @@ def test_chopping_is_told(run, photos, checkpoint, tmp_path):
 
 def test_degradations_of_the_command_line(capsys):
   with pytest.raises(SystemExit):
-    cli.main(['evaluate', '--help'])
+    main(['evaluate', '--help'])
   choices = '{' + ','.join(DEGRADATIONS) + '}'
   assert choices in capsys.readouterr().out

@@ -9,7 +9,7 @@ import pytest
 import skimage.data
 
 from sr_jax import train_loop
-from sr_jax.cli import main as cli
+from sr_jax.cli.main import main
 from sr_jax.data.image_io import Picture, read_image, write_image
 from sr_jax.inference import loading
 from sr_jax.inference.upscaler import Upscaler, upscale
@@ -67,7 +67,7 @@ def test_upscale_and_evaluate(workdir, tmp_path):
   write_image(hr / 'grey.png', Picture(PHOTO[..., :1] / 255))
   out = tmp_path / 'out'
   arguments = ['upscale', str(hr), '-o', str(out), '--model', str(workdir)]
-  assert cli.main(arguments) == 0
+  assert main(arguments) == 0
   grey = read_image(out / 'grey_x2.png').color
   assert grey.shape == (80, 112, 1)
   # Y of the grey result is Y of the same picture in colour.
@@ -77,7 +77,7 @@ def test_upscale_and_evaluate(workdir, tmp_path):
   )
   scores = tmp_path / 'scores.json'
   arguments = ['evaluate', '--model', str(workdir), '--hr', str(hr)]
-  assert cli.main([*arguments, '--json', str(scores)]) == 0
+  assert main([*arguments, '--json', str(scores)]) == 0
   result = json.loads(scores.read_text())
   assert [image['name'] for image in result['images']] == [
     'colour.png',

@@ -22,7 +22,13 @@ from sr_jax.ops.color import rgb_to_grey
 from sr_jax.weights import ranker as ranker_weights
 from tests.weights import torch_files
 
-FILTERS = ('--sharpness', 1, '--difference', 0)
+LIMITS = {'--sharpness': 1, '--difference': 0}
+FILTERS = tuple(x for pair in LIMITS.items() for x in pair)
+
+
+def filters(option, limit):
+  """The filters with another limit of one of them."""
+  return [x for pair in (LIMITS | {option: limit}).items() for x in pair]
 
 
 @pytest.fixture
@@ -114,12 +120,12 @@ def test_filters(run, command, tmp_path):
     )
   ):
     again = [tmp_path / f's{i}' if a == folder else a for a in command]
-    done = run(*again, *FILTERS, option, limit)
+    done = run(*again, *filters(option, limit))
     assert done.status == 0, done
     assert '1 patches' in done.out
     assert why in done.out
     last = [tmp_path / 'none' if a == folder else a for a in command]
-    done = run(*last, *FILTERS, option, 1000)
+    done = run(*last, *filters(option, 1000))
     assert done.refused('no patch is left', option)
     assert not (tmp_path / 'none').exists()
     assert not list(tmp_path.glob('.none*'))

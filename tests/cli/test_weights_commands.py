@@ -1,4 +1,4 @@
-"""sr-jax import, export, info, doctor."""
+"""sr-jax import, export, info, _self_check."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import safetensors.numpy
 from scipy import ndimage
 
 from sr_jax import checkpoints, models
-from sr_jax.cli import doctor
+from sr_jax.cli import _self_check
 from sr_jax.inference import loading
 from sr_jax.weights.formats.safetensors_io import read_safetensors
 from sr_jax.weights.stablehlo import load_stablehlo
@@ -187,13 +187,13 @@ def test_doctor_tells_that_jax_cannot_start(run, monkeypatch):
   def devices():
     raise RuntimeError('Unable to initialize backend\n  cuda')
 
-  monkeypatch.setattr(doctor.jax, 'devices', devices)
+  monkeypatch.setattr(_self_check.jax, 'devices', devices)
   assert run('doctor').refused('Unable to initialize backend cuda')
 
 
 def test_doctor_tells_what_is_broken(run, monkeypatch):
   checks = {'sums': lambda: 0.5, 'products': lambda: 0.0}
-  monkeypatch.setattr(doctor, '_CHECKS', checks)
+  monkeypatch.setattr(_self_check, '_CHECKS', checks)
   done = run('doctor')
   assert done.refused('sums is off by 0.5')
   assert 'FAILED sums' in done.out
@@ -219,14 +219,14 @@ def _shift(x, layer):
 
 
 def test_expected_values_of_doctor_are_those_of_scipy():
-  network = models.create(doctor._TINY)
-  p = doctor._tiny_params(network)['params']
-  head = _conv(_shift(255.0 * doctor._pattern(), p['sub_mean']), p['head'])
+  network = models.create(_self_check._TINY)
+  p = _self_check._tiny_params(network)['params']
+  head = _conv(_shift(255.0 * _self_check._pattern(), p['sub_mean']), p['head'])
   body = np.maximum(_conv(head, p['body_0']['conv1']), 0)
   body = head + _conv(body, p['body_0']['conv2'])
   wide = _conv(head + _conv(body, p['body_end']), p['upsample']['conv_0'])
   # Channel 4c + 2i + j of a pixel becomes its sub-pixel (i, j), as in torch.
   parts = wide.reshape(12, 12, 32, 2, 2).transpose(0, 3, 1, 4, 2)
   sr = _shift(_conv(parts.reshape(24, 24, 32), p['tail']), p['add_mean']) / 255
-  assert sr.mean() == pytest.approx(doctor._SR_MEAN, abs=1e-6)
-  np.testing.assert_allclose(sr[11, 11], doctor._SR_PIXEL, atol=1e-6)
+  assert sr.mean() == pytest.approx(_self_check._SR_MEAN, abs=1e-6)
+  np.testing.assert_allclose(sr[11, 11], _self_check._SR_PIXEL, atol=1e-6)

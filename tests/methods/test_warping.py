@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sr_jax import checkpoints, experiment, methods, models, train_loop
-from sr_jax.cli import main as cli
+from sr_jax.cli.main import main
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
 from sr_jax.inference import upscaler as inference
@@ -185,10 +185,10 @@ def test_an_import_warps_onto_what_a_model_enlarges(edsr, tmp_path, capsys):
   ours, file = tmp_path / 'ours', str(tmp_path / 'crossnet.safetensors')
   config = {'method': {'name': 'warping', 'sisr': BICUBIC}, 'model': MODEL}
   checkpoints.save_params(ours, {'generator': params['params']}, config)
-  assert cli.main(['export', str(ours), '--to', 'safetensors', '-o', file]) == 0
+  assert main(['export', str(ours), '--to', 'safetensors', '-o', file]) == 0
   base = ['import', file, '--model', 'crossnet', '--scale', '4']
   for name, more in (('plain', []), ('on', ['--sisr', str(edsr)])):
-    assert cli.main([*base, *more, '-o', str(tmp_path / name)]) == 0
+    assert main([*base, *more, '-o', str(tmp_path / name)]) == 0
   assert f'on what {edsr} enlarges' in capsys.readouterr().out
   lr = np.random.default_rng(0).random((16, 16, 3), np.float32)
   by_hand = models.create({**EDSR, 'scale': 4})
@@ -203,6 +203,6 @@ def test_an_import_warps_onto_what_a_model_enlarges(edsr, tmp_path, capsys):
     (['--sisr', str(ours)], 'of a network that enlarges by itself'),
     (['--sisr', 'edsr-small-x2'], 'scale'),
   ):
-    assert cli.main([*base, *wrong, '-o', str(tmp_path / 'no')]) == 2
+    assert main([*base, *wrong, '-o', str(tmp_path / 'no')]) == 2
     assert reason in capsys.readouterr().err
   assert not (tmp_path / 'no').exists()

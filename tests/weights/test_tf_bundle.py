@@ -16,7 +16,7 @@ import pytest
 import tf_files as t
 
 from sr_jax import checkpoints
-from sr_jax.cli import main as cli
+from sr_jax.cli.main import main
 from sr_jax.errors import UserError
 from sr_jax.models import mzsr
 from sr_jax.ops.resize import imresize
@@ -192,7 +192,7 @@ def test_import_command(write, tmp_path, capsys, monkeypatch):
   path = write(released())
   monkeypatch.setattr(mzsr, 'METHOD', {'name': 'other'}, raising=False)
   command = ['import', str(path), '--model', 'mzsr', '-o']
-  assert cli.main([*command, str(tmp_path / 'x3'), '--scale', '3']) == 0
+  assert main([*command, str(tmp_path / 'x3'), '--scale', '3']) == 0
   lines = capsys.readouterr().out.splitlines()
   assert lines[0].startswith(f'{path}: mzsr x3 (')
   assert len(lines) == 5
@@ -200,11 +200,11 @@ def test_import_command(write, tmp_path, capsys, monkeypatch):
   assert stored['method'] == {'name': 'other'}
   assert (stored['model']['name'], stored['model']['scale']) == ('mzsr', 3)
   monkeypatch.delattr(mzsr, 'METHOD')
-  assert cli.main([*command, str(tmp_path / 'x2'), '--scale', '2']) == 0
+  assert main([*command, str(tmp_path / 'x2'), '--scale', '2']) == 0
   stored = checkpoints.load_params(tmp_path / 'x2').config
   assert stored['method'] == {'name': 'supervised'}
   capsys.readouterr()
-  assert cli.main([*command, str(tmp_path / 'none')]) == 2
+  assert main([*command, str(tmp_path / 'none')]) == 2
   assert capsys.readouterr().err == (
     f'sr-jax: error: {path}: does not tell scale; give it with --scale\n'
   )
