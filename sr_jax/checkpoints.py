@@ -4,7 +4,7 @@ A run keeps `WORKDIR/checkpoints/STEP`, each an Orbax composite of
 
   state     the whole `TrainState`, for exact resume
   params    the inference parameters (the moving average if one is kept)
-  about     JSON: config, protocol, step, format version
+  about     JSON: config, protocol, scores, step, format version, checksums
 
 `save_params` writes the last two alone: imported and pretrained weights. Any
 of these folders opens on any number of devices.
@@ -14,19 +14,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
+import math
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from sr_jax import checksums
 from sr_jax.errors import UserError
 from sr_jax.files import folder_atomically
+from sr_jax.retention import KeepNewestAndBest
 from sr_jax.state import TrainState
 
 _log = logging.getLogger(__name__)
@@ -37,10 +41,10 @@ _FOLDER = 'checkpoints'
 
 
 class Loaded(NamedTuple):
-  """What inference needs of a checkpoint.
+  """The part of a checkpoint that inference needs.
 
   Attributes:
-    config: Config of the run, plain values.
+    config: Config of the run as plain values.
     params: Inference parameters by slot, NumPy arrays.
     step: Updates done, None for weights that were imported.
     protocol: How the stored scores were measured, None without scores.
@@ -54,7 +58,7 @@ class Loaded(NamedTuple):
 
 @contextlib.contextmanager
 def _one_line(action: str, path: PathLike) -> Iterator[None]:
-  """Turns what Orbax and the file system raise into one clear line."""
+  """Turns exceptions of Orbax and the file system into one clear line."""
   try:
     yield
   except UserError:
@@ -93,106 +97,128 @@ class Keeper:
 
     Args:
       workdir: Folder of the run.
-      keep: Newest checkpoints to keep, at least 1.
-      keep_best: Checkpoints to keep besides, for each of `best_by`.
-      best_by: Names of metrics given to `save`; true where lower is better.
+      keep: How many of the newest checkpoints to keep, at least 1.
+      keep_best: How many of the best to keep besides, for each of `best_by`.
+      best_by: Names of scores given to `save`; true where lower is better.
     """
     self.path = pathlib.Path(workdir).absolute() / _FOLDER
-    best = [_better(name, lower) for name, lower in best_by.items()]
-    policies = ocp.checkpoint_managers.preservation_policy
+    self._policy = KeepNewestAndBest(keep, keep_best, best_by, {})
     options = ocp.CheckpointManagerOptions(
-      preservation_policy=policies.AnyPreservationPolicy(
-        [
-          policies.LatestN(keep),
-          *(
-            policies.BestN(
-              get_metric_fn=score,
-              n=keep_best,
-              keep_checkpoints_without_metrics=False,
-            )
-            for score in best
-          ),
-        ]
-      ),
-      # Without it Orbax stores no metrics, and a resumed run would drop the
-      # best checkpoint of the run before.
-      best_fn=best[0],
+      preservation_policy=self._policy,
       cleanup_tmp_directories=True,
       enable_async_checkpointing=True,
     )
     self._unreadable: set[int] = set()
     with _one_line('open checkpoints in', self.path):
       self._manager = ocp.CheckpointManager(self.path, options=options)
+    for step in self.steps():
+      self._policy.scores[step] = _stored_scores(self.path / str(step))
 
   def steps(self) -> list[int]:
     """Steps of all complete checkpoints, oldest first."""
     return sorted(self._manager.all_steps())
+
+  def config(self) -> dict[str, Any] | None:
+    """The config stored with the newest checkpoint whose `about` is intact."""
+    for step in reversed(self.steps()):
+      with contextlib.suppress(UserError):
+        return _read_about(self.path / str(step))['config']
+    return None
+
+  def would_be_best(self, scores: Mapping[str, float]) -> bool:
+    """Whether a checkpoint with these scores would be kept for one of them."""
+    return self._policy.would_be_best(scores)
 
   def save(
     self,
     state: TrainState,
     params: Mapping[str, Any],
     about: Mapping[str, Any],
-    metrics: Mapping[str, float] | None,
+    scores: Mapping[str, float] | None,
   ) -> None:
     """Starts saving; a step that is already there is left as it is.
 
     One that `restore` could not read is replaced.
 
+    Args:
+      state: State to resume from.
+      params: Parameters for inference, by slot.
+      about: JSON values to store beside them, such as the config.
+      scores: What `best_by` chooses from; None if this step has none. A score
+        that is not finite is stored, but never counts as the best.
+
     Raises:
-      UserError: this or the previous save could not be written; the
-        checkpoints before it are intact.
+      UserError: the parameters are not finite, or this or the previous save
+        could not be written; the checkpoints before it are intact.
     """
-    step = int(state.step)
+    step = int(jax.device_get(state.step))
     there = step in self._manager.all_steps()
     if there and step not in self._unreadable:
       return
+    _check_finite(params)
     self.wait()
     with _one_line('save checkpoint in', self.path):
+      _check_space(self.path, (state, params))
+      about = checksums.seal(
+        {
+          'format': _FORMAT,
+          'step': step,
+          **about,
+          'scores': _json_scores(scores),
+          'checksums': {
+            'state': checksums.of_arrays(state),
+            'params': checksums.of_arrays(params),
+          },
+        }
+      )
       if there:
         self._manager.delete(step)
         self._unreadable.remove(step)
-      _check_space(self.path, (state, params))
+      self._policy.add(step, scores or {})
       self._manager.save(
         step,
         args=ocp.args.Composite(
           state=ocp.args.StandardSave(state),
           params=ocp.args.StandardSave(params),
-          about=ocp.args.JsonSave({'format': _FORMAT, 'step': step, **about}),
+          about=ocp.args.JsonSave(about),
         ),
-        metrics=dict(metrics) if metrics else None,
       )
 
   def restore(self, like: TrainState) -> TrainState | None:
-    """The newest readable state, None if the run has no checkpoint yet.
+    """The newest intact state, None if the run has no checkpoint yet.
 
-    A checkpoint that cannot be read is named in a warning and the one before
-    it is taken.
+    A damaged checkpoint is named in a warning and the one before it is taken.
 
     Args:
       like: Abstract state with the shardings of this run's mesh.
 
     Raises:
-      UserError: there are checkpoints, but none can be read.
+      UserError: there are checkpoints, but none is intact.
     """
     problems = []
     for step in reversed(self.steps()):
       try:
-        with _one_line('restore', self.path / str(step)):
-          restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(state=ocp.args.StandardRestore(like)),
-          )
+        state = self._restore(step, like)
       except UserError as error:
         problems.append(str(error))
         self._unreadable.add(step)
         continue
       for problem in problems:
         _log.warning('%s; resuming from step %d instead', problem, step)
-      return restored['state']
+      return state
     if problems:
       raise UserError(problems[0] + '; no older checkpoint is left')
     return None
+
+  def _restore(self, step: int, like: TrainState) -> TrainState:
+    folder = self.path / str(step)
+    about = _read_about(folder)
+    with _one_line('restore', folder):
+      restored = self._manager.restore(
+        step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
+      )
+    _compare_checksum(about, 'state', restored['state'], folder)
+    return restored['state']
 
   def wait(self) -> None:
     """Waits until the last save is on disk.
@@ -219,9 +245,59 @@ class Keeper:
       self._manager.close()
 
 
-def _better(name: str, lower: bool) -> Callable[[Mapping[str, float]], float]:
-  """A score of which more is better."""
-  return lambda metrics: -metrics[name] if lower else metrics[name]
+def _stored_scores(folder: pathlib.Path) -> dict[str, float]:
+  """Scores of a checkpoint; none if they cannot be read, which is harmless."""
+  with contextlib.suppress(UserError, OSError, ValueError):
+    about = _read_about(folder)
+    if 'scores' in about:
+      return about['scores'] or {}
+    # Older versions let Orbax write them to a file of its own.
+    scores = json.loads((folder / 'metrics' / 'metrics').read_text())
+    return scores if isinstance(scores, dict) else {}
+  return {}
+
+
+def _json_scores(
+  scores: Mapping[str, float] | None,
+) -> dict[str, float | None] | None:
+  """Scores as JSON can hold them: null for what is not finite."""
+  if scores is None:
+    return None
+  return {
+    name: float(value) if math.isfinite(value) else None
+    for name, value in scores.items()
+  }
+
+
+def _check_finite(params: Mapping[str, Any]) -> None:
+  """Refuses parameters that a diverged run would leave behind.
+
+  Raises:
+    UserError: one of them is NaN or infinite.
+  """
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    if not np.isfinite(jax.device_get(leaf)).all():
+      name = jax.tree_util.keystr(path, simple=True, separator='/')
+      raise UserError(
+        f'{name} is not finite and is not saved; the last checkpoint is kept;'
+        ' lower config.optimizer.learning_rate or set'
+        ' config.optimizer.clip_norm'
+      )
+
+
+def _compare_checksum(
+  about: Mapping[str, Any], item: str, tree: Any, folder: pathlib.Path
+) -> None:
+  """Refuses arrays that are not those that were saved.
+
+  Checkpoints from before there were checksums pass.
+  """
+  stored = about.get('checksums')
+  if stored and stored.get(item) != checksums.of_arrays(tree):
+    raise UserError(
+      f'cannot restore {folder}: it is damaged, its {item} is not what was'
+      ' saved'
+    )
 
 
 def _check_space(folder: pathlib.Path, tree: Any) -> None:
@@ -250,12 +326,15 @@ def save_params(
   Raises:
     UserError: the folder exists or cannot be written.
   """
-  about = {
-    'format': _FORMAT,
-    'step': step,
-    'config': dict(config),
-    'protocol': protocol,
-  }
+  about = checksums.seal(
+    {
+      'format': _FORMAT,
+      'step': step,
+      'config': dict(config),
+      'protocol': protocol,
+      'checksums': {'params': checksums.of_arrays(params)},
+    }
+  )
   handler = ocp.CompositeCheckpointHandler()
   with (
     _one_line('write', path),
@@ -281,12 +360,13 @@ def load_params(path: PathLike) -> Loaded:
   Raises:
     UserError: it is none of these, incomplete or damaged.
   """
-  folder = _resolve(pathlib.Path(path).absolute())
+  folder = _resolve(pathlib.Path(path).expanduser().absolute())
+  about = _read_about(folder)
   with _one_line('read checkpoint', folder):
     handler = ocp.CompositeCheckpointHandler(
       params=ocp.StandardCheckpointHandler(),
+      # Not read here, but Orbax warns of unknown items.
       about=ocp.JsonCheckpointHandler(),
-      # Not read, but unknown items would be warned of.
       state=ocp.StandardCheckpointHandler(),
       metrics=ocp.JsonCheckpointHandler(),
     )
@@ -298,11 +378,9 @@ def load_params(path: PathLike) -> Loaded:
       like = jax.tree.map(lambda m: np.empty(m.shape, m.dtype), metadata.tree)
       restored = checkpointer.restore(
         folder,
-        args=ocp.args.Composite(
-          params=ocp.args.StandardRestore(like), about=ocp.args.JsonRestore()
-        ),
+        args=ocp.args.Composite(params=ocp.args.StandardRestore(like)),
       )
-  about = _checked_about(restored['about'], folder)
+  _compare_checksum(about, 'params', restored['params'], folder)
   return Loaded(
     config=about['config'],
     params=restored['params'],
@@ -311,14 +389,25 @@ def load_params(path: PathLike) -> Loaded:
   )
 
 
-def _checked_about(about: Any, folder: pathlib.Path) -> dict[str, Any]:
-  """`about` if this version can read it."""
+def _read_about(folder: pathlib.Path) -> dict[str, Any]:
+  """The JSON of a checkpoint, if it is intact and this version can read it.
+
+  Raises:
+    UserError: it is neither.
+  """
+  with _one_line('read checkpoint', folder):
+    about = json.loads(_about_file(folder).read_text())
   if not isinstance(about, dict) or not isinstance(about.get('config'), dict):
     raise UserError(f'cannot read checkpoint {folder}: it holds no config')
   if about.get('format') != _FORMAT:
     raise UserError(
       f'cannot read checkpoint {folder}: its format {about.get("format")} is'
       f' not {_FORMAT}; use the sr_jax that wrote it, or a newer one'
+    )
+  if not checksums.intact(about):
+    raise UserError(
+      f'cannot read checkpoint {folder}: it is damaged, its config is not what'
+      ' was saved'
     )
   return about
 
@@ -343,4 +432,11 @@ def _resolve(path: pathlib.Path) -> pathlib.Path:
       f'{path} holds no complete checkpoint; give a workdir, a checkpoint'
       ' folder or a pretrained name'
     )
-  return max(complete, key=lambda p: int(p.name))
+  newest = max(complete, key=lambda p: int(p.name))
+  for step in sorted(set(steps) - set(complete)):
+    if int(step.name) > int(newest.name):
+      _log.warning(
+        '%s is damaged: about/metadata is missing; step %s is taken instead',
+        *(step, newest.name),
+      )
+  return newest

@@ -209,7 +209,8 @@ def _run(
       if due and not stopping:  # a preempted run has little time to save
         scores = run.evaluate(done, run.method.averaged(state), run.writer)
         progress.report(done, scores)
-      if last or done % config['checkpoint']['every'] == 0:
+      best = scores is not None and run.keeper.would_be_best(scores)
+      if last or best or done % config['checkpoint']['every'] == 0:
         about = {'config': config, 'protocol': run.evaluate.rules}
         run.keeper.save(state, run.method.averaged(state), about, scores)
       if stopping:

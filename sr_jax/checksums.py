@@ -1,0 +1,46 @@
+"""Checksums of arrays and of JSON, which reveal damaged files."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_KEY = 'checksum'
+
+
+def of_arrays(tree: Any) -> int:
+  """CRC-32 of all arrays of a tree with their names, types and shapes.
+
+  It costs about half a second for each gigabyte.
+  """
+  total = 0
+  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+      leaf = jax.random.key_data(leaf)
+    array = np.ascontiguousarray(jax.device_get(leaf))
+    head = f'{name} {array.dtype} {leaf.shape}'.encode()
+    data = array.reshape(-1).view(np.uint8).data
+    total = zlib.crc32(data, zlib.crc32(head, total))
+  return total
+
+
+def seal(value: Mapping[str, Any]) -> dict[str, Any]:
+  """JSON values with a checksum of themselves as one more key."""
+  return {**value, _KEY: _of_json(value)}
+
+
+def intact(value: Mapping[str, Any]) -> bool:
+  """Whether sealed JSON values are as they were; without a seal they are."""
+  return _KEY not in value or value[_KEY] == _of_json(value)
+
+
+def _of_json(value: Mapping[str, Any]) -> int:
+  kept = {key: item for key, item in value.items() if key != _KEY}
+  return zlib.crc32(json.dumps(kept, sort_keys=True).encode())
