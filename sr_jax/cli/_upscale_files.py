@@ -23,11 +23,10 @@ from sr_jax.data.image_io import (
   Picture,
   check_targets,
   find_images,
-  premultiply,
   read_image,
   read_rgb,
   save_png_strip,
-  unpremultiply,
+  without_hidden_color,
   write_image,
 )
 from sr_jax.data.kernel_files import save_kernel
@@ -251,12 +250,13 @@ def _upscale_group(
   pictures: dict[Path, Picture] = {}
   for target in targets:
     try:
-      pictures[target] = read_image(jobs[target], per_channel=True)
-      upscaler.check(premultiply(pictures[target]))
+      picture = read_image(jobs[target], per_channel=True)
+      pictures[target] = without_hidden_color(picture)
+      upscaler.check(picture.color)
     except (UserError, MemoryError) as error:
       pictures.pop(target, None)
       yield target, _fault(jobs[target], error)
-  colors = [premultiply(picture) for picture in pictures.values()]
+  colors = [picture.color for picture in pictures.values()]
   try:
     fits = upscaler.fit(colors)
   except (UserError, MemoryError) as error:
@@ -298,7 +298,7 @@ def _show(
   """Writes what shows the use of references; tells their similarity."""
   if not upscaler.references:
     return []
-  similarity = upscaler.similarity(premultiply(picture), fitted)
+  similarity = upscaler.similarity(picture.color, fitted)
   scale = upscaler.model.whole_scale
   shown = similarity.clip(0, 1).repeat(scale, 0).repeat(scale, 1)
   write_image(_beside(path, 'similarity'), Picture(shown))
@@ -348,19 +348,16 @@ def _enlarged(
   picture: Picture, upscaler: inference.Upscaler, fitted: Fitted
 ) -> Picture:
   """The picture in its own kind; its transparency by bicubic."""
-  if picture.alpha is None:
-    color = upscaler(picture.color, fitted)
-    if picture.bit_depth is None:  # sparse data stay sparse
-      color = keep_zeros(
-        color, picture.color, upscaler.model.scale, picture.low, picture.high
-      )
-    return dataclasses.replace(picture, color=color)
-  bicubic = loading.load('bicubic', scale=upscaler.model.scale)
-  alpha = inference.Upscaler(bicubic)(picture.alpha)
-  color = upscaler(premultiply(picture), fitted)
-  return dataclasses.replace(
-    picture, color=unpremultiply(color, alpha), alpha=alpha
-  )
+  color = upscaler(picture.color, fitted)
+  if picture.bit_depth is None:  # sparse data stay sparse
+    color = keep_zeros(
+      color, picture.color, upscaler.model.scale, picture.low, picture.high
+    )
+  alpha = picture.alpha
+  if alpha is not None:
+    bicubic = loading.load('bicubic', scale=upscaler.model.scale)
+    alpha = inference.Upscaler(bicubic)(alpha)
+  return dataclasses.replace(picture, color=color, alpha=alpha)
 
 
 def _writable(target: Path, picture: Picture, jobs: dict[Path, Path]) -> Path:

@@ -16,7 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     'Enlarge images. Folders are mirrored below OUT; photo.png becomes '
     'photo_x2.png. Grey, 16 bits and ICC profiles are kept; palettes become '
     'RGB, EXIF orientation is applied; transparency is enlarged by bicubic, '
-    'the colour before it premultiplied.'
+    'and no colour beneath it reaches what is visible.'
   )
   parser.add_argument('inputs', nargs='+', metavar='INPUT', type=Path)
   parser.add_argument(

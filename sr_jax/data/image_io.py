@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sr_jax.data import arrays, image_formats
+from sr_jax.data import arrays, image_formats, transparency
 from sr_jax.data.image_formats import (
   IMAGE_SUFFIXES,
   Layout,
@@ -35,11 +35,10 @@ __all__ = [
   'Picture',
   'check_targets',
   'find_images',
-  'premultiply',
   'read_image',
   'read_rgb',
   'save_png_strip',
-  'unpremultiply',
+  'without_hidden_color',
   'write_image',
 ]
 
@@ -120,7 +119,7 @@ def read_image(path: Path | str, *, per_channel: bool = False) -> Picture:
     values = values[..., :-1]
   color = _divided(values, samples.bits)
   if alpha is not None and samples.alpha == 'premultiplied':
-    color = unpremultiply(color, alpha)
+    color = transparency.straighten(color, alpha)
   bit_depth = 8 if samples.bits <= 8 else 16
   return Picture(
     color,
@@ -251,21 +250,12 @@ def _check_finite(path: Path, parts: Sequence[np.ndarray]) -> None:
     )
 
 
-def premultiply(picture: Picture) -> np.ndarray:
-  """Colour times alpha, `[H, W, C]`: what may be resampled without fringes."""
+def without_hidden_color(picture: Picture) -> Picture:
+  """The picture with visible colours beneath its transparency, see `bleed`."""
   if picture.alpha is None:
-    return picture.color
-  return picture.color * picture.alpha
-
-
-def unpremultiply(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-  """Straight colour in [0, 1] of premultiplied `color` `[H, W, C]`.
-
-  Where alpha `[H, W, 1]` rounds to 0 in 16 bits the colour is black.
-  """
-  visible = alpha > 0.5 / 65535
-  quotient = np.divide(color, alpha, out=np.zeros_like(color), where=visible)
-  return np.clip(quotient, 0, 1, out=quotient)
+    return picture
+  color = transparency.bleed(picture.color, picture.alpha)
+  return dataclasses.replace(picture, color=color)
 
 
 class Found(NamedTuple):

@@ -118,20 +118,68 @@ def test_one_file_to_a_name_of_another_format(run, photos, tmp_path):
   assert names(tmp_path / 'new') == ['big.webp']
 
 
-def test_premultiplied_transparency(run, tmp_path):
-  color, alpha = texture(12, 14), texture(12, 14, 1, seed=2)
-  alpha[:, :5] = 0
-  color[:, :5] = [1, 0, 1]  # must not bleed into what is visible
-  write_image(tmp_path / 'a.png', Picture(color, alpha, bit_depth=16))
-  run('upscale', tmp_path / 'a.png', '-o', tmp_path, '--model', 'bicubic',
-      '--scale', 2)  # fmt: skip
-  got = read_image(tmp_path / 'a_x2.png')
-  source = read_image(tmp_path / 'a.png')
-  expected_alpha = imresize(source.alpha, scale=2).clip(0, 1)
-  expected = imresize(source.color * source.alpha, scale=2).clip(0, 1)
-  np.testing.assert_allclose(got.alpha, expected_alpha, atol=1e-4)
-  np.testing.assert_allclose(got.color * got.alpha, expected, atol=1e-4)
-  assert got.bit_depth == 16
+def sprite(kind):
+  """One colour, behind a hole, a hard and a soft edge; and that colour."""
+  alpha = np.zeros((20, 22, 1), np.float32)
+  alpha[6:14, 5:18] = 1
+  alpha[8:10, 8:10] = 0
+  alpha[14, 5:18], alpha[15, 5:18] = 0.6, 0.02
+  if kind == 'invisible':
+    alpha[:] = 0
+  color = [0.4] if kind == 'grey' else [60 / 255, 120 / 255, 220 / 255]
+  color = np.float32(color)
+  picture = np.where(alpha > 0, color, 1 - color).astype(np.float32)
+  return Picture(picture, alpha, 16 if kind == 'deep' else 8), color
+
+
+@pytest.mark.parametrize('kind', ['grey', 'colour', 'deep', 'palette'])
+@pytest.mark.parametrize('model', ['bicubic', 'edsr-small-x2'])
+def test_one_colour_stays_that_colour(run, tmp_path, kind, model):
+  """P1: at the edges of a sprite colours from black to white came out."""
+  picture, color = sprite(kind)
+  path = tmp_path / 'a.png'
+  write_image(path, picture)
+  if kind == 'palette':
+    levels = np.uint8(picture.alpha[..., 0] * 255)
+    image = Image.fromarray(np.uint8(levels > 0), 'P')
+    image.putpalette([255, 0, 255, 60, 120, 220])
+    image.save(path, transparency=bytes([0, 255]))
+  done = run('upscale', path, '-o', tmp_path, '--model', model, '--scale', 2)
+  assert done.status == 0, done
+  result = read_image(tmp_path / 'a_x2.png')
+  assert result.bit_depth == picture.bit_depth
+  assert result.color.shape == (40, 44, color.size)
+  for background in (0.0, 0.5, 1.0):
+    seen = background + result.alpha * (result.color - background)
+    wanted = background + result.alpha * (color - background)
+    assert np.abs(seen - wanted).max() * 255 <= 2
+  expected = imresize(read_image(path).alpha, scale=2).clip(0, 1)
+  np.testing.assert_allclose(result.alpha, expected, atol=0.51 / 255)
+
+
+def test_a_picture_without_any_visible_pixel(run, tmp_path):
+  write_image(tmp_path / 'a.png', sprite('invisible')[0])
+  done = run('upscale', tmp_path / 'a.png', '-o', tmp_path)
+  assert done.status == 0, done
+  assert not read_image(tmp_path / 'a_x2.png').alpha.any()
+
+
+@pytest.mark.parametrize('model', ['bicubic', 'edsr-small-x2'])
+def test_a_cut_out_has_no_rim(run, tmp_path, model):
+  """P1: as the whole photograph is enlarged, so is what is cut out of it."""
+  color, alpha = texture(24, 26), np.ones((24, 26, 1), np.float32)
+  alpha[:, :9] = 0
+  write_image(tmp_path / 'whole.png', Picture(color))
+  hidden = np.where(alpha > 0, color, np.float32([1, 0, 1]))
+  write_image(tmp_path / 'cut.png', Picture(np.float32(hidden), alpha))
+  run('upscale', tmp_path / 'whole.png', tmp_path / 'cut.png', '-o', tmp_path,
+      '--model', model, '--scale', 2)  # fmt: skip
+  whole = read_image(tmp_path / 'whole_x2.png').color
+  cut = read_image(tmp_path / 'cut_x2.png')
+  assert cut.alpha.min() == 0
+  difference = np.abs(cut.alpha * (cut.color - whole)).max((0, 2)) * 255
+  assert difference.max() < 25  # at the edge, whose other side is not known
+  assert difference[28:].max() <= 1.01
 
 
 def test_format_that_cannot_hold_the_result_becomes_png(run, tmp_path):

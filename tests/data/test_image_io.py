@@ -396,23 +396,6 @@ def test_first_of_several_frames_is_taken_and_said(tmp_path, suffix, caplog):
   assert str(path) in caplog.text
 
 
-def test_premultiplied_round_trip_and_no_bleeding():
-  rng = np.random.default_rng(0)
-  color = rng.random((6, 7, 3), np.float32)
-  alpha = rng.random((6, 7, 1), np.float32)
-  alpha[0] = 0
-  color[0] = 1  # garbage beneath full transparency
-  multiplied = image_io.premultiply(Picture(color, alpha))
-  assert (multiplied[0] == 0).all()
-  back = image_io.unpremultiply(multiplied, alpha)
-  np.testing.assert_allclose(back[1:], color[1:], atol=1e-6)
-  assert (back[0] == 0).all()
-  overshot = image_io.unpremultiply(multiplied + 0.1, alpha - 0.1)
-  assert overshot.min() >= 0
-  assert overshot.max() <= 1
-  assert image_io.premultiply(Picture(color)) is color
-
-
 def test_reading_holds_one_float_copy(tmp_path):
   Image.fromarray(smooth_photo(900, 1200)).save(tmp_path / 'x.jpg')
   read_image(tmp_path / 'x.jpg')
