@@ -13,12 +13,29 @@ _MOST_WHOLE = 2**31 - 1
 _MOST = 1e9
 
 
+def printable(text: object) -> str:
+  r"""Text from a file as one line that is safe to print.
+
+  What could move a terminal's cursor, change its colours or hide letters is
+  written as an escape such as `\x1b`.
+  """
+  return ''.join(
+    c if c.isprintable() else c.encode('unicode_escape').decode()
+    for c in str(text)
+  )
+
+
 class UserError(ValueError):
   """A fault of input or usage: one line that names it and how to mend it.
 
   The command line prints the message and exits with status 2; library callers
-  may catch it as the ValueError it is.
+  may catch it as the ValueError it is. A message may quote names out of files
+  that strangers made, so what is not printable in it is escaped; line breaks
+  are kept, since a list of differences follows the line of some messages.
   """
+
+  def __init__(self, message: object = '') -> None:
+    super().__init__('\n'.join(map(printable, str(message).split('\n'))))
 
 
 def wants_traceback() -> bool:

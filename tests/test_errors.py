@@ -1,4 +1,4 @@
-"""Ranges of config values: what each rule accepts, and how it refuses."""
+"""Text that is safe to print, and ranges of config values."""
 
 import math
 
@@ -15,6 +15,7 @@ from sr_jax.errors import (
   Row,
   UserError,
   check,
+  printable,
   whole,
 )
 
@@ -109,3 +110,23 @@ def test_sections_within_sections_are_checked():
   for value in (3, None, [], 'rate'):
     with pytest.raises(UserError, match=r'config\.inner=.*: give a section'):
       check('config', SECTION | {'inner': value}, RULES)
+
+
+@pytest.mark.parametrize(
+  ('text', 'safe'),
+  [
+    ('größe 3', 'größe 3'),
+    ('a\x1b[31mred\x07', r'a\x1b[31mred\x07'),
+    ('two\nlines\r', r'two\nlines\r'),
+    ('\u202egnp.exe', r'\u202egnp.exe'),  # right to left
+    ('\udc80', r'\udc80'),  # a byte of a file name that is no text
+  ],
+)
+def test_untrusted_text_is_escaped(text, safe):
+  """Escapes of a file's names reached the terminal raw (W11)."""
+  assert printable(text) == safe
+
+
+def test_messages_are_escaped_line_by_line():
+  error = UserError('a.mat: holds \x1b[2J\n- missing')
+  assert str(error) == 'a.mat: holds \\x1b[2J\n- missing'

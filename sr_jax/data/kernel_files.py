@@ -6,108 +6,159 @@ to bicubic is the commonest way to a wrong blind-SR number.
 
 from __future__ import annotations
 
+import functools
 import logging
+import math
 import os
 import pathlib
+import zlib
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
+from sr_jax.array_files import hdf5, mat5, npy
 from sr_jax.errors import UserError
 from sr_jax.files import open_atomically
-from sr_jax.ops.blur_kernels import bd_kernel, gaussian_kernel
+from sr_jax.ops.blur_kernels import (
+  Kernel,
+  bd_kernel,
+  gaussian_kernel,
+  normalized_kernel,
+)
 
 _log = logging.getLogger(__name__)
 
+_SUFFIXES = ('.mat', '.npy')
 _KEYS = ('kernel', 'Kernel')
+_STACK = 'kernels'
+# A kernel of 1024 x 1024 float64 taps; published ones have below 100 x 100.
+_MOST_BYTES = 1 << 23
+# Of a file that may hold other variables beside the kernel.
+_LARGEST_FILE = 1 << 28
 # Beyond sigma 10 a blur is no longer a super-resolution kernel.
 _MAX_VARIANCE = 100.0
-
-
-def _read_mat(path: pathlib.Path) -> dict[str, np.ndarray]:
-  """Variables of a .mat file, version 5 or 7.3 (HDF5)."""
-  import h5py
-  import scipy.io
-
-  if h5py.is_hdf5(path):
-    with h5py.File(path) as file:
-      # MATLAB stores columns first.
-      return {
-        name: np.asarray(item).T
-        for name, item in file.items()
-        if isinstance(item, h5py.Dataset)
-      }
-  variables = scipy.io.loadmat(path)
-  return {k: v for k, v in variables.items() if not k.startswith('__')}
-
-
-def _select(variables: dict[str, np.ndarray], path: pathlib.Path) -> np.ndarray:
-  for key in _KEYS:
-    if key in variables:
-      return variables[key]
-  if 'kernels' in variables:
-    raise UserError(
-      f'{path}: holds {variables["kernels"].size} kernels under the key '
-      "'kernels'; save the one you want under the key 'kernel'"
-    )
-  found = ', '.join(variables) or 'nothing'
-  raise UserError(
-    f"{path}: no variable 'kernel' or 'Kernel' (found: {found}); save the "
-    "kernel under the key 'kernel'"
-  )
-
-
-def _checked(kernel: np.ndarray, name: str) -> np.ndarray:
-  """`kernel` as float64 with sum 1, or the reason why it is none."""
-  if kernel.dtype.kind not in 'fiu':
-    raise UserError(
-      f'{name}: a kernel must be real numbers, not {kernel.dtype}'
-    )
-  if kernel.ndim != 2 or kernel.size == 0:
-    raise UserError(
-      f'{name}: a kernel must be a two-dimensional array, not of shape '
-      f'{kernel.shape}'
-    )
-  kernel = kernel.astype(np.float64)
-  if not np.isfinite(kernel).all():
-    raise UserError(f'{name}: the kernel has NaN or infinite taps')
-  total = kernel.sum()
-  if total <= 1e-6 * np.abs(kernel).sum():
-    raise UserError(
-      f'{name}: the kernel sums to {total:g}; it must have a positive sum'
-    )
-  negative = int((kernel < 0).sum())
-  if abs(total - 1) > 1e-3:
-    _log.warning('%s: the taps sum to %g; divided by it', name, total)
-  if negative:
-    _log.warning('%s: %d taps are negative; kept', name, negative)
-  return kernel / total
+# What the readers raise for damaged files.
+_DAMAGE = (
+  ValueError,
+  LookupError,
+  TypeError,
+  ArithmeticError,
+  RuntimeError,
+  NotImplementedError,
+  MemoryError,
+  OSError,
+  StopIteration,
+  zlib.error,
+)
 
 
 def load_kernel(path: str | os.PathLike[str]) -> np.ndarray:
   """Reads a `[K1, K2]` float64 kernel, normalised to sum 1.
 
-  Reads `.npy` and `.mat` (version 5 or 7.3, key `kernel` or `Kernel`). Negative
-  taps and an off-centre mass are kept: estimated kernels have both.
+  Reads `.npy` and `.mat` (versions 5 to 7.3, key `kernel` or `Kernel`, sparse
+  ones too). Negative taps and an off-centre mass are kept: estimated kernels
+  have both. A file is read, and warned of, once as long as it does not change.
 
   Raises:
     UserError: a file that is missing, unreadable, empty, not two-dimensional,
       not finite or without a positive sum.
   """
   path = pathlib.Path(path)
-  if not path.is_file():
-    raise UserError(f'{path}: no such kernel file')
-  if path.suffix not in ('.mat', '.npy'):
-    raise UserError(f'{path}: a kernel file must be .mat or .npy')
+  _check_suffix(path)
   try:
-    if path.suffix == '.npy':
-      variables = {'kernel': np.load(path, allow_pickle=False)}
+    if not path.is_file():
+      raise UserError(f'{path}: no such kernel file')
+    facts = path.stat()
+    return _load(path.absolute(), str(path), facts.st_mtime_ns, facts.st_size)
+  except OSError as error:
+    raise UserError(f'{path}: {error.strerror or error}') from None
+
+
+@functools.lru_cache(maxsize=64)
+def _load(path: pathlib.Path, name: str, changed: int, size: int) -> np.ndarray:
+  """The kernel of a file in one state, read-only because it is shared."""
+  del changed
+  try:
+    if size > _LARGEST_FILE and not _is_hdf5(path):
+      raise UserError(f'has {size:,} bytes; save the kernel alone')
+    if path.suffix.lower() == '.npy':
+      with path.open('rb') as file:
+        kernel = npy.read_npy(file, _MOST_BYTES)
+    elif _is_hdf5(path):
+      with hdf5.Arrays(path) as arrays:
+        kernel = _of_hdf5(arrays)
     else:
-      variables = _read_mat(path)
-  # The readers raise whatever a damaged file leads them to.
-  except Exception as error:
-    reason = str(error).splitlines() or [type(error).__name__]
-    raise UserError(f'{path}: not a readable kernel: {reason[0]}') from error
-  return _checked(_select(variables, path), str(path))
+      kernel = _of_mat5(mat5.read_variables(path.read_bytes()))
+  except UserError as error:
+    raise UserError(f'{name}: {error}') from None
+  except _DAMAGE as error:
+    reason = ' '.join(str(error).split())[:200] or type(error).__name__
+    raise UserError(f'{name}: not a readable kernel: {reason}') from None
+  kernel = _checked(kernel, name)
+  kernel.setflags(write=False)
+  return kernel
+
+
+def _is_hdf5(path: pathlib.Path) -> bool:
+  """Whether HDF5's signature stands behind MATLAB's header, or at the start."""
+  with path.open('rb') as file:
+    start = file.read(512 + len(hdf5.SIGNATURE))
+  return any(start[i:].startswith(hdf5.SIGNATURE) for i in (0, 512))
+
+
+def _of_hdf5(arrays: hdf5.Arrays) -> np.ndarray:
+  names = arrays.names()
+  for key in _KEYS:
+    if key in names:
+      return arrays.read(key, _MOST_BYTES)
+  if _STACK in names:
+    shape = arrays.shape(_STACK)
+    # Numbers are taps; cells are references, one to each kernel.
+    numbers = arrays.holds_numbers(_STACK)
+    raise _several(math.prod(shape[2:]) if numbers else math.prod(shape))
+  raise _no_kernel(names)
+
+
+def _of_mat5(variables: dict[str, Any]) -> np.ndarray:
+  for key in _KEYS:
+    if isinstance(variables.get(key), np.ndarray):
+      return variables[key]
+  stack = variables.get(_STACK)
+  if isinstance(stack, np.ndarray):
+    raise _several(math.prod(stack.shape[2:]))
+  if isinstance(stack, list):
+    raise _several(len(stack))
+  raise _no_kernel(variables)
+
+
+def _several(count: int) -> UserError:
+  kernels = 'one kernel' if count == 1 else f'{count} kernels'
+  return UserError(
+    f"holds {kernels} under the key 'kernels'; save the one you want under the"
+    " key 'kernel'"
+  )
+
+
+def _no_kernel(names: Iterable[str]) -> UserError:
+  found = ', '.join(names)[:200] or 'nothing'
+  return UserError(
+    f"no variable 'kernel' or 'Kernel' (found: {found}); save the kernel under"
+    " the key 'kernel'"
+  )
+
+
+def _checked(kernel: Any, name: str) -> Any:
+  """A kernel with sum 1; warns of what may be a mistake."""
+  normalized = normalized_kernel(kernel, name)
+  array = kernel.array if isinstance(kernel, Kernel) else kernel
+  taps = np.asarray(array, np.float64)
+  total, negative = taps.sum(), int((taps < 0).sum())
+  if abs(total - 1) > 1e-3:
+    _log.warning('%s: the taps sum to %g; divided by it', name, total)
+  if negative:
+    _log.warning('%s: %d taps are negative; kept', name, negative)
+  return normalized
 
 
 def save_kernel(path: str | os.PathLike[str], kernel: np.ndarray) -> None:
@@ -117,17 +168,19 @@ def save_kernel(path: str | os.PathLike[str], kernel: np.ndarray) -> None:
     UserError: another suffix, an array that `load_kernel` would refuse, or a
       place that cannot be written.
   """
-  import scipy.io
-
   path = pathlib.Path(path)
-  if path.suffix not in ('.mat', '.npy'):
-    raise UserError(f'{path}: a kernel file must be .mat or .npy')
+  _check_suffix(path)
   kernel = _checked(np.asarray(kernel), str(path))
   with open_atomically(path) as file:
-    if path.suffix == '.npy':
+    if path.suffix.lower() == '.npy':
       np.save(file, kernel)
     else:
-      scipy.io.savemat(file, {'kernel': kernel})
+      file.write(mat5.written({'kernel': kernel}))
+
+
+def _check_suffix(path: pathlib.Path) -> None:
+  if path.suffix.lower() not in _SUFFIXES:
+    raise UserError(f'{path}: a kernel file must be .mat or .npy')
 
 
 def _parse_gaussian(spec: str) -> np.ndarray:
@@ -162,9 +215,23 @@ def parse_kernel_spec(spec: str) -> np.ndarray | None:
     return bd_kernel()
   if spec.startswith('gaussian:'):
     return _parse_gaussian(spec)
-  if not spec.endswith(('.mat', '.npy')):
+  if not spec.lower().endswith(_SUFFIXES):
     raise UserError(
       f'kernel {spec!r}: write bicubic, gaussian:VAR, gaussian:VAR1,VAR2,THETA,'
       ' bd or the path of a .mat or .npy file'
     )
   return load_kernel(spec)
+
+
+def as_kernel(kernel: Any) -> Any:
+  """The kernel that a SPEC or an array means, with sum 1; None for none.
+
+  Args:
+    kernel: A SPEC, an array `[K1, K2]`, a `Kernel`, or None.
+
+  Raises:
+    UserError: no such SPEC, or no kernel, see `load_kernel`.
+  """
+  if isinstance(kernel, str | os.PathLike):
+    return parse_kernel_spec(os.fspath(kernel))
+  return None if kernel is None else _checked(kernel, 'kernel')

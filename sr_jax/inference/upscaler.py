@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from sr_jax import methods
-from sr_jax.data.kernel_files import parse_kernel_spec
+from sr_jax.data.kernel_files import as_kernel
 from sr_jax.errors import UserError
 from sr_jax.inference.fitting import Fitted, fit_images
 from sr_jax.inference.loading import BICUBIC_HALO
@@ -168,7 +168,7 @@ class Upscaler:
     """
     if (back_project or 0) < 0:
       raise UserError(f'back-projections must be 0 or more, not {back_project}')
-    kernel = parse_kernel_spec(kernel) if isinstance(kernel, str) else kernel
+    kernel = as_kernel(kernel)
     taps = None if kernel is None else np.asarray(correlation_taps(kernel))
     self.model = model
     self.fitting = fitting_of(

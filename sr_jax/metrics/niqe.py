@@ -14,14 +14,14 @@ import importlib.resources
 import io
 import os
 from collections.abc import Iterable
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.io
 from scipy import special
 
+from sr_jax.array_files import mat5, npy
 from sr_jax.errors import UserError
 from sr_jax.files import open_atomically
 from sr_jax.ops.namespace import Array
@@ -41,6 +41,7 @@ _OWN = 'niqe_pristine.npz'
 _KEYS = ('mu_pris_param', 'cov_pris_param')  # BasicSR's names, and ours
 _MAT_KEYS = ('mu_prisparam', 'cov_prisparam')  # the authors'
 _LARGEST_FILE = 1 << 20
+_MOST_BYTES = 8 * FEATURES**2
 # By digest: the authors', as .mat and as .npz, and ours.
 _SOURCES = {'f6284a2b': 'official', '852edf07': 'of sr_jax'}
 
@@ -328,25 +329,26 @@ def read_pristine(path: str | os.PathLike[str]) -> Pristine:
   try:
     if len(data) > _LARGEST_FILE:
       raise ValueError('too large')
-    mean, covariance = _arrays(io.BytesIO(data), data.startswith(b'MATLAB'))
+    mean, covariance = _arrays(data)
     pristine = Pristine(mean.reshape(FEATURES), covariance)
     if covariance.shape != (FEATURES, FEATURES):
       raise ValueError(f'covariance of shape {covariance.shape}')
     if not all(np.isfinite(x).all() for x in pristine):
       raise ValueError('numbers that are not finite')
-  # NumPy and scipy raise whatever a damaged file leads them to.
+  # Whatever a damaged file leads the readers to.
   except Exception as error:
     reason = ' '.join(str(error).split())[:100]
     raise UserError(f'{path}: holds no NIQE parameters: {reason}') from None
   return pristine
 
 
-def _arrays(file: IO[bytes], mat: bool) -> list[np.ndarray]:
-  if mat:
-    found = scipy.io.loadmat(file, variable_names=_MAT_KEYS)
-    return [np.asarray(found[key], np.float64) for key in _MAT_KEYS]
-  with np.load(file) as arrays:
-    return [np.asarray(arrays[key], np.float64) for key in _KEYS]
+def _arrays(data: bytes) -> list[np.ndarray]:
+  """Mean and covariance, by the names of whoever wrote the file."""
+  if data.startswith(b'MATLAB'):
+    names, arrays = _MAT_KEYS, mat5.read_variables(data)
+  else:
+    names, arrays = _KEYS, npy.read_npz(io.BytesIO(data), _KEYS, _MOST_BYTES)
+  return [np.asarray(arrays[name], np.float64) for name in names]
 
 
 def write_pristine(path: str | os.PathLike[str], pristine: Pristine) -> None:

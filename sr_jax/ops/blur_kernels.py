@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sr_jax.errors import UserError
 from sr_jax.ops.namespace import Array, array_namespace
 from sr_jax.ops.precision import as_float, einsum
 from sr_jax.ops.resize import cubic
@@ -28,6 +29,7 @@ Convention = Literal['correlation', 'convolution']
 Alignment = Literal['corner', 'block']
 
 DEFAULT_SIZE = 21
+_LARGEST_TAP = 1e100
 
 
 class Kernel(NamedTuple):
@@ -188,6 +190,57 @@ def align(kernel: np.ndarray, *, to: str, frm: str, scale: float) -> Kernel:
   if max(abs(rows), abs(columns)) > 1e-6:
     kernel = np.asarray(shift_kernel(kernel, (rows, columns)))
   return Kernel(kernel, convention, alignment)
+
+
+def normalized_kernel(kernel: Any, name: str = 'the kernel') -> Any:
+  """A kernel with sum 1, or the reason why it is none.
+
+  Negative taps, even sizes and an off-centre mass are kept: estimated kernels
+  have them.
+
+  Args:
+    kernel: A `Kernel`, or anything that NumPy takes for a `[K1, K2]` array. A
+      traced array is returned as it is, since its numbers are not known yet.
+    name: What errors call it, such as the path of its file.
+
+  Returns:
+    A `Kernel`, a JAX array or a float64 array, as the argument was.
+
+  Raises:
+    UserError: it is not two-dimensional, not of finite real numbers, or has no
+      positive sum.
+  """
+  if isinstance(kernel, Kernel):
+    return kernel._replace(array=normalized_kernel(kernel.array, name))
+  if isinstance(kernel, jax.core.Tracer):
+    return kernel
+  try:
+    taps = np.asarray(kernel)
+  except ValueError:  # rows of unequal length
+    raise UserError(
+      f'{name}: a kernel must be a two-dimensional array, not rows of unequal'
+      ' length'
+    ) from None
+  if taps.dtype.kind not in 'fiu':
+    raise UserError(f'{name}: a kernel must be real numbers, not {taps.dtype}')
+  if taps.ndim != 2 or taps.size == 0:
+    raise UserError(
+      f'{name}: a kernel must be a two-dimensional array, not of shape '
+      f'{taps.shape}'
+    )
+  taps = taps.astype(np.float64)
+  if not np.isfinite(taps).all():
+    raise UserError(f'{name}: the kernel has NaN or infinite taps')
+  if np.abs(taps).max() > _LARGEST_TAP:
+    raise UserError(f'{name}: the kernel has taps above {_LARGEST_TAP:g}')
+  total = taps.sum()
+  if not total > 1e-6 * np.abs(taps).sum():
+    raise UserError(
+      f'{name}: the kernel sums to {total:g}; it must have a positive sum'
+    )
+  if isinstance(kernel, jax.Array):
+    return kernel / float(total)
+  return taps / total
 
 
 def correlation_taps(kernel: Array | Kernel) -> Array:

@@ -24,6 +24,7 @@ from sr_jax.ops.blur_kernels import (
   Kernel,
   centre_of_mass,
   correlation_taps,
+  normalized_kernel,
 )
 from sr_jax.ops.jpeg import jpeg
 from sr_jax.ops.namespace import Array, array_namespace
@@ -186,8 +187,9 @@ def degrade(
     hr: `[B, H, W, C]` or `[H, W, C]` in [0, 1].
     scale: reduction factor s.
     degradation: 'bicubic', 'direct' or 'blur-bicubic'.
-    kernel: `[K1, K2]` taps to correlate with, or a `Kernel`; the last two
-      degradations need it, the first takes none. May be traced.
+    kernel: `[K1, K2]` taps to correlate with, or a `Kernel`, divided by their
+      sum; the last two degradations need it, the first takes none. May be
+      traced, and is then taken as it is.
     noise_sigma: standard deviation in grey levels (of 255). With noise the
       result is clipped to [0, 1]. May be traced.
     jpeg_quality: 1..100 to compress the result, see `ops.jpeg`; the result is
@@ -205,7 +207,7 @@ def degrade(
   _check(scale, degradation, kernel, noise_sigma)
   lr = as_float(hr)
   if kernel is not None:
-    lr = correlate(lr, correlation_taps(kernel))
+    lr = correlate(lr, correlation_taps(normalized_kernel(kernel)))
   if degradation == 'direct':
     rows, columns = (
       sample_indices(n, scale, count)

@@ -1,13 +1,20 @@
 """Files of blur kernels, and the specs that name kernels."""
 
+import io
+import tracemalloc
+import zlib
+
 import h5py
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 
 from sr_jax.data import kernel_files
 from sr_jax.errors import UserError
 from sr_jax.ops import blur_kernels
+from tests.weights import mutations
+from tests.weights.mat_files import cells
 
 
 @pytest.mark.parametrize('name', ['k.npy', 'k.mat'])
@@ -85,6 +92,14 @@ def test_refuses_cell_arrays_and_other_variables(tmp_path):
   scipy.io.savemat(tmp_path / 'cells.mat', {'kernels': cells})
   with pytest.raises(UserError, match='holds 2 kernels'):
     kernel_files.load_kernel(tmp_path / 'cells.mat')
+  # A stack of 15 x 15 taps is two kernels, not 450 (F11).
+  stack = np.ones((15, 15, 2))
+  scipy.io.savemat(tmp_path / 'stack.mat', {'kernels': stack})
+  with h5py.File(tmp_path / 'stack73.mat', 'w') as file:
+    file['kernels'] = stack.T
+  for name in ('stack.mat', 'stack73.mat'):
+    with pytest.raises(UserError, match='holds 2 kernels'):
+      kernel_files.load_kernel(tmp_path / name)
   scipy.io.savemat(tmp_path / 'other.mat', {'psf': np.ones((3, 3))})
   with pytest.raises(UserError, match='found: psf'):
     kernel_files.load_kernel(tmp_path / 'other.mat')
@@ -137,3 +152,203 @@ def test_kernel_specs(tmp_path):
 def test_refuses_other_specs(spec):
   with pytest.raises(UserError, match=r'gaussian:|missing\.mat'):
     kernel_files.parse_kernel_spec(spec)
+
+
+def test_sparse_kernels_and_upper_case_suffixes(tmp_path):
+  """A sparse matrix was a traceback, and `K.NPY` refused (F11)."""
+  kernel = np.array([[0.0, 0.5, 0.0], [0.25, 0.0, 0.25]])
+  sparse = scipy.sparse.csc_array(kernel)
+  scipy.io.savemat(tmp_path / 'sparse.MAT', {'kernel': sparse})
+  kernel_files.save_kernel(tmp_path / 'K.NPY', kernel)
+  for name in ('sparse.MAT', 'K.NPY'):
+    loaded = kernel_files.parse_kernel_spec(str(tmp_path / name))
+    np.testing.assert_array_equal(loaded, kernel)
+
+
+def test_a_file_is_warned_of_once_until_it_changes(tmp_path, caplog):
+  """The same warning was printed three times in one command (F11)."""
+  path = tmp_path / 'k.npy'
+  np.save(path, np.ones((3, 3)))
+  first = kernel_files.load_kernel(path)
+  np.testing.assert_array_equal(kernel_files.load_kernel(path), first)
+  assert len(caplog.messages) == 1
+  assert 'the taps sum to 9' in caplog.messages[0]
+  np.save(path, 2 * np.ones((5, 5)))
+  assert kernel_files.load_kernel(path).shape == (5, 5)
+  assert len(caplog.messages) == 2
+
+
+def _mat73(path, **options):
+  with h5py.File(path, 'w', userblock_size=512) as file:
+    file.create_dataset('kernel', **options)
+  with path.open('r+b') as file:
+    file.write(b'MATLAB 7.3 MAT-file'.ljust(124) + b'\0\2IM')
+  return path
+
+
+@pytest.mark.parametrize(
+  'options',
+  [
+    {},
+    {'chunks': (2, 2)},
+    {'chunks': (2, 2), 'compression': 'gzip'},
+    {'chunks': (3, 2), 'compression': 'gzip', 'shuffle': True},
+    {'chunks': (2, 3), 'compression': 'gzip', 'fletcher32': True},
+    {'chunks': (9, 9), 'maxshape': (None, None), 'shuffle': True},
+  ],
+)
+@pytest.mark.parametrize('dtype', ['<f8', '>f4', 'u2'])
+def test_mat73_in_every_layout_that_matlab_and_others_write(
+  tmp_path, options, dtype
+):
+  kernel = np.arange(1, 16).reshape(3, 5)
+  data = kernel.T.astype(dtype)
+  path = _mat73(tmp_path / 'k.mat', data=data, **options)
+  np.testing.assert_array_equal(kernel_files.load_kernel(path), kernel / 120)
+
+
+def _secret(folder):
+  """A file of another user: its bytes as numbers would be a kernel."""
+  secret = folder / 'secret.bin'
+  secret.write_bytes(np.arange(1.0, 10.0).tobytes())
+  with h5py.File(folder / 'secret.h5', 'w') as file:
+    file['kernel'] = np.ones((3, 3))
+  return secret
+
+
+def _external_storage(file, folder):
+  file.create_dataset(
+    'kernel', (3, 3), 'f8', external=[(str(_secret(folder)), 0, 72)]
+  )
+
+
+def _external_link(file, folder):
+  _secret(folder)
+  file['kernel'] = h5py.ExternalLink(str(folder / 'secret.h5'), '/kernel')
+
+
+def _soft_link(file, folder):
+  _external_link(file, folder)
+  file['other'] = file.get('kernel', getlink=True)
+  del file['kernel']
+  file['kernel'] = h5py.SoftLink('/other')
+
+
+def _virtual(file, folder):
+  _secret(folder)
+  layout = h5py.VirtualLayout((3, 3), 'f8')
+  layout[...] = h5py.VirtualSource(
+    str(folder / 'secret.h5'), 'kernel', shape=(3, 3)
+  )
+  file.create_virtual_dataset('kernel', layout)
+
+
+@pytest.mark.parametrize(
+  'refer', [_external_storage, _external_link, _soft_link, _virtual]
+)
+def test_mat73_reads_no_other_file(tmp_path, refer):
+  """A kernel file could give out the numbers of any local file (W2)."""
+  with h5py.File(tmp_path / 'k.mat', 'w') as file:
+    refer(file, tmp_path)
+  with pytest.raises(UserError, match=r'refers to other files|no variable'):
+    kernel_files.load_kernel(tmp_path / 'k.mat')
+
+
+def test_mat73_loads_no_filter(tmp_path):
+  """LZF stands for any filter but MATLAB's own; others are plugins (W2)."""
+  data = np.ones((30, 30))
+  path = _mat73(tmp_path / 'k.mat', data=data, compression='lzf')
+  with pytest.raises(UserError, match='the HDF5 filter 32000'):
+    kernel_files.load_kernel(path)
+
+
+def _peak_of_refusal(path):
+  """MiB that refusing a kernel file takes at most, in this process."""
+  tracemalloc.start()
+  with pytest.raises(UserError) as refusal:
+    kernel_files.load_kernel(path)
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert '\n' not in str(refusal.value)
+  return peak / 2**20
+
+
+def test_sizes_are_bounded_before_reading(tmp_path):
+  """A kernel file of 1 MB took 3 GiB (W3)."""
+  zeros = np.zeros((20_000, 1_000))
+  scipy.io.savemat(tmp_path / 'v5.mat', {'kernel': zeros}, do_compression=True)
+  _mat73(tmp_path / 'v73.mat', data=zeros, compression='gzip')
+  # A chunk that unpacks to a thousand times its own size.
+  with h5py.File(tmp_path / 'chunk.mat', 'w') as file:
+    kernel = file.create_dataset(
+      'kernel', (8, 8), 'f8', chunks=(8, 8), compression='gzip'
+    )
+    kernel.id.write_direct_chunk((0, 0), zlib.compress(bytes(10**8)))
+  # Chunks that are far larger than the dataset.
+  with h5py.File(tmp_path / 'wide.mat', 'w') as file:
+    file.create_dataset(
+      'kernel', (8, 8), 'f8', chunks=(8192, 8192), maxshape=(None, None)
+    )
+  with (tmp_path / 'header.npy').open('wb') as file:
+    header = {'descr': '<f8', 'fortran_order': False, 'shape': (1 << 20, 4096)}
+    np.lib.format.write_array_header_1_0(file, header)
+  scipy.io.savemat(
+    tmp_path / 'sparse.mat',
+    {'kernel': scipy.sparse.csc_array((1 << 20, 1 << 10))},
+  )
+  for path in tmp_path.iterdir():
+    assert _peak_of_refusal(path) < 64, path
+
+
+def test_mat73_reads_only_the_kernel(tmp_path):
+  """A dataset of 4 GiB beside the kernel was read too (W3)."""
+  path = _mat73(tmp_path / 'k.mat', data=np.ones((3, 3)))
+  with h5py.File(path, 'r+') as file:
+    file.create_dataset('other', (1 << 29,), 'f8', chunks=(1 << 20,))
+  tracemalloc.start()
+  assert kernel_files.load_kernel(path).shape == (3, 3)
+  assert tracemalloc.get_traced_memory()[1] < 2**24
+  tracemalloc.stop()
+
+
+def _small_files():
+  """Kernel files of every format, whose damage must not break out."""
+  rng = np.random.default_rng(0)
+  kernel = rng.random((5, 5))
+  v5, packed, v73, plain = (io.BytesIO() for _ in range(4))
+  scipy.io.savemat(v5, {'kernel': kernel})
+  sparse = {'kernel': scipy.sparse.csc_array(kernel), 'cells': cells([kernel])}
+  scipy.io.savemat(packed, sparse, do_compression=True)
+  with h5py.File(v73, 'w') as file:
+    file.create_dataset('kernel', data=kernel, compression='gzip')
+  np.save(plain, kernel)
+  return {
+    'v5.mat': v5,
+    'packed.mat': packed,
+    'v73.mat': v73,
+    'plain.npy': plain,
+  }
+
+
+def _fuzz(folder, count):
+  """How many of so many damaged files of each format are refused."""
+  refused = 0
+  for name, buffer in _small_files().items():
+    rng = np.random.default_rng(0)
+    for i in range(count):
+      path = folder / f'{i}{name}'
+      damaged = mutations.mutated(buffer.getvalue(), rng)
+      reason = mutations.refusal(kernel_files.load_kernel, path, damaged)
+      refused += reason != ''
+      path.unlink()
+  return refused
+
+
+def test_damaged_files_are_read_or_refused(tmp_path):
+  """A damaged `.mat` crashed the reader of scipy (W1)."""
+  assert _fuzz(tmp_path, 60) > 100
+
+
+@pytest.mark.nightly
+def test_damaged_files_are_read_or_refused_at_length(tmp_path):
+  assert _fuzz(tmp_path, 2000) > 3000

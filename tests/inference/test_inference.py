@@ -61,6 +61,17 @@ def test_bicubic_tiles_without_a_trace(monkeypatch):
     )
 
 
+def test_a_kernel_given_as_an_array_is_checked():
+  """Zero or NaN kernels gave black or NaN images, a box 3,721 (W9)."""
+  model, image = load('bicubic', scale=2), random_image(9, 9)
+  box = upscale(model, image, back_project=1, kernel=np.ones((3, 3)))
+  mean = upscale(model, image, back_project=1, kernel=np.full((3, 3), 1 / 9))
+  np.testing.assert_allclose(box, mean, atol=1e-6)
+  for kernel in (np.zeros((3, 3)), np.full((3, 3), np.nan), np.ones((3, 3, 2))):
+    with pytest.raises(UserError, match='kernel: '):
+      upscale(model, image, back_project=1, kernel=kernel)
+
+
 # Networks
 
 # Windows of another shape are another program, which may add the products of a

@@ -7,6 +7,10 @@ are not the package's to carry: 62.348155 for `random_image`, 11.218624 for
 
 from __future__ import annotations
 
+import io
+import tracemalloc
+import zipfile
+
 import numpy as np
 import pytest
 import scipy.io
@@ -196,3 +200,36 @@ def test_bad_files_of_parameters(tmp_path):
     niqe.write_pristine(tmp_path / f'{name}.npz', niqe.Pristine(*arrays))
     with pytest.raises(UserError, match=name):
       niqe.read_pristine(tmp_path / f'{name}.npz')
+
+
+def _zip(path, name, data, **facts):
+  """An archive of one member; `facts` are what it says of its sizes."""
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr(name, data)
+    for key, value in facts.items():
+      setattr(archive.getinfo(name), key, value)
+
+
+def test_files_that_unpack_to_far_more_than_parameters(tmp_path):
+  """A file of 0.8 MB took 1.2 GiB (W3)."""
+  zeros = np.zeros((4096, 4096))
+  buffer = io.BytesIO()
+  np.save(buffer, zeros)
+  member = 'mu_pris_param.npy'
+  _zip(tmp_path / 'bomb.npz', member, buffer.getvalue())
+  _zip(tmp_path / 'lies.npz', member, buffer.getvalue(), file_size=400)
+  with zipfile.ZipFile(tmp_path / 'lzma.npz', 'w', zipfile.ZIP_LZMA) as file:
+    file.writestr(member, buffer.getvalue())
+  scipy.io.savemat(
+    tmp_path / 'bomb.mat', {'mu_prisparam': zeros}, do_compression=True
+  )
+  header = buffer.getvalue()[:8] + b'\x76\x00' + b'(' * 118
+  _zip(tmp_path / 'header.npz', member, header)
+  for path in tmp_path.iterdir():
+    assert path.stat().st_size < 1 << 20
+    tracemalloc.start()
+    with pytest.raises(UserError, match=f'{path.name}: holds no NIQE') as error:
+      niqe.read_pristine(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**24, path
+    tracemalloc.stop()
+    assert '\n' not in str(error.value)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from sr_jax.errors import UserError
 from sr_jax.ops import blur_kernels
 from sr_jax.ops.degrade import correlate, degrade
 
@@ -160,3 +161,45 @@ def test_convolution_kernel_is_convolved():
   ours = correlate(image, blur_kernels.correlation_taps(kernel))
   expected = ndimage.convolve(image[..., 0], array, mode='reflect')
   np.testing.assert_allclose(ours[..., 0], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+  ('kernel', 'reason'),
+  [
+    (np.zeros((3, 3)), 'sums to 0'),
+    (np.array([[1.0, -2.0]]), 'sums to -1'),
+    (np.full((3, 3), np.nan), 'NaN'),
+    (np.array([[1.0, np.inf]]), 'infinite'),
+    (np.full((3, 3), 1e308), 'above 1e'),
+    (np.ones((3, 3, 2)), r'not of shape \(3, 3, 2\)'),
+    (np.ones((3, 3), complex), 'real numbers'),
+    ([[1.0], [1.0, 2.0]], 'unequal length'),
+    ('box', 'real numbers'),
+    (jnp.zeros((3, 3)), 'sums to 0'),
+    (blur_kernels.Kernel(np.zeros((3, 3)), 'convolution'), 'sums to 0'),
+  ],
+)
+def test_arrays_that_are_no_kernel_are_refused(kernel, reason):
+  """Such kernels gave black images or NaN (W9)."""
+  with pytest.raises(UserError, match=reason):
+    blur_kernels.normalized_kernel(kernel)
+  with pytest.raises(UserError, match=reason):
+    degrade(
+      None, np.ones((8, 8, 1)), scale=2, degradation='direct', kernel=kernel
+    )
+
+
+@pytest.mark.parametrize('xp', [np, jnp])
+@pytest.mark.parametrize('shape', [(61, 61), (4, 6)])
+def test_arrays_are_normalised(xp, shape):
+  """A box of ones made an image 3,721 times as bright (W9)."""
+  image = xp.ones((8, 8, 1))
+  lr = degrade(
+    None, image, scale=2, degradation='direct', kernel=xp.ones(shape)
+  )
+  assert isinstance(lr, type(image))
+  np.testing.assert_allclose(lr, np.ones((4, 4, 1)), rtol=1e-5)
+  wrapped = blur_kernels.Kernel(xp.ones(shape), 'convolution', 'block')
+  normalized = blur_kernels.normalized_kernel(wrapped)
+  assert normalized[1:] == ('convolution', 'block')
+  np.testing.assert_allclose(normalized.array, 1 / np.prod(shape))

@@ -13,8 +13,8 @@ import pytest
 import scipy.io
 import scipy.sparse
 
+from sr_jax.array_files import mat5
 from sr_jax.errors import UserError
-from sr_jax.weights.formats import mat5
 from sr_jax.weights.formats.mat_file import read_mat
 from sr_jax.weights.published import import_weights
 from tests.weights import mutations
@@ -147,10 +147,12 @@ def test_values_are_those_of_scipy(do_compression):
   buffer = io.BytesIO()
   scipy.io.savemat(buffer, {**values, **others}, do_compression=do_compression)
   found = mat5.read_variables(buffer.getvalue())
-  assert list(found) == [*values, 'text', 'cells', 'structs']
+  assert list(found) == [*values, *others]
   for name, value in values.items():
     assert found[name].dtype == value.dtype
     np.testing.assert_array_equal(found[name], value)
+  np.testing.assert_array_equal(found['complex'], np.full((1, 3), 1j))
+  np.testing.assert_array_equal(found['sparse'], np.eye(3))
   assert found['text'] == 'größe'
   assert found['cells'][0] == 'x'
   np.testing.assert_array_equal(found['cells'][1], np.ones((2, 2)))

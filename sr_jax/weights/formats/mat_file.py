@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from sr_jax.array_files import mat5
 from sr_jax.errors import UserError
-from sr_jax.weights.formats import mat5
 
 START = b'MATLAB '
 
@@ -98,9 +98,7 @@ def _cells(value: Any, name: str) -> list[Any]:
 
 
 def _one_line(error: Exception) -> str:
-  """Message without what a file's names could do to a terminal."""
-  text = ' '.join(str(error).split())[:300]
-  return ''.join(c if c.isprintable() else '?' for c in text)
+  return ' '.join(str(error).split())[:300]
 
 
 def _matrices(variables: dict[str, Any]) -> dict[str, np.ndarray]:

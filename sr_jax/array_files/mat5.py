@@ -1,7 +1,8 @@
 """MATLAB's binary files of versions 5 to 7, without MATLAB and without trust.
 
 What a file declares is compared with the bytes it has before memory is taken,
-which scipy does not. The format is in MathWorks' "MAT-File Format".
+which scipy does not; a damaged file even crashes it. The format is in
+MathWorks' "MAT-File Format".
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import itertools
 import math
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -42,7 +43,8 @@ _STORED = {
 }
 _ENCODINGS = {1: 'utf-8', 2: 'utf-8', 16: 'utf-8', 4: 'utf-16', 17: 'utf-16'}
 # Classes of arrays.
-_CELL, _STRUCT, _OBJECT, _CHAR = 1, 2, 3, 4
+_DOUBLE = 6
+_CELL, _STRUCT, _OBJECT, _CHAR, _SPARSE = 1, 2, 3, 4, 5
 _NUMBERS = {
   6: 'f8',
   7: 'f4',
@@ -61,14 +63,35 @@ _COMPLEX = 0x800
 def read_variables(data: bytes) -> dict[str, Any]:
   """Variables of a file by name.
 
-  Numbers become arrays, text a string, cells a list, and structs a list of
-  dictionaries; lists are in MATLAB's order, of all dimensions together. What is
-  none of these, such as a function, is left out, or None within another.
+  Numbers become arrays (sparse ones dense), text a string, cells a list, and
+  structs a list of dictionaries; lists are in MATLAB's order, of all dimensions
+  together. What is none of these, such as a function, is left out, or None
+  within another.
 
   Raises:
     UserError, ValueError, LookupError, zlib.error: the file is damaged.
   """
   return _Reader(data).variables()
+
+
+def written(arrays: Mapping[str, np.ndarray]) -> bytes:
+  """A file of real matrices, which are stored as float64."""
+  header = b'MATLAB 5.0 MAT-file'.ljust(124) + struct.pack('<H2s', 0x100, b'IM')
+  return header + b''.join(
+    _element(
+      _MATRIX,
+      _element(6, struct.pack('<II', _DOUBLE, 0))
+      + _element(5, struct.pack(f'<{array.ndim}i', *array.shape))
+      + _element(1, name.encode('ascii'))
+      + _element(9, array.astype('<f8').tobytes(order='F')),
+    )
+    for name, array in arrays.items()
+  )
+
+
+def _element(kind: int, data: bytes) -> bytes:
+  """An element with its head, padded to eight bytes."""
+  return struct.pack('<II', kind, len(data)) + data + bytes(-len(data) % 8)
 
 
 class _Reader:
@@ -157,16 +180,20 @@ class _Reader:
     parts = self._elements(data)
     flags = int(self._stored(*next(parts))[0])
     kind = flags & 0xFF
-    if kind not in (_CELL, _STRUCT, _OBJECT, _CHAR, *_NUMBERS):
+    if kind not in (_CELL, _STRUCT, _OBJECT, _CHAR, _SPARSE, *_NUMBERS):
       return '', None
     shape = tuple(map(int, self._stored(*next(parts))))
     if len(shape) > _MOST_DIMENSIONS or any(n < 0 for n in shape):
       raise UserError('damaged: an array of impossible size')
     name = self._text(*next(parts))
     if kind in _NUMBERS:
+      real = self._array(kind, shape, *next(parts))
       if flags & _COMPLEX:
-        return name, None
-      return name, self._array(kind, shape, *next(parts))
+        self._take(2 * real.nbytes)
+        return name, real + 1j * self._array(kind, shape, *next(parts))
+      return name, real
+    if kind == _SPARSE:
+      return name, self._sparse(shape, parts)
     if kind == _CHAR:
       return name, self._text(*next(parts))
     fields = None if kind == _CELL else self._fields(parts, kind)
@@ -189,6 +216,30 @@ class _Reader:
     if values.dtype != dtype:
       self._take(values.size * dtype.itemsize)
     return values.astype(dtype, copy=False).reshape(shape, order='F')
+
+  def _sparse(
+    self, shape: tuple[int, ...], parts: Iterator[tuple[int, memoryview]]
+  ) -> np.ndarray:
+    """A sparse matrix made dense; imaginary parts are left out."""
+    if len(shape) != 2:
+      raise UserError(f'damaged: a sparse matrix of shape {shape}')
+    rows, starts, values = (self._stored(*next(parts)) for _ in range(3))
+    height, width = shape
+    in_order = starts.size == width + 1 and starts[0] == 0
+    if not in_order or (np.diff(starts) < 0).any():
+      raise UserError('damaged: a sparse matrix with columns out of order')
+    count = int(starts[-1])
+    # Room for more values than there are may be kept.
+    rows, values = rows[:count], values[:count]
+    if len(rows) != count or len(values) != count:
+      raise UserError('damaged: a sparse matrix with values missing')
+    if count and not (rows.min() >= 0 and rows.max() < height):
+      raise UserError('damaged: a sparse matrix with a row out of range')
+    self._take(8 * height * width)
+    dense = np.zeros(shape)
+    columns = np.repeat(np.arange(width), np.diff(starts))
+    dense[rows, columns] = values
+    return dense
 
   def _text(self, kind: int, data: memoryview) -> str:
     self._take(4 * len(data))
