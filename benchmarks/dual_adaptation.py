@@ -45,7 +45,7 @@ def reduce_all(made: Degradation, photos: Path, out: Path, scale: int) -> None:
   for found in find_images([photos], skip=None):
     hr = read_image(found.path).color
     height, width = (n - n % scale for n in hr.shape[:2])
-    lr = made.apply(hr[:height, :width], '', scale).astype(np.float32)
+    lr = made.of_file(hr[:height, :width], '', scale).astype(np.float32)
     write_image((out / found.relative).with_suffix('.png'), Picture(lr))
 
 

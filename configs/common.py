@@ -90,6 +90,9 @@ def base() -> ml_collections.ConfigDict:
       # One is drawn for each batch, whole or not; empty: the model's alone.
       'scales': (),
       'augment': True,  # flips and transpositions
+      # Makes LR of crops that are wider by what blur and resizing reach, and
+      # cuts it: free of mirrored borders, as LR of the whole photograph is.
+      'margin': True,
       'workers': 1,
       'prefetch': 4,
       'cache_dir': '',  # decoded images; default: the user's cache folder

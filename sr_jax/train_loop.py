@@ -58,6 +58,7 @@ def train_and_evaluate(
   sharding.check_batch_size(plain['data']['batch_size'], mesh)
   spec = opening.batch_spec(
     plain,
+    margin=method.margin,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )

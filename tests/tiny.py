@@ -14,6 +14,7 @@ def config(**sections):
   tiny.optimizer.learning_rate = 1e-3
   tiny.data.batch_size = 8
   tiny.data.patch = 8
+  tiny.data.margin = False  # tests make batches of the crops alone
   tiny.eval.every = 4
   tiny.eval.crops = 1
   tiny.eval.crop_size = 32

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
   _check(found, targets)
   for hr, target in zip(found, targets, strict=True):
     image = cut_to_multiple(read_levels(hr.path), args.scale, hr.path)
-    lr = degradation.apply(image, hr.relative.as_posix(), args.scale)
+    lr = degradation.of_file(image, hr.relative.as_posix(), args.scale)
     write_image(target, Picture(lr))
     print(f'{hr.path} {_size(image)} -> {target} {_size(lr)}', flush=True)
   names = [target.relative_to(args.output).as_posix() for target in targets]

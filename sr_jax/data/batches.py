@@ -15,7 +15,7 @@ import numpy as np
 from sr_jax.data import draws
 from sr_jax.data.draws import Arrays, Draw
 from sr_jax.errors import UserError
-from sr_jax.ops.scales import covered_size, whole
+from sr_jax.ops.scales import covered_size, rational, whole
 
 
 class Source(Protocol):
@@ -73,6 +73,9 @@ class BatchSpec:
     augment: Whether crops are flipped and transposed at random, and their
       references by other coins.
     reference_size: Side of a reference's crop, 0 for that of the HR crop.
+    margins: LR pixels, for each scale, by which HR crops are wider on every
+      side where their LR is still to be made; () for none. What lies beside
+      the crop in its image is there.
     process_index: This process; it draws its own rows of the batch only.
     process_count: Number of processes; divides `batch_size`.
   """
@@ -83,6 +86,7 @@ class BatchSpec:
   seed: int
   augment: bool = True
   reference_size: int = 0
+  margins: tuple[int, ...] = ()
   process_index: int = 0
   process_count: int = 1
 
@@ -103,6 +107,12 @@ class BatchSpec:
         f'process_index={self.process_index} with '
         f'process_count={self.process_count}; count from 0'
       )
+
+  def margin(self, scale: float) -> int:
+    """HR pixels by which the HR crops of a scale are wider on every side."""
+    if not self.margins:
+      return 0
+    return round(self.margins[self.scales.index(scale)] * rational(scale))
 
   @property
   def crop_size(self) -> int:
@@ -126,6 +136,7 @@ class BatchSpec:
       scale=scale,
       augment=self.augment,
       reference_size=self.reference_size,
+      margin=self.margin(scale),
     )
 
 
@@ -136,7 +147,8 @@ def sample(source: Source, spec: BatchSpec, step: int) -> tuple[Arrays, float]:
   flips and transpositions of a square uniformly.
 
   Returns:
-    `{'hr': uint8 [b, P * scale, P * scale, 3]}`, for a paired source also
+    `{'hr': uint8 [b, P * scale, P * scale, 3]}`, wider by the margins of
+    `spec`; for a paired source, which needs no margin, also
     `'lr': uint8 [b, P, P, 3]`, and where there are label maps
     `'labels': uint8 [b, P * scale, P * scale, 1]`, all aligned; and the scale,
     an int if it is whole. For a mixed source also `'labelled': bool [b]`, true

@@ -33,6 +33,8 @@ class Draw(NamedTuple):
     scale: Size of HR over size of LR.
     augment: Whether crops are flipped and transposed at random.
     reference_size: Side of a reference's crop, 0 for that of the HR crop.
+    margin: HR pixels by which the HR crop is wider on every side, where its LR
+      is still to be made.
   """
 
   seed: int
@@ -43,6 +45,7 @@ class Draw(NamedTuple):
   scale: float
   augment: bool = True
   reference_size: int = 0
+  margin: int = 0
 
   @property
   def crop_size(self) -> int:
@@ -126,6 +129,8 @@ def crop(images: Images, draw: Draw) -> Cropped:
   left = words[2] % ((width - size) // grid + 1) * grid
   place = (top + size / 2) / height, (left + size / 2) / width
   crops = cut(found, top, left, size, grid)
+  if draw.margin and 'lr' not in found:
+    crops['hr'] = wider(found['hr'], top, left, size, draw.margin)
   return Cropped(index, place, crops, words[3])
 
 
@@ -151,6 +156,24 @@ def cut(images: Arrays, top: int, left: int, size: int, scale: int) -> Arrays:
     y, x, side = (n // (scale if key == 'lr' else 1) for n in (top, left, size))
     crops[key] = image[y : y + side, x : x + side]
   return crops
+
+
+def wider(
+  image: np.ndarray, top: int, left: int, size: int, margin: int
+) -> np.ndarray:
+  """The crop at (top, left) and `margin` pixels beside it on every side.
+
+  Beyond the image's border is its mirror image, as in MATLAB's `imresize`.
+  """
+  view, beyond = [], []
+  for start, length in zip((top, left), image.shape[:2], strict=True):
+    first, last = start - margin, start + size + margin
+    view.append(slice(max(first, 0), min(last, length)))
+    beyond.append((max(-first, 0), max(last - length, 0)))
+  crop = image[tuple(view)]
+  if not np.any(beyond):
+    return crop
+  return np.pad(crop, [*beyond, (0, 0)], mode='symmetric')
 
 
 def dihedral(crop: np.ndarray, coins: int) -> np.ndarray:

@@ -8,7 +8,7 @@ is refused.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from sr_jax.data import (
@@ -42,18 +42,30 @@ USES = {
 
 
 def batch_spec(
-  config: Mapping[str, Any], *, process_index: int = 0, process_count: int = 1
+  config: Mapping[str, Any],
+  *,
+  margin: Callable[[float], int] = lambda scale: 0,
+  process_index: int = 0,
+  process_count: int = 1,
 ) -> batches.BatchSpec:
   """What the batches of a config are made of.
+
+  Args:
+    config: Config of the run.
+    margin: The method's `margin`.
+    process_index: This process.
+    process_count: Number of processes.
 
   Raises:
     UserError: a number is out of its range.
   """
   data = config['data']
+  scales = tuple(data['scales']) or (config['model']['scale'],)
   return batches.BatchSpec(
     batch_size=data['batch_size'],
     patch=data['patch'],
-    scales=tuple(data['scales']) or (config['model']['scale'],),
+    scales=scales,
+    margins=tuple(margin(scale) for scale in scales),
     seed=config['seed'],
     augment=data['augment'],
     reference_size=data['reference_size'],

@@ -216,10 +216,15 @@ class MixedSource:
     if known:
       found = self.labelled.example(draw)
     else:
-      crop = self.unlabelled.example(draw._replace(scale=1))['hr']
+      crop = self.unlabelled.example(draw._replace(scale=1, margin=0))['hr']
       found = {'unlabelled': crop}
-    lacking = {'hr': _blank(draw.crop_size), 'unlabelled': _blank(draw.patch)}
-    if isinstance(self.labelled, PairedSource):
+    paired = isinstance(self.labelled, PairedSource)
+    margin = 0 if paired else draw.margin
+    lacking = {
+      'hr': _blank(draw.crop_size + 2 * margin),
+      'unlabelled': _blank(draw.patch),
+    }
+    if paired:
       lacking['lr'] = _blank(draw.patch)
     return lacking | found | {'labelled': np.asarray(known)}
 

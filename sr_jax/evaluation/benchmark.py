@@ -155,7 +155,7 @@ def evaluate_folder(
     model,
     self_ensemble=self_ensemble,
     back_project=back_project,
-    kernel=assumed.taps(),
+    kernel=assumed.taps,
     degradation=degradation.degradation if degradation else None,
     noise_sigma=assumed.noise_sigma,
     adapt_steps=adapt_steps,
@@ -361,7 +361,7 @@ def _read_pair(
     assert pair.lr is not None
     lr = _for_model(_read_unit(pair.lr), model)
   else:
-    lr = made.apply(hr, pair.name, model.scale)
+    lr = made.of_file(hr, pair.name, model.scale)
   return hr, np.asarray(lr, np.float32)
 
 

@@ -244,7 +244,7 @@ class PeriodicEvaluation:
     ]
     for kernel in (*others, self._degradation.kernel):
       made = dataclasses.replace(self._degradation, kernel=kernel)
-      lr = [made.apply(hr, '', test.scale) for hr in test.hr]
+      lr = [made.of_file(hr, '', test.scale) for hr in test.hr]
       means: dict[str, float] = {}
       for steps in sorted(self._tests['steps']):
         upscaler = Upscaler(

@@ -203,7 +203,7 @@ def _enlarged(
 ) -> np.ndarray:
   """What every model makes of the reduced photograph, uint8 `[3, H, W, 3]`."""
   hr = _read(photo, scale)
-  lr = Degradation().apply(hr, photo.relative.as_posix(), scale)
+  lr = Degradation().of_file(hr, photo.relative.as_posix(), scale)
   lr = lr.astype(np.float32)
   sr = np.stack([upscaler(lr) for upscaler in upscalers])
   if not np.isfinite(sr).all():

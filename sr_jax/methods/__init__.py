@@ -29,6 +29,8 @@ class Method(NamedTuple):
     averaged: `state -> params` for inference (the moving average if kept).
     frozen: `() -> parameters by slot` that no step changes, read from where the
       config says; they join `pretrained` at the start of a run.
+    margin: `scale -> LR pixels` by which the method wants the HR crops of a
+      batch wider on every side; it cuts them off.
     advice: Means of the metrics -> what to do about them, None for nothing.
   """
 
@@ -38,6 +40,7 @@ class Method(NamedTuple):
   degrade: Callable[..., jax.Array]
   averaged: Callable[[TrainState], dict[str, Any]]
   frozen: Callable[[], dict[str, Any]] = dict
+  margin: Callable[[float], int] = lambda scale: 0
   advice: Callable[[Mapping[str, float]], str | None] = lambda metrics: None
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sr_jax.data.kernel_files import parse_kernel_spec
+from sr_jax.data.degradation import Degradation
 from sr_jax.errors import UserError
 from sr_jax.methods import Method, supervised
 from sr_jax.ops.blur_kernels import align
@@ -33,26 +33,26 @@ def make(config: Mapping[str, Any]) -> Method:
     UserError: as `supervised.make`.
   """
   pixel_loss = supervised.loss_by_name(config['loss'])
-  easy = easy_targets(config['degradation'])
 
   def loss(
     sr: jax.Array,
     aux: Mapping[str, Any],
-    images: tuple[jax.Array, jax.Array],
+    images: tuple[jax.Array, jax.Array, jax.Array],
     scale: int,
     step: jax.Array,
   ) -> jax.Array:
-    del sr, step
+    del sr, scale, step
     if 'outputs' not in aux:
       raise UserError(
         f'config.method.name=curriculum: model {config["model"]["name"]} has'
         ' one output alone; choose supervised'
       )
-    lr, hr = images
-    target = easy(hr, lr, scale)
-    return curriculum_loss(pixel_loss, aux['outputs'], target, hr)
+    _, hr, easy = images
+    return curriculum_loss(pixel_loss, aux['outputs'], easy, hr)
 
-  return supervised.training(config, loss)
+  return supervised.training(
+    config, loss, targets=easy_targets(config['degradation'])
+  )
 
 
 def easy_targets(section: Mapping[str, Any]) -> Callable[..., jax.Array]:
@@ -61,16 +61,16 @@ def easy_targets(section: Mapping[str, Any]) -> Callable[..., jax.Array]:
   The blur lies where HR does, wherever its kernel puts LR pixels. The noise is
   what lr is off an LR image without noise and JPEG, enlarged.
   """
-  clean_lr = supervised.degrader(
+  clean = Degradation.from_config(
     {**section, 'noise_sigma': 0.0, 'jpeg_quality': 0}
   )
-  kernel = parse_kernel_spec(section['kernel'])
+  kernel = clean.taps
   if kernel is not None:
     kernel = align(kernel, to='mzsr', frm='mzsr', scale=1).array
 
   def easy(hr: jax.Array, lr: jax.Array, scale: int) -> jax.Array:
     blurred = hr if kernel is None else correlate(hr, kernel)
-    noise = lr - clean_lr(None, hr, scale)
+    noise = lr - clean.on_device(None, hr, scale)
     return blurred + imresize(noise, scale=scale)
 
   return easy

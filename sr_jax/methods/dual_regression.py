@@ -65,7 +65,7 @@ def make(config: Mapping[str, Any]) -> Method:
     constants=getattr(architecture, 'CONSTANTS', ()),
     **config['optimizer'],
   )
-  make_lr = supervised.degrader(config['degradation'])
+  degrader = supervised.degrader(config)
   distance = supervised.loss_by_name(config['loss'])
   objective = functools.partial(
     _objective, networks, _loop(distance=distance, **section)
@@ -73,10 +73,11 @@ def make(config: Mapping[str, Any]) -> Method:
   return Method(
     init=functools.partial(_init, networks, tx),
     train_step=functools.partial(
-      _train_step, networks, tx, rate, objective, make_lr
+      _train_step, networks, tx, rate, objective, degrader
     ),
     predict=predictor(config),
-    degrade=make_lr,
+    degrade=degrader.degradation.on_device,
+    margin=degrader.margin,
     averaged=supervised.averaged,
   )
 
@@ -131,13 +132,25 @@ def _init(
   )
 
 
-def _targets(lr: jax.Array, hr: jax.Array, levels: int) -> list[jax.Array]:
-  """Images of every level: LR, bicubic reductions of HR in 8 bits, HR."""
+def _targets(
+  lr: jax.Array, wide: jax.Array, levels: int, margin: int
+) -> list[jax.Array]:
+  """Images of every level: LR, bicubic reductions of HR in 8 bits, HR.
+
+  Args:
+    lr: `[B, H, W, C]` in [0, 1].
+    wide: HR with its margin.
+    levels: log2 of the scale.
+    margin: HR pixels of the margin on every side, a multiple of the scale.
+  """
+  factors = [2 ** (levels - level) for level in range(1, levels)]
   between = [
-    quantize(degrade(None, hr, scale=2 ** (levels - level)))
-    for level in range(1, levels)
+    supervised.cut(
+      quantize(degrade(None, wide, scale=factor)), margin // factor
+    )
+    for factor in factors
   ]
-  return [lr, *between, hr]
+  return [lr, *between, supervised.cut(wide, margin)]
 
 
 def _objective(
@@ -166,17 +179,19 @@ def _train_step(
   tx: optax.GradientTransformation,
   rate: optax.Schedule,
   objective: Callable[..., Any],
-  make_lr: Callable[..., jax.Array],
+  degrader: supervised.Degrader,
   state: TrainState,
   batch: Mapping[str, jax.Array],
   scale: int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-  lr, hr = supervised.pair(make_lr, state.step_key(), batch, scale)
+  lr, _ = degrader.pair(state.step_key(), batch, scale)
   labelled = batch.get('labelled')
   if labelled is not None:
     alone = batch['unlabelled'].astype(jnp.float32) / 255
     lr = jnp.where(labelled[:, None, None, None], lr, alone)
-  targets = _targets(lr, hr, networks.levels)
+  margin = 0 if 'lr' in batch else degrader.margin(scale) * scale
+  wide = batch['hr'].astype(jnp.float32) / 255
+  targets = _targets(lr, wide, networks.levels, margin)
   (value, terms), grads = jax.value_and_grad(objective, has_aux=True)(
     state.params, targets, labelled
   )

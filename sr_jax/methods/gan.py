@@ -23,7 +23,7 @@ of its images; all move at once, from their old parameters, as in
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -85,12 +85,13 @@ def make(config: Mapping[str, Any]) -> Method:
   players = describe(config, **section)
   check_features(players)
   check_patch(config, players)
-  make_lr = supervised.degrader(config['degradation'])
+  degrader = supervised.degrader(config)
   return Method(
-    init=functools.partial(_init, players),
-    train_step=functools.partial(_train_step, players, make_lr),
+    init=functools.partial(_init, players, degrader),
+    train_step=functools.partial(_train_step, players, degrader),
     predict=predictor(config),
-    degrade=make_lr,
+    degrade=degrader.degradation.on_device,
+    margin=degrader.margin,
     averaged=functools.partial(_averaged, players),
     frozen=functools.partial(frozen_networks, players, **sources),
     advice=advice,
@@ -99,12 +100,12 @@ def make(config: Mapping[str, Any]) -> Method:
 
 def _init(
   players: Players,
+  degrader: supervised.Degrader,
   key: jax.Array,
   batch: Mapping[str, jax.Array],
   pretrained: Mapping[str, Any],
   scale: int,
 ) -> TrainState:
-  del scale  # the discriminator's crops have one size
   init_key, state_key = jax.random.split(key)
   known = set(pretrained) - {FEATURES, RANKER}
   if known and 'generator' not in known:
@@ -118,6 +119,8 @@ def _init(
       ' give their folder as config.data.labels'
     )
   hr = jnp.zeros((1, *batch['hr'].shape[1:]))
+  if 'lr' not in batch:
+    hr = degrader.core(hr, scale)
   stats, params = {}, {}
 
   def add(slot: str, fresh: Mapping[str, Any]) -> None:
@@ -172,13 +175,13 @@ def _init(
 
 def _train_step(
   players: Players,
-  make_lr: Callable[..., jax.Array],
+  degrader: supervised.Degrader,
   state: TrainState,
   batch: Mapping[str, jax.Array],
   scale: int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   key = state.step_key()
-  lr, hr = supervised.pair(make_lr, key, batch, scale)
+  lr, hr = degrader.pair(key, batch, scale)
   critics = {
     slot: _critic(players, slot, state.model_state, hr, key)
     for slot in players.critics

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from sr_jax import models, optimizers, sharding
+from sr_jax.data.degradation import covering_margin
 from sr_jax.errors import UserError
 from sr_jax.methods import (
   Method,
@@ -29,7 +30,12 @@ from sr_jax.methods import (
   _gradient_fit as adaptation,
 )
 from sr_jax.ops.blur_kernels import random_gaussian
-from sr_jax.ops.degrade import add_noise, correlate, reduction_tables
+from sr_jax.ops.degrade import (
+  RESIZE_REACH,
+  add_noise,
+  correlate,
+  reduction_tables,
+)
 from sr_jax.ops.resize import apply_matrices
 from sr_jax.state import TrainState, start_from
 from sr_jax.transforms import meta
@@ -60,6 +66,7 @@ class Tasks(NamedTuple):
     max_variance: The same, per unit of scale.
     degradation: 'direct' or 'blur-bicubic'.
     noise_sigma: Of the LR images, in grey levels of 255.
+    wide: Whether images come with the margin that LR within them depends on.
   """
 
   tasks: int
@@ -71,11 +78,28 @@ class Tasks(NamedTuple):
   max_variance: float
   degradation: str
   noise_sigma: float
+  wide: bool
 
   @property
   def images(self) -> int:
     """Images of one outer step."""
     return self.tasks * (self.support + self.query)
+
+  def margin(self, scale: float) -> int:
+    """LR pixels of a batch by which its images are wider on every side.
+
+    The margin suits every scale of the tasks, and reaches as far as blur,
+    reduction and enlargement do.
+
+    Args:
+      scale: HR pixels to an LR pixel of the batch.
+    """
+    if not self.wide:
+      return 0
+    resizes = 1 if self.degradation == 'direct' else 2
+    reach = self.kernel_size // 2 + resizes * RESIZE_REACH * max(self.scales)
+    margin = covering_margin(reach, 1, scale, *self.scales)
+    return round(margin / scale)
 
 
 class Inner(NamedTuple):
@@ -138,7 +162,8 @@ def make(config: Mapping[str, Any]) -> Method:
       _train_step, tx, rate, task_loss, tasks, inner, outer
     ),
     predict=predictor(config),
-    degrade=supervised.degrader(config['degradation']),
+    degrade=supervised.degrader(config).degradation.on_device,
+    margin=tasks.margin,
     averaged=supervised.averaged,
   )
 
@@ -149,6 +174,7 @@ def _sections(config: Mapping[str, Any]) -> tuple[Tasks, Inner, Outer]:
   of_degradation = {
     'degradation': degradation['name'],
     'noise_sigma': degradation['noise_sigma'],
+    'wide': config['data'].get('margin', False),
   }
   try:
     tasks = Tasks(**{k: (section | of_degradation)[k] for k in Tasks._fields})
@@ -246,8 +272,10 @@ def _train_step(
   batch: Mapping[str, jax.Array],
   scale: int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-  del scale  # each task draws its own
-  found = _outer_gradient(loss, tasks, inner, outer, state, batch['hr'])
+  # Each task draws a scale for itself; the margin is counted in that of the
+  # batch.
+  margin = round(tasks.margin(scale) * scale)
+  found = _outer_gradient(loss, tasks, inner, outer, state, batch['hr'], margin)
   state, metrics = optimizers.update(tx, rate, state, found['grads'])
   return state, metrics | {
     'loss': found['loss'],
@@ -264,6 +292,7 @@ def _outer_gradient(
   outer: Outer,
   state: TrainState,
   hr: jax.Array,
+  margin: int,
 ) -> dict[str, Any]:
   """Mean over the tasks of loss, gradients and the losses along the way."""
   keys = jax.random.split(state.step_key(), tasks.tasks)
@@ -271,7 +300,7 @@ def _outer_gradient(
   weights = _step_weights(outer, inner, state.step)
 
   def gradient(order: meta.Order) -> Callable[..., Any]:
-    one = functools.partial(_one_task, loss, tasks, inner, order)
+    one = functools.partial(_one_task, loss, tasks, inner, order, margin)
     return meta.mean_over_tasks(
       one, axis=_task_axis(outer.task_axis), mesh=_task_mesh(tasks.tasks)
     )
@@ -292,14 +321,18 @@ def _one_task(
   tasks: Tasks,
   inner: Inner,
   order: meta.Order,
+  margin: int,
   shared: tuple[Any, jax.Array],
   task: tuple[jax.Array, jax.Array],
 ) -> dict[str, Any]:
   """Outer loss of one task and its gradient in all slots."""
   params, weights = shared
   key, images = task
-  hr = images.astype(jnp.float32) / 255
-  enlarged = draw_task(key, hr, tasks)
+  wide = images.astype(jnp.float32) / 255
+  enlarged, hr = (
+    supervised.cut(image, margin)
+    for image in (draw_task(key, wide, tasks), wide)
+  )
   n = tasks.support
 
   def objective(params: Any) -> tuple[jax.Array, meta.Adapted]:

@@ -26,6 +26,7 @@ import optax
 
 from sr_jax import models, optimizers
 from sr_jax.data import batches, opening, ranked
+from sr_jax.data.degradation import Degradation
 from sr_jax.errors import UserError
 from sr_jax.losses import ranking
 from sr_jax.methods import Method, supervised
@@ -57,7 +58,7 @@ def make(config: Mapping[str, Any]) -> Method:
     raise UserError(f'config.method: {error}') from None
   ranker = models.create(config['model'])
   tx, rate = optimizers.make(steps=config['steps'], **config['optimizer'])
-  make_lr = supervised.degrader(config['degradation'])
+  make_lr = Degradation.from_config(config['degradation']).on_device
   return Method(
     init=functools.partial(_init, ranker, tx),
     train_step=functools.partial(
@@ -210,7 +211,7 @@ class Evaluation:
     hr = batches.fixed_crops(
       source, size=section['crop_size'], count=self._count, scale=1
     )['hr']
-    make_lr = supervised.degrader(config['degradation'])
+    make_lr = Degradation.from_config(config['degradation']).on_device
     images, labels = _pairs(make_lr, jax.random.key(0), {'hr': hr})
     pair = np.stack(images), np.stack(labels, axis=1)
     self._batches = lambda: iter([pair])

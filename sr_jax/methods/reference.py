@@ -104,12 +104,13 @@ def make(config: Mapping[str, Any]) -> Method:
   features_from = section.pop('features_from')
   parts = _parts(config, **section)
   _check_patch(config, parts)
-  make_lr = supervised.degrader(config['degradation'])
+  degrader = supervised.degrader(config)
   return Method(
-    init=functools.partial(_init, parts),
-    train_step=functools.partial(_train_step, parts, make_lr),
+    init=functools.partial(_init, parts, degrader),
+    train_step=functools.partial(_train_step, parts, degrader),
     predict=predictor(config),
-    degrade=make_lr,
+    degrade=degrader.degradation.on_device,
+    margin=degrader.margin,
     averaged=averaged,
     frozen=functools.partial(_frozen, parts, features_from),
   )
@@ -239,14 +240,16 @@ def _frozen(parts: _Parts, features_from: str) -> dict[str, PyTree]:
 
 def _init(
   parts: _Parts,
+  degrader: supervised.Degrader,
   key: jax.Array,
   batch: Mapping[str, jax.Array],
   pretrained: Mapping[str, Any],
   scale: float,
 ) -> TrainState:
-  del scale  # it has one
   init_key, critic_key, state_key = jax.random.split(key, 3)
   hr = jnp.zeros((1, *batch['hr'].shape[1:]))
+  if 'lr' not in batch:
+    hr = degrader.core(hr, scale)
   stats = dict(parts.generator.init(init_key, jnp.zeros((1, 8, 8, 3))))
   fresh = {'generator': stats.pop('params'), **stats}
   given = {k: v for k, v in pretrained.items() if k in fresh}
@@ -275,13 +278,13 @@ def _init(
 
 def _train_step(
   parts: _Parts,
-  make_lr: Callable[..., jax.Array],
+  degrader: supervised.Degrader,
   state: TrainState,
   batch: Mapping[str, jax.Array],
   scale: float,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   key, phase = state.step_key(), state.step % parts.cycle
-  lr, hr = supervised.pair(make_lr, key, batch, scale)
+  lr, hr = degrader.pair(key, batch, scale)
   reference = batch['ref'].astype(jnp.float32) / 255 if 'ref' in batch else None
   features = referring.vgg_features(
     parts.layers, state.frozen[referring.FEATURES]

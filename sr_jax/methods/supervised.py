@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from sr_jax import models, optimizers
-from sr_jax.data.kernel_files import parse_kernel_spec
+from sr_jax.data.degradation import Degradation, covering_margin
 from sr_jax.errors import UserError
 from sr_jax.losses import outputs, perceptual, pixel
 from sr_jax.methods import Method
 from sr_jax.models.parts.luma import apply_to_image, as_seen
 from sr_jax.models.parts.parameters import expected_shapes
-from sr_jax.ops.degrade import degrade, quantize
+from sr_jax.ops.degrade import RESIZE_REACH
 from sr_jax.ops.resize import imresize
 from sr_jax.state import TrainState, start_from
 
@@ -53,17 +53,20 @@ def training(
   config: Mapping[str, Any],
   loss: Callable[..., jax.Array],
   scales: tuple[float, ...] = (),
+  targets: Callable[..., jax.Array] | None = None,
 ) -> Method:
-  """Training of `config['model']` by a loss of its own.
+  """Training of `config['model']` by a given loss.
 
-  Sections used: `model`, `degradation`, `optimizer`, `steps`.
+  Sections used: `model`, `degradation`, `data`, `optimizer`, `steps`.
 
   Args:
-    config: Of the experiment.
-    loss: `(sr, aux, pair, scale, step) -> value`, of what the network gives for
-      LR, and the (lr, hr) it sees.
-    scales: Of the images of a batch in turn, for a network that enlarges by
-      bicubic resizing; none for the batch's own.
+    config: Config of the experiment.
+    loss: `(sr, aux, images, scale, step) -> value`, where (sr, aux) is what the
+      network gives for LR, and images are the (lr, hr) it sees.
+    scales: Scales of the images of a batch in turn, for a network that enlarges
+      by bicubic resizing; none for the batch's own scale.
+    targets: `(hr, lr, scale) -> image` of HR's size, which the loss gets as
+      third of its images; None for no further image.
 
   Raises:
     UserError: a section that its consumer refuses.
@@ -80,15 +83,17 @@ def training(
     constants=getattr(architecture, 'CONSTANTS', ()),
     **config['optimizer'],
   )
-  make_lr = degrader(config['degradation'])
+  degrade = degrader(config)
+  pairs = _MixedScales(degrade, scales) if scales else degrade
   return Method(
     init=functools.partial(_init, generator, tx),
     train_step=functools.partial(
-      _train_step, generator, tx, rate, loss, make_lr, scales
+      _train_step, generator, tx, rate, loss, pairs, targets
     ),
     predict=predictor(config),
-    degrade=make_lr,
+    degrade=degrade.degradation.on_device,
     averaged=averaged,
+    margin=pairs.margin,
   )
 
 
@@ -209,66 +214,125 @@ def _over_residual(
   )
 
 
-def degrader(section: Mapping[str, Any]) -> Callable[..., jax.Array]:
-  """`Method.degrade` as `config.degradation` describes it.
+class Degrader(NamedTuple):
+  """Makes the LR images of a batch of HR crops.
+
+  Attributes:
+    degradation: How LR is made.
+    wide: Whether the HR crops of a batch are wider than the crops to train on,
+      by `margin` on every side. LR is then free of the mirrored borders that
+      blur and resizing put around an image, as LR of a whole photograph is.
+  """
+
+  degradation: Degradation
+  wide: bool
+
+  def margin(self, scale: float) -> int:
+    """LR pixels by which the crops of a batch are wider on every side."""
+    return self.degradation.margin(scale) if self.wide else 0
+
+  def core(self, hr: jax.Array, scale: float) -> jax.Array:
+    """The part of HR crops `[B, H, W, C]` to train on."""
+    return cut(hr, round(self.margin(scale) * scale))
+
+  def pair(
+    self, key: jax.Array, batch: Mapping[str, jax.Array], scale: float
+  ) -> tuple[jax.Array, jax.Array]:
+    """(lr, hr) of a uint8 batch in [0, 1]; LR is made unless it is given."""
+    lr, hr = self.images(key, batch, scale)
+    return lr, hr
+
+  def images(
+    self,
+    key: jax.Array,
+    batch: Mapping[str, jax.Array],
+    scale: float,
+    targets: Callable[..., jax.Array] | None = None,
+  ) -> tuple[jax.Array, ...]:
+    """(lr, hr) as `pair`, and the image that `targets` makes of them."""
+    hr = batch['hr'].astype(jnp.float32) / 255
+    if 'lr' in batch:  # photographs of their own, without a margin
+      lr = batch['lr'].astype(jnp.float32) / 255
+      return (lr, hr) if targets is None else (lr, hr, targets(hr, lr, scale))
+    lr = self.degradation.on_device(key, hr, scale)
+    images = [hr] if targets is None else [hr, targets(hr, lr, scale)]
+    cores = [self.core(image, scale) for image in images]
+    return (cut(lr, self.margin(scale)), *cores)
+
+
+def cut(image: jax.Array, border: int) -> jax.Array:
+  """`[B, H, W, C]` without `border` pixels on every side."""
+  return image[:, border:-border, border:-border] if border else image
+
+
+def degrader(config: Mapping[str, Any]) -> Degrader:
+  """What `config.degradation` and `config.data.margin` describe.
 
   Raises:
-    UserError: the kernel cannot be read.
+    UserError: the kernel cannot be read, or the parts do not suit each other.
   """
-  return functools.partial(
-    _make_lr,
-    degradation=section['name'],
-    kernel=parse_kernel_spec(section['kernel']),
-    noise_sigma=section['noise_sigma'],
-    jpeg_quality=section['jpeg_quality'] or None,
+  return Degrader(
+    Degradation.from_config(config['degradation']),
+    config.get('data', {}).get('margin', False),
   )
 
 
-def _make_lr(
-  key: jax.Array, hr: jax.Array, scale: float, **options: Any
-) -> jax.Array:
-  """LR of `hr` `[B, H, W, C]`, rounded to 8 bit as files are."""
-  return quantize(degrade(key, hr, scale=scale, **options))
+class _MixedScales(NamedTuple):
+  """Pairs of several scales in one batch, LR enlarged to HR's size.
 
+  Attributes:
+    degrader: Makes LR.
+    scales: Scales of the images of a batch in turn.
+  """
 
-def pair(
-  make_lr: Callable[..., jax.Array],
-  key: jax.Array,
-  batch: Mapping[str, jax.Array],
-  scale: float,
-) -> tuple[jax.Array, jax.Array]:
-  """The (lr, hr) of a uint8 batch; LR is made from HR unless it is given."""
-  hr = batch['hr'].astype(jnp.float32) / 255
-  if 'lr' in batch:
-    return batch['lr'].astype(jnp.float32) / 255, hr
-  return make_lr(key, hr, scale), hr
+  degrader: Degrader
+  scales: tuple[float, ...]
 
-
-def _mixed_pair(
-  make_lr: Callable[..., jax.Array],
-  scales: tuple[float, ...],
-  key: jax.Array,
-  batch: Mapping[str, jax.Array],
-) -> tuple[jax.Array, jax.Array]:
-  """As `pair`, image by image of another scale, LR enlarged to HR's size."""
-  if 'lr' in batch:
-    raise UserError(
-      'config.method.scales: pairs of files have a scale of their own; leave it'
-      ' empty'
+  def margin(self, scale: float) -> int:
+    """HR pixels by which the crops of a batch are wider on every side."""
+    del scale  # it is 1
+    if not self.degrader.wide:
+      return 0
+    reach = max(
+      s * (self.degrader.margin(s) + RESIZE_REACH) for s in self.scales
     )
-  hr = batch['hr'].astype(jnp.float32) / 255
-  lr, parts = [], []
-  for i, scale in enumerate(scales):
-    part = hr[i :: len(scales)]
-    if part.shape[1] % scale:
+    return covering_margin(reach, 1, *self.scales)
+
+  def images(
+    self,
+    key: jax.Array,
+    batch: Mapping[str, jax.Array],
+    scale: float,
+    targets: Callable[..., jax.Array] | None = None,
+  ) -> tuple[jax.Array, ...]:
+    """(enlarged lr, hr) of a uint8 batch in [0, 1].
+
+    Raises:
+      UserError: the batch has LR of its own, or crops of another size.
+    """
+    del targets  # a network of one output has no use for them
+    if 'lr' in batch:
       raise UserError(
-        f'config.method.scales={scales}: HR crops of {part.shape[1]} are no'
-        f' multiple of {scale:g}; choose another config.data.patch'
+        'config.method.scales: pairs of files have a scale of their own; leave'
+        ' it empty'
       )
-    small = make_lr(jax.random.fold_in(key, i), part, scale)
-    lr.append(imresize(small, scale=scale))
-    parts.append(part)
-  return jnp.concatenate(lr), jnp.concatenate(parts)
+    margin, step = self.margin(scale), len(self.scales)
+    wide = batch['hr'].astype(jnp.float32) / 255
+    lr, hr = [], []
+    for i, each in enumerate(self.scales):
+      part = wide[i::step]
+      size = part.shape[1] - 2 * margin
+      if size % each:
+        raise UserError(
+          f'config.method.scales={self.scales}: HR crops of {size} are no'
+          f' multiple of {each:g}; choose another config.data.patch'
+        )
+      small = self.degrader.degradation.on_device(
+        jax.random.fold_in(key, i), part, each
+      )
+      lr.append(cut(imresize(small, scale=each), margin))
+      hr.append(cut(part, margin))
+    return jnp.concatenate(lr), jnp.concatenate(hr)
 
 
 def _init(
@@ -299,18 +363,17 @@ def _train_step(
   tx: optax.GradientTransformation,
   rate: optax.Schedule,
   loss: Callable[..., jax.Array],
-  make_lr: Callable[..., jax.Array],
-  scales: tuple[float, ...],
+  pairs: Degrader | _MixedScales,
+  targets: Callable[..., jax.Array] | None,
   state: TrainState,
   batch: Mapping[str, jax.Array],
   scale: float,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-  if scales:
-    scale, images = 1, _mixed_pair(make_lr, scales, state.step_key(), batch)
-  else:
-    images = pair(make_lr, state.step_key(), batch, scale)
+  images = pairs.images(state.step_key(), batch, scale, targets)
+  if isinstance(pairs, _MixedScales):
+    scale = 1  # LR comes enlarged
   model = generator(scale)
-  lr, hr = (as_seen(model, x) for x in images)
+  lr, hr, *others = (as_seen(model, x) for x in images)
   stats = state.model_state.get('generator', {})
 
   def objective(params: Any) -> tuple[jax.Array, Any]:
@@ -319,8 +382,8 @@ def _train_step(
     )
     # At scales that are not whole SR may reach a pixel beyond HR.
     sr = sr[:, : hr.shape[1], : hr.shape[2]]
-    target = _centre(hr, sr.shape[1:3])
-    return loss(sr, aux, (lr, target), scale, state.step), changed
+    hrs = [_centre(image, sr.shape[1:3]) for image in (hr, *others)]
+    return loss(sr, aux, (lr, *hrs), scale, state.step), changed
 
   old = state.params['generator']
   (value, stats), grads = jax.value_and_grad(objective, has_aux=True)(old)

@@ -55,7 +55,7 @@ def make(config: Mapping[str, Any]) -> Method:
     )
   network, sisr = _networks(config)
   tx, rate = optimizers.make(steps=config['steps'], **config['optimizer'])
-  make_lr = supervised.degrader(config['degradation'])
+  degrader = supervised.degrader(config)
   distance = supervised.loss_by_name(config['loss'])
   return Method(
     init=functools.partial(_init, network, sisr, tx),
@@ -65,10 +65,11 @@ def make(config: Mapping[str, Any]) -> Method:
       functools.partial(_enlarged, sisr),
       functools.partial(_loss, distance, _warp_weight(config)),
       (tx, rate),
-      make_lr,
+      degrader,
     ),
     predict=predictor(config),
-    degrade=make_lr,
+    degrade=degrader.degradation.on_device,
+    margin=degrader.margin,
     averaged=averaged,
     frozen=functools.partial(_frozen, sisr, config['method']['sisr_from']),
   )
@@ -191,12 +192,12 @@ def _train_step(
   enlarge: Callable[..., jax.Array | None],
   loss: Callable[..., jax.Array],
   optimizer: tuple[optax.GradientTransformation, optax.Schedule],
-  make_lr: Callable[..., jax.Array],
+  degrader: supervised.Degrader,
   state: TrainState,
   batch: Mapping[str, jax.Array],
   scale: float,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-  lr, hr = supervised.pair(make_lr, state.step_key(), batch, scale)
+  lr, hr = degrader.pair(state.step_key(), batch, scale)
   reference = batch['ref'].astype(jnp.float32) / 255 if 'ref' in batch else None
   enlarged = enlarge(state.frozen, lr)
 

@@ -31,6 +31,8 @@ from sr_jax.ops.namespace import Array, array_namespace
 from sr_jax.ops.precision import as_float
 from sr_jax.ops.resize import imresize, resize_matrix, resized_size
 
+# The cubic resize looks at this many LR pixels to either side of an LR pixel.
+RESIZE_REACH = 2
 DEGRADATIONS = ('bicubic', 'direct', 'blur-bicubic')
 
 

@@ -70,7 +70,7 @@ def test_patches_labels_and_record(run, command, photos, tmp_path, checkpoint):
   assert record['held_out_photographs'] == ['sub/sharp.png']
   # What upscaling the whole photograph gives, cut and in 8 bits.
   hr = evaluation.read_levels(photos / 'sub' / 'sharp.png')[:204, :244]
-  lr = degradations.Degradation().apply(hr, '', 2).astype(np.float32)
+  lr = degradations.Degradation().of_file(hr, '', 2).astype(np.float32)
   sr = inference.Upscaler(loading.load('bicubic', scale=2))(lr)
   cut = np.round(255 * sr[:200, 40:240])
   np.testing.assert_array_equal(read_rgb(folder / '0' / names[1]), cut)

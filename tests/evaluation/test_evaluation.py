@@ -100,12 +100,12 @@ def test_scales_that_are_not_whole_by_hand(tmp_path, scale):
 def test_noise_depends_on_seed_and_name_alone():
   hr = np.random.default_rng(0).random((16, 16, 3))
   one, two = (Degradation(noise_sigma=9, seed=seed) for seed in (0, 1))
-  lr = one.apply(hr, 'a', 2)
+  lr = one.of_file(hr, 'a', 2)
   np.testing.assert_array_equal(
-    lr, Degradation(noise_sigma=9).apply(hr, 'a', 2)
+    lr, Degradation(noise_sigma=9).of_file(hr, 'a', 2)
   )
-  assert (lr != one.apply(hr, 'b', 2)).any()
-  assert (lr != two.apply(hr, 'a', 2)).any()
+  assert (lr != one.of_file(hr, 'b', 2)).any()
+  assert (lr != two.of_file(hr, 'a', 2)).any()
   np.testing.assert_allclose(lr * 255, np.round(lr * 255), atol=1e-9)
 
 

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from configs import common
 from sr_jax import experiment, methods
+from sr_jax.data.degradation import Degradation
 from sr_jax.errors import UserError
 from sr_jax.losses import pixel
 from sr_jax.methods import curriculum
@@ -28,9 +29,13 @@ def _section(preset):
   return experiment.to_plain(config)['degradation']
 
 
+def _on_device(section):
+  return Degradation.from_config(section).on_device
+
+
 def test_bd_reads_the_middle_of_blocks():
   """MATLAB's fspecial('gaussian', 7, 1.6), then nearest-neighbour x3."""
-  method = methods.supervised.degrader(_section(common.degrade_bd))
+  method = _on_device(_section(common.degrade_bd))
   lr = method(None, jnp.asarray(HR), 3)
   y, x = np.mgrid[-3:4, -3:4]
   taps = np.exp(-(x**2 + y**2) / (2 * 1.6**2))
@@ -43,7 +48,7 @@ def test_bd_reads_the_middle_of_blocks():
 
 
 def test_dn_is_bicubic_with_noise():
-  method = methods.supervised.degrader(_section(common.degrade_dn))
+  method = _on_device(_section(common.degrade_dn))
   key = jax.random.key(3)
   lr = method(key, jnp.asarray(HR), 3)
   noise = jax.random.normal(key, (2, 6, 6, 3)) * 30 / 255
@@ -57,7 +62,7 @@ def test_easy_target_of_bd_is_the_blurred_hr():
   """In place, although the kernel moves the LR image."""
   section = _section(common.degrade_bd)
   hr = jnp.asarray(HR)
-  lr = methods.supervised.degrader(section)(None, hr, 3)
+  lr = _on_device(section)(None, hr, 3)
   easy = curriculum.easy_targets(section)(hr, lr, 3)
   expected = degrade(
     None,
@@ -72,7 +77,7 @@ def test_easy_target_of_bd_is_the_blurred_hr():
 def test_easy_target_of_dn_has_the_noise_of_lr():
   section = _section(common.degrade_dn)
   hr = jnp.asarray(HR)
-  lr = methods.supervised.degrader(section)(jax.random.key(0), hr, 3)
+  lr = _on_device(section)(jax.random.key(0), hr, 3)
   easy = curriculum.easy_targets(section)(hr, lr, 3)
   noise = lr - quantize(imresize(hr, scale=1 / 3))
   assert 20 / 255 < noise.std() < 40 / 255

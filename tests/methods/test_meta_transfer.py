@@ -33,6 +33,7 @@ TINY = {
   'method.inner.rate': 0.1,
   'data.batch_size': 4,
   # Not Adam, which makes noise of near-zero gradients as large as steps.
+  'data.margin': False,
   'optimizer.name': 'sgd',
   'optimizer.learning_rate': 0.1,
 }
@@ -157,6 +158,7 @@ def _tasks(config):
     **{k: section[k] for k in meta_transfer.Tasks._fields if k in section},
     degradation=degradation['name'],
     noise_sigma=degradation['noise_sigma'],
+    wide=False,
   )
 
 
