@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
       args.output,
       scale=model.whole_scale,
       channels=model.channels or 3,
-      least_side=getattr(network, 'least_side', 1),
+      least_side=network.least_side,
     )
   size = args.output.stat().st_size / 2**20
   print(f'{model.name} x{model.scale} -> {args.output} ({size:.1f} MiB)')

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from sr_jax.cli import arguments
@@ -103,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
   stats = imported.batch_stats
   model = {'name': config['name'], 'scale': config['scale']}
   module = models.module(config['name'])
-  method = _method(module, config['options'])
+  method = module.method(config['options'])
   features = _features(args, method['name'])
   sisr, enlarger = _sisr(args, method['name'], config['scale'])
   checkpoints.save_params(
@@ -140,12 +138,6 @@ def _learned(metric: str | None) -> dict[str, str]:
   from sr_jax.data.ranked import BETTER
 
   return {'metric': metric, 'better': BETTER[metric]} if metric else {}
-
-
-def _method(module: ModuleType, options: Mapping[str, Any]) -> dict[str, Any]:
-  """The method that applies a model of these options."""
-  method = getattr(module, 'METHOD', {'name': 'supervised'})
-  return dict(method(options) if callable(method) else method)
 
 
 def _features(args: argparse.Namespace, method: str) -> dict[str, Any]:

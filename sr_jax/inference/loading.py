@@ -19,7 +19,6 @@ from typing import Any
 from sr_jax import checkpoints, methods, models
 from sr_jax.errors import UserError
 from sr_jax.inference.model import SRModel, check_scale
-from sr_jax.models.parts.luma import sees_luma
 from sr_jax.models.parts.parameters import check_parameters
 from sr_jax.ops.resize import imresize
 from sr_jax.ops.scales import whole
@@ -105,7 +104,7 @@ def _asked_scale(
   config: Mapping[str, Any], scale: float | None, name: str
 ) -> Mapping[str, Any]:
   """The config of a multi-scale model at one of its scales."""
-  heads = getattr(models.create(config['model']), 'scales', ())
+  heads = models.create(config['model']).scales
   if heads and scale is not None and scale not in heads:
     raise UserError(
       f'model {name} enlarges by {", ".join(map(str, heads))}, not by'
@@ -138,25 +137,25 @@ def from_params(
   config: Mapping[str, Any], params: Mapping[str, Any], *, name: str
 ) -> SRModel:
   """The model that a config describes, with these parameters by slot."""
-  network: Any = models.create(config['model'])
+  network = models.create(config['model'])
   sections = {name: config[name] for name in ('method', 'model')}
   method = methods.module(config)
   fitting = getattr(method, 'fitting', None)
   referring = getattr(method, 'REFERRING', None)
-  reach = getattr(network, 'halo', None)
+  reach = network.halo
   if referring is not None and reach is not None:
     reach += referring.halo
   return SRModel(
     name=name,
     scale=config['model']['scale'],
-    channels=3 if sees_luma(network) else network.channels,
+    channels=3 if network.luma else network.channels,
     halo=reach,
     config=config,
     params=params,
     predict=_predictor(json.dumps(sections)),
     fitting=fitting and functools.partial(fitting, config),
     referring=referring,
-    cell=getattr(network, 'cell', 1),
+    cell=network.cell,
   )
 
 

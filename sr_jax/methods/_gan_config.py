@@ -286,9 +286,7 @@ def _optimizers(
   """By slot; only the generator keeps a moving average."""
   architecture = models.module(config['model']['name'])
   section, steps = config['optimizer'], config['steps']
-  make = functools.partial(
-    optimizers.make, constants=getattr(architecture, 'CONSTANTS', ())
-  )
+  make = functools.partial(optimizers.make, constants=architecture.CONSTANTS)
   generator = Optimizer(*make(steps=steps, **section))
   plain: dict[str, Any] = {**section, 'ema_decay': 0.0}
   discriminator = Optimizer(*optimizers.make(steps=steps, **plain))

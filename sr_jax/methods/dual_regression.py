@@ -62,7 +62,7 @@ def make(config: Mapping[str, Any]) -> Method:
   architecture = models.module(model['name'])
   tx, rate = optimizers.make(
     steps=config['steps'],
-    constants=getattr(architecture, 'CONSTANTS', ()),
+    constants=architecture.CONSTANTS,
     **config['optimizer'],
   )
   degrader = supervised.degrader(config)

@@ -80,7 +80,7 @@ def training(
   architecture = models.module(config['model']['name'])
   tx, rate = optimizers.make(
     steps=config['steps'],
-    constants=getattr(architecture, 'CONSTANTS', ()),
+    constants=architecture.CONSTANTS,
     **config['optimizer'],
   )
   degrade = degrader(config)

@@ -9,15 +9,17 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+import re
+import traceback
 from collections.abc import Iterable, Mapping
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sr_jax.errors import UserError
 from sr_jax.models import critics, features
-
-if TYPE_CHECKING:
-  import flax.linen as nn
+from sr_jax.models.parts import base
+from sr_jax.models.parts.architecture import Architecture, of_file
+from sr_jax.models.parts.options import check
+from sr_jax.typing import Network
 
 _DTYPES = ('float32', 'bfloat16', 'float16')
 
@@ -41,42 +43,96 @@ def _files_of(path: Iterable[str]) -> list[str]:
   return sorted(m.name for m in pkgutil.iter_modules(path) if not m.ispkg)
 
 
-def module(name: str) -> ModuleType:
-  """The file of one architecture; it offers `Model`, `VARIANTS`, `TORCH_NAMES`.
+def module(name: str) -> Architecture:
+  """What the file of one architecture offers.
 
   Raises:
-    UserError: no architecture has this name.
+    UserError: no architecture has this name, or its file lacks something.
   """
   if name in names():
-    return importlib.import_module(f'sr_jax.models.{name}')
+    return of_file(importlib.import_module(f'sr_jax.models.{name}'))
   if name in critic_names():
-    return importlib.import_module(f'sr_jax.models.critics.{name}')
+    return of_file(importlib.import_module(f'sr_jax.models.critics.{name}'))
   if name in feature_names():
     raise UserError(f'model {name!r} gives features and does not enlarge')
   known = [*names(), *critic_names()]
-  near = difflib.get_close_matches(name, [*known, *feature_names()], n=1)
+  near = difflib.get_close_matches(str(name), [*known, *feature_names()], n=1)
   hint = f'did you mean {near[0]!r}?' if near else f'choose from {known}'
-  raise UserError(f'unknown model {name!r}; {hint}')
+  raise UserError(f'unknown model {name!r:.80}; {hint}')
 
 
-def create(config: Mapping[str, Any]) -> nn.Module:
-  """The Linen module that a `model` section describes.
+def create(config: Mapping[str, Any]) -> Network:
+  """The network that a `model` section describes; nothing is computed yet.
 
   Args:
     config: `name`, `scale` and what else the architecture's `Model` takes:
-      `variant`, `dtype` (by name), overrides of single options.
+      `variant`, `dtype` (by name), values of single options.
 
   Raises:
-    UserError: unknown name, variant, option or dtype.
+    UserError: unknown name, variant, option or dtype, or a value that is not
+      allowed.
   """
   options = dict(config)
-  name = options.pop('name')
+  if not isinstance(name := options.pop('name', None), str):
+    raise UserError(
+      f'config.model.name={name!r:.80}: give the name of an architecture, one'
+      f' of {", ".join(names())}'
+    )
   architecture = module(name)
   if options.get('dtype', 'float32') not in _DTYPES:
     raise UserError(
-      f'config.model.dtype: unknown {options["dtype"]!r}; choose from {_DTYPES}'
+      f'config.model.dtype: unknown {options["dtype"]!r:.80}; choose from'
+      f' {_DTYPES}'
     )
   try:
-    return architecture.Model(**options)
+    network = architecture.Model(**options)
   except TypeError as error:
-    raise UserError(f'config.model does not fit {name!r}: {error}') from error
+    if reason := _refused_option(error, architecture):
+      raise UserError(
+        f'config.model does not fit {name!r}: {reason}'
+      ) from error
+    raise
+  if not isinstance(network, base.Network):
+    raise UserError(
+      f'model {name!r}: {type(network).__name__} must derive from'
+      ' sr_jax.models.parts.base.Network; see CONTRIBUTING.md, "Add a model"'
+    )
+  check(network)
+  network.check()
+  return network
+
+
+# What Python says where a call does not fit a function's signature.
+_SIGNATURE = re.compile(
+  r"(?:unexpected keyword argument|required \S+ arguments?:?) '(\w+)'"
+  r'|(keywords must be strings)'
+)
+
+
+def _refused_option(error: TypeError, architecture: Architecture) -> str | None:
+  """Why `Model` or the network's constructor refused its arguments.
+
+  None for an error from within: that one is a fault of the architecture's code,
+  which its traceback explains better than a line.
+  """
+  frames = traceback.extract_tb(error.__traceback__)
+  if len(frames) > 2 or not (match := _SIGNATURE.search(str(error))):
+    return None
+  option = match[1]
+  if option is None:
+    return 'names of options are strings'
+  if 'required' in match[0]:
+    return f'give {option}'
+  if option in ('dtype', 'channels'):
+    return (
+      f'it has no option {option!r}; its network must declare one to take it,'
+      ' see CONTRIBUTING.md, "Add a model"'
+    )
+  known = {'channels', 'scale', 'variant'}.union(
+    *(variant.options for variant in architecture.VARIANTS.values())
+  )
+  near = difflib.get_close_matches(option, known, n=1)
+  hint = (
+    f'did you mean {near[0]!r}?' if near else f'choose from {sorted(known)}'
+  )
+  return f'it has no option {option!r}; {hint}'

@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 
 from sr_jax.errors import UserError
-from sr_jax.models.parts import common
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import Channels, Count, SubPixelScale, Width
 from sr_jax.ops.conv import grouped_conv2d, split_groups
 from sr_jax.ops.pixel_shuffle import pixel_shuffle
 from sr_jax.ops.relu import relu
@@ -228,7 +229,7 @@ class Head(nn.Module):
     return jnp.concatenate(parts, -1)
 
 
-class CARN(nn.Module):
+class CARN(base.Network):
   """The network of every variant.
 
   Attributes:
@@ -242,13 +243,30 @@ class CARN(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  scale: int
-  features: int
-  groups: int
+  scale: SubPixelScale
+  features: Width
+  groups: Count
   efficient: bool
   multi_scale: bool
-  channels: int = 3
+  channels: Channels = 3
   dtype: Any = jnp.float32
+
+  def check(self) -> None:
+    """Refuses groups of unequal width, and scales without a head.
+
+    Raises:
+      UserError: naming the option.
+    """
+    if self.features % self.groups:
+      raise UserError(
+        f'config.model.groups={self.groups}: give a divisor of'
+        f' features={self.features}'
+      )
+    if self.multi_scale and self.scale not in SCALES:
+      raise UserError(
+        f'scale {self.scale} is not supported by a multi-scale network;'
+        ' choose 2, 3 or 4'
+      )
 
   @nn.compact
   def __call__(
@@ -276,11 +294,6 @@ class CARN(nn.Module):
     options = (self.features, self.groups, self.dtype)
     if not self.multi_scale:
       return Head(self.scale, *options, name='upsample')(x)
-    if self.scale not in SCALES:
-      raise UserError(
-        f'scale {self.scale} is not supported by a multi-scale network;'
-        ' choose 2, 3 or 4'
-      )
     heads = {s: Head(s, *options, name=f'upsample_x{s}') for s in SCALES}
     if self.is_initializing():
       for head in heads.values():

@@ -20,7 +20,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sr_jax.models.parts import common
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import AnyScale, Channels, Width
 from sr_jax.ops.resize import imresize
 from sr_jax.ops.scaled_conv import enlarging_conv, reducing_conv
 from sr_jax.ops.warp import warp
@@ -76,7 +77,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   return {'channels': channels, 'features': features}
 
 
-class CrossNet(nn.Module):
+class CrossNet(base.Network):
   """The network.
 
   Attributes:
@@ -86,9 +87,9 @@ class CrossNet(nn.Module):
     dtype: Computation type; parameters and flows stay float32.
   """
 
-  scale: float
-  features: int
-  channels: int = 3
+  scale: AnyScale
+  features: Width
+  channels: Channels = 3
   dtype: Any = jnp.float32
 
   def __call__(

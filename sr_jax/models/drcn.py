@@ -14,7 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sr_jax.models.parts import common
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import Count, Scale, Width
 from sr_jax.models.zssr import enlarged_halo
 from sr_jax.ops.relu import relu
 from sr_jax.ops.resize import imresize
@@ -50,7 +51,7 @@ def _identity(
   return jnp.zeros(shape, dtype).at[middle, middle].set(eye)
 
 
-class DRCN(nn.Module):
+class DRCN(base.Network):
   """The network.
 
   The last layer is linear, unlike in the paper's equations: after a ReLU only
@@ -63,9 +64,9 @@ class DRCN(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  scale: int
-  features: int
-  recursions: int
+  scale: Scale
+  features: Width
+  recursions: Count
   dtype: Any = jnp.float32
   channels = 1
   luma = True

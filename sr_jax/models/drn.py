@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from sr_jax.errors import UserError
-from sr_jax.models.parts import common
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import Channels, Count, Scale, Width
 from sr_jax.ops.resize import torch_bicubic
 
 # The released sizes. At x8 they are other ones than at x2 and x4.
@@ -134,7 +135,7 @@ class UpBlock(nn.Module):
     return common.Conv(self.channels, 1, dtype=dtype, name='narrow')(x)
 
 
-class DRN(nn.Module):
+class DRN(base.Network):
   """The primal network of every variant.
 
   It has no receptive radius: channel attention sees the whole image.
@@ -147,11 +148,19 @@ class DRN(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  scale: int
-  blocks: int
-  features: int
-  channels: int = 3
+  scale: Scale
+  blocks: Count
+  features: Width
+  channels: Channels = 3
   dtype: Any = jnp.float32
+
+  def check(self) -> None:
+    """Refuses scales that dual regression has no levels for.
+
+    Raises:
+      UserError: as `levels`.
+    """
+    levels(self.scale)
 
   @nn.compact
   def __call__(

@@ -14,7 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sr_jax.models.parts import common
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import Count, Scale, Width
 from sr_jax.models.zssr import enlarged_halo
 from sr_jax.ops.relu import relu
 from sr_jax.ops.resize import imresize
@@ -59,7 +60,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   return {**options, 'units': norms // 2 - 1} if norms else options
 
 
-class DRRN(nn.Module):
+class DRRN(base.Network):
   """The network of every variant.
 
   Attributes:
@@ -72,9 +73,9 @@ class DRRN(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  scale: int
-  units: int
-  features: int
+  scale: Scale
+  units: Count
+  features: Width
   batch_norm: bool
   use_bias: bool
   dtype: Any = jnp.float32

@@ -14,7 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sr_jax.models.parts import common
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import Channels, Count, SubPixelScale, Width
 
 VARIANTS = {
   # 16 blocks of 64 features: the paper's comparison with SRResNet.
@@ -85,7 +86,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   return options
 
 
-class EDSR(nn.Module):
+class EDSR(base.Network):
   """The network of every variant.
 
   Attributes:
@@ -97,11 +98,11 @@ class EDSR(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  scale: int
-  blocks: int
-  features: int
+  scale: SubPixelScale
+  blocks: Count
+  features: Width
   residual_scale: float
-  channels: int = 3
+  channels: Channels = 3
   dtype: Any = jnp.float32
 
   @nn.compact

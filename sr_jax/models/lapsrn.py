@@ -9,7 +9,7 @@ levels are named by what is left to do: `level1` is the last.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sr_jax.errors import UserError
-from sr_jax.models.parts import common
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import Among, Count, Scale, Width
 from sr_jax.ops.conv import conv2d
 from sr_jax.ops.pixel_shuffle import pixel_shuffle
 
@@ -137,7 +138,7 @@ def _phases(kernel: jax.Array) -> jax.Array:
   return picked.reshape(3, 3, kernel.shape[3], 4 * kernel.shape[2])
 
 
-class LapSRN(nn.Module):
+class LapSRN(base.Network):
   """The network of every variant.
 
   Attributes:
@@ -149,14 +150,22 @@ class LapSRN(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  scale: int
-  depth: int
-  features: int
-  deconv_size: int
+  scale: Scale
+  depth: Count
+  features: Width
+  deconv_size: Annotated[int, Among((3, 4))]
   use_bias: bool
   dtype: Any = jnp.float32
   channels = 1
   luma = True
+
+  def check(self) -> None:
+    """Refuses scales that are no power of two.
+
+    Raises:
+      UserError: the scale is one of those.
+    """
+    self._levels()
 
   @nn.compact
   def __call__(

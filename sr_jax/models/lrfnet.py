@@ -12,7 +12,7 @@ the enlarged image added to the output.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -20,7 +20,15 @@ import jax.numpy as jnp
 
 from sr_jax.errors import UserError
 from sr_jax.models import zssr
-from sr_jax.models.parts import common
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import (
+  Among,
+  AnyScale,
+  Channels,
+  Count,
+  KernelSize,
+  Width,
+)
 from sr_jax.ops.relu import relu
 from sr_jax.ops.resize import imresize
 
@@ -112,7 +120,7 @@ class Block(nn.Module):
     )
 
 
-class LRFNet(nn.Module):
+class LRFNet(base.RefiningNetwork):
   """The network of every variant.
 
   Attributes:
@@ -126,30 +134,18 @@ class LRFNet(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  scale: float
-  blocks: int
-  features: int
-  kernel_size: int
-  scheme: str
-  dilations: Sequence[int]
-  channels: int = 3
+  scale: AnyScale
+  blocks: Count
+  features: Width
+  kernel_size: KernelSize
+  scheme: Annotated[str, Among(_SCHEMES)]
+  dilations: Sequence[Count]
+  channels: Channels = 3
   dtype: Any = jnp.float32
-
-  def __call__(
-    self, lr: jax.Array, *, train: bool = False
-  ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Enlarges `lr` `[B, H, W, C]` in [0, 1]; unclipped.
-
-    Returns:
-      `[B, ceil(sH), ceil(sW), C]` and an empty dict.
-    """
-    del train
-    return self.refine(imresize(jnp.asarray(lr), scale=self.scale)), {}
 
   @nn.compact
   def refine(self, enlarged: jax.Array) -> jax.Array:
     """Corrects a bicubically enlarged image `[B, H, W, C]`."""
-    self._check()
     width, dtype = self.features, self.dtype
     x = common.Conv(width, dtype=dtype, name='head')(enlarged)
     for i in range(self.blocks):
@@ -164,15 +160,12 @@ class LRFNet(nn.Module):
     # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
     return enlarged + common.Conv(self.channels, name='tail')(x)
 
-  def _check(self) -> None:
-    if self.scheme not in _SCHEMES:
-      raise UserError(
-        f'config.model.scheme={self.scheme!r}: choose one of {_SCHEMES}'
-      )
-    if self.kernel_size % 2 == 0 or self.kernel_size < 1:
-      raise UserError(
-        f'config.model.kernel_size={self.kernel_size}: give an odd number'
-      )
+  def check(self) -> None:
+    """Refuses dilations that do not share the blocks equally.
+
+    Raises:
+      UserError: naming both.
+    """
     if not self.dilations or self.blocks % len(self.dilations):
       raise UserError(
         f'config.model.dilations={tuple(self.dilations)}: {self.blocks} blocks'

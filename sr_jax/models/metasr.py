@@ -10,14 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr_jax.models.parts import common
+from sr_jax.errors import UserError
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import (
+  Among,
+  AnyScale,
+  Channels,
+  Count,
+  CountOrNone,
+  Width,
+  WidthOrNone,
+)
 from sr_jax.ops.relu import relu
 from sr_jax.ops.scales import enlarged_size, rational
 
@@ -312,7 +322,7 @@ class DenseBlock(nn.Module):
     )
 
 
-class MetaSR(nn.Module):
+class MetaSR(base.Network):
   """The network of every variant.
 
   Attributes:
@@ -326,14 +336,26 @@ class MetaSR(nn.Module):
     dtype: Computation type of the body; parameters stay float32.
   """
 
-  scale: float
-  body: str
-  blocks: int
-  features: int
-  layers: int
-  growth: int
-  channels: int = 3
+  scale: AnyScale
+  body: Annotated[str, Among(('rdn', 'edsr'))]
+  blocks: Count
+  features: Width
+  layers: CountOrNone
+  growth: WidthOrNone
+  channels: Channels = 3
   dtype: Any = jnp.float32
+
+  def check(self) -> None:
+    """Refuses a body of dense blocks without dense layers.
+
+    Raises:
+      UserError: it has none.
+    """
+    if self.body == 'rdn' and not (self.layers and self.growth):
+      raise UserError(
+        f'config.model.layers={self.layers} and growth={self.growth}: dense'
+        ' blocks need 1 or more of both'
+      )
 
   @nn.compact
   def __call__(

@@ -16,7 +16,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sr_jax.models.parts import common
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import Channels, Count, SubPixelScale, Width
 from sr_jax.ops.pixel_shuffle import pixel_shuffle
 
 VARIANTS = {
@@ -59,7 +60,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   }
 
 
-class MSRResNet(nn.Module):
+class MSRResNet(base.Network):
   """The network of every variant.
 
   Attributes:
@@ -70,10 +71,10 @@ class MSRResNet(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  scale: int
-  blocks: int
-  features: int
-  channels: int = 3
+  scale: SubPixelScale
+  blocks: Count
+  features: Width
+  channels: Channels = 3
   dtype: Any = jnp.float32
 
   @nn.compact

@@ -15,7 +15,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sr_jax.models.parts import common
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import Channels, Count, SubPixelScale, Width
 from sr_jax.ops.pixel_shuffle import pixel_shuffle
 from sr_jax.ops.relu import relu
 
@@ -68,7 +69,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   }
 
 
-class RankSRGANGenerator(nn.Module):
+class RankSRGANGenerator(base.Network):
   """The network, which the release calls SRResNet.
 
   Attributes:
@@ -79,10 +80,10 @@ class RankSRGANGenerator(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  scale: int
-  blocks: int
-  features: int
-  channels: int = 3
+  scale: SubPixelScale
+  blocks: Count
+  features: Width
+  channels: Channels = 3
   dtype: Any = jnp.float32
 
   @nn.compact

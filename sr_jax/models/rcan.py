@@ -14,7 +14,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sr_jax.models.parts import common
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import (
+  Channels,
+  Count,
+  CountOrNone,
+  SubPixelScale,
+  Width,
+)
 
 VARIANTS = {
   # The paper's: 10 groups of 20 blocks.
@@ -131,7 +138,7 @@ class Group(nn.Module):
     return x + common.Conv(self.features, dtype=self.dtype, name='end')(y)
 
 
-class RCAN(nn.Module):
+class RCAN(base.Network):
   """The network of every variant.
 
   Attributes:
@@ -144,12 +151,12 @@ class RCAN(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  scale: int
-  groups: int
-  blocks: int
-  features: int
-  reduction: int
-  channels: int = 3
+  scale: SubPixelScale
+  groups: CountOrNone
+  blocks: Count
+  features: Width
+  reduction: Width
+  channels: Channels = 3
   dtype: Any = jnp.float32
 
   @nn.compact

@@ -10,14 +10,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from sr_jax.errors import UserError
-from sr_jax.models.parts import common
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import Among, Channels, Count, Width
 from sr_jax.ops.pixel_shuffle import pixel_unshuffle
 
 VARIANTS = {
@@ -151,7 +152,7 @@ class RRDB(nn.Module):
     return x + _RESIDUAL_SCALE * y
 
 
-class RRDBNet(nn.Module):
+class RRDBNet(base.Network):
   """The network of every variant.
 
   Attributes:
@@ -164,13 +165,24 @@ class RRDBNet(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  scale: int
-  blocks: int
-  features: int
-  growth: int
-  unshuffle: int = 1
-  channels: int = 3
+  scale: Annotated[int, Among((1, 2, 3, 4, 8))]
+  blocks: Count
+  features: Width
+  growth: Width
+  unshuffle: Annotated[int, Among((1, 2, 4))] = 1
+  channels: Channels = 3
   dtype: Any = jnp.float32
+
+  def check(self) -> None:
+    """Refuses a pixel-unshuffle that no upsampling makes up for.
+
+    Raises:
+      UserError: naming scale and unshuffle.
+    """
+    if self.scale == 3 and self.unshuffle > 1:
+      raise UserError(
+        f'config.model.unshuffle={self.unshuffle}: give 1 at scale 3'
+      )
 
   @nn.compact
   def __call__(

@@ -9,13 +9,15 @@ another function.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sr_jax.models.parts import common
+from sr_jax.errors import UserError, whole
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import Channels, Count, SubPixelScale, Width
 from sr_jax.ops.relu import relu
 
 VARIANTS = {
@@ -283,7 +285,7 @@ class Group(nn.Module):
     return x + common.Conv(width, dtype=dtype, name='end')(y)
 
 
-class SAN(nn.Module):
+class SAN(base.Network):
   """The network of every variant.
 
   Attributes:
@@ -296,15 +298,27 @@ class SAN(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  scale: int
-  groups: int
-  blocks: int
-  features: int
-  reduction: int
-  channels: int = 3
+  scale: SubPixelScale
+  groups: Count
+  blocks: Count
+  features: Annotated[int, whole(8, 4096)]
+  reduction: Width
+  channels: Channels = 3
   dtype: Any = jnp.float32
   # Of one program for all sizes.
   least_side = _HALVED
+
+  def check(self) -> None:
+    """Refuses an attention that is reduced to nothing.
+
+    Raises:
+      UserError: its reduction exceeds the width.
+    """
+    if self.reduction > self.features:
+      raise UserError(
+        f'config.model.reduction={self.reduction}: give at most'
+        f' features={self.features}'
+      )
 
   @nn.compact
   def __call__(

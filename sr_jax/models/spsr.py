@@ -16,7 +16,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sr_jax.models.parts import common
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import Channels, Count, SubPixelScale, Width
 from sr_jax.models.rrdbnet import RRDB
 from sr_jax.ops.gradient_map import gradient_map
 
@@ -92,7 +93,7 @@ class GradientMap(nn.Module):
     return gradient_map(image)
 
 
-class SPSR(nn.Module):
+class SPSR(base.Network):
   """The network.
 
   Attributes:
@@ -105,12 +106,12 @@ class SPSR(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  scale: int
-  blocks: int
-  features: int
-  growth: int
-  look_every: int = 5
-  channels: int = 3
+  scale: SubPixelScale
+  blocks: Count
+  features: Width
+  growth: Width
+  look_every: Count = 5
+  channels: Channels = 3
   dtype: Any = jnp.float32
 
   @nn.compact

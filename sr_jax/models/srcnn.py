@@ -14,7 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sr_jax.models.parts import common
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import KernelSize, Scale, Width
 from sr_jax.models.zssr import enlarged_halo
 from sr_jax.ops.conv import conv2d
 from sr_jax.ops.relu import relu
@@ -80,7 +81,7 @@ class _Conv(nn.Module):
     return y[:, radius : height - radius, radius : width - radius]
 
 
-class SRCNN(nn.Module):
+class SRCNN(base.Network):
   """The network of every variant.
 
   Attributes:
@@ -90,9 +91,9 @@ class SRCNN(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  scale: int
-  sizes: tuple[int, int, int]
-  features: tuple[int, int]
+  scale: Scale
+  sizes: tuple[KernelSize, KernelSize, KernelSize]
+  features: tuple[Width, Width]
   dtype: Any = jnp.float32
   channels = 1
   luma = True

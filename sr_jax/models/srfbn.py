@@ -10,14 +10,15 @@ from __future__ import annotations
 import fnmatch
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from sr_jax.errors import UserError
-from sr_jax.models.parts import common
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import Among, Channels, Count, Width
 from sr_jax.ops.conv import conv2d
 from sr_jax.ops.resize import imresize
 from sr_jax.ops.scaled_conv import enlarging_conv, reducing_conv
@@ -34,6 +35,8 @@ VARIANTS = {
 }
 # Side of the projections' kernels by scale.
 _KERNELS = {2: 6, 3: 7, 4: 8, 8: 12}
+# Most pairs of projections that are applied one after the other.
+_MOST_PAIRS = 512
 
 
 _LAYERS = {
@@ -152,7 +155,7 @@ class FeedbackBlock(nn.Module):
     return layer(name='compress_out')(jnp.concatenate(low[1:], axis=-1))
 
 
-class SRFBN(nn.Module):
+class SRFBN(base.Network):
   """The network of every variant.
 
   Attributes:
@@ -164,11 +167,11 @@ class SRFBN(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  scale: int
-  features: int
-  groups: int
-  steps: int
-  channels: int = 3
+  scale: Annotated[int, Among(tuple(_KERNELS))]
+  features: Width
+  groups: Count
+  steps: Count
+  channels: Channels = 3
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -181,7 +184,6 @@ class SRFBN(nn.Module):
       SR `[B, sH, sW, C]` of the last step, and `outputs`: those of all.
     """
     del train
-    self._check()
     width, dtype = self.features, self.dtype
     mean = common.default_mean(self.channels)
     x = common.MeanShift(mean, -1, name='sub_mean')(255 * lr)
@@ -205,13 +207,17 @@ class SRFBN(nn.Module):
       outputs.append(add_mean(last(out(hidden)) + enlarged) / 255)
     return outputs[-1], {'outputs': tuple(outputs)}
 
-  def _check(self) -> None:
-    if self.scale not in _KERNELS:
+  def check(self) -> None:
+    """Refuses more projections in a row than any machine compiles.
+
+    Raises:
+      UserError: there are too many.
+    """
+    if self.steps * self.groups > _MOST_PAIRS:
       raise UserError(
-        f'scale {self.scale} is not supported; choose 2, 3, 4 or 8'
+        f'config.model.steps={self.steps} of {self.groups} groups: give at most'
+        f' {_MOST_PAIRS // self.groups} steps'
       )
-    if self.steps < 1:
-      raise UserError(f'steps must be 1 or more, not {self.steps}')
 
   @property
   def halo(self) -> int:

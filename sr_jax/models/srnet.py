@@ -13,14 +13,21 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from sr_jax.errors import UserError
-from sr_jax.models.parts import common
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import (
+  Among,
+  Channels,
+  Count,
+  SubPixelScale,
+  Width,
+)
 from sr_jax.ops.relu import relu
 
 # Spatial attentions by name: options of `SpatialAttention`.
@@ -33,6 +40,7 @@ _SPATIAL: dict[str, dict[str, Any]] = {
 }
 # 'ca' is RCAN's, of channels.
 _ATTENTIONS = ('ca', *_SPATIAL)
+_Kind = Annotated[str, Among(_ATTENTIONS)]
 
 
 def _variant(
@@ -227,11 +235,6 @@ class SpatialAttention(nn.Module):
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     """Maps `[B, H, W, C]` to the same shape."""
     *_, height, width, features = x.shape
-    if features % 8:
-      raise UserError(
-        f'config.model.features={features}: spatial attention needs a multiple'
-        ' of 8'
-      )
     logits = 0.0
     for i, pool in enumerate(self.pools, 1):
       groups = x.reshape(*x.shape[:3], pool, features // pool)
@@ -268,10 +271,6 @@ class Attention(nn.Module):
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     """Maps `[B, H, W, features]` to the same shape."""
     for kind in self.kinds:
-      if kind not in _ATTENTIONS:
-        raise UserError(
-          f'config.model: unknown attention {kind!r}; choose from {_ATTENTIONS}'
-        )
       if kind == 'ca':
         x = common.ChannelAttention(
           self.features, self.reduction, self.dtype, name='channel'
@@ -372,7 +371,7 @@ class Stream(nn.Module):
     return x, (shallow, deep)
 
 
-class SRNet(nn.Module):
+class SRNet(base.Network):
   """The network of every variant.
 
   Attributes:
@@ -391,17 +390,30 @@ class SRNet(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  scale: int
-  blocks: int
-  features: int
-  reduction: int
-  block_attention: Sequence[str]
-  fusion_attention: Sequence[str]
+  scale: SubPixelScale
+  blocks: Count
+  features: Width
+  reduction: Width
+  block_attention: Sequence[_Kind]
+  fusion_attention: Sequence[_Kind]
   rat: bool
-  head_fusion_sign: int = -1
-  skip_source: str = 'fused'
-  channels: int = 3
+  head_fusion_sign: Annotated[int, Among((-1, 1))] = -1
+  skip_source: Annotated[str, Among(('fused', 'head'))] = 'fused'
+  channels: Channels = 3
   dtype: Any = jnp.float32
+
+  def check(self) -> None:
+    """Refuses a width that spatial attention cannot divide.
+
+    Raises:
+      UserError: it is no multiple of 8.
+    """
+    kinds = {*self.block_attention, *self.fusion_attention}
+    if kinds & set(_SPATIAL) and self.features % 8:
+      raise UserError(
+        f'config.model.features={self.features}: spatial attention needs a'
+        ' multiple of 8'
+      )
 
   @nn.compact
   def __call__(
@@ -413,10 +425,6 @@ class SRNet(nn.Module):
       SR `[B, sH, sW, C]`, and under `residual` the predicted enhanced residual
       of the same shape where there is an auxiliary stream.
     """
-    if self.skip_source not in ('fused', 'head'):
-      raise UserError(
-        f'config.model.skip_source={self.skip_source!r}: choose fused or head'
-      )
     options = {
       field.name: getattr(self, field.name)
       for field in dataclasses.fields(Stream)

@@ -28,7 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sr_jax.errors import UserError
-from sr_jax.models.parts import common
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import Channels, Count, Width
 from sr_jax.ops.pixel_shuffle import pixel_shuffle
 from sr_jax.ops.relu import relu
 from sr_jax.ops.resize import torch_bicubic
@@ -178,7 +179,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   }
 
 
-class SRNTT(nn.Module):
+class SRNTT(base.Network):
   """The network of every variant.
 
   Attributes:
@@ -192,14 +193,28 @@ class SRNTT(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  features: int
-  blocks: int
+  features: Width
+  blocks: Count
   transfer: bool
-  transfer_blocks: Sequence[int]
+  transfer_blocks: Sequence[Count]
   norm: bool
   gated: bool
-  channels: int = 3
+  channels: Channels = 3
   dtype: Any = jnp.float32
+  scale = _SCALE
+
+  def check(self) -> None:
+    """Refuses another number of resolutions than textures are given at.
+
+    Raises:
+      UserError: naming both.
+    """
+    wanted = len(_PARTS) if self.transfer else 0
+    if len(self.transfer_blocks) != wanted:
+      raise UserError(
+        f'config.model.transfer_blocks={tuple(self.transfer_blocks)}: give'
+        f' {wanted} numbers with transfer={self.transfer}'
+      )
 
   @nn.compact
   def __call__(

@@ -14,7 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sr_jax.models.parts import common
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import Channels, Count, SubPixelScale, Width
 from sr_jax.ops.pixel_shuffle import pixel_shuffle
 
 VARIANTS = {
@@ -38,7 +39,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   }
 
 
-class SRResNet(nn.Module):
+class SRResNet(base.Network):
   """The network.
 
   Inside, SR is in [-1, 1], as the paper's losses have it.
@@ -51,10 +52,10 @@ class SRResNet(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  scale: int
-  blocks: int
-  features: int
-  channels: int = 3
+  scale: SubPixelScale
+  blocks: Count
+  features: Width
+  channels: Channels = 3
   dtype: Any = jnp.float32
 
   @nn.compact

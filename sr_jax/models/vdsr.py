@@ -7,13 +7,15 @@ to it. One set of weights serves all scales.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sr_jax.models.parts import common
+from sr_jax.errors import whole
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import Scale, Width
 from sr_jax.models.zssr import enlarged_halo
 from sr_jax.ops.relu import relu
 from sr_jax.ops.resize import imresize
@@ -58,7 +60,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   }
 
 
-class VDSR(nn.Module):
+class VDSR(base.Network):
   """The network of every variant.
 
   Attributes:
@@ -69,9 +71,9 @@ class VDSR(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  scale: int
-  depth: int
-  features: int
+  scale: Scale
+  depth: Annotated[int, whole(2, 256)]
+  features: Width
   use_bias: bool
   dtype: Any = jnp.float32
   channels = 1

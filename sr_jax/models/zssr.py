@@ -10,14 +10,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sr_jax.models.parts import common
+from sr_jax.errors import Range
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import Among, AnyScale, Channels, Count, Width
 from sr_jax.ops.relu import relu
 from sr_jax.ops.resize import imresize, resize_matrix
 
@@ -31,6 +33,7 @@ VARIANTS = {
 # No weights were released: every image has its own.
 TORCH_NAMES: dict[str, dict[str, str]] = {}
 
+_Position = Annotated[float, Range(-100, 100)]
 # Initialisers of the kernels, by name; biases start at zero.
 _INITIALISERS = {
   # ZSSR: variance 0.1 / fan_in, not truncated.
@@ -50,7 +53,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   return {'channels': channels, 'features': features, 'depth': depth}
 
 
-class ZSSR(nn.Module):
+class ZSSR(base.RefiningNetwork):
   """Plain convolutions between an enlarged image and its correction.
 
   Attributes:
@@ -65,34 +68,19 @@ class ZSSR(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  scale: float
-  depth: int
-  features: int
-  channels: int = 3
+  scale: AnyScale
+  depth: Count
+  features: Width
+  channels: Channels = 3
   use_bias: bool = False
-  kernel_init: str = 'small-normal'
-  offset: tuple[float, float] | None = None
+  kernel_init: Annotated[str, Among(tuple(_INITIALISERS))] = 'small-normal'
+  offset: tuple[_Position, _Position] | None = None
   dtype: Any = jnp.float32
-
-  def __call__(
-    self, lr: jax.Array, *, train: bool = False
-  ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Enlarges `lr` `[B, H, W, C]` in [0, 1]; unclipped.
-
-    Returns:
-      `[B, ceil(sH), ceil(sW), C]` and an empty dict.
-    """
-    del train
-    return self.refine(self.enlarge(jnp.asarray(lr))), {}
 
   def enlarge(
     self, lr: jax.Array, shape: tuple[int, int] | None = None
   ) -> jax.Array:
-    """Cubic enlargement of `lr` `[B, H, W, C]`, what `refine` starts from.
-
-    `shape` is the (height, width) of the result where they are not ceil(sH) and
-    ceil(sW).
-    """
+    """Cubic enlargement of `lr` to where `offset` puts its pixels."""
     return imresize(lr, scale=self.scale, shape=shape, offset=self.offset)
 
   @nn.compact
@@ -121,7 +109,7 @@ class ZSSR(nn.Module):
 
 def enlarged_halo(scale: int, radius: int, offset: float | None) -> int:
   """Reach in LR pixels of a network of this radius on the enlarged image."""
-  middle = 2 * radius + 4 + math.ceil(abs(offset or 0))
+  middle = math.ceil((radius + abs(offset or 0)) / scale) + 4
   count = 2 * middle + 1
   matrix = resize_matrix(count, scale * count, scale, offset=offset)
   first, last = scale * middle, scale * middle + scale - 1

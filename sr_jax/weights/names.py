@@ -6,12 +6,12 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from sr_jax.errors import UserError
+from sr_jax.models.parts.architecture import Architecture
 
 # In this order: an averaged copy is what its authors evaluated.
 _WRAPPERS = (
@@ -104,7 +104,7 @@ def _list(names: list[Any]) -> str:
   return shown if len(names) <= 10 else f'{shown} and {len(names) - 10} more'
 
 
-def to_flax(value: Any, module: ModuleType) -> Weights:
+def to_flax(value: Any, module: Architecture) -> Weights:
   """Names and layouts of a file's contents, as one model file has them.
 
   Args:
@@ -149,7 +149,7 @@ def torch_to_flax(
 
 
 def tf_to_flax(
-  variables: Mapping[str, np.ndarray], module: ModuleType
+  variables: Mapping[str, np.ndarray], module: Architecture
 ) -> Weights:
   """Names of a TensorFlow 1 checkpoint, as one model file has them.
 
@@ -166,7 +166,7 @@ def tf_to_flax(
   """
   _check_names(variables)
   weights, notes = _without_training(variables)
-  schemes = getattr(module, 'TF_NAMES', {})
+  schemes = module.TF_NAMES
   paths = _translate_by_best(weights, schemes, _TF_LEAVES)
   if not paths:
     raise _unknown(variables, schemes)
@@ -174,7 +174,7 @@ def tf_to_flax(
 
 
 def mat_to_flax(
-  tensors: Mapping[str, np.ndarray], module: ModuleType
+  tensors: Mapping[str, np.ndarray], module: Architecture
 ) -> Weights:
   """Names of a MATLAB file, as one model file has them; layouts are Flax's.
 
@@ -187,14 +187,14 @@ def mat_to_flax(
     UserError: as `to_flax`.
   """
   _check_names(tensors)
-  schemes = getattr(module, 'MAT_NAMES', {})
+  schemes = module.MAT_NAMES
   paths = _translate_by_best(tensors, schemes, _MAT_LEAVES)
   if not paths:
     raise _unknown(tensors, schemes)
   return _collect(tensors, paths, [])
 
 
-def npz_to_flax(arrays: Sequence[np.ndarray], module: ModuleType) -> Weights:
+def npz_to_flax(arrays: Sequence[np.ndarray], module: Architecture) -> Weights:
   """Arrays of a file that has no names, as one model file knows their order.
 
   Args:
@@ -204,8 +204,7 @@ def npz_to_flax(arrays: Sequence[np.ndarray], module: ModuleType) -> Weights:
   Raises:
     UserError: it knows no such number of arrays, or as `to_flax`.
   """
-  find = getattr(module, 'npz_arrays', None)
-  found = find(arrays) if find else None
+  found = module.npz_arrays(arrays)
   if not found:
     raise UserError(
       f'holds {len(arrays)} arrays without names, which is not what this model'

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -18,12 +17,14 @@ from flax import traverse_util
 
 from sr_jax import models
 from sr_jax.errors import UserError
+from sr_jax.models.parts.architecture import Architecture
 from sr_jax.models.parts.common import select_variant
 from sr_jax.models.parts.parameters import (
   expected_shapes,
   stack,
   unstacked_shapes,
 )
+from sr_jax.typing import Network
 from sr_jax.weights.formats import mat_file, npz_params
 from sr_jax.weights.formats.safetensors_io import read_safetensors
 from sr_jax.weights.formats.tf_bundle import find_bundle, read_bundle
@@ -99,7 +100,7 @@ def import_weights(
     if content is not None:
       value, _, translate = _read(content)
       weights = merged([weights, translate(value, module)])
-    weights = without_ignored(weights, getattr(module, 'TORCH_IGNORED', {}))
+    weights = without_ignored(weights, module.TORCH_IGNORED)
     recognised = _recognise(weights, module, stored)
     given = _given(module, variant, scale, options or {})
     return _fit(weights, module, recognised, given)
@@ -125,7 +126,7 @@ def import_duals(
   """
   name, options = primal.config['name'], primal.config['options']
   module = models.module(name)
-  if not hasattr(module, 'Dual'):
+  if module.Dual is None or module.levels is None:
     raise UserError(f'model {name} has no dual networks: leave --dual out')
   network = module.Dual(
     features=options['features'], channels=options['channels']
@@ -149,7 +150,7 @@ def import_duals(
 
 def _read(
   path: str | os.PathLike[str],
-) -> tuple[Any, dict[str, Any], Callable[[Any, ModuleType], Weights]]:
+) -> tuple[Any, dict[str, Any], Callable[[Any, Architecture], Weights]]:
   """Contents of a file, its config if it carries one, and what its names mean.
 
   The last is the function of `names` for the file's format.
@@ -171,7 +172,7 @@ def _read(
 
 
 def _recognise(
-  weights: Weights, module: ModuleType, stored: Mapping[str, Any]
+  weights: Weights, module: Architecture, stored: Mapping[str, Any]
 ) -> dict[str, Any]:
   """Options that shapes tell, and those that the file carries."""
   shapes = {path: array.shape for path, array in weights.arrays.items()}
@@ -180,14 +181,14 @@ def _recognise(
   except KeyError as error:
     raise UserError(f'lacks the tensor {error.args[0]}') from None
   except (ValueError, LookupError, ArithmeticError) as error:
-    raise UserError(f'has no shapes of {_name(module)}: {error}') from None
+    raise UserError(f'has no shapes of {module.name}: {error}') from None
   if 'scale' in stored:
     options = {**options, **stored['options'], 'scale': stored['scale']}
   return options
 
 
 def _given(
-  module: ModuleType,
+  module: Architecture,
   variant: str | None,
   scale: int | None,
   options: Mapping[str, Any],
@@ -207,7 +208,7 @@ def _given(
 
 def _fit(
   weights: Weights,
-  module: ModuleType,
+  module: Architecture,
   recognised: Mapping[str, Any],
   given: Given,
 ) -> Imported:
@@ -232,7 +233,7 @@ def _fit(
     notes.append(f'kept at their constants: {", ".join(constants)}')
   return Imported(
     config={
-      'name': _name(module),
+      'name': module.name,
       'scale': options.pop('scale'),
       'options': options,
     },
@@ -243,13 +244,10 @@ def _fit(
 
 
 def _placed(
-  weights: Weights, module: ModuleType, options: Mapping[str, Any]
+  weights: Weights, module: Architecture, options: Mapping[str, Any]
 ) -> Weights:
   """Weights under the paths where the model's options want them."""
-  place = getattr(module, 'place', None)
-  if place is None:
-    return weights
-  places = {path: place(path, options) for path in weights.arrays}
+  places = {path: module.place(path, options) for path in weights.arrays}
   kept = {path: new for path, new in places.items() if new}
   notes = [*weights.notes]
   if ignored := [weights.sources[path] for path in places if path not in kept]:
@@ -272,17 +270,13 @@ def _refuse_difference(difference: list[str], what: str) -> None:
   raise UserError('\n'.join([f'{count}, as {what}:', *difference]))
 
 
-def _name(module: ModuleType) -> str:
-  return module.__name__.rpartition('.')[2]
-
-
 def _text(options: Mapping[str, Any]) -> str:
   return ', '.join(f'{name}={value}' for name, value in options.items())
 
 
 def _refuse_contradiction(
   weights: Weights,
-  module: ModuleType,
+  module: Architecture,
   recognised: Mapping[str, Any],
   given: Given,
   difference: int,
@@ -299,7 +293,7 @@ def _refuse_contradiction(
       raise UserError(f'holds {name}={held}, but {flag} asks for {value}')
 
 
-def _build(module: ModuleType, options: Mapping[str, Any]) -> Any:
+def _build(module: Architecture, options: Mapping[str, Any]) -> Any:
   """The network; an option that nothing tells is asked for."""
   needed = {'scale'}
   for variant in module.VARIANTS.values():
@@ -311,19 +305,20 @@ def _build(module: ModuleType, options: Mapping[str, Any]) -> Any:
     return module.Model(**options)
   except TypeError as error:
     reason = str(error).replace('__init__() ', '')
-    raise UserError(f'{_name(module)} refuses an option: {reason}') from None
+    raise UserError(f'{module.name} refuses an option: {reason}') from None
 
 
-def _parameters(network: Any, key: jax.Array) -> dict[str, jax.Array]:
+def _parameters(network: Network, key: jax.Array) -> dict[str, jax.Array]:
   """Fresh parameters by path."""
-  channels = getattr(network, 'channels', 3)
-  params = network.init(key, jnp.zeros((1, 8, 8, channels)))['params']
+  side = network.example_side
+  image = jnp.zeros((1, side, side, network.channels))
+  params = network.init(key, image)['params']
   flat: dict[str, Any] = traverse_util.flatten_dict(params, sep='/')
   return flat
 
 
 def _shapes(
-  module: ModuleType, options: Mapping[str, Any]
+  module: Architecture, options: Mapping[str, Any]
 ) -> tuple[Shapes, Shapes]:
   """Shapes of all that the network needs, and those of its statistics alone."""
   network = _build(module, options)
@@ -336,7 +331,7 @@ def _shapes(
 
 
 def _initial(
-  module: ModuleType, options: Mapping[str, Any], paths: Sequence[str]
+  module: Architecture, options: Mapping[str, Any], paths: Sequence[str]
 ) -> dict[str, np.ndarray]:
   """Initial values of some parameters; under jit only they are computed."""
   if not paths:
@@ -352,10 +347,10 @@ def _initial(
 
 
 def _difference(
-  weights: Weights, module: ModuleType, expected: Shapes
+  weights: Weights, module: Architecture, expected: Shapes
 ) -> list[str]:
   """`- path (shape)` of what is missing, `+ name (shape)` of what is unused."""
-  constants = getattr(module, 'CONSTANTS', ())
+  constants = module.CONSTANTS
   lines = []
   for path, shape in expected.items():
     array = weights.arrays.get(path)

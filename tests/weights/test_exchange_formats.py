@@ -139,7 +139,7 @@ def test_stablehlo_of_networks_that_cut_the_image(
   # Layers that start at zero would hide what is before them.
   params = jax.tree.map(lambda x: x + 0.05, params['params'])
   path = tmp_path / 'program.stablehlo'
-  least = getattr(model, 'least_side', 1)
+  least = model.least_side
   export_stablehlo(sr_of(model), params, path, scale=2, least_side=least)
   run = load_stablehlo(path)
   for shape in shapes:

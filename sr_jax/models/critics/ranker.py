@@ -7,13 +7,15 @@ is worse, as NIQE. Trained on pairs of 296x296 pixels, it takes any square.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sr_jax.errors import whole
 from sr_jax.models.parts import common, critic
+from sr_jax.models.parts.options import Channels, Width
 
 VARIANTS = {
   'paper': common.Variant({'features': 64, 'stages': 5}, {1: 13_734_281}),
@@ -50,7 +52,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   }
 
 
-class Ranker(nn.Module):
+class Ranker(critic.Critic):
   """The network.
 
   Attributes:
@@ -60,9 +62,9 @@ class Ranker(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  features: int
-  stages: int
-  channels: int = 3
+  features: Width
+  stages: Annotated[int, whole(1, 8)]
+  channels: Channels = 3
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -72,7 +74,7 @@ class Ranker(nn.Module):
     Raises:
       UserError: the images are too small.
     """
-    critic.check_sides(self, image.shape)
+    self.check_sides(image.shape)
     trunk = critic.Trunk(
       self.features, self.stages, True, dtype=self.dtype, name='trunk'
     )

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sr_jax.errors import whole
 from sr_jax.models.parts import common, critic
+from sr_jax.models.parts.options import Channels, Width
 
 VARIANTS = {
   # With the bias of normalised convolutions, of which the paper says nothing.
@@ -40,7 +42,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   }
 
 
-class SRGANDiscriminator(nn.Module):
+class SRGANDiscriminator(critic.Critic):
   """The network. The last sigmoid is part of the losses.
 
   Attributes:
@@ -51,10 +53,10 @@ class SRGANDiscriminator(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  features: int
-  side: int
-  hidden: int
-  channels: int = 3
+  features: Width
+  side: Annotated[int, whole(1, 64)]
+  hidden: Width
+  channels: Channels = 3
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -64,7 +66,7 @@ class SRGANDiscriminator(nn.Module):
     Raises:
       UserError: the images are of another size.
     """
-    critic.check_sides(self, image.shape)
+    self.check_sides(image.shape)
     trunk = critic.Trunk(
       self.features,
       _STAGES,

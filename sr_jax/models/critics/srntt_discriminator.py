@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sr_jax.errors import whole
 from sr_jax.models.parts import common, critic
+from sr_jax.models.parts.options import Channels, Width
 
 VARIANTS = {
   'released': common.Variant(
@@ -55,7 +57,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   }
 
 
-class SRNTTDiscriminator(nn.Module):
+class SRNTTDiscriminator(critic.Critic):
   """The network.
 
   Attributes:
@@ -66,10 +68,10 @@ class SRNTTDiscriminator(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  features: int
-  side: int
-  hidden: int
-  channels: int = 3
+  features: Width
+  side: Annotated[int, whole(1, 64)]
+  hidden: Width
+  channels: Channels = 3
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -79,7 +81,7 @@ class SRNTTDiscriminator(nn.Module):
     Raises:
       UserError: the images are of another size.
     """
-    critic.check_sides(self, image.shape)
+    self.check_sides(image.shape)
     trunk = critic.Trunk(
       self.features,
       _STAGES,

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sr_jax.errors import whole
 from sr_jax.models.parts import common, critic
+from sr_jax.models.parts.options import Channels, Width
 
 _NEW = {
   'features': 64,
@@ -77,7 +79,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   }
 
 
-class VGGDiscriminator(nn.Module):
+class VGGDiscriminator(critic.Critic):
   """The network of every variant.
 
   Attributes:
@@ -90,12 +92,12 @@ class VGGDiscriminator(nn.Module):
     dtype: Computation type; parameters stay float32.
   """
 
-  features: int
-  stages: int
-  side: int
+  features: Width
+  stages: Annotated[int, whole(1, 8)]
+  side: Annotated[int, whole(1, 64)]
   use_bias: bool
   activate_first: bool
-  channels: int = 3
+  channels: Channels = 3
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -105,7 +107,7 @@ class VGGDiscriminator(nn.Module):
     Raises:
       UserError: the images are of another size.
     """
-    critic.check_sides(self, image.shape)
+    self.check_sides(image.shape)
     trunk = critic.Trunk(
       self.features,
       self.stages,

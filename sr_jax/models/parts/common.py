@@ -48,9 +48,9 @@ def select_variant(
   Raises:
     UserError: the architecture has no variant of this name.
   """
-  if name not in variants:
+  if not isinstance(name, str) or name not in variants:
     raise UserError(
-      f'unknown model variant {name!r}; choose from {sorted(variants)}'
+      f'unknown model variant {name!r:.80}; choose from {sorted(variants)}'
     )
   return variants[name].options
 

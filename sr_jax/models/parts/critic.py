@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from sr_jax.errors import UserError
-from sr_jax.models.parts import common
+from sr_jax.models.parts import base, common
 from sr_jax.ops.scaled_conv import reducing_conv
 
 _UNIFORM = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
@@ -150,28 +150,48 @@ class Head(nn.Module):
     return x
 
 
-def check_sides(network: Any, shape: tuple[int, ...]) -> None:
-  """Refuses images `[B, H, W, C]` of other sides than the network takes.
+class Critic(base.Network):
+  """Base class of the networks that judge images; they have a field `channels`.
 
-  Raises:
-    UserError: naming both.
+  A subclass gives `sides`: the heights and widths of the images that it takes.
   """
-  least, most = network.sides[0], network.sides[-1]
-  if not all(least <= n <= most for n in shape[1:3]):
-    raise UserError(
-      f'this discriminator takes images of {least} to {most} pixels a side,'
-      f' not {shape[1]}x{shape[2]}'
-    )
+
+  scale = 1
+
+  @property
+  def sides(self) -> range:
+    """Heights and widths of the images that it takes."""
+    raise NotImplementedError
+
+  @property
+  def example_side(self) -> int:
+    """Height and width of an image on which it can be initialised."""
+    return self.sides[0]
+
+  def check_sides(self, shape: tuple[int, ...]) -> None:
+    """Refuses images `[B, H, W, C]` of other sides.
+
+    Raises:
+      UserError: naming both.
+    """
+    least, most = self.sides[0], self.sides[-1]
+    if not all(least <= n <= most for n in shape[1:3]):
+      raise UserError(
+        f'this discriminator takes images of {least} to {most} pixels a side,'
+        f' not {shape[1]}x{shape[2]}'
+      )
 
 
 def check_scale(scale: int) -> None:
-  """Refuses any but 1: a critic sees images at their own size.
+  """Refuses any scale but 1: a critic sees images at their own size.
 
   Raises:
     UserError: it is another.
   """
-  if scale != 1:
-    raise UserError(f'scale {scale}: this network does not enlarge; give 1')
+  if isinstance(scale, bool) or scale != 1:
+    raise UserError(
+      f'scale {scale!r:.80}: this network does not enlarge; give 1'
+    )
 
 
 def flat(x: jax.Array) -> jax.Array:

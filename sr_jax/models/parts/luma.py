@@ -16,20 +16,16 @@ import jax.numpy as jnp
 from sr_jax.models.parts.masking import masked_apply
 from sr_jax.ops.color import rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
 from sr_jax.ops.resize import imresize
+from sr_jax.typing import Network
 
 
-def sees_luma(network: Any) -> bool:
-  """Whether the network takes Y in place of RGB."""
-  return getattr(network, 'luma', False)
-
-
-def as_seen(network: Any, image: jax.Array) -> jax.Array:
+def as_seen(network: Network, image: jax.Array) -> jax.Array:
   """What the network sees of an image `[B, H, W, C]`: Y of RGB, or all."""
-  return rgb_to_y(image) if sees_luma(network) else image
+  return rgb_to_y(image) if network.luma else image
 
 
 def apply_to_image(
-  network: Any,
+  network: Network,
   params: Mapping[str, Any],
   lr: jax.Array,
   mask: jax.Array | None,
@@ -39,7 +35,7 @@ def apply_to_image(
 
   For a network of luma the image is RGB. The rest as in `masked_apply`.
   """
-  if not sees_luma(network):
+  if not network.luma:
     return masked_apply(network, params, lr, mask, stats)
   ycbcr = rgb_to_ycbcr(lr)
   y = masked_apply(network, params, ycbcr[..., :1], mask, stats)

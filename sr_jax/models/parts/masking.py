@@ -15,9 +15,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sr_jax.typing import Network
+
 
 def masked_apply(
-  network: nn.Module,
+  network: Network,
   params: Mapping[str, Any],
   lr: jax.Array,
   mask: jax.Array | None,

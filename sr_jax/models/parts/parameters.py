@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sr_jax.errors import UserError
+from sr_jax.typing import Network
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -27,26 +28,14 @@ def shapes_of(tree: Any) -> Shapes:
   }
 
 
-def expected_shapes(network: Any, collection: str = 'params') -> Shapes:
+def expected_shapes(network: Network, collection: str = 'params') -> Shapes:
   """Shapes that a Linen network initialises; nothing is computed.
 
   Empty for a `collection` of variables that it does not have.
-
-  Raises:
-    UserError: its options make no network.
   """
-  # Some take images of certain sides alone.
-  side = getattr(network, 'sides', (8,))[0]
-  lr = jax.ShapeDtypeStruct(
-    (1, side, side, getattr(network, 'channels', 3)), jnp.float32
-  )
-  try:
-    variables = jax.eval_shape(network.init, jax.random.key(0), lr)
-  except UserError:
-    raise
-  except (TypeError, ValueError, ArithmeticError) as error:
-    reason = ' '.join(str(error).split())[:200]
-    raise UserError(f'its options make no network: {reason}') from error
+  side = network.example_side
+  image = jax.ShapeDtypeStruct((1, side, side, network.channels), jnp.float32)
+  variables = jax.eval_shape(network.init, jax.random.key(0), image)
   return shapes_of(variables.get(collection, {}))
 
 
@@ -89,7 +78,7 @@ def _names(path: str, shape: tuple[int, ...]) -> list[str]:
   return [path.replace('*', str(i)) for i in range(shape[0])]
 
 
-def check_parameters(network: Any, slots: Any) -> None:
+def check_parameters(network: Network, slots: Any) -> None:
   """Refuses inference parameters by slot that are not the network's.
 
   Raises:

@@ -1,0 +1,105 @@
+"""What the file of an architecture offers beside its network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType, ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sr_jax.errors import UserError
+from sr_jax.models.parts.common import Variant
+
+Names = Mapping[str, Mapping[str, str]]
+Section = Mapping[str, Any]
+Shapes = Mapping[str, tuple[int, ...]]
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
+_SUPERVISED: Section = MappingProxyType({'name': 'supervised'})
+
+
+def _nothing(shapes: Shapes) -> dict[str, Any]:
+  """No option is recognised: all have to be given."""
+  del shapes
+  return {}
+
+
+class Architecture(NamedTuple):
+  """One file of `sr_jax.models`, its attributes under the file's own names.
+
+  `Model` and `VARIANTS` are required, the others are for published weights and
+  for tests. A rule of names maps a layer to a Flax path, `{i}` stands for a
+  number in both.
+
+  Attributes:
+    name: Name of the file.
+    Model: `(*, scale, variant=..., **options) -> network`; the options replace
+      single ones of the variant.
+    VARIANTS: Published sizes by name; the first is that of most use.
+    TINY: Options of a network small enough for tests, with every kind of layer.
+    TORCH_NAMES: Rules for PyTorch's state_dicts, by the name of the release.
+    TORCH_IGNORED: Tensors that the release never uses, by rules as above, and
+      what they are.
+    TF_NAMES: As `TORCH_NAMES`, for TensorFlow checkpoints.
+    MAT_NAMES: The same for MATLAB's files.
+    npz_arrays: `arrays -> arrays by Flax path` for a `.npz` without names, None
+      for arrays of something else.
+    recognise: `shapes by Flax path -> options`, as far as shapes determine
+      them.
+    place: `(path, options) -> path` in a network of these options; '' for what
+      has no place there.
+    PLACED_NOWHERE: What has no place, for a note to the user.
+    CONSTANTS: First parts of the paths of parameters that no gradient reaches
+      and that files may leave out.
+    METHOD: The config section of the method that imported weights are applied
+      by, or a function that makes it of the options.
+    Dual: `(*, features, channels) -> network` from SR to LR, in dual
+      regression.
+    levels: `scale -> number of dual networks`.
+    DUAL_TORCH_NAMES: As `TORCH_NAMES`, of one dual network.
+  """
+
+  name: str
+  Model: Callable[..., Any]
+  VARIANTS: Mapping[str, Variant]
+  TINY: Mapping[str, Any] = _NONE
+  TORCH_NAMES: Names = _NONE
+  TORCH_IGNORED: Mapping[str, str] = _NONE
+  TF_NAMES: Names = _NONE
+  MAT_NAMES: Names = _NONE
+  npz_arrays: Callable[[Sequence[np.ndarray]], dict[str, np.ndarray] | None] = (
+    lambda arrays: None
+  )
+  recognise: Callable[[Shapes], dict[str, Any]] = _nothing
+  place: Callable[[str, Mapping[str, Any]], str] = lambda path, options: path
+  PLACED_NOWHERE: str = ''
+  CONSTANTS: Sequence[str] = ()
+  METHOD: Section | Callable[[Mapping[str, Any]], Section] = _SUPERVISED
+  Dual: Callable[..., Any] | None = None
+  levels: Callable[[int], int] | None = None
+  DUAL_TORCH_NAMES: Names = _NONE
+
+  def method(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The config section of the method for weights of these options."""
+    return dict(self.METHOD(options) if callable(self.METHOD) else self.METHOD)
+
+
+def of_file(module: ModuleType) -> Architecture:
+  """What an imported file of `sr_jax.models` offers.
+
+  Raises:
+    UserError: it lacks what every such file needs.
+  """
+  offered = vars(module)
+  for needed in ('Model', 'VARIANTS'):
+    if needed not in offered:
+      raise UserError(
+        f'{module.__file__}: has no {needed}; see CONTRIBUTING.md, "Add a'
+        ' model"'
+      )
+  given: dict[str, Any] = {
+    field: offered[field] for field in Architecture._fields if field in offered
+  }
+  given['name'] = module.__name__.rpartition('.')[2]
+  return Architecture(**given)

@@ -1,0 +1,98 @@
+"""Types that several parts of the package share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, Self
+
+import jax
+
+# Arrays in nested dictionaries: of one network, or of several by slot.
+Params = Mapping[str, Any]
+# Arrays of one training step by name: `hr`, or `lr` and `hr`, ...
+Batch = Mapping[str, jax.Array]
+# `(params, *data) -> scalar`
+LossFn = Callable[..., jax.Array]
+
+
+class Predict(Protocol):
+  """Inference with given parameters."""
+
+  def __call__(self, params: Any, lr: Any, mask: Any = None, /) -> Any:
+    """SR of `lr` `[B, H, W, C]`, both in [0, 1].
+
+    Args:
+      params: Parameters by slot.
+      lr: The images, padded to a common size where `mask` is given.
+      mask: `[B, H, W, 1]`, 1 inside each image and 0 in its padding.
+    """
+
+
+class Network(Protocol):
+  """What the package reads of a network, beside its layers.
+
+  Attributes:
+    scale: Enlargement, 1 for a network that judges images.
+    channels: Channels of the images that it takes.
+    halo: Receptive radius in LR pixels, None where it has no bound.
+    cell: Side in LR pixels of the cells that the network divides an image into
+      from its upper left corner; 1 for networks without cells.
+    scales: Scales that the same parameters serve by heads of their own; empty
+      for networks without several heads.
+    luma: Whether it takes and gives the luma of an image, not its colours.
+    least_side: Least height and width of the images that a program exported
+      for all sizes takes.
+    example_side: Height and width of an image on which it can be initialised.
+  """
+
+  @property
+  def scale(self) -> float: ...
+  @property
+  def channels(self) -> int: ...
+  @property
+  def halo(self) -> int | None: ...
+  @property
+  def cell(self) -> int: ...
+  @property
+  def scales(self) -> tuple[int, ...]: ...
+  @property
+  def luma(self) -> bool: ...
+  @property
+  def least_side(self) -> int: ...
+  @property
+  def example_side(self) -> int: ...
+
+  def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any:
+    """Initial variables, for images of the shape of the given ones."""
+
+  def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
+    """The network's result: SR and a dictionary of further outputs."""
+
+  def clone(self, **updates: Any) -> Self:
+    """The same network with other options."""
+
+
+class Refining(Network, Protocol):
+  """A network that corrects a bicubic enlargement of the image.
+
+  `sr_jax.models.parts.base.RefiningNetwork` is the base class of these.
+  """
+
+  def enlarge(
+    self, lr: jax.Array, shape: tuple[int, int] | None = None
+  ) -> jax.Array:
+    """The enlargement, of the scale's or a given height and width."""
+
+  def refine(self, enlarged: jax.Array) -> jax.Array:
+    """The corrected enlargement `[B, H, W, C]`."""
+
+
+class Critic(Network, Protocol):
+  """A network that judges images.
+
+  Attributes:
+    sides: Heights and widths of the images that it takes.
+  """
+
+  @property
+  def sides(self) -> range: ...
