@@ -85,14 +85,3 @@ class Refining(Network, Protocol):
 
   def refine(self, enlarged: jax.Array) -> jax.Array:
     """The corrected enlargement `[B, H, W, C]`."""
-
-
-class Critic(Network, Protocol):
-  """A network that judges images.
-
-  Attributes:
-    sides: Heights and widths of the images that it takes.
-  """
-
-  @property
-  def sides(self) -> range: ...

@@ -19,6 +19,7 @@ from sr_jax.errors import UserError
 from sr_jax.methods import Assumed, Fitting, zero_shot
 from sr_jax.ops.compilation import jit
 from sr_jax.transforms import meta
+from sr_jax.typing import Refining
 
 # Side in LR pixels of what is fitted at once: gradients of larger images do not
 # fit the memory of small devices, nor would they change much.
@@ -64,7 +65,7 @@ def gradient_fitting(
       f'its weights were trained for {trained_for!r} images, not'
       f' {degradation!r}: choose others, or no adapt steps (--adapt-steps 0)'
     )
-  network: Any = models.create(config['model'])
+  network = models.create_refining(config['model'], config['method']['name'])
   auto = steps == 'auto'
   count = section['steps'] if steps is None else steps
   program = _gradient_program(
@@ -88,7 +89,7 @@ def gradient_fitting(
 
 @functools.lru_cache(maxsize=32)
 def _gradient_program(
-  network: Any,
+  network: Refining,
   degradation: str,
   noise_sigma: float,
   rates: tuple[float, ...],

@@ -39,6 +39,7 @@ from sr_jax.ops.degrade import (
 from sr_jax.ops.resize import apply_matrices
 from sr_jax.state import TrainState, start_from
 from sr_jax.transforms import meta
+from sr_jax.typing import Network
 
 predictor = supervised.predictor
 
@@ -146,12 +147,7 @@ def make(config: Mapping[str, Any]) -> Method:
       the batch.
   """
   tasks, inner, outer = _sections(config)
-  network = models.create(config['model'])
-  if not hasattr(network, 'refine'):
-    raise UserError(
-      f'config.model.name={config["model"]["name"]!r}: meta_transfer trains'
-      ' networks that refine an enlarged image, such as mzsr'
-    )
+  network = models.create_refining(config['model'], 'meta_transfer')
   tx, rate = optimizers.make(steps=config['steps'], **config['optimizer'])
   task_loss = zero_shot.reconstruction_loss(
     network, supervised.loss_by_name(config['loss'])
@@ -234,7 +230,7 @@ def _check(section: Mapping[str, Any]) -> None:
 
 
 def _init(
-  network: Any,
+  network: Network,
   tx: optax.GradientTransformation,
   inner: Inner,
   key: jax.Array,

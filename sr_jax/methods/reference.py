@@ -41,6 +41,7 @@ from sr_jax.transforms.adversarial import (
   joint_gradients,
   update,
 )
+from sr_jax.typing import Network
 from sr_jax.weights import features as feature_weights
 
 PyTree = Any
@@ -470,7 +471,7 @@ def predictor(config: Mapping[str, Any]) -> Callable[..., jax.Array]:
 
 
 def predict(
-  network: Any,
+  network: Network,
   params: Mapping[str, Any],
   lr: jax.Array,
   mask: None = None,

@@ -29,6 +29,7 @@ from sr_jax.models.parts.parameters import check_parameters, shapes_of
 from sr_jax.ops.resize import imresize
 from sr_jax.ops.warp import warp
 from sr_jax.state import TrainState, start_from
+from sr_jax.typing import Network
 
 USES_REFERENCE = True
 # Slots of the frozen network, also in checkpoints; of references at inference.
@@ -132,7 +133,7 @@ def sisr_slots(held: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _init(
-  network: Any,
+  network: Network,
   sisr: Any,
   tx: optax.GradientTransformation,
   key: jax.Array,
@@ -188,7 +189,7 @@ def _loss(
 
 
 def _train_step(
-  network: Any,
+  network: Network,
   enlarge: Callable[..., jax.Array | None],
   loss: Callable[..., jax.Array],
   optimizer: tuple[optax.GradientTransformation, optax.Schedule],
@@ -230,7 +231,7 @@ def predictor(config: Mapping[str, Any]) -> Callable[..., jax.Array]:
 
 
 def predict(
-  network: Any,
+  network: Network,
   sisr: Any,
   params: Mapping[str, Any],
   lr: jax.Array,

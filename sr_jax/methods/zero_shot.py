@@ -31,6 +31,7 @@ from sr_jax.transforms.self_training import (
   draw_crop,
   train_on_fathers,
 )
+from sr_jax.typing import Refining
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ _TRAINING_SIDE = 1024
 
 
 def make_son(
-  network: Any,
+  network: Refining,
   lr: jax.Array,
   key: jax.Array,
   *,
@@ -80,7 +81,7 @@ def make_son(
     kernel=kernel,
     noise_sigma=noise_sigma,
   )
-  return network.enlarge(son, lr.shape[1:3])
+  return network.enlarge(son, (lr.shape[1], lr.shape[2]))
 
 
 def whole_sons(lr: jax.Array, scale: float) -> jax.Array:
@@ -104,7 +105,7 @@ def _evenly_sampled(size: int, scale: float) -> int:
 
 
 def reconstruction_loss(
-  network: Any, pixel_loss: Callable[..., jax.Array] = pixel.l1
+  network: Refining, pixel_loss: Callable[..., jax.Array] = pixel.l1
 ) -> meta.LossFn:
   """Loss of the network on pairs (enlarged, target), `[B, H, W, C]` each."""
 
@@ -164,7 +165,7 @@ def fitting(
     )
   kernel = np.asarray(assumed.kernel, np.float32) if blurred else None
   program = _training_program(tuple(model.items()), recipe)
-  network: Any = models.create(model)
+  network = models.create_refining(model, 'zero_shot')
   return Fitting(
     fit=functools.partial(program, kernel),
     predict=predictor_of(network, recipe.channels),
@@ -210,14 +211,14 @@ def _gradual(scale: float) -> tuple[float, ...]:
 
 @functools.lru_cache(maxsize=32)
 def predictor_of(
-  network: Any, channels: Channels = 'together'
+  network: Refining, channels: Channels = 'together'
 ) -> Callable[..., jax.Array]:
   """One function per network, so that another fit does not compile it anew."""
   return functools.partial(_PREDICT[channels], network)
 
 
 def _predict(
-  network: Any,
+  network: Refining,
   params: Mapping[str, Any],
   lr: jax.Array,
   mask: jax.Array | None = None,
@@ -229,7 +230,7 @@ def _predict(
 
 
 def _predict_channels(
-  network: Any,
+  network: Refining,
   params: Mapping[str, Any],
   lr: jax.Array,
   mask: jax.Array | None = None,
@@ -240,7 +241,7 @@ def _predict_channels(
 
 
 def _predict_each(
-  network: Any,
+  network: Refining,
   params: Mapping[str, Any],
   lr: jax.Array,
   mask: jax.Array | None = None,
@@ -310,7 +311,7 @@ def _train(
   keys = jax.random.split(key, 2 + len(recipe.scales))
   together = recipe.channels == 'together'
   channels = image.shape[-1] if together else 1
-  network: Any = models.create(model).clone(channels=channels)
+  network = models.create_refining(model, 'zero_shot').clone(channels=channels)
   params = network.init(keys[0], image[None, :8, :8, :channels])['params']
   enlarge = _predict if together else _predict_channels
   pool, steps = [image], jnp.zeros((), jnp.int32)
@@ -325,7 +326,7 @@ def _train(
 
 
 def _train_stage(
-  network: Any,
+  network: Refining,
   recipe: Recipe,
   kernel: jax.Array | None,
   pool: Sequence[jax.Array],

@@ -19,7 +19,7 @@ from sr_jax.models import critics, features
 from sr_jax.models.parts import base
 from sr_jax.models.parts.architecture import Architecture, of_file
 from sr_jax.models.parts.options import check
-from sr_jax.typing import Network
+from sr_jax.typing import Network, Refining
 
 _DTYPES = ('float32', 'bfloat16', 'float16')
 
@@ -87,7 +87,7 @@ def create(config: Mapping[str, Any]) -> Network:
   try:
     network = architecture.Model(**options)
   except TypeError as error:
-    if reason := _refused_option(error, architecture):
+    if reason := _refused_option(error, options, architecture):
       raise UserError(
         f'config.model does not fit {name!r}: {reason}'
       ) from error
@@ -102,6 +102,25 @@ def create(config: Mapping[str, Any]) -> Network:
   return network
 
 
+def create_refining(config: Mapping[str, Any], user: str) -> Refining:
+  """As `create`, for what trains a network on enlarged images.
+
+  Args:
+    config: As for `create`.
+    user: The method that needs such a network, for the error message.
+
+  Raises:
+    UserError: as `create`, or the network does not refine an enlargement.
+  """
+  network = create(config)
+  if not isinstance(network, base.RefiningNetwork):
+    raise UserError(
+      f'config.model.name={config["name"]!r}: {user} trains networks that'
+      ' refine an enlarged image, such as mzsr'
+    )
+  return network
+
+
 # What Python says where a call does not fit a function's signature.
 _SIGNATURE = re.compile(
   r"(?:unexpected keyword argument|required \S+ arguments?:?) '(\w+)'"
@@ -109,20 +128,26 @@ _SIGNATURE = re.compile(
 )
 
 
-def _refused_option(error: TypeError, architecture: Architecture) -> str | None:
+def _refused_option(
+  error: TypeError, options: Mapping[str, Any], architecture: Architecture
+) -> str | None:
   """Why `Model` or the network's constructor refused its arguments.
 
   None for an error from within: that one is a fault of the architecture's code,
   which its traceback explains better than a line.
   """
   frames = traceback.extract_tb(error.__traceback__)
-  if len(frames) > 2 or not (match := _SIGNATURE.search(str(error))):
+  # This call, the one in `Model`, and Linen's wrapper of constructors.
+  own = [frame for frame in frames if '/flax/' not in frame.filename]
+  if len(own) > 2 or not (match := _SIGNATURE.search(str(error))):
     return None
   option = match[1]
   if option is None:
     return 'names of options are strings'
   if 'required' in match[0]:
     return f'give {option}'
+  if option not in options:
+    return None
   if option in ('dtype', 'channels'):
     return (
       f'it has no option {option!r}; its network must declare one to take it,'

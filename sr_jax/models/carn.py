@@ -40,6 +40,7 @@ VARIANTS = {
     {**_CARN_M, 'multi_scale': False}, {2: 257_051, 3: 303_451, 4: 294_171}
   ),
 }
+TINY = {'features': 8, 'groups': 2, 'efficient': True, 'multi_scale': False}
 # Scales of a multi-scale network.
 SCALES = (2, 3, 4)
 

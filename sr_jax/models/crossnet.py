@@ -30,6 +30,7 @@ VARIANTS = {
   # The release has 102,464 more, see TORCH_IGNORED.
   'crossnet': common.Variant({'features': 64}, {4: 35_081_377, 8: 35_081_377}),
 }
+TINY = {'features': 4}
 # What the flow's network has of `features` after each halving, and where it
 # comes back.
 _DOWN = (1, 2, 4, 8, 8, 16)

@@ -27,6 +27,7 @@ VARIANTS = {
     dict.fromkeys((2, 3, 4), 1_775_121),
   ),
 }
+TINY = {'features': 8, 'recursions': 2}
 # No weights in a format that is read here were released.
 TORCH_NAMES: dict[str, dict[str, str]] = {}
 

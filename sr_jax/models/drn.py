@@ -29,6 +29,7 @@ VARIANTS = {
   'l': common.Variant({'blocks': 40, 'features': 20}, {4: 9_825_893}),
   'l-x8': common.Variant({'blocks': 36, 'features': 10}, {8: 10_004_018}),
 }
+TINY = {'blocks': 1, 'features': 8}
 # Released state_dict names to Flax paths. Behind the B blocks of an `up_blocks`
 # stand its enlargement, B, and its 1x1 convolution, B + 1.
 TORCH_NAMES = {

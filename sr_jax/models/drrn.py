@@ -35,6 +35,7 @@ VARIANTS = {
     dict.fromkeys((2, 3, 4), 297_216),
   ),
 }
+TINY = {'features': 8, 'units': 2}
 TORCH_NAMES = {
   'DRRN-pytorch': {
     'input': 'head',

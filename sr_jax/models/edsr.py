@@ -34,6 +34,7 @@ VARIANTS = {
     {2: 122_011},
   ),
 }
+TINY = {'blocks': 2, 'features': 8}
 
 
 # Released state_dict names to Flax paths; `{i}` stands for a number.

@@ -32,6 +32,7 @@ VARIANTS = {
     {'features': 64, 'deconv_size': 4, 'use_bias': False}, {4: 870_112}
   ),
 }
+TINY = {'depth': 2, 'features': 8}
 
 
 def _port_names() -> dict[str, str]:

@@ -30,7 +30,6 @@ from sr_jax.models.parts.options import (
   Width,
 )
 from sr_jax.ops.relu import relu
-from sr_jax.ops.resize import imresize
 
 # Counts of the paper by kernel size; it enlarges by 4 and 8.
 _PLAIN = {3: 889_795, 5: 2_462_659, 7: 4_821_955, 9: 7_967_683, 11: 11_899_843}
@@ -60,6 +59,7 @@ VARIANTS = {
   **{f'baseline-{k}': _variant(k, '') for k in (5, 7, 9, 11)},
   **{f's-{k}': _variant(k, 'A') for k in (3, 5, 7, 11)},
 }
+TINY = {'blocks': 2, 'features': 8, 'kernel_size': 5}
 # No weights were released.
 TORCH_NAMES: dict[str, dict[str, str]] = {}
 _SCHEMES = ('', 'A', 'B', 'C', 'D')

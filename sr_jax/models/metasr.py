@@ -56,6 +56,7 @@ VARIANTS = {
     dict.fromkeys((2, 3, 4), 307_224),
   ),
 }
+TINY = {'blocks': 2, 'features': 8, 'layers': 2, 'growth': 4}
 _MEAN_SHIFTS = {'sub_mean': 'sub_mean', 'add_mean': 'add_mean'}
 _UPSCALE = {
   'P2W.meta_block.0': 'upscale/hidden',

@@ -26,6 +26,7 @@ VARIANTS = {
     {2: 1_369_859, 3: 1_554_499, 4: 1_517_571},
   ),
 }
+TINY = {'blocks': 1, 'features': 8}
 
 # Released state_dict names to Flax paths; `{i}` stands for a number.
 TORCH_NAMES = {

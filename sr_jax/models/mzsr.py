@@ -19,6 +19,7 @@ VARIANTS = {
     {2: 225_091, 3: 225_091, 4: 225_091, 8: 225_091},
   ),
 }
+TINY = {'depth': 3, 'features': 8}
 TORCH_NAMES: dict[str, dict[str, str]] = {}
 # Variable names of the released TensorFlow checkpoints.
 TF_NAMES = {'MZSR': {'MODEL/conv{i}': 'conv{i}'}}

@@ -25,6 +25,7 @@ VARIANTS = {
     {'blocks': 16, 'features': 64}, {2: 1_406_787, 3: 1_591_427, 4: 1_554_499}
   ),
 }
+TINY = {'blocks': 1, 'features': 8}
 
 
 def _old_names(stages: int) -> dict[str, str]:

@@ -40,6 +40,7 @@ VARIANTS = {
     {4: 1_526_875, 8: 1_674_587},
   ),
 }
+TINY = {'groups': 2, 'blocks': 1, 'features': 8, 'reduction': 1}
 
 
 _ENDS = {

@@ -31,6 +31,7 @@ VARIANTS = {
     {'blocks': 16, 'features': 64, 'growth': 32}, {4: 11_662_019}
   ),
 }
+TINY = {'blocks': 1, 'features': 8, 'growth': 4}
 
 
 def _old_names(stages: int) -> dict[str, str]:

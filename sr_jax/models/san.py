@@ -27,6 +27,7 @@ VARIANTS = {
     {2: 15_674_756, 3: 15_859_396, 4: 15_822_468, 8: 15_970_180},
   ),
 }
+TINY = {'groups': 1, 'blocks': 1, 'features': 16, 'reduction': 4}
 
 
 # Released state_dict names to Flax paths; `{i}` stands for a number.

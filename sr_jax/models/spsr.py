@@ -26,6 +26,7 @@ VARIANTS = {
     {'blocks': 23, 'features': 64, 'growth': 32}, {4: 24_796_230}
   ),
 }
+TINY = {'blocks': 1, 'features': 4, 'growth': 2, 'look_every': 1}
 
 _DENSE = '.RDB{d}.conv{c}.0'
 # Released state_dict names to Flax paths; `{i}` stands for a number. Where

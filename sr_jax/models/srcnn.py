@@ -30,6 +30,7 @@ VARIANTS = {
     dict.fromkeys((2, 3, 4), 57_281),
   ),
 }
+TINY = {'features': (8, 4)}
 # The released weights are MATLAB files.
 TORCH_NAMES: dict[str, dict[str, str]] = {}
 MAT_NAMES = {'SRCNN': {'conv{i}': 'conv{i}'}}

@@ -33,6 +33,7 @@ VARIANTS = {
     {2: 282_442, 3: 375_626, 4: 483_146, 8: 1_056_586},
   ),
 }
+TINY = {'groups': 2, 'steps': 2, 'features': 4}
 # Side of the projections' kernels by scale.
 _KERNELS = {2: 6, 3: 7, 4: 8, 8: 12}
 # Most pairs of projections that are applied one after the other.

@@ -90,6 +90,7 @@ VARIANTS = {
   'small': _variant(('ca', 'mpr-sa'), True, {}, blocks=4, features=32),
   'small-alone': _variant(('ca', 'mpr-sa'), False, {}, blocks=4, features=32),
 }
+TINY = {'blocks': 1, 'features': 32, 'reduction': 4}
 
 
 def attention_names(torch: str, path: str) -> dict[str, str]:

@@ -61,6 +61,7 @@ VARIANTS = {
   'plain': common.Variant({**_OTHERS, 'gated': False}, {4: 5_746_246}),
   'gated': common.Variant({**_OTHERS, 'gated': True}, {4: 5_746_252}),
 }
+TINY = {'blocks': 1, 'transfer_blocks': (1, 1, 1), 'features': 8}
 
 # Released state_dict names to Flax paths; `{i}` stands for a number.
 TORCH_NAMES = {

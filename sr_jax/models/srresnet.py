@@ -22,6 +22,7 @@ VARIANTS = {
   # Biases everywhere and one slope per PReLU, of which the paper says nothing.
   'paper': common.Variant({'blocks': 16, 'features': 64}, {4: 1_549_462}),
 }
+TINY = {'blocks': 1, 'features': 8}
 # Its weights were not released.
 TORCH_NAMES: dict[str, dict[str, str]] = {}
 

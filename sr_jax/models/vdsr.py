@@ -31,6 +31,7 @@ VARIANTS = {
     dict.fromkeys((2, 3, 4, 8), 664_704),
   ),
 }
+TINY = {'depth': 4, 'features': 8}
 TORCH_NAMES = {
   'pytorch-vdsr': {
     'input': 'head',

@@ -30,6 +30,7 @@ VARIANTS = {
     {2: 224_640, 3: 224_640, 4: 224_640, 8: 224_640},
   ),
 }
+TINY = {'depth': 3, 'features': 8}
 # No weights were released: every image has its own.
 TORCH_NAMES: dict[str, dict[str, str]] = {}
 

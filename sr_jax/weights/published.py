@@ -302,10 +302,9 @@ def _build(module: Architecture, options: Mapping[str, Any]) -> Any:
     flag = '--scale' if name == 'scale' else f'--option {name}=VALUE'
     raise UserError(f'does not tell {name}; give it with {flag}')
   try:
-    return module.Model(**options)
-  except TypeError as error:
-    reason = str(error).replace('__init__() ', '')
-    raise UserError(f'{module.name} refuses an option: {reason}') from None
+    return models.create({**options, 'name': module.name})
+  except UserError as error:
+    raise UserError(f'cannot be {_text(options)}: {error}') from None
 
 
 def _parameters(network: Network, key: jax.Array) -> dict[str, jax.Array]:
@@ -322,12 +321,9 @@ def _shapes(
 ) -> tuple[Shapes, Shapes]:
   """Shapes of all that the network needs, and those of its statistics alone."""
   network = _build(module, options)
-  try:
-    statistics = expected_shapes(network, 'batch_stats')
-    # In one layer these are called otherwise than parameters.
-    return expected_shapes(network) | statistics, statistics
-  except UserError as error:
-    raise UserError(f'cannot be {_text(options)}: {error}') from None
+  statistics = expected_shapes(network, 'batch_stats')
+  # In one layer these are called otherwise than parameters.
+  return expected_shapes(network) | statistics, statistics
 
 
 def _initial(

@@ -15,11 +15,12 @@ from sr_jax import checkpoints
 from sr_jax.data.ranked import check_metric
 from sr_jax.errors import UserError
 from sr_jax.models.parts.parameters import check_parameters
+from sr_jax.typing import Network
 
 _RANDOM = 'random:'
 
 
-def load(spec: str, network: Any, metric: str) -> dict[str, Any]:
+def load(spec: str, network: Network, metric: str) -> dict[str, Any]:
   """Parameters and running statistics, as Linen's variables.
 
   Args:
@@ -61,11 +62,11 @@ def load(spec: str, network: Any, metric: str) -> dict[str, Any]:
   }
 
 
-def _random(spec: str, network: Any) -> dict[str, Any]:
+def _random(spec: str, network: Network) -> dict[str, Any]:
   """As the network initialises them."""
   seed = spec.removeprefix(_RANDOM)
   if not seed.isdecimal():
     raise UserError(f'{spec}: give a whole number after {_RANDOM}')
-  side = network.sides[0]
+  side = network.example_side
   image = jnp.zeros((1, side, side, network.channels))
   return jax.device_get(jax.jit(network.init)(jax.random.key(int(seed)), image))

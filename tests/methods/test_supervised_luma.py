@@ -159,7 +159,7 @@ def test_scales_are_mixed_within_a_batch():
 @pytest.mark.parametrize(
   ('sections', 'reason'),
   [
-    ({'method': {'scales': (2, 3)}}, 'scale 1 is not supported'),
+    ({'method': {'scales': (2, 3)}}, 'scale=1: give 2, 3'),
     ({'data': {'scales': (2, 3)}}, 'other weights at scale 3'),
   ],
 )

@@ -108,6 +108,5 @@ def test_the_radius_is_what_a_pixel_reaches(scheme, dilations):
   ],
 )
 def test_what_makes_no_network_is_told_in_one_line(option, message):
-  network = models.create({'name': 'lrfnet', 'scale': 4, **option})
   with pytest.raises(UserError, match=message):
-    jax.eval_shape(network.init, jax.random.key(0), jnp.ones((1, 4, 4, 3)))
+    models.create({'name': 'lrfnet', 'scale': 4, **option})

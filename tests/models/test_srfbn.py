@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -116,10 +115,10 @@ def test_padding_changes_nothing_under_a_mask():
 
 
 def test_impossible_options_are_told_in_one_line():
-  lr = jnp.ones((1, 4, 4, 3))
   for options, reason in (
-    ({'scale': 5}, 'scale 5'),
-    ({'scale': 2, 'steps': 0}, 'steps must be 1 or more'),
+    ({'scale': 5}, 'scale=5: give 2, 3, 4 or 8'),
+    ({'scale': 2, 'steps': 0}, 'steps=0: give a whole number from 1 to 256'),
+    ({'scale': 2, 'steps': 200}, 'steps=200 of 6 groups: give at most 85'),
   ):
     with pytest.raises(UserError, match=reason):
-      srfbn.Model(**options).init(jax.random.key(0), lr)
+      models.create({'name': 'srfbn', **options})

@@ -177,8 +177,8 @@ def test_mean_shift_left_out_keeps_its_constants(write):
       'does not tell residual_scale; give it with '
       '--option residual_scale=VALUE',
     ),
-    ({'scale': 5}, 'scale 5 is not supported; choose 2, 3, 4 or 8'),
-    ({'options': {**OPTIONS, 'width': 8}}, "argument 'width'"),
+    ({'scale': 5}, 'scale=5: give 2, 3, 4 or 8'),
+    ({'options': {**OPTIONS, 'width': 8}}, "no option 'width'"),
     ({'options': {**OPTIONS, 'features': 'x'}}, 'cannot be scale=2'),
     ({'variant': 'huge'}, "unknown model variant 'huge'"),
   ],

@@ -20,6 +20,7 @@ from sr_jax.models.parts.options import Channels, Width
 VARIANTS = {
   'paper': common.Variant({'features': 64, 'stages': 5}, {1: 13_734_281}),
 }
+TINY = {'features': 2, 'stages': 2}
 # Of a checkpoint made of published weights.
 METHOD = {'name': 'ranking'}
 _HEAD = {'classifier.0': 'head/dense_1', 'classifier.2': 'head/dense_2'}

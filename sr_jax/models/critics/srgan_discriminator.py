@@ -23,6 +23,7 @@ VARIANTS = {
     {'features': 64, 'side': 6, 'hidden': 1024}, {1: 23_565_505}
   ),
 }
+TINY = {'features': 2, 'side': 1, 'hidden': 4}
 # Its weights were not released.
 TORCH_NAMES: dict[str, dict[str, str]] = {}
 

@@ -23,6 +23,7 @@ VARIANTS = {
     {'features': 32, 'side': 5, 'hidden': 1024}, {1: 17_823_457}
   ),
 }
+TINY = {'features': 2, 'side': 1, 'hidden': 4}
 TORCH_NAMES: dict[str, dict[str, str]] = {}
 
 _STAGES = 5

@@ -38,6 +38,7 @@ VARIANTS = {
     {**_KAIR, 'stages': 6, 'side': 3}, {1: 20_700_553}
   ),
 }
+TINY = {'features': 2, 'stages': 2, 'side': 3}
 
 # Released state_dict names to Flax paths; `{i}` stands for a number.
 TORCH_NAMES = {
