@@ -1,13 +1,41 @@
-"""Eight fake CPU devices and no backend optimisation for every test."""
+"""Eight fake CPU devices, no backend optimisation, compiled programs kept."""
 
 import gc
+import os
+import pathlib
+import tempfile
 
 import jax
+import jaxlib
 import pytest
 
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_disable_most_optimizations', True)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+def _keep_programs() -> None:
+  """Keeps compiled programs for the next run and for child processes.
+
+  Compilation is nine tenths of the suite's time. The folder belongs to one user
+  and one version of jaxlib, lies outside the checkout and the user's folders,
+  and may be deleted at any time. `JAX_COMPILATION_CACHE_DIR` chooses another.
+  """
+  name = f'sr_jax-tests-{os.getuid()}/jaxlib-{jaxlib.__version__}'
+  folder = os.environ.setdefault(
+    'JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(tempfile.gettempdir(), name))
+  )
+  settings = {
+    'jax_persistent_cache_min_compile_time_secs': 0.0,
+    'jax_persistent_cache_min_entry_size_bytes': -1,
+  }
+  jax.config.update('jax_compilation_cache_dir', folder)
+  for key, value in settings.items():
+    os.environ.setdefault(key.upper(), str(value))
+    jax.config.update(key, value)
+
+
+_keep_programs()
 
 
 @pytest.fixture(autouse=True, scope='module')
