@@ -2,10 +2,14 @@
 
 import functools
 import importlib
+import json
 import math
+import os
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
 import warnings
 
 import jax
@@ -129,17 +133,31 @@ def test_docstring_tells_command_and_origin(path, monkeypatch):
   assert _leaves(changed).keys() == _leaves(config).keys()
 
 
-@every_preset
-@every_file
+def _presets_to_trace():
+  """(path, preset) of all; one preset per method stays in the default suite."""
+  seen, cases = set(), []
+  for path in FILES:
+    name = _module(path).get_config('smoke').method.name
+    for preset in (None, 'smoke'):
+      first = preset == 'smoke' and name not in seen
+      seen |= {name} if first else set()
+      marks = () if first else pytest.mark.nightly
+      identity = f'{path.stem}:{preset or ""}'
+      cases.append(pytest.param(path, preset, id=identity, marks=marks))
+  return cases
+
+
+@pytest.mark.parametrize(('path', 'preset'), _presets_to_trace())
 def test_method_starts_and_steps_abstractly(path, preset):
   config = experiment.to_plain(_module(path).get_config(preset))
   method = methods.module(config).make(config)
   data, scale = config['data'], config['model']['scale']
   side = data['patch'] * scale
-  shape = (data['batch_size'], side, side, 3)
-  batch = {'hr': jax.ShapeDtypeStruct(shape, np.uint8)}
+  wide = side + 2 * round(method.margin(scale) * scale)
+  images = data['batch_size']
+  batch = {'hr': jax.ShapeDtypeStruct((images, wide, wide, 3), np.uint8)}
   if getattr(methods.module(config), 'USES_LABELS', False):
-    batch['labels'] = jax.ShapeDtypeStruct((*shape[:3], 1), np.uint8)
+    batch['labels'] = jax.ShapeDtypeStruct((images, side, side, 1), np.uint8)
   init = functools.partial(method.init, scale=scale)
   state = jax.eval_shape(init, jax.random.key(0), batch, {})
   count = sum(math.prod(p.shape) for p in jax.tree.leaves(state.params))
@@ -150,3 +168,30 @@ def test_method_starts_and_steps_abstractly(path, preset):
     lambda x: (x.shape, x.dtype), state
   )
   assert metrics['loss'].shape == ()
+
+
+@pytest.mark.nightly
+@every_file
+def test_smoke_preset_trains(path, tmp_path):
+  """`train.py --config FILE:smoke`, as a user starts it, from start to end."""
+  file = path.relative_to(ROOT).as_posix()
+  workdir = tmp_path / 'run'
+  done = subprocess.run(
+    [
+      *(sys.executable, 'train.py'),
+      *('--config', f'{file}:smoke', '--workdir', str(workdir)),
+    ],
+    cwd=ROOT,
+    env=os.environ | {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'},
+    capture_output=True,
+    text=True,
+    timeout=900,
+  )
+  assert done.returncode == 0, done.stderr[-2000:]
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  metrics = [json.loads(line) for line in lines]
+  losses = [line['loss'] for line in metrics if 'loss' in line]
+  assert losses
+  assert np.isfinite(losses).all()
+  steps = _module(path).get_config('smoke').steps
+  assert (workdir / 'checkpoints' / str(steps)).is_dir()
