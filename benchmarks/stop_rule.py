@@ -22,6 +22,7 @@ from sr_jax import models
 from sr_jax.data.image_io import find_images, read_image
 from sr_jax.data.kernel_files import parse_kernel_spec
 from sr_jax.inference.model import SRModel
+from sr_jax.inference.options import UpscaleOptions
 from sr_jax.inference.upscaler import Upscaler
 from sr_jax.methods import zero_shot
 from sr_jax.metrics.protocol import PROTOCOLS, measure
@@ -89,7 +90,8 @@ def _curve(
     for params in _weights(model, lr, np.asarray(kernel), sampling)
   ]
   auto = Upscaler(
-    model, kernel=kernel, degradation=sampling, adapt_steps='auto'
+    model,
+    UpscaleOptions(kernel=kernel, degradation=sampling, adapt_steps='auto'),
   )
   (fitted,) = auto.fit([lr])
   return psnr, fitted.steps

@@ -1,6 +1,7 @@
 """Image super-resolution research in JAX and Flax.
 
-`load` gives a model by name or from a checkpoint, `upscale` enlarges an image.
+`load` gives a model by name or from a checkpoint, `upscale` enlarges an image,
+an `Upscaler` with `UpscaleOptions` many of them.
 """
 
 from __future__ import annotations
@@ -8,22 +9,34 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-  from sr_jax.inference.loading import load
-  from sr_jax.inference.upscaler import upscale
+  from sr_jax.inference import (
+    SRModel,
+    UpscaleOptions,
+    Upscaler,
+    load,
+    upscale,
+  )
 
-__all__ = ['__version__', 'load', 'upscale']
+__all__ = [
+  'SRModel',
+  'UpscaleOptions',
+  'Upscaler',
+  '__version__',
+  'load',
+  'upscale',
+]
 
 __version__ = '0.1.0'
 
 
 def __getattr__(name: str) -> Any:
   # On first use: `import sr_jax` and `sr-jax --help` stay free of JAX.
-  if name == 'load':
-    from sr_jax.inference.loading import load
+  if name in __all__:
+    from sr_jax import inference
 
-    return load
-  if name == 'upscale':
-    from sr_jax.inference.upscaler import upscale
-
-    return upscale
+    return getattr(inference, name)
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *__all__})

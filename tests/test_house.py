@@ -69,3 +69,18 @@ def test_import_is_light():
     'import sys, sr_jax; print("jax" in sys.modules, "numpy" in sys.modules)'
   )
   assert _python(code).stdout.split() == ['False', 'False']
+
+
+def test_public_names_can_be_found():
+  """B20: `dir(sr_jax)` showed neither load nor upscale; types were hidden."""
+  code = """
+import importlib.resources, sys, sr_jax
+names = {'SRModel', 'UpscaleOptions', 'Upscaler', 'load', 'upscale'}
+print(names <= set(dir(sr_jax)), 'jax' in sys.modules)
+print(sr_jax.Upscaler.__module__, hasattr(sr_jax, 'none'))
+print(importlib.resources.files('sr_jax').joinpath('py.typed').is_file())
+"""
+  words = _python(code).stdout.split()
+  assert words == [
+    *('True', 'False', 'sr_jax.inference.upscaler', 'False', 'True'),
+  ]

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from sr_jax.cli import arguments
 from sr_jax.data import image_formats
 from sr_jax.data.arrays import keep_zeros
 from sr_jax.data.image_io import (
@@ -32,9 +33,9 @@ from sr_jax.data.image_io import (
 from sr_jax.data.kernel_files import save_kernel
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
-from sr_jax.inference import upscaler as inference
 from sr_jax.inference.fitting import TOGETHER, Fitted
 from sr_jax.inference.model import SRModel
+from sr_jax.inference.upscaler import Upscaler
 from sr_jax.methods import Fitting
 
 # Fewer images are not worth a look at their sizes beforehand.
@@ -54,16 +55,12 @@ def run(args: argparse.Namespace) -> int:
   if args.reference and not args.overwrite:
     _check_beside(todo)
   sizes = _sizes(todo, jobs, model)
-  upscaler = inference.Upscaler(
+  upscaler = Upscaler(
     model,
-    self_ensemble=args.self_ensemble,
-    back_project=args.back_project,
-    kernel=args.kernel,
-    noise_sigma=args.noise,
-    adapt_steps=args.adapt_steps,
-    tile=args.tile,
+    arguments.upscale_options(
+      args, kernel=args.kernel, noise_sigma=args.noise, seed=args.seed
+    ),
     sizes=list(filter(None, sizes.values())),
-    seed=args.seed,
     references=_references(args.reference, model),
   )
   _check_use(args, upscaler)
@@ -110,7 +107,7 @@ def _references(paths: Sequence[Path], model: SRModel) -> list[np.ndarray]:
   return images
 
 
-def _check_use(args: argparse.Namespace, upscaler: inference.Upscaler) -> None:
+def _check_use(args: argparse.Namespace, upscaler: Upscaler) -> None:
   """Refuses options that would have no effect."""
   if args.kernel is not None and not upscaler.uses_kernel:
     raise UserError(
@@ -144,7 +141,7 @@ def _kernel_line(args: argparse.Namespace, fitting: Fitting) -> str:
 def _groups(
   todo: Sequence[Path],
   sizes: Mapping[Path, tuple[int, int] | None],
-  upscaler: inference.Upscaler,
+  upscaler: Upscaler,
 ) -> list[list[Path]]:
   """Targets to do together: images of one size, where the model is fitted."""
   if upscaler.fitting is None:
@@ -239,7 +236,7 @@ def _size_of(path: Path) -> tuple[int, int] | None:
 
 
 def _upscale_group(
-  targets: Sequence[Path], jobs: dict[Path, Path], upscaler: inference.Upscaler
+  targets: Sequence[Path], jobs: dict[Path, Path], upscaler: Upscaler
 ) -> Iterator[tuple[Path, str | _FileFault]]:
   """Enlarges files, fitted together; what was done or the fault, for each.
 
@@ -292,7 +289,7 @@ def _show(
   path: Path,
   picture: Picture,
   result: Picture,
-  upscaler: inference.Upscaler,
+  upscaler: Upscaler,
   fitted: Fitted,
 ) -> list[str]:
   """Writes what shows the use of references; tells their similarity."""
@@ -302,7 +299,7 @@ def _show(
   scale = upscaler.model.whole_scale
   shown = similarity.clip(0, 1).repeat(scale, 0).repeat(scale, 1)
   write_image(_beside(path, 'similarity'), Picture(shown))
-  bicubic = inference.Upscaler(loading.load('bicubic', scale=scale))
+  bicubic = Upscaler(loading.load('bicubic', scale=scale))
   images = [bicubic(picture.color), result.color, *upscaler.references]
   labels = ['bicubic', upscaler.model.name]
   labels += ['reference'] * len(upscaler.references)
@@ -330,7 +327,7 @@ def _beside(path: Path, what: str) -> Path:
 
 def _how(
   picture: Picture,
-  upscaler: inference.Upscaler,
+  upscaler: Upscaler,
   fitted: Fitted,
   seconds: float,
   shown: Sequence[str],
@@ -339,14 +336,12 @@ def _how(
   words = [upscaler.model.name, *shown]
   if upscaler.fitting is not None:
     words.append(f'{fitted.steps} steps')
-  if upscaler.tile and max(picture.color.shape[:2]) > upscaler.tile:
-    words.append(f'tiles of {upscaler.tile}')
+  if tile := upscaler.tile_for(picture.color):
+    words.append(f'tiles of {tile}')
   return ', '.join([*words, f'{seconds:.2f} s'])
 
 
-def _enlarged(
-  picture: Picture, upscaler: inference.Upscaler, fitted: Fitted
-) -> Picture:
+def _enlarged(picture: Picture, upscaler: Upscaler, fitted: Fitted) -> Picture:
   """The picture in its own kind; its transparency by bicubic."""
   color = upscaler(picture.color, fitted)
   if picture.bit_depth is None:  # sparse data stay sparse
@@ -356,7 +351,7 @@ def _enlarged(
   alpha = picture.alpha
   if alpha is not None:
     bicubic = loading.load('bicubic', scale=upscaler.model.scale)
-    alpha = inference.Upscaler(bicubic)(alpha)
+    alpha = Upscaler(bicubic)(alpha)
   return dataclasses.replace(picture, color=color, alpha=alpha)
 
 

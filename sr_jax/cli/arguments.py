@@ -12,6 +12,7 @@ from sr_jax.errors import UserError
 
 if TYPE_CHECKING:
   from sr_jax.data.degradation import Degradation
+  from sr_jax.inference.options import UpscaleOptions
 
 MODEL = (
   'pretrained name, checkpoint folder, bicubic, zssr, zssr-gradual, zssr-shared'
@@ -184,6 +185,19 @@ def add_upscaler(parser: argparse.ArgumentParser) -> None:
     parser,
     'one option of the architecture that the weights leave open, such as '
     'steps=2, which ends srfbn after two of its steps',
+  )
+
+
+def upscale_options(args: argparse.Namespace, **others: Any) -> UpscaleOptions:
+  """The options that `add_upscaler` and other options of a command describe."""
+  from sr_jax.inference.options import UpscaleOptions
+
+  return UpscaleOptions(
+    self_ensemble=args.self_ensemble,
+    back_project=args.back_project,
+    adapt_steps=args.adapt_steps,
+    tile=args.tile,
+    **others,
   )
 
 

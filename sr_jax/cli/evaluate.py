@@ -129,15 +129,17 @@ def run(args: argparse.Namespace) -> int:
     degradation=_degradation(args),
     protocols=protocols,
     metrics=metrics,
-    self_ensemble=args.self_ensemble,
-    back_project=args.back_project,
-    adapt_steps=args.adapt_steps,
-    tile=args.tile,
+    options=arguments.upscale_options(args),
     save_images=args.save_images,
     report=functools.partial(print, flush=True),
   )
   if args.json is not None:
     files.write_json(args.json, result)
+  if left_out := result['left_out']:
+    raise UserError(
+      f'{len(left_out)} images were left out and are in no mean:'
+      f' {"; ".join(left_out.values())}'
+    )
   return 0
 
 

@@ -10,6 +10,8 @@ The result is the JSON of `sr-jax evaluate`:
   protocol            rules of the scores, see `metrics.protocol`
   images              [{name, psnr, ssim, seconds}, ...], or other metrics
   mean                {psnr, ssim} over the images
+  left_out            {name: why} of images that could not be measured, such as
+                      those too small for SSIM
   adapt_steps         steps of the fit to each image that were asked for: a
                       number, 'auto', or null for what the model does by itself
   tile                as asked for: a number, 'auto', 'off' or 'chop'
@@ -26,6 +28,7 @@ the string "Infinity", which `float` of Python and `Number` of JavaScript read.
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import functools
 import logging
 import math
@@ -50,8 +53,9 @@ from sr_jax.data.image_io import (
 )
 from sr_jax.data.references import match_references
 from sr_jax.errors import UserError
-from sr_jax.evaluation import report as reports
+from sr_jax.evaluation.report import Scores, Table, as_json
 from sr_jax.inference.model import SRModel
+from sr_jax.inference.options import UpscaleOptions
 from sr_jax.inference.upscaler import Upscaler
 from sr_jax.metrics.protocol import (
   PROTOCOLS,
@@ -101,10 +105,7 @@ def evaluate_folder(
   degradation: Degradation | None = None,
   protocols: Sequence[Protocol] = (PROTOCOLS['y-uint8'],),
   metrics: Sequence[Metric] = (PSNR, SSIM),
-  self_ensemble: bool = False,
-  back_project: int | None = None,
-  adapt_steps: int | str | None = None,
-  tile: int | str = 'auto',
+  options: UpscaleOptions | None = None,
   save_images: PathLike | None = None,
   report: Report | None = None,
 ) -> dict[str, Any]:
@@ -127,10 +128,8 @@ def evaluate_folder(
       model that fits itself to the images needs to know.
     protocols: the first gives the main scores, the rest go under `others`.
     metrics: the scores, see `scores.choose`.
-    self_ensemble: see `Upscaler`, as `back_project` and `tile`.
-    back_project: steps of back-projection.
-    adapt_steps: steps of the fit to each image, see `Upscaler`.
-    tile: LR pixels, 'auto', 'off' or 'chop'.
+    options: how images are enlarged; kernel, degradation, noise and seed come
+      from `degradation`, and no border is mirrored.
     save_images: folder for the results as PNG, under the names of HR.
     report: called with each line of the table as soon as it is known.
 
@@ -138,9 +137,9 @@ def evaluate_folder(
     The result that the head of this file describes; PSNR may be inf.
 
   Raises:
-    UserError: an image cannot be read, has no counterpart, does not fit the
-      scale or the model, or is too small for a protocol; the model gives NaN;
-      a result would replace an input. No image is left out.
+    UserError: an image cannot be read, has no counterpart, or does not fit the
+      scale or the model; the model gives NaN; a result would replace an input;
+      no image can be measured.
   """
   report = report or (lambda line: None)
   made = None if lr_dir is not None else degradation or Degradation()
@@ -149,55 +148,82 @@ def evaluate_folder(
   if reference_dir is not None:
     pairs = _with_references(pairs, hr_dir, reference_dir, reference_level)
   targets = _targets(pairs, save_images)
-  with concurrent.futures.ThreadPoolExecutor(4) as pool:
-    sizes = list(pool.map(lambda pair: _lr_size(pair, model), pairs))
-  upscaler = Upscaler(
-    model,
-    self_ensemble=self_ensemble,
-    back_project=back_project,
+  options = dataclasses.replace(
+    options or UpscaleOptions(),
     kernel=assumed.taps,
     degradation=degradation.degradation if degradation else None,
     noise_sigma=assumed.noise_sigma,
-    adapt_steps=adapt_steps,
-    tile=tile,
-    sizes=sizes,
     seed=assumed.seed,
     mirror_border=False,
   )
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    sizes = list(pool.map(lambda pair: _lr_size(pair, model), pairs))
+  upscaler = Upscaler(model, options, sizes=sizes)
   width = max(len('image'), *(len(pair.name) for pair in pairs))
+  table = Table(protocols, metrics, width)
   report(f'{os.fspath(hr_dir)}: {len(pairs)} images')
   if reference_dir is not None:
     which = f'number {reference_level}' if reference_level else 'all together'
     report(f'references: {os.fspath(reference_dir)}, {which}')
-  for line in reports.header(model, made, lr_dir, protocols, metrics, width):
+  for line in table.header(model, made, lr_dir):
     report(line)
-  if tile == 'chop':
+  if options.tile == 'chop':
     report('tiles: four overlapping parts, as the test scripts of RCAN and SAN')
-  scores: list[list[dict[str, Any]]] = [[] for _ in protocols]
-  compiling = 0.0
+  scores = _scores_of(pairs, targets, upscaler, made, table, report)
+  result = as_json(model, made, protocols, metrics, scores)
+  result |= {
+    'adapt_steps': options.adapt_steps,
+    'kernel': assumed.kernel,
+    'tile': options.tile,
+    'reference_dir': None if reference_dir is None else str(reference_dir),
+    'reference_level': reference_level,
+  }
+  means = [result['mean'], *(other['mean'] for other in result['others'])]
+  report(table.line('mean', means))
+  return result
+
+
+def _scores_of(
+  pairs: Sequence[_Pair],
+  targets: Sequence[Path | None],
+  upscaler: Upscaler,
+  made: Degradation | None,
+  table: Table,
+  report: Report,
+) -> Scores:
+  """Enlarges, writes and measures one image after the other.
+
+  Raises:
+    UserError: the model gives NaN, or no image can be measured.
+  """
+  model = upscaler.model
+  scores = Scores([[] for _ in table.protocols], {}, [])
+  faults: list[UserError] = []
   for pair, target in zip(pairs, targets, strict=True):
     hr, lr = _read_pair(pair, model, made)
     run = functools.partial(_upscaled, upscaler, pair.references)
-    sr, seconds, compiled = _timed(run, lr)
+    sr, seconds, compiling = _timed(run, lr)
     sr = sr[: hr.shape[0], : hr.shape[1]]
     if not np.isfinite(sr).all():
       raise UserError(
         f'{pair.hr}: model {model.name} gives NaN: check its checkpoint'
       )
-    compiling += compiled
-    rows = _measure(pair, sr, hr, protocols, metrics, model.scale)
+    scores.compiling.append(compiling)
+    try:
+      rows = _measure(pair, sr, hr, table, model.scale)
+    except UserError as error:
+      faults.append(error)
+      scores.left_out[pair.name] = str(error)
+      report(f'{pair.name:<{table.width}}  left out: {error}')
+      continue
     if target is not None:
       write_image(target, Picture(sr))
-    for images, row in zip(scores, rows, strict=True):
+    for images, row in zip(scores.images, rows, strict=True):
       images.append({'name': pair.name, **row, 'seconds': seconds})
-    report(reports.line(pair.name, rows, metrics, width, f'{seconds:9.3f}'))
-  result = reports.as_json(model, made, protocols, metrics, scores, compiling)
-  result |= {'adapt_steps': adapt_steps, 'kernel': assumed.kernel, 'tile': tile}
-  folder = None if reference_dir is None else os.fspath(reference_dir)
-  result |= {'reference_dir': folder, 'reference_level': reference_level}
-  means = [result['mean'], *(other['mean'] for other in result['others'])]
-  report(reports.line('mean', means, metrics, width, ''))
-  return result
+    report(table.line(pair.name, rows, seconds))
+  if len(faults) == len(pairs):
+    raise faults[0]
+  return scores
 
 
 def _find_pairs(
@@ -403,18 +429,18 @@ def _timed(
 
 
 def _measure(
-  pair: _Pair,
-  sr: np.ndarray,
-  hr: np.ndarray,
-  protocols: Sequence[Protocol],
-  metrics: Sequence[Metric],
-  scale: float,
+  pair: _Pair, sr: np.ndarray, hr: np.ndarray, table: Table, scale: float
 ) -> list[dict[str, float]]:
-  """Scores under each protocol."""
+  """Scores under each protocol.
+
+  Raises:
+    UserError: naming the image, which a metric cannot be measured on.
+  """
+  metrics = table.metrics
   try:
     return [
       measure(sr, hr, protocol=p, scale=scale, metrics=metrics, name=pair.name)
-      for p in protocols
+      for p in table.protocols
     ]
   except UserError as error:
     raise UserError(f'{pair.hr}: {error}') from None

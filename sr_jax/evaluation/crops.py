@@ -20,6 +20,7 @@ from sr_jax.errors import UserError
 from sr_jax.evaluation.benchmark import evaluate_folder
 from sr_jax.evaluation.scores import choose
 from sr_jax.inference.loading import at_scale, from_params
+from sr_jax.inference.options import UpscaleOptions
 from sr_jax.inference.upscaler import Upscaler
 from sr_jax.methods import Method
 from sr_jax.metric_writers import MetricWriter
@@ -247,14 +248,14 @@ class PeriodicEvaluation:
       lr = [made.of_file(hr, '', test.scale) for hr in test.hr]
       means: dict[str, float] = {}
       for steps in sorted(self._tests['steps']):
-        upscaler = Upscaler(
-          model,
+        options = UpscaleOptions(
           kernel=kernel,
           degradation=made.degradation,
           noise_sigma=made.noise_sigma,
           adapt_steps=steps,
           mirror_border=False,
         )
+        upscaler = Upscaler(model, options)
         fits = upscaler.fit(lr)
         sr = np.stack([upscaler(*x) for x in zip(lr, fits, strict=True)])
         sr = sr[:, : test.hr.shape[1], : test.hr.shape[2]]

@@ -1,4 +1,4 @@
-"""Scores as JSON and as a table that tells what they mean."""
+"""Scores as JSON, and as a table whose head says what they mean."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sr_jax.data.degradation import Degradation
 from sr_jax.inference.model import SRModel
@@ -17,23 +17,35 @@ PathLike = str | os.PathLike[str]
 _WIDTH = 8  # of a score in the table
 
 
+class Scores(NamedTuple):
+  """What was measured of the images of one benchmark.
+
+  Attributes:
+    images: One row per image, for each protocol.
+    left_out: Why an image could not be measured, by its name.
+    compiling: Seconds that went into compiling, per image.
+  """
+
+  images: Sequence[list[dict[str, Any]]]
+  left_out: dict[str, str]
+  compiling: list[float]
+
+
 def as_json(
   model: SRModel,
   made: Degradation | None,
   protocols: Sequence[Protocol],
   metrics: Sequence[Metric],
-  scores: Sequence[list[dict[str, Any]]],
-  compiling: float,
+  scores: Scores,
 ) -> dict[str, Any]:
-  """The result of `evaluation.evaluate_folder`.
+  """The result of `benchmark.evaluate_folder`.
 
   Args:
     model: What was measured.
     made: How LR was made, None where it was read from files.
     protocols: Under which it was measured.
     metrics: By which.
-    scores: A row per image, for each protocol.
-    compiling: Seconds that went into compiling.
+    scores: What came of it.
   """
   parts = [
     {
@@ -44,7 +56,7 @@ def as_json(
         for metric in metrics
       },
     }
-    for protocol, images in zip(protocols, scores, strict=True)
+    for protocol, images in zip(protocols, scores.images, strict=True)
   ]
   how = dataclasses.asdict(made or Degradation())
   return {
@@ -52,55 +64,64 @@ def as_json(
     'scale': model.scale,
     **(how if made else dict.fromkeys(how) | {'degradation': 'given'}),
     **parts[0],
-    'compile_seconds': compiling,
+    'left_out': scores.left_out,
+    'compile_seconds': sum(scores.compiling),
     'others': parts[1:],
   }
 
 
-def header(
-  model: SRModel,
-  made: Degradation | None,
-  lr_dir: PathLike | None,
-  protocols: Sequence[Protocol],
-  metrics: Sequence[Metric],
-  width: int,
-) -> list[str]:
-  """What the numbers mean, and the names of the columns."""
-  if made is None:
-    lr = f'LR: read from {os.fspath(lr_dir or "")}'
-  else:
-    lr = f'LR: {made}, rounded to 8 bit'
-  lines = [f'model {model.name}, scale {model.scale:g}', lr]
-  for protocol in protocols:
-    crop = math.ceil(model.scale) if protocol.crop is None else protocol.crop
+class Table(NamedTuple):
+  """The printed table: scores of every metric under every protocol.
+
+  Attributes:
+    protocols: In the order of their columns.
+    metrics: In the order of their columns.
+    width: Characters of the first column, which holds names.
+  """
+
+  protocols: Sequence[Protocol]
+  metrics: Sequence[Metric]
+  width: int
+
+  def header(
+    self, model: SRModel, made: Degradation | None, lr_dir: PathLike | None
+  ) -> list[str]:
+    """What the numbers mean, and the names of the columns."""
+    if made is None:
+      lr = f'LR: read from {os.fspath(lr_dir or "")}'
+    else:
+      lr = f'LR: {made}, rounded to 8 bit'
+    lines = [f'model {model.name}, scale {model.scale:g}', lr]
+    for protocol in self.protocols:
+      crop = math.ceil(model.scale) if protocol.crop is None else protocol.crop
+      lines.append(
+        f'{protocol.name}: {protocol.description}, {crop} px of border cut'
+      )
     lines.append(
-      f'{protocol.name}: {protocol.description}, {crop} px of border cut'
+      'all: HR cut to a multiple of the scale, SR and HR rounded to 8 bit, '
+      'resize as MATLAB imresize, no border added before the network'
     )
-  lines.append(
-    'all: HR cut to a multiple of the scale, SR and HR rounded to 8 bit, '
-    'resize as MATLAB imresize, no border added before the network'
-  )
-  lines += [f'{m.title}: {m.rules}' for m in metrics if m.rules]
-  titles = ' '.join(f'{metric.title:>{_WIDTH}}' for metric in metrics)
-  names = ''.join(f'  {p.name:>{len(titles)}}' for p in protocols)
-  columns = f'  {titles}' * len(protocols)
-  return [
-    *lines,
-    f'{"":<{width}}{names}',
-    f'{"image":<{width}}{columns}   seconds',
-  ]
+    lines += [f'{m.title}: {m.rules}' for m in self.metrics if m.rules]
+    titles = ' '.join(f'{metric.title:>{_WIDTH}}' for metric in self.metrics)
+    names = ''.join(f'  {p.name:>{len(titles)}}' for p in self.protocols)
+    columns = f'  {titles}' * len(self.protocols)
+    return [
+      *lines,
+      f'{"":<{self.width}}{names}',
+      f'{"image":<{self.width}}{columns}   seconds',
+    ]
 
-
-def line(
-  name: str,
-  rows: Sequence[dict[str, float]],
-  metrics: Sequence[Metric],
-  width: int,
-  seconds: str,
-) -> str:
-  """A row of the table: a name, scores under each protocol, seconds."""
-  cells = ''.join(
-    f'  {" ".join(f"{row[m.name]:{_WIDTH}.{m.decimals}f}" for m in metrics)}'
-    for row in rows
-  )
-  return f'{name:<{width}}{cells} {seconds}'.rstrip()
+  def line(
+    self,
+    name: str,
+    rows: Sequence[dict[str, float]],
+    seconds: float | None = None,
+  ) -> str:
+    """A row: a name, scores under each protocol, and seconds if known."""
+    metrics = self.metrics
+    cells = ''.join(
+      f'  {" ".join(f"{row[m.name]:{_WIDTH}.{m.decimals}f}" for m in metrics)}'
+      for row in rows
+    )
+    end = '' if seconds is None else f' {seconds:9.3f}'
+    return f'{name:<{self.width}}{cells}{end}'

@@ -18,7 +18,7 @@ from sr_jax.metrics.lpips import BACKBONES, Backbone, lpips
 from sr_jax.metrics.niqe import Pristine, niqe, own_pristine, read_pristine
 from sr_jax.metrics.protocol import PSNR, RMSE, SSIM, Metric, Views, luma
 from sr_jax.ops.compilation import jit
-from sr_jax.weights import features as feature_weights
+from sr_jax.weights import features
 from sr_jax.weights.formats.torch_pickle import read_tensors
 from sr_jax.weights.names import unwrap
 
@@ -46,7 +46,7 @@ def choose(
   Args:
     names: Of psnr, ssim, rmse, niqe, lpips, ma and pi, with commas between.
     niqe_params: A file that `read_pristine` takes; None for our own.
-    lpips_weights: The backbone, as `feature_weights.load` takes it, and the
+    lpips_weights: The backbone, as `features.load` takes it, and the
       file of LPIPS's own weights.
     ma_scores: Lines `NAME SCORE` of Ma et al.'s metric, which is not computed
       here: its model is no open format.
@@ -149,15 +149,13 @@ def _lpips(paths: Sequence[PathLike] | None) -> Metric:
     )
   weights = _read_linear(paths[1])
   name, backbone = _backbone(weights, paths[1])
-  params = feature_weights.load(
+  params = features.load(
     paths[0],
     model=backbone.model,
     layers=backbone.layers,
     variant=backbone.variant,
   )
-  network = feature_weights.network(
-    backbone.model, backbone.layers, backbone.variant
-  )
+  network = features.network(backbone.model, backbone.layers, backbone.variant)
 
   @jit
   def distance(params: Any, weights: Any, sr: jax.Array, hr: jax.Array) -> Any:

@@ -1,7 +1,13 @@
-"""What the options of `inference` make of a model: checks and transforms."""
+"""The options of an enlargement, and what they make of a model.
+
+`UpscaleOptions` names the options once, for Python, the command line and
+evaluation; the functions check them against a model and turn them into
+transforms of its predict function.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import math
@@ -12,11 +18,12 @@ import numpy as np
 
 from sr_jax import methods
 from sr_jax.errors import UserError
+from sr_jax.inference.memory import least_tile
 from sr_jax.inference.model import SRModel
+from sr_jax.ops.blur_kernels import Kernel
 from sr_jax.ops.degrade import degrade, lr_offset
 from sr_jax.ops.resize import imresize
-from sr_jax.transforms.back_projection import back_project as project
-from sr_jax.transforms.ensemble import self_ensemble as ensemble
+from sr_jax.transforms import back_projection, ensemble
 
 _log = logging.getLogger(__name__)
 
@@ -29,18 +36,70 @@ _WIDEST_BORDER = 32
 _GLOBAL_BORDER = 16
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class UpscaleOptions:
+  """How images are enlarged by a model.
+
+  Attributes:
+    self_ensemble: Whether to average over the eight flips and rotations.
+    back_project: Number of back-projections after it; None for what the model
+      does by itself, mostly none.
+    kernel: Blur that produced the LR images, as in `ops.degrade`: an array, a
+      `Kernel` or a SPEC of the command line. Back-projection uses it, and
+      models that adapt to the images.
+    degradation: How LR was made, see `ops.degrade`; None for 'direct' with a
+      kernel and 'bicubic' without one.
+    noise_sigma: Noise of the LR images in grey levels, for the adaptation.
+    adapt_steps: Gradient steps of the adaptation to each image, 'auto' to stop
+      by how well the image itself is reconstructed, 0 for none; None for the
+      model's own number. Models that do not adapt take none.
+    tile: Side of the tiles in LR pixels with their overlap, 'auto' for what
+      fits the memory, 'off', or 'chop' for the four parts of the EDSR family's
+      test scripts, with which the scores of RCAN and SAN were made.
+    seed: Seed of what the adaptation draws at random.
+    mirror_border: Whether networks see the image continued by its mirror image.
+      Otherwise they pad it with zeros, which darkens the outermost pixels, as
+      in published scores.
+
+  Raises:
+    UserError: a value that suits no model.
+  """
+
+  self_ensemble: bool = False
+  back_project: int | None = None
+  kernel: str | np.ndarray | Kernel | None = None
+  degradation: str | None = None
+  noise_sigma: float = 0.0
+  adapt_steps: int | str | None = None
+  tile: int | str = 'auto'
+  seed: int = 0
+  mirror_border: bool = True
+
+  def __post_init__(self) -> None:
+    """Refuses what suits no model."""
+    if (self.back_project or 0) < 0:
+      raise UserError(
+        f'back-projections must be 0 or more, not {self.back_project}'
+      )
+    steps, tile = self.adapt_steps, self.tile
+    if isinstance(steps, int) and steps < 0:
+      raise UserError(f'adapt steps must be 0 or more, not {steps}')
+    if isinstance(steps, str) and steps != 'auto':
+      raise UserError(f"adapt steps must be a number or 'auto', not {steps!r}")
+    if isinstance(tile, str) and tile not in ('auto', 'off', 'chop'):
+      raise UserError(f'tile must be auto, off, chop or a number, not {tile!r}')
+    if not 0 <= self.noise_sigma < math.inf:
+      raise UserError(f'noise must be 0 or more, not {self.noise_sigma:g}')
+
+
 def fitting_of(
   model: SRModel, assumed: methods.Assumed, steps: int | str | None
 ) -> methods.Fitting | None:
-  """How the model fits itself to the images; None if it does not.
+  """How the model adapts to the images; None if it does not.
 
   Raises:
-    UserError: steps that are none, or that the model does not take.
+    UserError: steps that the model does not take.
   """
-  if isinstance(steps, int) and steps < 0:
-    raise UserError(f'adapt steps must be 0 or more, not {steps}')
-  if isinstance(steps, str) and steps != 'auto':
-    raise UserError(f"adapt steps must be a number or 'auto', not {steps!r}")
   if model.fitting is None:
     if steps:
       raise UserError(
@@ -52,8 +111,6 @@ def fitting_of(
     return None
   if steps == 0:
     raise UserError(f'model {model.name} has no weights without adapt steps')
-  if not 0 <= assumed.noise_sigma < math.inf:
-    raise UserError(f'noise must be 0 or more, not {assumed.noise_sigma:g}')
   try:
     return model.fitting(assumed, steps)
   except UserError as error:
@@ -82,7 +139,9 @@ def projection(
       spread = functools.partial(
         imresize, scale=scale, offset=lr_offset(scale, made_by, taps)
       )
-      return project(predict, made, spread, iterations=iterations)(lr)
+      return back_projection.back_project(
+        predict, made, spread, iterations=iterations
+      )(lr)
 
     return projected
 
@@ -99,10 +158,10 @@ def versions(
   """
   if median:
     return lambda predict: projected(
-      ensemble(_in_float32(projected(predict)), 'median')
+      ensemble.self_ensemble(_in_float32(projected(predict)), 'median')
     )
   if mean:
-    return lambda predict: projected(ensemble(predict))
+    return lambda predict: projected(ensemble.self_ensemble(predict))
   return projected
 
 
@@ -145,21 +204,14 @@ def border_of(model: SRModel, halo: int | None) -> int:
   return min(range(least, least + 100, model.cell), key=error)
 
 
-def least_tile(model: SRModel, halo: int | None) -> int:
-  """The side above which tiles have an inside."""
-  return 2 * (halo or 0) + 2 * (model.cell - 1)
-
-
 def checked_tile(
   tile: int | str, model: SRModel, halo: int | None
 ) -> int | str:
   """The tile that was asked for.
 
   Raises:
-    UserError: it is none, or none that suits the model.
+    UserError: it does not suit the model.
   """
-  if isinstance(tile, str) and tile not in ('auto', 'off', 'chop'):
-    raise UserError(f'tile must be auto, off, chop or a number, not {tile!r}')
   if tile in ('auto', 'off'):
     return tile
   if model.scale != int(model.scale):

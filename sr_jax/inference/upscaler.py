@@ -1,18 +1,18 @@
-"""Trained models on images of any size: what the command line runs.
+"""Applies trained models to images of any size, as the command line does.
 
     model = sr_jax.load('edsr-small-x2')
     sr = sr_jax.upscale(model, image)
     model = sr_jax.load('mzsr-x2')  # fits itself to the image's blur
     sr = sr_jax.upscale(model, image, kernel='gaussian:2.0', adapt_steps=10)
 
-For several images make one `Upscaler` and tell it their sizes: it then compiles
-a handful of shapes, however many sizes there are.
+For several images make one `Upscaler` and announce their sizes: it then
+compiles a handful of shapes, however many sizes there are.
 """
 
 from __future__ import annotations
 
 import functools
-import logging
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,31 +25,25 @@ from sr_jax.data.kernel_files import as_kernel
 from sr_jax.errors import UserError
 from sr_jax.inference.fitting import Fitted, fit_images
 from sr_jax.inference.loading import BICUBIC_HALO
+from sr_jax.inference.memory import TileSides
 from sr_jax.inference.model import SRModel, check_image, check_scale
 from sr_jax.inference.options import (
+  UpscaleOptions,
   border_of,
   checked_tile,
   fitting_of,
-  least_tile,
   projection,
   total_halo,
   versions,
 )
+from sr_jax.inference.shapes import Size, shared_shapes
 from sr_jax.ops.blur_kernels import Kernel, correlation_taps
 from sr_jax.ops.color import rgb_to_y
 from sr_jax.ops.compilation import jit
 from sr_jax.transforms import tiling
 
-_log = logging.getLogger(__name__)
-
-# Compiled shapes for images of announced sizes.
+# Number of shapes that are compiled for images of announced sizes.
 _MAX_SHAPES = 8
-# Images of so few LR pixels are not worth a look at their memory.
-_SMALL = 128**2
-# Side in SR pixels of what is computed on the host, in float64, at a time.
-_HOST_SIDE = 2048
-# Least part of a window that is kept, in LR pixels.
-_LEAST_KEPT = 64
 
 
 def upscale(
@@ -71,12 +65,14 @@ def upscale(
     model: From `load`.
     image: `[H, W, C]`, float in [0, 1] or uint8.
     scale: Checked against the model's if given.
-    kernel: Blur that made the image; see `Upscaler`, as for the others.
-    adapt_steps: Steps that the model fits itself to the image, or 'auto'.
-    self_ensemble: Mean over the eight flips and rotations.
+    kernel: Blur that produced the image; see `UpscaleOptions`, also for the
+      other options.
+    adapt_steps: Gradient steps of the adaptation to the image, or 'auto'.
+    self_ensemble: Whether to average over the eight flips and rotations.
     back_project: Number of back-projections after it.
     tile: Side of the tiles in LR pixels, 'auto', 'off' or 'chop'.
-    seed: Of what a fit draws at random, together with the image itself.
+    seed: Seed of what the adaptation draws at random, together with the pixels
+      of the image.
     references: See `Upscaler`.
 
   Returns:
@@ -86,16 +82,15 @@ def upscale(
     UserError: as `Upscaler`, or a kernel that nothing would use.
   """
   check_scale(model, scale)
-  upscaler = Upscaler(
-    model,
+  options = UpscaleOptions(
     self_ensemble=self_ensemble,
     back_project=back_project,
     kernel=kernel,
     adapt_steps=adapt_steps,
     tile=tile,
     seed=seed,
-    references=references,
   )
+  upscaler = Upscaler(model, options, references=references)
   if kernel is not None and not upscaler.uses_kernel:
     raise UserError(
       f'model {model.name} uses a kernel only for back-projection; add'
@@ -113,105 +108,73 @@ class Upscaler:
 
   Attributes:
     model: The model.
-    references: Those of all images, float32 in [0, 1].
+    fitting: How it adapts to images, None if it does not.
+    references: The references of all images, float32 in [0, 1].
   """
 
   def __init__(
     self,
     model: SRModel,
+    options: UpscaleOptions | None = None,
     *,
-    self_ensemble: bool = False,
-    back_project: int | None = None,
-    kernel: str | np.ndarray | Kernel | None = None,
-    degradation: str | None = None,
-    noise_sigma: float = 0.0,
-    adapt_steps: int | str | None = None,
-    tile: int | str = 'auto',
-    sizes: Sequence[tuple[int, int]] | None = None,
-    seed: int = 0,
+    sizes: Sequence[Size] = (),
     references: Sequence[np.ndarray] = (),
-    mirror_border: bool = True,
   ):
     """Puts the weights on this process's first device.
 
     Args:
       model: From `load`.
-      self_ensemble: Mean over the eight flips and rotations.
-      back_project: Number of back-projections after it; None for what the
-        model does by itself, mostly none.
-      kernel: Blur that made the LR images, as in `ops.degrade`: an array, a
-        `Kernel` or a SPEC of the command line. Back-projection uses it, and a
-        model that fits itself to the images.
-      degradation: How LR was made, see `ops.degrade`; 'direct' with a kernel
-        and 'bicubic' without one unless given.
-      noise_sigma: Noise of the LR images in grey levels, for the fit.
-      adapt_steps: Steps of the fit, 'auto' to stop by the reconstruction of
-        the image itself, 0 for none; None for the model's own number. Other
-        models take none.
-      tile: Side of the tiles in LR pixels with their overlap, 'auto' for what
-        fits the memory, 'off', or 'chop' for the four parts of the EDSR
-        family's test scripts, with which RCAN's and SAN's scores were made.
+      options: How images are enlarged; the defaults if not given.
       sizes: (H, W) of the images to come. With more than eight distinct ones
         the images of a local model are padded to eight shapes; unannounced
         images run in their own shape.
-      seed: Of what the fit draws at random.
       references: Sharp photographs `[H, W, 3]`, float in [0, 1] or uint8, for
-        a model that takes such; without any, images are their own.
-      mirror_border: Whether networks see the image continued by its mirror
-        image. Otherwise they pad it with zeros, which darkens the outermost
-        pixels, as in published scores.
+        a model that takes references; without any, each image is its own.
 
     Raises:
-      UserError: references that are too small or of no use, a tile or a number
-        of back-projections that is none, a kernel that cannot be read or does
-        not suit the model.
+      UserError: references that are too small or of no use, an option that does
+        not suit the model, a kernel that cannot be read.
     """
-    if (back_project or 0) < 0:
-      raise UserError(f'back-projections must be 0 or more, not {back_project}')
-    kernel = as_kernel(kernel)
-    taps = None if kernel is None else np.asarray(correlation_taps(kernel))
+    options = options or UpscaleOptions()
+    taps = _taps(options.kernel)
     self.model = model
     self.fitting = fitting_of(
-      model, methods.Assumed(degradation, taps, noise_sigma), adapt_steps
+      model,
+      methods.Assumed(options.degradation, taps, options.noise_sigma),
+      options.adapt_steps,
     )
     own = self.fitting
-    if self_ensemble and own is not None and own.kernel is not None:
-      raise UserError(
-        f'model {model.name} fits itself to the kernel as it lies, and'
-        ' self_ensemble (--self-ensemble) would turn the image: leave it out'
-      )
-    referring = model.referring
-    if self_ensemble and referring is not None and not referring.turned:
-      raise UserError(
-        f'model {model.name} warps its reference as it lies, and self_ensemble'
-        ' (--self-ensemble) would turn the image alone: leave it out'
-      )
-    degradation = own.degradation if own else degradation
-    self._seed = seed
-    self._device = jax.local_devices()[0]
+    if options.self_ensemble:
+      _check_turns(model, own)
+    self._seed = options.seed
+    device = jax.local_devices()[0]
     # Through the host: the weights may lie on all devices of a training run.
-    self._params = jax.device_put(jax.device_get(model.params), self._device)
+    self._params = jax.device_put(jax.device_get(model.params), device)
     predict = own.predict if own else model.predict
     self._program = predict if model.on_host else _jitted(predict)
-    if back_project is None:
-      back_project = own.back_project if own else 0
+    times = options.back_project
+    if times is None:
+      times = own.back_project if own else 0
     median = own is not None and own.ensemble
-    self._project = projection(model.scale, back_project, taps, degradation)
-    self._ensemble = versions(median, self_ensemble, self._project)
-    passes = back_project * (2 if median else 1)
+    degradation = own.degradation if own else options.degradation
+    project = projection(model.scale, times, taps, degradation)
+    self._versions = versions(median, options.self_ensemble, project)
     local = own.halo if own else model.halo
-    self._halo = total_halo(local, passes, taps, model.scale)
-    self._border = border_of(model, local) if mirror_border else 0
-    self._on_host = model.on_host or back_project > 0
-    self._uses_kernel = own is not None or back_project > 0 or taps is None
-    self._tile = checked_tile(tile, model, self._halo)
-    # Parameters whose shapes tell how much memory the network needs.
-    self._example: Mapping[str, Any] = self._params
-    self._channels = model.channels or 3
-    # Side of the windows; None while nothing needs to be divided.
-    self._side = None if isinstance(tile, str) else int(tile)
-    self._sizes = [self._with_border(size) for size in sizes or ()]
-    self._shapes = self._plan_shapes()
+    self._halo = total_halo(
+      local, times * (2 if median else 1), taps, model.scale
+    )
+    self._border = border_of(model, local) if options.mirror_border else 0
+    self._uses_kernel = own is not None or times > 0 or taps is None
+    self._chops = options.tile == 'chop'
+    self._sides = TileSides(
+      model,
+      self._program,
+      device,
+      tile=checked_tile(options.tile, model, self._halo),
+      halo=self._halo,
+      on_host=model.on_host or times > 0,
+    )
+    self._sizes = tuple(self._with_border(size) for size in sizes)
     self.references = [_unit(image) for image in references]
     self._referred = self.refer(references) if references else None
 
@@ -220,10 +183,15 @@ class Upscaler:
     """Whether the kernel, if there is one, has any effect."""
     return self._uses_kernel
 
-  @property
-  def tile(self) -> int | None:
-    """Side of tiles in LR pixels; None while no image needed them."""
-    return self._side
+  def tile_for(self, image: np.ndarray) -> int | None:
+    """Side of the tiles of an image in LR pixels; None if it has none.
+
+    Args:
+      image: As for a call, which came before this.
+    """
+    side = self._sides.known(self._channels(image))
+    size = self._with_border(image.shape[:2])
+    return side if side is not None and max(size) > side else None
 
   def check(self, image: np.ndarray) -> None:
     """Refuses what is no image, or none for this model.
@@ -310,12 +278,16 @@ class Upscaler:
       lr = self._as_input(part)[0].astype(np.float32)
       return np.asarray(program(fitted.params, lr))[0, ..., None]
 
-    side = self._side or max(image.shape[:2])
+    side = self._sides.known(self._channels(image)) or max(image.shape[:2])
     halo = side // 4 if self._halo is None else self._halo
     return tiling.tiled(window, scale=1, halo=halo, tile=side)(image)
 
   def __call__(
-    self, image: np.ndarray, fitted: Fitted | None = None
+    self,
+    image: np.ndarray,
+    fitted: Fitted | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
   ) -> np.ndarray:
     """Enlarges one image.
 
@@ -325,6 +297,7 @@ class Upscaler:
     Args:
       image: `[H, W, C]`, float in [0, 1] or uint8.
       fitted: From `fit`; without it the model is fitted now, if it can be.
+      progress: Called with the number of finished tiles and of all tiles.
 
     Returns:
       float32 `[ceil(scale * H), ceil(scale * W), C]` in [0, 1].
@@ -336,15 +309,18 @@ class Upscaler:
     self.check(image)
     if fitted is None:
       (fitted,) = self.fit([image])
-    self._example = fitted.params
-    self._channels = self.model.channels or image.shape[2]
-    window = functools.partial(self._window, fitted.params)
+    channels = self._channels(image)
     scale = math.ceil(self.model.scale)  # one that is not whole has no tiles
+    cell = self.model.cell
     size = self._with_border(image.shape[:2])
     while True:
-      side = self._side_for(*size)
+      side = self._sides.side(fitted.params, size, channels)
       halo = side // 4 if self._halo is None else self._halo
-      cell = self.model.cell
+      shapes = self._planned(fitted.params)
+      window = functools.partial(self._window, fitted.params, shapes)
+      if progress is not None:
+        rows, columns = (tiling.windows(n, side, halo, cell) for n in size)
+        window = _counted(window, len(rows) * len(columns), progress)
       run = tiling.tiled(window, scale=scale, halo=halo, tile=side, cell=cell)
       run = tiling.mirrored(run, scale=self.model.scale, border=self._border)
       try:
@@ -352,7 +328,11 @@ class Upscaler:
       except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error):
           raise
-        self._shrink(min(side, max(size)))
+        self._sides.shrink(min(side, max(size)), channels)
+
+  def _channels(self, image: np.ndarray) -> int:
+    """Channels of an image as the network gets it."""
+    return self.model.channels or image.shape[2]
 
   def _with_border(self, size: tuple[int, int]) -> tuple[int, int]:
     """Height and width of an image with its mirrored border."""
@@ -374,34 +354,48 @@ class Upscaler:
     grey = lr.shape[-1] == 1 and self.model.channels == 3
     return (np.repeat(lr, 3, axis=-1) if grey else lr), grey
 
-  def _window(self, params: Mapping[str, Any], image: np.ndarray) -> np.ndarray:
+  def _window(
+    self,
+    params: Mapping[str, Any],
+    shapes: Mapping[Size, Size],
+    image: np.ndarray,
+  ) -> np.ndarray:
     """The whole way of one window `[h, w, C]`, float32 and clipped."""
     lr, grey = self._as_input(image)
     network = functools.partial(self._program, params)
-    sr = self._ensemble(functools.partial(self._run, network))(lr)
+    run = functools.partial(self._run, network, shapes)
+    sr = self._versions(run)(lr)
     if grey:
       # Y of BT.601 spans 16..235.
       sr = (rgb_to_y(sr) * 255 - 16) / 219
     return np.clip(sr[0], 0, 1).astype(np.float32, copy=False)
 
-  def _run(self, network: Callable[..., Any], lr: np.ndarray) -> np.ndarray:
+  def _run(
+    self,
+    network: Callable[..., Any],
+    shapes: Mapping[Size, Size],
+    lr: np.ndarray,
+  ) -> np.ndarray:
     """The network on the host's `[1, h, w, C]`, padded to a planned shape."""
-    if self._tile == 'chop':
-      run = functools.partial(self._run_whole, network)
+    run = functools.partial(self._run_whole, network, shapes)
+    if self._chops:
       return tiling.chopped(run, scale=self.model.whole_scale)(lr)
-    return self._run_whole(network, lr)
+    return run(lr)
 
   def _run_whole(
-    self, network: Callable[..., Any], lr: np.ndarray
+    self,
+    network: Callable[..., Any],
+    shapes: Mapping[Size, Size],
+    lr: np.ndarray,
   ) -> np.ndarray:
-    """The same, undivided."""
+    """The network on an image that is not divided."""
     if self.model.on_host:
       return network(lr, None)
     lr = lr.astype(np.float32)
     height, width = lr.shape[1:3]
-    shape = self._shapes.get((height, width))
-    if shape is None and (width, height) in self._shapes:  # a turned version
-      shape = self._shapes[width, height][::-1]
+    shape = shapes.get((height, width))
+    if shape is None and (width, height) in shapes:  # a turned version
+      shape = shapes[width, height][::-1]
     if shape is None:
       return np.asarray(network(lr, None))
     more = [
@@ -415,96 +409,72 @@ class Upscaler:
     scale = self.model.scale
     return np.asarray(sr)[:, : scale * height, : scale * width]
 
-  def _plan_shapes(self) -> dict[tuple[int, int], tuple[int, int]]:
-    """Window size -> shape to pad it to; empty where none is padded."""
-    if not self._sizes or self._halo is None or self.model.on_host:
-      return {}
-    if self.fitting is not None:
-      return {}  # the fit is compiled for each size anyhow
-    if self.model.cell > 1 or self._tile == 'chop':
-      return {}  # padding would move the cells' or the parts' borders
-    if self.model.referring is not None:
-      return {}  # what is padded would be matched as well
-    self._side_for(*max(self._sizes, key=math.prod))
-    limit = self._side or max(max(size) for size in self._sizes)
-    windows = [(min(h, limit), min(w, limit)) for h, w in self._sizes]
-    if len(set(windows)) <= _MAX_SHAPES:
-      return {}
-    return tiling.shared_shapes(windows, _MAX_SHAPES)
+  def _planned(self, params: Mapping[str, Any]) -> Mapping[Size, Size]:
+    """Window size -> shape to pad it to; empty where none is padded.
 
-  def _side_for(self, height: int, width: int) -> int:
-    """Side of the windows for an image of this size."""
-    if self._tile == 'auto' and not self._side and height * width > _SMALL:
-      self._side = self._auto_side(height, width)
-    return self._side or max(height, width)
-
-  def _auto_side(self, height: int, width: int) -> int | None:
-    """Side of the largest windows that fit; None for all of the image."""
-    if self._halo is None:
-      self._refuse_if_too_large(height, width)
-      return None
-    least = least_tile(self.model, self._halo) + _LEAST_KEPT
-    sides = []
-    if self._on_host:
-      sides.append(max(int(_HOST_SIDE // self.model.scale), least))
-    if not self.model.on_host:
-      probe = math.isqrt(_SMALL)
-      density = self._bytes(probe, probe) / _SMALL
-      sides.append(max(tiling.plan_side(density, self._device), least))
-    return min(sides)
-
-  def _bytes(self, height: int, width: int) -> int:
-    """Memory that the program needs for one image of this size."""
-    shape = (1, height, width, self._channels)
-    lr = jax.ShapeDtypeStruct(shape, np.float32)
-    return tiling.program_bytes(self._program, self._example, lr, None)
-
-  def _refuse_if_too_large(self, height: int, width: int) -> None:
-    if self.model.on_host:
-      return
-    needed = self._bytes(height, width)
-    if needed > tiling.available_bytes(self._device):
-      if self.model.scale != int(self.model.scale):
-        raise UserError(
-          f'{height}x{width} pixels need {needed / 2**30:.1f} GiB at scale'
-          f' {self.model.scale:g}, which cannot be tiled; choose a whole scale'
-        )
-      raise UserError(
-        f'{height}x{width} pixels need {needed / 2**30:.1f} GiB with model'
-        f' {self.model.name}, which cannot be tiled exactly; give --tile N'
-        ' (tile=N) and accept seams'
-      )
-
-  def _shrink(self, side: int) -> None:
-    """Halves the windows after they did not fit.
-
-    Raises:
-      UserError: they may not or cannot be smaller.
+    The weights of a fit are compiled for each size anyhow. Padding would move
+    the borders of cells and parts, and would itself be matched by references.
     """
-    name = self.model.name
-    if self._tile in ('off', 'chop'):
-      raise UserError(
-        f'out of memory with tile {self._tile}; let model {name} tile:'
-        ' --tile auto'
-      )
-    if self._tile == 'auto' and self.model.scale != int(self.model.scale):
-      raise UserError(
-        f'out of memory at scale {self.model.scale:g}, which cannot be tiled;'
-        ' choose a whole scale'
-      )
-    if self._tile == 'auto' and self._halo is None:
-      raise UserError(
-        f'out of memory, and model {name} cannot be tiled exactly; give'
-        f' --tile N (tile=N) below {side} and accept seams'
-      )
-    if side // 2 <= least_tile(self.model, self._halo):
-      raise UserError(
-        f'out of memory with tiles of {side} pixels, the smallest that model'
-        f' {name} allows; free some memory or choose a smaller model'
-      )
-    self._side = side // 2
-    _log.warning('out of memory: going on with tiles of %d', self._side)
-    self._shapes = self._plan_shapes()
+    model = self.model
+    if not self._sizes or self._halo is None or model.on_host:
+      return {}
+    if self.fitting is not None or model.referring is not None:
+      return {}
+    if model.cell > 1 or self._chops:
+      return {}
+    channels = model.channels or 3
+    self._sides.side(params, max(self._sizes, key=math.prod), channels)
+    side = self._sides.known(channels) or max(map(max, self._sizes))
+    return _padded_shapes(self._sizes, side)
+
+
+@functools.lru_cache(maxsize=16)
+def _padded_shapes(sizes: tuple[Size, ...], side: int) -> dict[Size, Size]:
+  """The shapes for the windows of images of these sizes; empty for few."""
+  windows = [(min(h, side), min(w, side)) for h, w in sizes]
+  if len(set(windows)) <= _MAX_SHAPES:
+    return {}
+  return shared_shapes(windows, _MAX_SHAPES)
+
+
+def _taps(kernel: str | np.ndarray | Kernel | None) -> np.ndarray | None:
+  """The kernel's `[K1, K2]` taps."""
+  checked = as_kernel(kernel)
+  return None if checked is None else np.asarray(correlation_taps(checked))
+
+
+def _check_turns(model: SRModel, fitting: methods.Fitting | None) -> None:
+  """Refuses a self-ensemble for models that know the image's orientation.
+
+  Raises:
+    UserError: the model is one.
+  """
+  if fitting is not None and fitting.kernel is not None:
+    raise UserError(
+      f'model {model.name} fits itself to the kernel as it lies, and'
+      ' self_ensemble (--self-ensemble) would turn the image: leave it out'
+    )
+  if model.referring is not None and not model.referring.turned:
+    raise UserError(
+      f'model {model.name} warps its reference as it lies, and self_ensemble'
+      ' (--self-ensemble) would turn the image alone: leave it out'
+    )
+
+
+def _counted(
+  window: Callable[[np.ndarray], np.ndarray],
+  total: int,
+  progress: Callable[[int, int], None],
+) -> Callable[[np.ndarray], np.ndarray]:
+  """Reports how many of the windows are done after each of them."""
+  done = itertools.count(1)
+
+  def counted(part: np.ndarray) -> np.ndarray:
+    result = window(part)
+    progress(next(done), total)
+    return result
+
+  return counted
 
 
 def _unit(image: np.ndarray) -> np.ndarray:

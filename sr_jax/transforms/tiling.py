@@ -9,24 +9,12 @@ border is padded as the whole image's is.
 
 from __future__ import annotations
 
-import collections
-import math
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from sr_jax.ops.scales import enlarged_size
-
-# Beyond it larger windows gain little and the machine has other work.
-_CPU_LIMIT = 2**30
-# Share of an accelerator's free memory: convolutions need work space too.
-_DEVICE_SHARE = 0.7
-# More distinct sizes than this are rounded up before they are grouped.
-_MAX_GROUPED = 64
-
-Size = tuple[int, int]
 
 
 class Window(NamedTuple):
@@ -203,97 +191,3 @@ def _inside(window: Window, scale: int) -> slice:
 def _outside(window: Window, scale: int) -> slice:
   """The same, seen from the whole output."""
   return slice(scale * window.keep_from, scale * window.keep_to)
-
-
-def program_bytes(program: Any, *args: Any) -> int:
-  """Memory a jitted function needs beside its arguments, by its compiler."""
-  memory = program.lower(*args).compile().memory_analysis()
-  return memory.temp_size_in_bytes + memory.output_size_in_bytes
-
-
-def available_bytes(device: jax.Device) -> int:
-  """Free memory of an accelerator; of the machine for a CPU device."""
-  stats = device.memory_stats() if device.platform != 'cpu' else None
-  if stats and 'bytes_limit' in stats:
-    free = stats['bytes_limit'] - stats.get('bytes_in_use', 0)
-    return int(_DEVICE_SHARE * free)
-  return _available_ram()
-
-
-def _available_ram() -> int:
-  """Half of the memory that programs can still get; a guess where unknown."""
-  try:
-    with open('/proc/meminfo') as file:
-      lines = dict(line.split(':', 1) for line in file)
-    return int(lines['MemAvailable'].split()[0]) * 1024 // 2
-  except (OSError, KeyError, ValueError):
-    return _CPU_LIMIT
-
-
-def plan_side(bytes_per_pixel: float, device: jax.Device) -> int:
-  """Side of the largest square window that fits the device's memory.
-
-  Args:
-    bytes_per_pixel: What the program needs per input pixel.
-    device: Where it runs. Of a CPU's memory at most 1 GiB is taken.
-  """
-  budget = available_bytes(device)
-  if device.platform == 'cpu':
-    budget = min(budget, _CPU_LIMIT)
-  return math.isqrt(int(budget / bytes_per_pixel))
-
-
-def shared_shapes(sizes: Iterable[Size], count: int) -> dict[Size, Size]:
-  """The shape to pad each size to, so that at most `count` shapes arise.
-
-  Up to `count` distinct sizes keep their own. Otherwise the two groups whose
-  union adds the fewest pixels to compute are merged until few enough are left.
-
-  Args:
-    sizes: (height, width) of every image.
-    count: Number of shapes, 1 or more.
-  """
-  sizes = list(sizes)
-  rounded = _rounded(sizes)
-  members = collections.Counter(rounded[size] for size in sizes)
-  groups = dict(members)
-  shape_of = {size: size for size in members}
-  while len(groups) > count:
-    a, b = min(_pairs(groups), key=lambda pair: _added(groups, *pair))
-    union = (max(a[0], b[0]), max(a[1], b[1]))
-    merged = groups.pop(a) + groups.pop(b)
-    groups[union] = groups.get(union, 0) + merged
-    for size, shape in shape_of.items():
-      if shape in (a, b):
-        shape_of[size] = union
-  return {size: shape_of[rounded[size]] for size in sizes}
-
-
-def _pairs(groups: dict[Size, int]) -> Iterable[tuple[Size, Size]]:
-  shapes = list(groups)
-  return ((a, b) for i, a in enumerate(shapes) for b in shapes[:i])
-
-
-def _added(groups: dict[Size, int], a: Size, b: Size) -> int:
-  """Pixels that two groups cost more in their common shape."""
-  area = max(a[0], b[0]) * max(a[1], b[1])
-  more_a, more_b = area - a[0] * a[1], area - b[0] * b[1]
-  return groups[a] * more_a + groups[b] * more_b
-
-
-def _rounded(sizes: list[Size]) -> dict[Size, Size]:
-  """Sizes rounded up on a grid so coarse that few enough are distinct."""
-  top = max(h for h, _ in sizes), max(w for _, w in sizes)
-  grid = 1
-  while True:
-    rounded = {
-      (h, w): (min(_up(h, grid), top[0]), min(_up(w, grid), top[1]))
-      for h, w in sizes
-    }
-    if len(set(rounded.values())) <= _MAX_GROUPED:
-      return rounded
-    grid *= 2
-
-
-def _up(size: int, grid: int) -> int:
-  return -(-size // grid) * grid

@@ -12,7 +12,7 @@ from sr_jax import checkpoints, models
 from sr_jax.data.image_io import Picture, read_image, write_image
 from sr_jax.data.kernel_files import load_kernel
 from sr_jax.inference import loading
-from sr_jax.inference import upscaler as inference
+from sr_jax.inference.upscaler import upscale
 from sr_jax.models import zssr
 from sr_jax.models.parts import common
 from sr_jax.ops.blur_kernels import gaussian_kernel
@@ -77,9 +77,7 @@ def test_pixels_are_those_of_the_fitted_model(run, adaptive, photos, tmp_path):
     done = run(*command, steps, '-o', file)
     assert f'{steps} steps' in done.out
     written[steps] = read_image(file).color
-    expected = inference.upscale(
-      model, lr, kernel='gaussian:2.0', adapt_steps=steps
-    )
+    expected = upscale(model, lr, kernel='gaussian:2.0', adapt_steps=steps)
     np.testing.assert_allclose(written[steps], expected, atol=0.5 / 255 + 1e-5)
   assert np.abs(written[1] - written[5]).max() > 1.5 / 255
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sr_jax import checkpoints
 from sr_jax.data.image_io import Picture, write_image
-from sr_jax.inference import upscaler as inference
+from sr_jax.inference.upscaler import Upscaler
 from tests.weights import torch_files
 
 
@@ -245,14 +245,14 @@ def test_full_disk(run, command, photos, out, monkeypatch):
 
 
 def test_too_little_memory_for_one_file(run, photos, tmp_path, monkeypatch):
-  call = inference.Upscaler.__call__
+  call = Upscaler.__call__
 
   def limited(self, image, fitted=None):
     if image.shape[0] == 26:
       raise MemoryError
     return call(self, image, fitted)
 
-  monkeypatch.setattr(inference.Upscaler, '__call__', limited)
+  monkeypatch.setattr(Upscaler, '__call__', limited)
   done = run('upscale', photos, '-o', tmp_path / 'out', *bicubic())
   assert done.refused('one.png', 'memory')
   assert '1 enlarged, 1 failed' in done.out

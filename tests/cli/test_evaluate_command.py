@@ -10,6 +10,7 @@ from sr_jax.cli.main import main
 from sr_jax.data.image_io import Picture, read_image, write_image
 from sr_jax.evaluation.benchmark import evaluate_folder
 from sr_jax.inference.loading import load
+from sr_jax.inference.options import UpscaleOptions
 from sr_jax.metrics.protocol import PROTOCOLS
 from sr_jax.ops.degrade import DEGRADATIONS
 
@@ -25,7 +26,7 @@ def test_table_json_and_images_agree(run, photos, tmp_path):
   assert list(result) == [
     *('model', 'scale', 'degradation', 'kernel', 'noise_sigma'),
     *('jpeg_quality', 'seed', 'protocol', 'images', 'mean'),
-    *('compile_seconds', 'others', 'adapt_steps', 'tile'),
+    *('left_out', 'compile_seconds', 'others', 'adapt_steps', 'tile'),
     *('reference_dir', 'reference_level'),
   ]
   assert [row['name'] for row in result['images']] == ['one.png', 'sub/two.png']
@@ -165,7 +166,10 @@ def test_grey_image_of_a_colour_model(run, checkpoint, tmp_path):
 def test_seconds_do_not_count_compiling(photos, checkpoint):
   lines = []
   result = evaluate_folder(
-    load(checkpoint), hr_dir=photos, tile=20, report=lines.append
+    load(checkpoint),
+    options=UpscaleOptions(tile=20),
+    hr_dir=photos,
+    report=lines.append,
   )
   slowest = max(row['seconds'] for row in result['images'])
   assert 0 <= slowest < result['compile_seconds']
@@ -175,9 +179,13 @@ def test_seconds_do_not_count_compiling(photos, checkpoint):
 def test_upscaler_options_change_the_score(photos, checkpoint):
   model = load(checkpoint)
   plain = evaluate_folder(model, hr_dir=photos)
-  tiled = evaluate_folder(model, hr_dir=photos, tile=24)
-  projected = evaluate_folder(model, hr_dir=photos, back_project=3)
-  ensemble = evaluate_folder(model, hr_dir=photos, self_ensemble=True)
+  tiled = evaluate_folder(model, options=UpscaleOptions(tile=24), hr_dir=photos)
+  projected = evaluate_folder(
+    model, options=UpscaleOptions(back_project=3), hr_dir=photos
+  )
+  ensemble = evaluate_folder(
+    model, options=UpscaleOptions(self_ensemble=True), hr_dir=photos
+  )
   scores = [r['mean']['psnr'] for r in (plain, tiled, projected, ensemble)]
   assert scores[1] == pytest.approx(scores[0], abs=1e-3)
   assert scores[2] > scores[0] + 1
@@ -200,3 +208,23 @@ def test_degradations_of_the_command_line(capsys):
     main(['evaluate', '--help'])
   choices = '{' + ','.join(DEGRADATIONS) + '}'
   assert choices in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('metrics', ['psnr,ssim', 'psnr,niqe'])
+def test_image_too_small_for_a_metric_is_left_out(run, tmp_path, metrics):
+  """F7: one such image ended the evaluation midway, without JSON."""
+  folder, path = tmp_path / 'hr', tmp_path / 'scores.json'
+  write_image(folder / 'a.png', Picture(texture(12, 12)))
+  write_image(folder / 'b.png', Picture(texture(200, 104)))
+  command = ('evaluate', '--model', 'bicubic', '--scale', 2, '--hr', folder)
+  done = run(*command, '--metrics', metrics, '--json', path)
+  assert done.refused('1 images were left out', str(folder / 'a.png'))
+  assert 'a.png  left out: ' in done.out
+  result = json.loads(path.read_text())
+  assert [row['name'] for row in result['images']] == ['b.png']
+  assert result['mean']['psnr'] == result['images'][0]['psnr']
+  assert list(result['left_out']) == ['a.png']
+  (folder / 'b.png').unlink()
+  path.unlink()
+  assert run(*command, '--metrics', metrics, '--json', path).refused('a.png')
+  assert not path.exists()

@@ -13,9 +13,9 @@ from sr_jax.data import degradation as degradations
 from sr_jax.data import ranked
 from sr_jax.data.image_io import Picture, read_rgb, write_image
 from sr_jax.errors import UserError
-from sr_jax.evaluation import benchmark as evaluation
+from sr_jax.evaluation import benchmark
 from sr_jax.inference import loading
-from sr_jax.inference import upscaler as inference
+from sr_jax.inference.upscaler import Upscaler
 from sr_jax.metrics import niqe
 from sr_jax.metrics.protocol import luma
 from sr_jax.ops.color import rgb_to_grey
@@ -69,9 +69,9 @@ def test_patches_labels_and_record(run, command, photos, tmp_path, checkpoint):
   assert record['patches'] == {'training': [], 'held_out': names}
   assert record['held_out_photographs'] == ['sub/sharp.png']
   # What upscaling the whole photograph gives, cut and in 8 bits.
-  hr = evaluation.read_levels(photos / 'sub' / 'sharp.png')[:204, :244]
+  hr = benchmark.read_levels(photos / 'sub' / 'sharp.png')[:204, :244]
   lr = degradations.Degradation().of_file(hr, '', 2).astype(np.float32)
-  sr = inference.Upscaler(loading.load('bicubic', scale=2))(lr)
+  sr = Upscaler(loading.load('bicubic', scale=2))(lr)
   cut = np.round(255 * sr[:200, 40:240])
   np.testing.assert_array_equal(read_rgb(folder / '0' / names[1]), cut)
   scores = ranked.read_scores(folder / 'niqe.txt')

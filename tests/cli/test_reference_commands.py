@@ -13,7 +13,8 @@ from sr_jax import checkpoints, models
 from sr_jax.data.image_io import Picture, read_image, write_image
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
-from sr_jax.inference import upscaler as inference
+from sr_jax.inference.options import UpscaleOptions
+from sr_jax.inference.upscaler import Upscaler
 from sr_jax.methods import _texture as referring
 from tests import golden_files
 from tests.weights import torch_files
@@ -153,15 +154,17 @@ def test_tiles_see_the_whole_reference(srntt):
   halo = model.halo
   image = texture(2 * halo + 12, 20)
   references = [texture(40, 36, seed=1)]
-  whole = inference.Upscaler(model, tile='off', references=references)
-  tiled = inference.Upscaler(model, tile=2 * halo + 4, references=references)
+  whole = Upscaler(model, UpscaleOptions(tile='off'), references=references)
+  tiled = Upscaler(
+    model, UpscaleOptions(tile=2 * halo + 4), references=references
+  )
   np.testing.assert_allclose(tiled(image), whole(image), atol=1e-5)
   similar = [
     upscaler.similarity(image, upscaler.fit([image])[0])
     for upscaler in (whole, tiled)
   ]
   np.testing.assert_allclose(*similar, atol=1e-5)
-  assert tiled.tile == 2 * halo + 4
+  assert tiled.tile_for(image) == 2 * halo + 4
 
 
 def test_the_python_interface(srntt):
@@ -179,7 +182,7 @@ def test_the_python_interface(srntt):
     sr_jax.upscale(model, image, references=[texture(11, 8)])
   bicubic = loading.load('bicubic', scale=4)
   with pytest.raises(UserError, match='bicubic takes no references'):
-    inference.Upscaler(bicubic, references=[other])
+    Upscaler(bicubic, references=[other])
 
 
 def test_evaluate_by_levels(run, srntt, tmp_path):

@@ -14,16 +14,15 @@ from hypothesis import strategies as st
 
 from sr_jax import models
 from sr_jax.errors import UserError
-from sr_jax.inference import loading
-from sr_jax.inference import upscaler as inference
+from sr_jax.inference import loading, memory
 from sr_jax.inference.loading import load
+from sr_jax.inference.options import UpscaleOptions
 from sr_jax.inference.upscaler import Upscaler, upscale
 from sr_jax.ops.blur_kernels import Kernel, gaussian_kernel
 from sr_jax.ops.color import rgb_to_y
 from sr_jax.ops.degrade import degrade
 from sr_jax.ops.resize import imresize
-from sr_jax.transforms import tiling
-from sr_jax.transforms.ensemble import self_ensemble as ensemble
+from sr_jax.transforms.ensemble import self_ensemble
 from tests.tiny_models import counting, random_image, tiny
 
 PHOTO = skimage.data.astronaut()[:80, 180:290]
@@ -52,7 +51,7 @@ def test_bicubic_is_the_baseline_of_the_field(scale, channels):
 
 
 def test_bicubic_tiles_without_a_trace(monkeypatch):
-  monkeypatch.setattr(inference, '_HOST_SIDE', 128)
+  monkeypatch.setattr(memory, '_HOST_SIDE', 128)
   image = random_image(150, 140)
   for scale in (2, 3):
     model = load('bicubic', scale=scale)
@@ -158,7 +157,9 @@ def test_kernels_of_all_kinds_mean_the_same():
   taps = gaussian_kernel(2.0)
   model = tiny()
   results = [
-    Upscaler(model, back_project=1, kernel=kernel, degradation='direct')(PHOTO)
+    Upscaler(
+      model, UpscaleOptions(back_project=1, kernel=kernel, degradation='direct')
+    )(PHOTO)
     for kernel in ('gaussian:2.0', taps, Kernel(taps))
   ]
   np.testing.assert_array_equal(results[0], results[1])
@@ -207,7 +208,7 @@ def test_few_sizes_keep_their_own_shapes():
 def test_padded_and_turned():
   """Self-ensemble of padded images: the padding turns with them."""
   sizes = [(10 + i, 30 - 2 * i) for i in range(10)]
-  upscaler = Upscaler(tiny(), sizes=sizes, self_ensemble=True)
+  upscaler = Upscaler(tiny(), UpscaleOptions(self_ensemble=True), sizes=sizes)
   for size in (sizes[0], sizes[7]):
     image = random_image(*size)
     alone = upscale(tiny(), image, self_ensemble=True)
@@ -240,15 +241,16 @@ def test_auto_tile_follows_the_memory(monkeypatch):
     needed.append(density)
     return 90
 
-  monkeypatch.setattr(tiling, 'plan_side', plan_side)
+  monkeypatch.setattr(memory, 'plan_side', plan_side)
   model, traced = counting(tiny())
   np.testing.assert_allclose(upscale(model, image), whole, rtol=0, atol=ULP)
   # The probe of the memory, then tiles of one shape.
   assert traced == [(128, 128), (90, 90)]
   upscaler = Upscaler(model)
-  assert upscaler.tile is None
+  assert upscaler.tile_for(image) is None
   upscaler(image)
-  assert upscaler.tile == 90
+  assert upscaler.tile_for(image) == 90
+  assert upscaler.tile_for(image[:40, :40]) is None
   # At least the SR image itself, in float32.
   assert needed[0] >= 4 * 3 * 4
 
@@ -303,7 +305,7 @@ def test_global_models_are_tiled_on_demand_only(monkeypatch, caplog):
   with caplog.at_level(logging.WARNING):
     assert upscale(model, image, tile=64).shape == (260, 280, 3)
   assert 'may show seams' in caplog.text
-  monkeypatch.setattr(tiling, 'available_bytes', lambda device: 1000)
+  monkeypatch.setattr(memory, 'available_bytes', lambda device: 1000)
   with pytest.raises(UserError, match='cannot be tiled exactly; give --tile N'):
     upscale(model, image)
 
@@ -338,7 +340,7 @@ def test_chopping_a_global_model_under_self_ensemble():
   whole = upscale(model, image)
   parts = upscale(model, image, tile='chop')
   assert np.abs(parts - whole).max() > 1e-4
-  expected = ensemble(lambda lr: upscale(model, lr[0], tile='chop')[None])(
+  expected = self_ensemble(lambda lr: upscale(model, lr[0], tile='chop')[None])(
     image[None].astype(np.float64)
   )
   both = upscale(model, image, tile='chop', self_ensemble=True)

@@ -15,6 +15,7 @@ from sr_jax import checkpoints, models
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
 from sr_jax.inference.loading import load
+from sr_jax.inference.options import UpscaleOptions
 from sr_jax.inference.upscaler import Upscaler, upscale
 from sr_jax.models import zssr
 from sr_jax.models.parts import common
@@ -66,7 +67,9 @@ def test_adaptive_checkpoint_by_path(tmp_path):
   }
   plain = upscale(model, image, adapt_steps=0)
   assert plain.shape == (40, 44, 3)
-  bare = Upscaler(model, adapt_steps=0, mirror_border=False)(image)
+  bare = Upscaler(model, UpscaleOptions(adapt_steps=0, mirror_border=False))(
+    image
+  )
   whole = model.predict(model.params, np.float32(image / 255)[None])[0]
   np.testing.assert_allclose(bare, whole, atol=1e-6)
   # The checkpoint's own number of steps.
@@ -86,7 +89,9 @@ def test_fit_without_a_kernel_is_refused(tmp_path):
 
 def test_auto_ends_by_itself(tmp_path):
   model = load(adaptive(tmp_path))
-  upscaler = Upscaler(model, kernel='gaussian:2.0', adapt_steps='auto')
+  upscaler = Upscaler(
+    model, UpscaleOptions(kernel='gaussian:2.0', adapt_steps='auto')
+  )
   flat = np.zeros((16, 16, 3), np.float32)  # nothing to gain
   photo = np.float32(PHOTO[:16, :16] / 255)
   none, some = (one.steps for one in upscaler.fit([flat, photo]))
@@ -205,7 +210,7 @@ def test_back_projection_at_a_scale_that_is_not_whole(scale, kernel):
   taps = kernel and gaussian_kernel(1.0)
   residuals = []
   for times in (0, 5):
-    sr = Upscaler(model, kernel=kernel, back_project=times)(lr)
+    sr = Upscaler(model, UpscaleOptions(kernel=kernel, back_project=times))(lr)
     assert sr.shape == (*(int(np.ceil(n * scale)) for n in (24, 26)), 3)
     made = degrade(
       None,
@@ -223,12 +228,14 @@ def test_shapes_of_an_enlarging_network_are_shared(tmp_path):
   """Its enlargement mirrors the border, which the padding has to go on."""
   model, traced = counting(load(adaptive(tmp_path)))
   sizes = [(9 + i, 31 - 2 * i) for i in range(11)]
-  upscaler = Upscaler(model, sizes=sizes, adapt_steps=0, self_ensemble=True)
+  upscaler = Upscaler(
+    model, UpscaleOptions(adapt_steps=0, self_ensemble=True), sizes=sizes
+  )
   worst = 0.0
   for size in sizes:
     image = random_image(*size)
     sr = upscaler(image)
-    alone = Upscaler(model, adapt_steps=0, self_ensemble=True)
+    alone = Upscaler(model, UpscaleOptions(adapt_steps=0, self_ensemble=True))
     if size in (sizes[0], sizes[4], sizes[9]):
       count = len(traced)
       worst = max(worst, float(np.abs(sr - alone(image)).max()))
@@ -250,14 +257,16 @@ def test_ensemble_would_turn_a_kernel(tmp_path, monkeypatch):
 def test_noise_that_is_none(tmp_path, noise):
   model = load(adaptive(tmp_path))
   with pytest.raises(UserError, match='noise must be 0 or more'):
-    Upscaler(model, kernel='gaussian:2.0', noise_sigma=noise)
+    Upscaler(model, UpscaleOptions(kernel='gaussian:2.0', noise_sigma=noise))
 
 
 def test_no_memory_for_a_fit_or_at_a_scale_that_is_not_whole(tmp_path):
   def exhausted(*unused):
     raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
 
-  upscaler = Upscaler(load(adaptive(tmp_path)), kernel='gaussian:2.0')
+  upscaler = Upscaler(
+    load(adaptive(tmp_path)), UpscaleOptions(kernel='gaussian:2.0')
+  )
   upscaler.fitting = upscaler.fitting._replace(fit=exhausted)
   with pytest.raises(UserError, match='fits itself to 2 images at once'):
     upscaler.fit([PHOTO, PHOTO])

@@ -13,6 +13,7 @@ from sr_jax import models
 from sr_jax.data.image_io import Picture, write_image
 from sr_jax.evaluation.benchmark import evaluate_folder
 from sr_jax.inference import loading
+from sr_jax.inference.options import UpscaleOptions
 from sr_jax.inference.upscaler import Upscaler, upscale
 from sr_jax.metrics.protocol import PROTOCOLS, get_protocol
 from sr_jax.ops.resize import imresize
@@ -53,7 +54,7 @@ def test_flat_images_stay_flat_with_the_default_model(size, value):
   image = np.full((*size, 3), value, np.uint8)
   assert deviation(sr_jax.upscale(model, image), value) <= 2
   if size == (48, 48) and value == 255:
-    bare = Upscaler(model, mirror_border=False)(image)
+    bare = Upscaler(model, UpscaleOptions(mirror_border=False))(image)
     assert deviation(bare, value) > 40
 
 
@@ -75,7 +76,9 @@ def test_border_pixels_are_as_those_inside(name):
   sr = upscale(model, image).reshape(12, 2, 10, 2, 3)
   middle = sr[6:7, :, 5:6]
   assert np.abs(sr - middle).max() < 1e-5
-  bare = Upscaler(model, mirror_border=False)(image).reshape(sr.shape)
+  bare = Upscaler(model, UpscaleOptions(mirror_border=False))(image).reshape(
+    sr.shape
+  )
   assert np.abs(bare - bare[6:7, :, 5:6]).max() > 1e-3
 
 
@@ -105,7 +108,7 @@ def test_the_inside_is_unchanged_at_a_scale_that_is_not_whole():
   model = loading.from_params(config, {'generator': params}, name='real')
   image = random_image(31, 29)
   sr = upscale(model, image)
-  bare = Upscaler(model, mirror_border=False)(image)
+  bare = Upscaler(model, UpscaleOptions(mirror_border=False))(image)
   assert sr.shape == bare.shape == (78, 73, 3)
   np.testing.assert_allclose(
     sr[30:-30, 30:-30], bare[30:-30, 30:-30], atol=1e-5

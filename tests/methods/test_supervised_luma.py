@@ -10,6 +10,7 @@ import pytest
 from sr_jax import checkpoints, experiment, methods, models
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
+from sr_jax.inference.options import UpscaleOptions
 from sr_jax.inference.upscaler import Upscaler
 from sr_jax.losses import pixel
 from sr_jax.ops.color import rgb_to_y
@@ -189,7 +190,7 @@ def test_running_statistics_are_learnt_kept_and_used(tmp_path):
   checkpoints.save_params(tmp_path / 'a', slots, sections)
   loaded = loading.load(tmp_path / 'a')
   image = batch['hr'][0]
-  found = Upscaler(loaded, mirror_border=False)(image)
+  found = Upscaler(loaded, UpscaleOptions(mirror_border=False))(image)
   network = models.create(config['model'])
   y, _ = network.apply(
     {'params': slots['generator'], 'batch_stats': slots['batch_stats']},

@@ -11,7 +11,8 @@ from sr_jax import checkpoints, experiment, methods, models, train_loop
 from sr_jax.cli.main import main
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
-from sr_jax.inference import upscaler as inference
+from sr_jax.inference.options import UpscaleOptions
+from sr_jax.inference.upscaler import Upscaler
 from sr_jax.methods import supervised, warping
 from sr_jax.ops.compilation import jit
 from tests import tiny, tiny_models
@@ -109,7 +110,7 @@ def test_the_train_loop_and_its_checkpoint(tmp_path):
   itself = model.referring.itself(model.params, lr)
   assert (similarity(itself, lr) == 1).all()
   with pytest.raises(UserError, match=r'self-ensemble.*leave it out'):
-    inference.Upscaler(model, self_ensemble=True)
+    Upscaler(model, UpscaleOptions(self_ensemble=True))
 
 
 def test_the_loss_of_warped_references():
@@ -195,9 +196,9 @@ def test_an_import_warps_onto_what_a_model_enlarges(edsr, tmp_path, capsys):
   slots = checkpoints.load_params(edsr).params
   enlarged = supervised.predict(by_hand, slots, jnp.asarray(lr)[None])
   sr, _ = network.apply(params, jnp.asarray(lr)[None], None, enlarged)
-  found = inference.Upscaler(loading.load(tmp_path / 'on'))(lr)
+  found = Upscaler(loading.load(tmp_path / 'on'))(lr)
   assert np.abs(found - np.clip(sr[0], 0, 1)).max() < 1e-4
-  plain = inference.Upscaler(loading.load(tmp_path / 'plain'))(lr)
+  plain = Upscaler(loading.load(tmp_path / 'plain'))(lr)
   assert np.abs(found - plain).max() > 1e-3
   for wrong, reason in (
     (['--sisr', str(ours)], 'of a network that enlarges by itself'),

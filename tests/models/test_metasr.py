@@ -20,8 +20,9 @@ from jax import export
 
 from sr_jax import checkpoints, models
 from sr_jax.errors import UserError
-from sr_jax.inference import loading
-from sr_jax.inference import upscaler as inference
+from sr_jax.inference import loading, memory
+from sr_jax.inference.options import UpscaleOptions
+from sr_jax.inference.upscaler import Upscaler, upscale
 from sr_jax.models import metasr
 from sr_jax.ops.scales import rational
 from sr_jax.weights.published import import_weights
@@ -183,7 +184,7 @@ def test_a_checkpoint_enlarges_by_any_scale_in_its_range(tmp_path, sections):
     network = models.create({**model.config['model']})
     assert network.scale == model.scale == scale
     assert (model.halo is None) == (scale != 3)
-    sr = inference.Upscaler(model, mirror_border=False)(lr)
+    sr = Upscaler(model, UpscaleOptions(mirror_border=False))(lr)
     assert sr.shape == (math.ceil(scale * 9), math.ceil(scale * 7), 3)
     expected = network.apply(variables, lr[None])[0][0]
     np.testing.assert_allclose(sr, np.clip(expected, 0, 1), atol=1e-5)
@@ -196,8 +197,8 @@ def test_tiles_at_whole_scales_change_nothing(tmp_path):
   _checkpoint(tmp_path / 'a', method=metasr.METHOD)
   model = loading.load(tmp_path / 'a', scale=3)
   lr = random_image(40, 33)
-  whole = inference.upscale(model, lr, tile='off')
-  tiled = inference.upscale(model, lr, tile=2 * model.halo + 5)
+  whole = upscale(model, lr, tile='off')
+  tiled = upscale(model, lr, tile=2 * model.halo + 5)
   np.testing.assert_allclose(tiled, whole, atol=1e-6)
 
 
@@ -206,9 +207,9 @@ def test_a_large_image_at_another_scale_is_refused_in_one_line(
 ):
   _checkpoint(tmp_path / 'a', method=metasr.METHOD)
   model = loading.load(tmp_path / 'a', scale=2.5)
-  monkeypatch.setattr(inference.tiling, 'available_bytes', lambda device: 2**20)
+  monkeypatch.setattr(memory, 'available_bytes', lambda device: 2**20)
   with pytest.raises(UserError, match=r'scale 2\.5, which cannot be tiled'):
-    inference.upscale(model, random_image(140, 130))
+    upscale(model, random_image(140, 130))
 
 
 def test_export_at_a_whole_scale_takes_any_size(tmp_path):

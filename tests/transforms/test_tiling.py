@@ -1,10 +1,6 @@
 """Windows, shared shapes and memory."""
 
-import types
-
 import hypothesis
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -167,63 +163,3 @@ def test_smaller_halo_shows():
     lambda part: blur_and_repeat(part, 3, 2), scale=2, halo=2, tile=12
   )
   assert np.abs(run(image) - blur_and_repeat(image, 3, 2)).max() > 0.1
-
-
-sizes = st.lists(
-  st.tuples(st.integers(1, 400), st.integers(1, 400)), min_size=1, max_size=120
-)
-
-
-@hypothesis.given(sizes=sizes, count=st.integers(1, 10))
-@hypothesis.settings(max_examples=30, deadline=None)
-def test_shared_shapes_hold_every_size(sizes, count):
-  shapes = tiling.shared_shapes(sizes, count)
-  assert shapes.keys() == set(sizes)
-  assert len(set(shapes.values())) <= count
-  top = np.max(sizes, axis=0)
-  for (h, w), (height, width) in shapes.items():
-    assert h <= height <= top[0]
-    assert w <= width <= top[1]
-  if len(shapes) <= count:
-    assert all(size == shape for size, shape in shapes.items())
-
-
-def test_shared_shapes_waste_little():
-  """Groups that are there are found, orientation included."""
-  rng = np.random.default_rng(0)
-  centres = [(321, 481), (481, 321), (128, 128), (200, 300)]
-  sizes = [
-    (h - int(a), w - int(b))
-    for h, w in centres
-    for a, b in rng.integers(0, 12, (25, 2))
-  ]
-  shapes = tiling.shared_shapes(sizes, 4)
-  computed = sum(np.prod(shapes[size]) for size in sizes)
-  assert computed < 1.15 * sum(np.prod(size) for size in sizes)
-
-
-def test_program_bytes_counts_the_output():
-  program = jax.jit(lambda x: jnp.tile(x, (4, 1)))
-  assert tiling.program_bytes(program, jnp.zeros((10, 100))) >= 16_000
-
-
-def device(platform, stats):
-  return types.SimpleNamespace(platform=platform, memory_stats=lambda: stats)
-
-
-def test_plan_follows_the_free_memory_of_an_accelerator():
-  stats = {'bytes_limit': 1_200_000, 'bytes_in_use': 200_000}
-  assert tiling.plan_side(7.0, device('gpu', stats)) == 316
-
-
-def test_plan_takes_at_most_a_gibibyte_of_a_cpu(monkeypatch):
-  monkeypatch.setattr(tiling, '_available_ram', lambda: 2**40)
-  assert tiling.plan_side(1024.0, device('cpu', None)) == 1024
-  monkeypatch.setattr(tiling, '_available_ram', lambda: 2**20)
-  assert tiling.plan_side(1024.0, device('cpu', None)) == 32
-
-
-def test_available_memory_of_this_machine():
-  assert tiling.available_bytes(jax.devices()[0]) > 2**20
-  # An accelerator that tells nothing is taken for as large as the machine.
-  assert tiling.available_bytes(device('tpu', None)) > 2**20
