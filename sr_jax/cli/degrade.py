@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
   from sr_jax.data.image_io import Found
 
-_RECORD = 'degradation.json'
-
 
 def add_options(parser: argparse.ArgumentParser) -> None:
   """Adds the options of the command."""
@@ -38,6 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Writes one LR image per HR image, and how it was made."""
+  from sr_jax.data.folders import DEGRADATION_RECORD
   from sr_jax.data.image_io import Picture, find_images, write_image
   from sr_jax.evaluation.benchmark import cut_to_multiple, read_levels
   from sr_jax.files import write_json
@@ -53,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     print(f'{hr.path} {_size(image)} -> {target} {_size(lr)}', flush=True)
   names = [target.relative_to(args.output).as_posix() for target in targets]
   record = {'scale': args.scale, **dataclasses.asdict(degradation)}
-  write_json(args.output / _RECORD, {**record, 'images': names})
+  write_json(args.output / DEGRADATION_RECORD, {**record, 'images': names})
   print(f'{len(found)} images at 1/{args.scale}: {degradation}')
   return 0
 

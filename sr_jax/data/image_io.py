@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sr_jax.data import arrays, image_formats, transparency
+from sr_jax.data import arrays, folders, image_formats, transparency
 from sr_jax.data.image_formats import (
   IMAGE_SUFFIXES,
   Layout,
@@ -271,8 +271,9 @@ def find_images(
   """Lists image files, and those in folders at any depth, in natural order.
 
   `relative` is the path below the given folder, or the name of a given file.
-  A file given by name is taken whatever its suffix; in folders hidden files
-  are passed over, and files without an image suffix too, named in the log.
+  A file given by name is taken whatever its suffix; in folders what
+  `folders.passed_over` names is passed over, and files without an image suffix
+  too, named in the log.
   Links to folders are not followed. A file met twice is listed once.
 
   Args:
@@ -312,7 +313,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _walk(start: Path, skip: Path | str | None) -> list[Path]:
-  """All files below `start` whose path has no hidden part."""
+  """All files below `start`, without those that `folders.passed_over` names."""
   skipped = Path(skip).resolve() if skip is not None else None
 
   def refuse(error: OSError) -> None:
@@ -322,14 +323,16 @@ def _walk(start: Path, skip: Path | str | None) -> list[Path]:
     ) from error
 
   files = []
-  for folder, folders, names in os.walk(start, onerror=refuse):
-    folders[:] = [
+  for folder, subfolders, names in os.walk(start, onerror=refuse):
+    subfolders[:] = [
       name
-      for name in folders
-      if not name.startswith('.')
+      for name in subfolders
+      if not folders.passed_over(name)
       and (skipped is None or Path(folder, name).resolve() != skipped)
     ]
-    files += [Path(folder, name) for name in names if not name.startswith('.')]
+    files += [
+      Path(folder, name) for name in names if not folders.passed_over(name)
+    ]
   return files
 
 

@@ -36,6 +36,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from sr_jax.data import folders
 from sr_jax.data.image_io import Picture, write_image
 from sr_jax.errors import UserError
 
@@ -111,7 +112,7 @@ def _sequences(folder: Path) -> Iterator[Path]:
       f'{folder}: has photographs itself: give the folder of the sequences'
     )
   for path in sorted(folder.iterdir()):
-    if path.is_dir() and not path.name.startswith('.'):
+    if path.is_dir() and not folders.passed_over(path.name):
       if _files(path):
         yield path
       else:

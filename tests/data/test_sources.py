@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr_jax.data import folders, opening, sources
+from sr_jax.data import opening, sources
 from sr_jax.errors import UserError
 
 
@@ -230,21 +230,6 @@ def test_pairs_match_by_the_names_of_the_common_data_sets(tmp_path, cache_dir):
     small, large = source[index]
     np.testing.assert_array_equal(small, lr[name])
     assert large.shape == (20, 24, 3)
-
-
-def test_lr_images_that_are_ambiguous_are_not_taken():
-  matched = folders.match_lr(
-    ['a.png', 'b.png', 'c.jpg', 'c.png', 'd/e.png'],
-    ['a.png', 'a_x3.png', 'b.bmp', 'b.png', 'cx3.png', 'd/e_x3.png', 'ex3.png'],
-    3,
-  )
-  assert matched.pairs == {'c.jpg': 'cx3.png', 'd/e.png': 'd/e_x3.png'}
-  assert matched.faults == {
-    'a.png': 'a.png and a_x3.png are both its LR image',
-    'b.png': 'b.bmp and b.png are both its LR image',
-    'c.png': 'its LR image cx3.png belongs to c.jpg too',
-  }
-  assert matched.unused == ['ex3.png']
 
 
 @pytest.mark.parametrize('height', [30, 31, 32])
