@@ -31,6 +31,7 @@ from sr_jax.data.image_io import (
   write_image,
 )
 from sr_jax.data.kernel_files import save_kernel
+from sr_jax.data.samples import Samples
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
 from sr_jax.inference.fitting import TOGETHER, Fitted
@@ -359,7 +360,7 @@ def _writable(target: Path, picture: Picture, jobs: dict[Path, Path]) -> Path:
   """`target`, or a PNG beside it where its format cannot hold the picture."""
   height, width, channels = picture.color.shape
   shape = (height, width, channels + (picture.alpha is not None))
-  samples = image_formats.Samples(
+  samples = Samples(
     np.broadcast_to(np.uint8(0), shape),
     picture.bit_depth,
     None if picture.alpha is None else 'straight',

@@ -1,9 +1,8 @@
 """Image files decoded to samples and samples encoded to image files.
 
-This is the only module that knows Pillow, tifffile and imagecodecs. Pillow
-would silently cut 16-bit RGB PNG to 8 bits and misreads transparency in grey
-PNG of 1 to 4 bits, so imagecodecs (libpng) decodes those and writes all PNG;
-tifffile reads grey, RGB and many-channel TIFF, Pillow the rarer colour models.
+Pillow would silently cut 16-bit RGB PNG to 8 bits and misreads transparency in
+grey PNG of 1 to 4 bits, so imagecodecs (libpng) decodes those and writes all
+PNG. TIFF has its own module, which leaves rarer colour models to Pillow.
 """
 
 from __future__ import annotations
@@ -11,20 +10,20 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import math
 import struct
 import threading
 import warnings
 import zlib
 from collections.abc import Generator
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO
 
 import imagecodecs
 import numpy as np
-import tifffile
 from PIL import Image, UnidentifiedImageError
 
+from sr_jax.data import image_headers, tiff_files
+from sr_jax.data.samples import MAX_PIXELS, Samples, check_size
 from sr_jax.errors import UserError
 
 IMAGE_SUFFIXES = (
@@ -37,42 +36,19 @@ IMAGE_SUFFIXES = (
   '.tiff',
   '.npy',
 )
-MAX_PIXELS = 10**9
-# How a TIFF holds channels: by pixel, as planes of one page, or on pages.
-Layout = Literal['contig', 'separate', 'pages']
 
 _PILLOW_FORMATS = ('PNG', 'JPEG', 'BMP', 'WEBP', 'TIFF')
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _PNG_KINDS = {0: 'grey', 2: 'RGB', 3: 'palette', 4: 'grey + alpha', 6: 'RGBA'}
 _NPY_SIGNATURE = b'\x93NUMPY'
-_TIFF_SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 _ORIENTATION = 274  # the EXIF and TIFF tag
+# Bits of a pixel in the modes of Pillow that have fewer than 32.
+_BITS = {'1': 1, 'L': 8, 'P': 8, 'LA': 16, 'I;16': 16, 'RGB': 24, 'YCbCr': 24}
 # What the encoders of these formats can address.
 _MAX_SIDE = {'.jpg': 65500, '.jpeg': 65500, '.webp': 16383}
 
 _log = logging.getLogger(__name__)
 _pillow_lock = threading.Lock()
-
-
-class Samples(NamedTuple):
-  """What a file holds, before any scaling.
-
-  Attributes:
-    values: `[H, W, C]` of any real dtype; upright, alpha (if any) last.
-    bits: significant bits of each unsigned sample; None for plain numbers.
-    alpha: `'straight'`, `'premultiplied'` or None: what the last channel is.
-    icc_profile: colour profile of `values`.
-    ndim: axes of the array in the file: 2 or 3.
-    layout: place of the channels, TIFF alone; they are the first axis of the
-      array in the file if not `'contig'`.
-  """
-
-  values: np.ndarray
-  bits: int | None
-  alpha: str | None = None
-  icc_profile: bytes | None = None
-  ndim: int = 3
-  layout: Layout = 'contig'
 
 
 def decode(path: Path) -> Samples:
@@ -86,15 +62,16 @@ def decode(path: Path) -> Samples:
     raise UserError(f'{path}: {what}: check the path')
   with _one_line(path):
     with path.open('rb') as file:
-      head = file.read(32)
+      head = file.read(64)
     if not head:
       raise UserError(f'{path}: the file is empty: copy it again')
+    image_headers.refuse_raw(path, head)
     if head.startswith(_NPY_SIGNATURE):
       samples = _decode_npy(path)
-    elif head.startswith(_TIFF_SIGNATURES):
+    elif head.startswith(tiff_files.SIGNATURES):
       samples = _decode_tiff(path)
     else:
-      samples = _decode_pillow(path, libpng=_needs_libpng(head))
+      samples = _decode_pillow(path, head=head)
   if not samples.values.size:
     raise UserError(
       f'{path}: an array of shape {samples.values.shape} has no pixels: '
@@ -127,7 +104,7 @@ def decode_indices(path: Path) -> np.ndarray:
     with _pillow_unchecked():
       image = Image.open(path, formats=('PNG',))
     with image:
-      _check_pixels(path, *image.size)
+      check_size(path, *image.size, bits=depth)
       return np.array(image)
 
 
@@ -158,14 +135,6 @@ def _one_line(path: Path) -> Generator[None]:
       f'{path}: damaged, cut off or of an unknown kind ({reason}): copy it '
       'again or convert it to PNG'
     ) from error
-
-
-def _check_pixels(path: Path, width: int, height: int) -> None:
-  if width * height > MAX_PIXELS:
-    raise UserError(
-      f'{path}: {width} x {height} pixels are more than the limit of '
-      f'{MAX_PIXELS // 10**6} million: cut it into parts'
-    )
 
 
 def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
@@ -218,18 +187,41 @@ def _pillow_unchecked() -> Generator[None]:
       Image.MAX_IMAGE_PIXELS = limit
 
 
-def _decode_pillow(path: Path, *, libpng: bool = False) -> Samples:
+def _decode_tiff(path: Path) -> Samples:
+  found = tiff_files.decode(path)
+  if isinstance(found, tiff_files.Unread):
+    return _decode_pillow(path, page=found.index)
+  samples, orientation = found
+  return samples._replace(values=_upright(samples.values, orientation))
+
+
+def _decode_pillow(path: Path, *, head: bytes = b'', page: int = 0) -> Samples:
+  """Reads what Pillow knows.
+
+  Args:
+    path: the file.
+    head: its first bytes, if it is no TIFF.
+    page: of a TIFF.
+  """
+  if size := image_headers.webp_size(head):
+    check_size(path, *size, bits=32)
   with _pillow_unchecked():
     image = Image.open(path, formats=_PILLOW_FORMATS)
   with image:
-    _check_pixels(path, *image.size)
+    if page:
+      image.seek(page)
+    check_size(path, *image.size, bits=_BITS.get(image.mode, 32))
+    if image.format in ('JPEG', 'MPO'):
+      pixels = image.width * image.height
+      image_headers.check_scans(path, path.read_bytes(), pixels)
     image.load()
     with _pillow_unchecked():
       orientation = image.getexif().get(_ORIENTATION, 1)
     frames = getattr(image, 'n_frames', 1)
-    if frames > 1 and image.format != 'MPO':  # MPO: a photo and its previews
+    # A TIFF has been warned of; MPO is a photograph with its previews.
+    if frames > 1 and image.format not in ('MPO', 'TIFF'):
       _log.warning('%s: has %d frames, the first is taken', path, frames)
-    if libpng:
+    if _needs_libpng(head):
       values = imagecodecs.png_decode(path.read_bytes())
     else:
       values = np.asarray(_grey_or_rgb(image))
@@ -252,84 +244,6 @@ def _grey_or_rgb(image: Image.Image) -> Image.Image:
   if image.has_transparency_data:
     mode += 'A'
   return image if image.mode == mode else image.convert(mode)
-
-
-@contextlib.contextmanager
-def _tifffile_muted() -> Generator[None]:
-  """Keeps tifffile's tracebacks of damaged files out of the user's log."""
-  logger = logging.getLogger('tifffile')
-  disabled, logger.disabled = logger.disabled, True
-  try:
-    yield
-  finally:
-    logger.disabled = disabled
-
-
-def _decode_tiff(path: Path) -> Samples:
-  with _tifffile_muted(), tifffile.TiffFile(path) as tiff:
-    page = tiff.pages.first
-    _check_pixels(path, page.imagewidth, page.imagelength)
-    photometric = tifffile.PHOTOMETRIC(page.photometric).name
-    if photometric not in ('MINISBLACK', 'MINISWHITE', 'RGB'):
-      return _decode_pillow(path)
-    listed, needed = len(page.dataoffsets), math.prod(page.chunked)
-    if listed < needed:  # tifffile would fill the rest with zeros
-      raise UserError(
-        f'{path}: damaged, lists {listed} of {needed} strips or tiles: copy it '
-        'again'
-      )
-    values, ndim, layout = _tiff_array(path, tiff)
-    bits = page.bitspersample if values.dtype.kind in 'bu' else None
-    if bits is not None and bits > 16:
-      bits = None
-    if bits is not None and photometric == 'MINISWHITE':
-      values = np.asarray(2**bits - 1 - values, values.dtype)
-    alpha = None
-    if bits is not None and values.shape[-1] in (2, 4):
-      kinds = {1: 'premultiplied', 2: 'straight'}
-      alpha = kinds.get(next(iter(page.extrasamples), 0))
-    orientation = page.tags.valueof(_ORIENTATION, 1)
-    values = _upright(values, orientation)
-    return Samples(values, bits, alpha, page.iccprofile, ndim, layout)
-
-
-def _tiff_array(
-  path: Path, tiff: tifffile.TiffFile
-) -> tuple[np.ndarray, int, Layout]:
-  """The first image of a TIFF as `[H, W, C]`, its number of axes and layout.
-
-  Labelled sample and channel axes (S, C) are taken at their word. An unlabelled
-  one (Q: tifffile wrote a bare three-dimensional array) is the first or the
-  last: that which leaves a square image, or else the shorter one, the last when
-  they are equal. Of stacks (pages, time, depth) the first page is taken.
-  """
-  series = tiff.series[0]
-  source = series if set(series.axes) <= set('YXSCQ') else tiff.pages.first
-  if source is not series and len(tiff.pages) > 1:
-    _log.warning('%s: has %d pages, the first is taken', path, len(tiff.pages))
-  axes, values = source.axes, source.asarray()
-  if values.ndim == 2:
-    return values[..., None], 2, 'contig'
-  if values.ndim != 3:
-    raise UserError(
-      f'{path}: an array of shape {values.shape} (axes {axes}) is no image: '
-      'give [H, W] or [H, W, C]'
-    )
-  channel_axis = _channel_axis(axes, values.shape)
-  layout: Layout = 'contig'
-  if channel_axis == 0:
-    layout = 'separate' if axes[0] == 'S' else 'pages'
-  return np.moveaxis(values, channel_axis, -1), 3, layout
-
-
-def _channel_axis(axes: str, shape: tuple[int, ...]) -> int:
-  """The channel axis of three, see `_tiff_array`."""
-  if 'Q' not in axes:
-    return next(i for i, axis in enumerate(axes) if axis in 'SC')
-  first, middle, last = shape
-  if first != last and middle in (first, last):
-    return 0 if middle == last else 2
-  return 0 if first < last else 2
 
 
 def depth_for(path: Path, bits: int | None) -> int | None:
@@ -399,7 +313,7 @@ def encode(file: BinaryIO, suffix: str, samples: Samples) -> None:
     values = samples.values
     np.save(file, values[..., 0] if samples.ndim == 2 else values)
   elif suffix in ('.tif', '.tiff'):
-    _encode_tiff(file, samples)
+    tiff_files.encode(file, samples)
   elif suffix == '.png':
     _encode_png(file, samples)
   else:
@@ -422,31 +336,6 @@ def _encode_png(file: BinaryIO, samples: Samples) -> None:
     length, checksum = len(chunk) - 4, zlib.crc32(chunk)
     file.write(struct.pack('>I', length) + chunk + struct.pack('>I', checksum))
   file.write(data[header_end:])
-
-
-def _encode_tiff(file: BinaryIO, samples: Samples) -> None:
-  values = _squeezed(samples.values)
-  layout = samples.layout if values.ndim == 3 else None
-  if layout in ('separate', 'pages'):
-    values = np.moveaxis(values, -1, 0)
-  channels = samples.values.shape[-1]
-  rgb = channels - bool(samples.alpha) == 3 and layout != 'pages'
-  kind = 'unassalpha' if samples.alpha else 'unspecified'
-  planes = layout in ('contig', 'separate')
-  tifffile.imwrite(
-    file,
-    values,
-    photometric='rgb' if rgb else 'minisblack',
-    planarconfig=layout if planes else None,
-    extrasamples=[kind] * (channels - (3 if rgb else 1)) if planes else None,
-    bigtiff=values.nbytes > 2**32 - 2**25,  # not the default if compressed
-    compression='zlib',
-    # The codecs know no differences of 64-bit integers.
-    predictor=values.dtype.kind == 'f' or values.dtype.itemsize < 8,
-    iccprofile=samples.icc_profile,
-    # Without the label the reader would have to guess.
-    metadata={'axes': 'CYX'} if layout == 'pages' else None,
-  )
 
 
 def _encode_pillow(file: BinaryIO, suffix: str, samples: Samples) -> None:

@@ -21,11 +21,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from sr_jax.data import arrays, folders, image_formats, transparency
-from sr_jax.data.image_formats import (
-  IMAGE_SUFFIXES,
-  Layout,
-  Samples,
-)
+from sr_jax.data.image_formats import IMAGE_SUFFIXES
+from sr_jax.data.samples import Layout, Samples
 from sr_jax.errors import UserError
 from sr_jax.files import open_atomically
 
@@ -86,7 +83,7 @@ def read_image(path: Path | str, *, per_channel: bool = False) -> Picture:
   Integers of up to 16 bits are divided by their largest value. Other numbers
   are kept if all lie in [0, 1] and else mapped from [minimum, maximum] of the
   array to [0, 1] (a constant array to 0). Alpha is recognised in integer files
-  that declare it; all channels of float files are data. See `_tiff_array` in
+  that declare it; all channels of float files are data. See `tiff_files` in
   image_formats for the axis order of TIFF. Of several frames the first is
   taken, with a warning in the log.
 

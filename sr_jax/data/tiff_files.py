@@ -1,0 +1,239 @@
+"""TIFF files as samples, and back.
+
+tifffile reads grey, RGB and arrays of many channels; the rarer colour models
+are left to Pillow by the caller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import tifffile
+
+from sr_jax.data import image_headers
+from sr_jax.data.samples import Layout, Samples, check_size
+from sr_jax.errors import UserError
+
+SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+
+_ORIENTATION, _ICC_PROFILE = 274, 34675
+_SUBFILE_TYPE, _OLD_SUBFILE_TYPE = 254, 255
+_DNG_VERSION = 50706
+_COLOUR_FILTERS, _LINEAR_RAW = 32803, 34892  # kinds of pixels of raw files
+_READABLE = ('MINISBLACK', 'MINISWHITE', 'RGB')
+_JPEG_COMPRESSIONS = (6, 7, 34892, 33007)
+
+_log = logging.getLogger(__name__)
+
+
+class Unread(NamedTuple):
+  """A page that is left to Pillow.
+
+  Attributes:
+    index: its place in the file.
+  """
+
+  index: int
+
+
+@contextlib.contextmanager
+def _muted() -> Generator[None]:
+  """Keeps tifffile's tracebacks of damaged files out of the user's log."""
+  logger = logging.getLogger('tifffile')
+  disabled, logger.disabled = logger.disabled, True
+  try:
+    yield
+  finally:
+    logger.disabled = disabled
+
+
+def decode(path: Path) -> tuple[Samples, int] | Unread:
+  """Reads the first page that is no reduced copy of another.
+
+  Returns:
+    Its samples and its orientation, by which they are not turned yet; or its
+    place, if Pillow knows its colour model.
+
+  Raises:
+    UserError: raw photograph, damaged, oversized or no image.
+  """
+  with _muted(), tifffile.TiffFile(path) as tiff:
+    _refuse_raw(path, tiff)
+    index, page = _first_full_page(path, tiff)
+    _check_page(path, page)
+    photometric = tifffile.PHOTOMETRIC(page.photometric).name
+    if photometric not in _READABLE:
+      _say_which(path, tiff, index)
+      return Unread(index)
+    values, ndim, layout = _array(path, tiff, index, page)
+    if values.dtype.kind not in 'buif':
+      raise UserError(
+        f'{path}: values of type {values.dtype} are no image: give real numbers'
+      )
+    bits = page.bitspersample if values.dtype.kind in 'bu' else None
+    if bits is not None and bits > 16:
+      bits = None
+    if bits is not None and photometric == 'MINISWHITE':
+      values = np.asarray(2**bits - 1 - values, values.dtype)
+    alpha = None
+    if bits is not None and values.shape[-1] in (2, 4):
+      kinds = {1: 'premultiplied', 2: 'straight'}
+      alpha = kinds.get(next(iter(page.extrasamples), 0))
+    profile = _icc_profile(path, page)
+    orientation = page.tags.valueof(_ORIENTATION, 1)
+    return Samples(values, bits, alpha, profile, ndim, layout), orientation
+
+
+def _refuse_raw(path: Path, tiff: tifffile.TiffFile) -> None:
+  """Refuses a raw photograph, whose first page is a preview."""
+  first = tiff.pages.first
+  pages = [first, *_whole(first.pages or ())]
+  kinds = {page.photometric for page in pages}
+  if _DNG_VERSION in first.tags or kinds & {_COLOUR_FILTERS, _LINEAR_RAW}:
+    raise image_headers.raw_fault(path)
+
+
+def _first_full_page(
+  path: Path, tiff: tifffile.TiffFile
+) -> tuple[int, tifffile.TiffPage]:
+  """The first page that is neither a reduced copy nor a mask, and its place."""
+  for index, page in enumerate(_whole(tiff.pages)):
+    reduced = page.tags.valueof(_OLD_SUBFILE_TYPE) == 2
+    kind = page.tags.valueof(_SUBFILE_TYPE, 0)
+    if not reduced and not (isinstance(kind, int) and kind & 0b101):
+      return index, page
+  return 0, tiff.pages.first
+
+
+def _say_which(path: Path, tiff: tifffile.TiffFile, index: int) -> None:
+  """Warns that other pages than this one are not read."""
+  if len(tiff.pages) > 1:
+    which = f'page {index + 1}' if index else 'the first'
+    _log.warning('%s: has %d pages, %s is taken', path, len(tiff.pages), which)
+
+
+def _whole(pages: Iterable[Any]) -> Iterator[tifffile.TiffPage]:
+  """The pages, none of which is a mere place for another's tags."""
+  return (page for page in pages if isinstance(page, tifffile.TiffPage))
+
+
+def _check_page(path: Path, page: tifffile.TiffPage) -> None:
+  """Bounds what decoding a page takes.
+
+  Raises:
+    UserError: a size out of proportion, missing strips, or too many scans.
+  """
+  bits = page.bitspersample * page.samplesperpixel * max(page.imagedepth, 1)
+  check_size(path, page.imagewidth, page.imagelength, bits)
+  if page.is_tiled:
+    depth = max(page.tiledepth, 1)
+    check_size(path, page.tilewidth * depth, page.tilelength, bits)
+  listed, needed = len(page.dataoffsets), math.prod(page.chunked)
+  if listed < needed:  # tifffile would fill the rest with zeros
+    raise UserError(
+      f'{path}: damaged, lists {listed} of {needed} strips or tiles: copy it '
+      'again'
+    )
+  if page.compression not in _JPEG_COMPRESSIONS:
+    return
+  pixels = page.imagewidth * page.imagelength
+  with path.open('rb') as file:
+    for start, length in zip(
+      page.dataoffsets, page.databytecounts, strict=True
+    ):
+      file.seek(start)
+      image_headers.check_scans(path, file.read(length), pixels)
+
+
+def _icc_profile(path: Path, page: tifffile.TiffPage) -> bytes | None:
+  """The colour profile of a page."""
+  profile = page.tags.valueof(_ICC_PROFILE)
+  if profile is None:
+    return None
+  if not isinstance(profile, bytes):
+    raise UserError(
+      f'{path}: damaged, its colour profile is {profile!r:.20}: save it again '
+      'without profile'
+    )
+  return profile
+
+
+def _array(
+  path: Path, tiff: tifffile.TiffFile, index: int, page: tifffile.TiffPage
+) -> tuple[np.ndarray, int, Layout]:
+  """The image of a page as `[H, W, C]`, its number of axes and layout.
+
+  Labelled sample and channel axes (S, C) are taken at their word, and channels
+  may lie on several pages. An unlabelled axis (Q: tifffile wrote a bare
+  three-dimensional array) is the first or the last: that which leaves a square
+  image, or else the shorter one, the last when they are equal. Of stacks (pages
+  of RGB, time, depth) the first page is taken.
+  """
+  source: tifffile.TiffPage | tifffile.TiffPageSeries = page
+  series = tiff.series[0]
+  # Pages of RGB are a stack; a bare array of four axes is no image.
+  stack = len(series.shape) > 3 and 'S' in series.axes
+  if not index and not stack and set(series.axes) <= set('YXSCQ'):
+    source = series
+  if source is page or len(tiff.series) > 1:
+    _say_which(path, tiff, index)
+  axes, shape = source.axes, source.shape
+  if len(shape) not in (2, 3):
+    raise UserError(
+      f'{path}: an array of shape {shape} (axes {axes}) is no image: '
+      'give [H, W] or [H, W, C]'
+    )
+  if source.dtype is None:
+    raise UserError(f'{path}: damaged, its samples are of no known type')
+  check_size(path, math.prod(shape), 1, 8 * source.dtype.itemsize)
+  values = source.asarray()
+  if values.ndim == 2:
+    return values[..., None], 2, 'contig'
+  channel_axis = _channel_axis(axes, values.shape)
+  layout: Layout = 'contig'
+  if channel_axis == 0:
+    layout = 'separate' if axes[0] == 'S' else 'pages'
+  return np.moveaxis(values, channel_axis, -1), 3, layout
+
+
+def _channel_axis(axes: str, shape: tuple[int, ...]) -> int:
+  """The channel axis of three, see `_array`."""
+  if 'Q' not in axes:
+    return next(i for i, axis in enumerate(axes) if axis in 'SC')
+  first, middle, last = shape
+  if first != last and middle in (first, last):
+    return 0 if middle == last else 2
+  return 0 if first < last else 2
+
+
+def encode(file: BinaryIO, samples: Samples) -> None:
+  """Writes samples as one TIFF image."""
+  values = samples.values
+  channels = values.shape[-1]
+  values = values[..., 0] if channels == 1 else values
+  layout = samples.layout if values.ndim == 3 else None
+  if layout in ('separate', 'pages'):
+    values = np.moveaxis(values, -1, 0)
+  rgb = channels - bool(samples.alpha) == 3 and layout != 'pages'
+  kind = 'unassalpha' if samples.alpha else 'unspecified'
+  planes = layout in ('contig', 'separate')
+  tifffile.imwrite(
+    file,
+    values,
+    photometric='rgb' if rgb else 'minisblack',
+    planarconfig=layout if planes else None,
+    extrasamples=[kind] * (channels - (3 if rgb else 1)) if planes else None,
+    bigtiff=values.nbytes > 2**32 - 2**25,  # not the default if compressed
+    compression='zlib',
+    # The codecs know no differences of 64-bit integers.
+    predictor=values.dtype.kind == 'f' or values.dtype.itemsize < 8,
+    iccprofile=samples.icc_profile,
+    # Without the label the reader would have to guess.
+    metadata={'axes': 'CYX'} if layout == 'pages' else None,
+  )
