@@ -66,12 +66,12 @@ def _batch():
 
 def _started(method):
   init = jit(functools.partial(method.init, scale=_SCALE))
-  return init(jax.random.key(0), _batch(), {})
+  return init(jax.random.key(0), _batch(), method.frozen())
 
 
 def _joint(config):
   """The step, and what gives its parameters."""
-  method, batch = methods.module(config).make(config), _batch()
+  method, batch = methods.make(config), _batch()
   state = _started(method)
   train_step = jit(
     functools.partial(method.train_step, scale=_SCALE), donate_argnums=0
@@ -87,7 +87,7 @@ def _joint(config):
 
 def _two_programs(config):
   """The same with a program for each update."""
-  method, batch = methods.module(config).make(config), _batch()
+  method, batch = methods.make(config), _batch()
   state = _started(method)
   generator = models.create(config['model'])
   judge = models.create(config['method']['discriminator'])

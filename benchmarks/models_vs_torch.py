@@ -174,7 +174,7 @@ def _torch_functions(case):
 def _jax_functions(case):
   config = experiment.to_plain(case.experiment())
   config['model'] = {'scale': case.scale, **case.model}
-  method = methods.module(config).make(config)
+  method = methods.make(config)
   rng = np.random.default_rng(0)
   side = case.scale * case.patch
   shape = (case.batch, side, side, 3)
@@ -183,7 +183,7 @@ def _jax_functions(case):
   state = init(jax.random.key(0), batch, {}, scale=case.scale)
   train_step = jit(method.train_step, static_argnames='scale', donate_argnums=0)
   lr = rng.random((1, case.side, case.side, 3), np.float32)
-  predict = jit(method.predict)
+  predict = jit(methods.inference(config).predict)
 
   def step():
     nonlocal state

@@ -28,12 +28,12 @@ import numpy as np
 from scipy import ndimage
 
 from sr_jax.data.image_io import read_rgb
+from sr_jax.methods import _texture
 from sr_jax.ops import patch_match
 from sr_jax.ops.compilation import jit
-from sr_jax.transforms import texture_transfer
 from sr_jax.weights import features as feature_weights
 
-LAYERS = list(texture_transfer.RATIOS)
+LAYERS = list(_texture.RATIOS)
 
 
 def features_of(spec, layers=LAYERS):
@@ -100,8 +100,8 @@ def training(unused):
   features = features_of('random:0')
 
   def maps(lr, reference):
-    looked = texture_transfer.look_at(features, reference)
-    return texture_transfer.swapped(features, lr, [looked])
+    looked = _texture.look_at(features, reference)
+    return _texture.swapped(features, lr, [looked])
 
   def match(content, reference):
     return patch_match.match(content, [reference])
@@ -157,14 +157,14 @@ def _drop(file):
 def references(args):
   features = jit(features_of(args.features))
   hr, *levels = scene_images(args.scene)
-  small = texture_transfer.imresize(hr[None], scale=1 / 4)
-  lr = texture_transfer.quantize(jnp.asarray(small))
+  small = _texture.imresize(hr[None], scale=1 / 4)
+  lr = _texture.quantize(jnp.asarray(small))
 
   def told(name, reference, blurred=True):
     reference = jnp.asarray(reference, jnp.float32)[None]
-    looked = texture_transfer.look_at(features, reference)
+    looked = _texture.look_at(features, reference)
     maps = looked.blurred if blurred else looked.maps[LAYERS[0]]
-    content = features(texture_transfer.enlarged(lr))[LAYERS[0]]
+    content = features(_texture.enlarged(lr))[LAYERS[0]]
     found = jit(lambda a, b: patch_match.match(a, [b]))(content[0], maps[0])
     cosine = np.asarray(found.similarity)[1:-1, 1:-1]
     index = np.asarray(found.index)

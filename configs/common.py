@@ -20,8 +20,8 @@ def base() -> ml_collections.ConfigDict:
     {
       'name': 'supervised',
       # Loss over further outputs of the model: none, steps (sum over all),
-      # pyramid (sum over resolutions), recursive (see configs/drcn.py) or
-      # residual (see configs/srnet.py).
+      # pyramid (sum over resolutions), recursive (see configs/drcn.py),
+      # curriculum (see configs/srfbn_bd.py) or residual (see configs/srnet.py).
       'outputs': 'none',
     }
   )
@@ -51,7 +51,8 @@ def base() -> ml_collections.ConfigDict:
       'schedule': 'constant',  # constant, cosine or step
       'warmup_steps': 0,
       # For step: where the rate is multiplied by factor; for cosine: where it
-      # starts again.
+      # starts again. A network that is not updated at every step, as the
+      # generator with method.generator_every=4, counts its own updates.
       'boundaries': (),
       'factor': 0.5,
       'b1': 0.9,

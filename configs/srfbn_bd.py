@@ -20,5 +20,5 @@ def get_config(preset=None):
   """SRFBN x3 on the BD degradation."""
   config = srfbn.base()
   common.degrade_bd(config)
-  config.method.name = 'curriculum'
+  config.method.outputs = 'curriculum'
   return srfbn.finish(config, preset)

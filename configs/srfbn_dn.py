@@ -21,5 +21,5 @@ def get_config(preset=None):
   """SRFBN x3 on the DN degradation."""
   config = srfbn.base()
   common.degrade_dn(config)
-  config.method.name = 'curriculum'
+  config.method.outputs = 'curriculum'
   return srfbn.finish(config, preset)

@@ -186,7 +186,22 @@ class Optional(NamedTuple):
     return self.entry.accepts(value)
 
 
-Rules = Mapping[str, 'Rule | Rules']
+class Section(NamedTuple):
+  """Rule for a section within a section: `check` looks at its keys by name."""
+
+  rules: Rules
+
+  @property
+  def wanted(self) -> str:
+    """Which keys it has."""
+    return f'a section with the keys {_list(self.rules)}'
+
+  def accepts(self, value: Any) -> bool:
+    """Whether it is a section at all."""
+    return isinstance(value, Mapping)
+
+
+Rules = Mapping[str, Rule]
 
 
 def check(path: str, section: Any, rules: Rules) -> None:
@@ -198,7 +213,7 @@ def check(path: str, section: Any, rules: Rules) -> None:
   Args:
     path: Of the section, as the message names it.
     section: Its keys and values.
-    rules: By key; a mapping for a section within the section.
+    rules: By key.
 
   Raises:
     UserError: a key is unknown or missing, or its value is not accepted.
@@ -211,15 +226,17 @@ def check(path: str, section: Any, rules: Rules) -> None:
       hint = f'did you mean {near[0]}?' if near else f'it has {_list(rules)}'
       raise UserError(f'{path} has no key {key!r}: {hint}')
   for key, rule in rules.items():
-    if key not in section:
-      if isinstance(rule, Optional):
+    if isinstance(rule, Optional):
+      if key not in section:
         continue
-      raise UserError(f'{path}.{key} is missing: give it a value')
-    if isinstance(rule, Mapping):
-      check(f'{path}.{key}', section[key], rule)
-    elif not rule.accepts(section[key]):
-      value = _shown(section[key])
-      raise UserError(f'{path}.{key}={value}: give {rule.wanted}')
+      rule = rule.entry
+    if key not in section:
+      raise UserError(f'{path}.{key} is missing: give {rule.wanted}')
+    value = section[key]
+    if not rule.accepts(value):
+      raise UserError(f'{path}.{key}={_shown(value)}: give {rule.wanted}')
+    if isinstance(rule, Section):
+      check(f'{path}.{key}', value, rule.rules)
 
 
 def _list(rules: Rules) -> str:

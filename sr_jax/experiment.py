@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from sr_jax import methods
 from sr_jax.errors import UserError
 from sr_jax.metrics.protocol import comparable, get_protocol
 
@@ -59,7 +60,7 @@ def check_same(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
   Raises:
     UserError: the workdir belongs to another experiment.
   """
-  stored = _read(folder / FILE)
+  stored, config = map(methods.updated, (_read(folder / FILE), config))
   # The best checkpoint is kept by its score.
   comparable(*(get_protocol(c['eval']['protocol']) for c in (stored, config)))
   before, now = _flat(_binding(stored)), _flat(_binding(config))

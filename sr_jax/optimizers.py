@@ -347,7 +347,7 @@ def averaged_params(opt_state: PyTree, params: PyTree) -> PyTree:
   return params if ema is None else ema
 
 
-def update(
+def step_slots(
   tx: optax.GradientTransformation,
   rate: optax.Schedule,
   state: TrainState,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import flax.struct
@@ -14,6 +16,7 @@ from sr_jax.errors import UserError
 _log = logging.getLogger(__name__)
 
 PyTree = Any
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -94,6 +97,21 @@ def start_from(params: PyTree, pretrained: PyTree) -> PyTree:
       ' fit this model; choose a checkpoint of the same architecture'
     )
   return started
+
+
+def check_frozen(frozen: Mapping[str, PyTree], slots: Sequence[str]) -> None:
+  """Refuses frozen networks other than those that a method trains against.
+
+  Raises:
+    UserError: a slot is missing, or the method has no use for it. Training
+      against fresh weights instead would seem to work.
+  """
+  if unlike := sorted(set(slots) ^ set(frozen)):
+    what = 'is missing' if unlike[0] in slots else 'is not used'
+    raise UserError(
+      f'the frozen network {unlike[0]!r} {what}: pass Method.frozen() to'
+      ' Method.init'
+    )
 
 
 def all_finite(tree: PyTree) -> jax.Array:

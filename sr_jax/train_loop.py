@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import pathlib
@@ -53,7 +52,7 @@ def train_and_evaluate(
   if plain['multihost']:
     sharding.start_processes()
   folder = pathlib.Path(workdir).absolute()
-  method = methods.module(plain).make(plain)
+  method = methods.make(plain)
   mesh = sharding.make_mesh()
   sharding.check_batch_size(plain['data']['batch_size'], mesh)
   spec = opening.batch_spec(
@@ -62,7 +61,7 @@ def train_and_evaluate(
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-  source = opening.training(plain, _uses(plain))
+  source = opening.training(plain, method.uses)
   main = jax.process_index() == 0
   with contextlib.ExitStack() as stack:
     keeper = stack.enter_context(_keeper(folder, **plain['checkpoint']))
@@ -146,12 +145,6 @@ def _check_best(best_by: str, names: Sequence[str]) -> None:
       )
 
 
-def _uses(config: Mapping[str, Any]) -> list[str]:
-  """The further data that the config's method has a use for."""
-  module = methods.module(config)
-  return [k for k in opening.USES if getattr(module, f'USES_{k.upper()}', 0)]
-
-
 def _start(
   method: methods.Method,
   first: Mapping[str, np.ndarray],
@@ -160,23 +153,25 @@ def _start(
   mesh: jax.sharding.Mesh,
 ) -> TrainState:
   """The newest checkpoint, else a fresh state, on every device."""
-  init = functools.partial(method.init, scale=config['model']['scale'])
-  key = jax.random.key(config['seed'])
-  everywhere = sharding.replicated(mesh)
+  shapes = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in first.items()}
+  scale, everywhere = config['model']['scale'], sharding.replicated(mesh)
+
+  def init(key: jax.Array, frozen: Any, pretrained: Any) -> TrainState:
+    return method.init(key, shapes, frozen, scale, pretrained)
 
   def abstract(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere)
 
-  like = jax.tree.map(abstract, jax.eval_shape(init, key, first, {}))
+  key, frozen = jax.random.key(config['seed']), method.frozen()
+  like = jax.tree.map(abstract, jax.eval_shape(init, key, frozen, {}))
   state = keeper.restore(like)
   if state is not None:
     return state
   path = config['checkpoint']['init_from']
   pretrained = checkpoints.load_params(path).params if path else {}
-  pretrained = {**pretrained, **method.frozen()}
   # Inside jit no two leaves share a buffer, which donation forbids.
   start = jit(init, once=True, out_shardings=everywhere)
-  return start(key, first, pretrained)
+  return start(key, frozen, pretrained)
 
 
 def _run(

@@ -150,16 +150,20 @@ def _presets_to_trace():
 @pytest.mark.parametrize(('path', 'preset'), _presets_to_trace())
 def test_method_starts_and_steps_abstractly(path, preset):
   config = experiment.to_plain(_module(path).get_config(preset))
-  method = methods.module(config).make(config)
+  for key in ('features_from', 'ranker_from'):
+    if key in config['method']:
+      config['method'][key] = 'random:0'
+  method = methods.make(config)
   data, scale = config['data'], config['model']['scale']
   side = data['patch'] * scale
   wide = side + 2 * round(method.margin(scale) * scale)
   images = data['batch_size']
   batch = {'hr': jax.ShapeDtypeStruct((images, wide, wide, 3), np.uint8)}
-  if getattr(methods.module(config), 'USES_LABELS', False):
+  if 'labels' in method.uses:
     batch['labels'] = jax.ShapeDtypeStruct((images, side, side, 1), np.uint8)
-  init = functools.partial(method.init, scale=scale)
-  state = jax.eval_shape(init, jax.random.key(0), batch, {})
+  frozen = jax.eval_shape(method.frozen)
+  init = functools.partial(method.init, shapes=batch, scale=scale)
+  state = jax.eval_shape(init, jax.random.key(0), frozen=frozen)
   count = sum(math.prod(p.shape) for p in jax.tree.leaves(state.params))
   assert 1000 < count < 1e9
   step = functools.partial(method.train_step, scale=scale)

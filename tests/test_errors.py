@@ -13,6 +13,7 @@ from sr_jax.errors import (
   Optional,
   Range,
   Row,
+  Section,
   UserError,
   check,
   printable,
@@ -27,7 +28,7 @@ RULES = {
   'flag': FLAG,
   'pairs': Many(Row((TEXT, Range()))),
   'scales': Many(Range(1, 8), least=1),
-  'inner': {'rate': Range(0, 1)},
+  'inner': Section({'rate': Range(0, 1)}),
   'later': Optional(whole()),
   'model': ANYTHING,
 }

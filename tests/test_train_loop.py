@@ -83,7 +83,7 @@ def test_a_run_writes_checkpoints_logs_and_strips(tmp_path, capsys):
   assert loaded.step == 4
   assert loaded.config['model']['name'] == 'edsr'
   assert loaded.protocol['name'] == 'y-uint8'
-  method = methods.module(loaded.config).make(loaded.config)
+  method = methods.make(loaded.config)
   average = jax.device_get(method.averaged(state))
   jax.tree.map(np.testing.assert_array_equal, loaded.params, average)
 
@@ -393,7 +393,7 @@ def test_init_from_starts_with_the_given_weights(tmp_path):
   )
   state = train_loop.train_and_evaluate(config, tmp_path / 'b')
   plain = experiment.to_plain(config)
-  method = methods.module(plain).make(plain)
+  method = methods.make(plain)
   jax.tree.map(
     np.testing.assert_array_equal,
     jax.device_get(state.params),

@@ -33,7 +33,7 @@ def tiny(scale=2, channels=3):
     halo=network.halo,
     config=config,
     params={'generator': variables['params']},
-    predict=supervised.predictor(config),
+    predict=supervised.inference(config).predict,
   )
 
 

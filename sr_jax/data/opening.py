@@ -178,11 +178,16 @@ def _ranked(
   config: Mapping[str, Any], name: str, part: str, min_size: int
 ) -> RankedSource | ImageSource:
   """A part of a rank data set, or the photographs to try a ranker out with."""
+  section = config['method']
+  try:
+    ranked.check_metric(section['metric'], section['better'])
+  except UserError as error:
+    raise UserError(f'config.method: {error}') from None
   if name.startswith(ranked.PREFIX):
     return ranked.open_ranked(
       name.removeprefix(ranked.PREFIX),
-      metric=config['method']['metric'],
-      better=config['method']['better'],
+      metric=section['metric'],
+      better=section['better'],
       part=part,
       min_size=min_size,
     )

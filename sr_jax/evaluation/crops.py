@@ -18,6 +18,7 @@ from sr_jax.data.degradation import Degradation
 from sr_jax.data.image_io import find_images, save_png_strip
 from sr_jax.errors import UserError
 from sr_jax.evaluation.benchmark import evaluate_folder
+from sr_jax.evaluation.pairs import PairEvaluation
 from sr_jax.evaluation.scores import choose
 from sr_jax.inference.loading import at_scale, from_params
 from sr_jax.inference.options import UpscaleOptions
@@ -75,13 +76,13 @@ class Evaluation(Protocol):
 def make_evaluation(
   config: Mapping[str, Any], method: Method, workdir: pathlib.Path
 ) -> Evaluation:
-  """The method's own evaluation if it has one, else that of SR images.
+  """What the method is scored by: see `Method.judges`.
 
   Raises:
     UserError: what it needs of files is missing.
   """
-  if own := getattr(methods.module(config), 'evaluation', None):
-    return own(config)
+  if method.judges == 'pairs':
+    return PairEvaluation(config, method)
   return PeriodicEvaluation(config, method, workdir)
 
 
@@ -186,8 +187,8 @@ class PeriodicEvaluation:
       sr, mean = self._fitted(test, params)
     else:
       if test.reference is not None:
-        look = methods.module(test.config).REFERRING.look
-        params = jit(look)(params, [test.reference])
+        referring: Any = methods.inference(test.config).referring
+        params = jit(referring.look)(params, [test.reference])
       sr = np.asarray(test.predict(params, test.lr))
       sr = sr[:, : test.hr.shape[1], : test.hr.shape[2]]
       mean = self._mean_scores(test, sr)
@@ -329,7 +330,7 @@ def _test(
   if lr is None:
     key = jax.random.key(config['seed'])
     lr = np.asarray(method.degrade(key, jax.numpy.asarray(hr), scale))
-  predict = jit(methods.module(config).predictor(config))
+  predict = jit(methods.inference(config).predict)
   return _Test(config, predict, hr, lr, ref)
 
 

@@ -138,10 +138,10 @@ def from_params(
 ) -> SRModel:
   """The model that a config describes, with these parameters by slot."""
   network = models.create(config['model'])
-  sections = {name: config[name] for name in ('method', 'model')}
-  method = methods.module(config)
-  fitting = getattr(method, 'fitting', None)
-  referring = getattr(method, 'REFERRING', None)
+  used = ('method', 'model', 'degradation')
+  sections = {name: config[name] for name in used if name in config}
+  inference = _inference(json.dumps(sections))
+  referring = inference.referring
   reach = network.halo
   if referring is not None and reach is not None:
     reach += referring.halo
@@ -152,8 +152,8 @@ def from_params(
     halo=reach,
     config=config,
     params=params,
-    predict=_predictor(json.dumps(sections)),
-    fitting=fitting and functools.partial(fitting, config),
+    predict=inference.predict,
+    fitting=inference.fitting,
     referring=referring,
     cell=network.cell,
   )
@@ -177,10 +177,9 @@ def _check_loaded(loaded: checkpoints.Loaded, path: pathlib.Path) -> None:
 
 
 @functools.lru_cache(maxsize=16)
-def _predictor(config: str) -> Callable[..., Any]:
-  """One function per config, so that new weights do not compile it anew."""
-  sections = json.loads(config)
-  return methods.module(sections).predictor(sections)
+def _inference(config: str) -> methods.Inference:
+  """One per config, so that new weights do not compile its functions anew."""
+  return methods.inference(json.loads(config))
 
 
 def _needed_scale(name: str, scale: float | None) -> float:

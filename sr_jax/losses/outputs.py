@@ -67,6 +67,34 @@ def recursive(
   return alpha * each + (1 - alpha) * loss(sr, hr)
 
 
+def curriculum(
+  loss: Loss,
+  outputs: Sequence[jax.Array],
+  hr: jax.Array,
+  step: jax.Array,
+  *,
+  easy: jax.Array,
+) -> jax.Array:
+  """Sum over the outputs: the first half against `easy`, the others HR.
+
+  The steps of a feedback network (Li et al., SRFBN, CVPR 2019) aim from easy
+  to hard. The paper does not give its targets exactly and the released code
+  leaves them out. In our reading the first half of the steps aims at
+  super-resolution alone: at HR that still has the blur and the noise of LR.
+
+  Args:
+    loss: Of two images.
+    outputs: Of HR's size.
+    hr: Target of the second half.
+    step: Of the training.
+    easy: Target of the first half.
+  """
+  del step
+  half = len(outputs) // 2
+  losses = [loss(sr, easy if i < half else hr) for i, sr in enumerate(outputs)]
+  return jnp.stack(losses).sum()
+
+
 def residual(
   loss: Loss,
   sr: jax.Array,

@@ -1,4 +1,10 @@
-"""Training procedures made of transforms, found by module name."""
+"""Training procedures made of transforms, found by module name.
+
+A file of this folder is one method. It offers two functions of a config:
+`make`, which returns a `Method` for training, and `inference`, which returns an
+`Inference` for applying the trained parameters. Files with a leading underscore
+are shared by several methods.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +12,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -19,38 +25,60 @@ class Method(NamedTuple):
   """A training procedure as pure functions.
 
   Attributes:
-    init: `(key, batch, pretrained, scale) -> TrainState`; runs inside jit.
-      `pretrained` holds parameters by slot to start from, {} for none.
+    init: `(key, shapes, frozen, scale, pretrained={}) -> TrainState`; runs
+      inside jit. `shapes` holds a `jax.ShapeDtypeStruct` for each array of a
+      batch. `frozen` are the slots that `Method.frozen` reads: a missing one is
+      refused. `pretrained` holds parameters by slot to start from.
     train_step: `(state, batch, scale) -> (state, metrics)`; scale is static.
-    predict: `(params, lr, mask=None) -> sr`, clipped to [0, 1]; `params` are
-      slots as in `TrainState.params`, lr `[B, H, W, C]` in [0, 1], mask
-      `[B, H, W, 1]` marks the pixels that exist in a padded image.
     degrade: `(key, hr, scale) -> lr`, the degradation it trains on.
     averaged: `state -> params` for inference (the moving average if kept).
     frozen: `() -> parameters by slot` that no step changes, read from where the
-      config says; they join `pretrained` at the start of a run.
+      config says.
     margin: `scale -> LR pixels` by which the method wants the HR crops of a
       batch wider on every side; it cuts them off.
-    advice: Means of the metrics -> what to do about them, None for nothing.
+    advice: Takes the means of the metrics, returns what to do about them, or
+      None for nothing.
+    uses: Data beyond HR images that it learns from, see `data.opening.USES`.
+    judges: What its scores are about: 'images' that it enlarges, or 'pairs' of
+      images whose order it predicts.
   """
 
   init: Callable[..., TrainState]
   train_step: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
-  predict: Callable[..., jax.Array]
   degrade: Callable[..., jax.Array]
   averaged: Callable[[TrainState], dict[str, Any]]
   frozen: Callable[[], dict[str, Any]] = dict
   margin: Callable[[float], int] = lambda scale: 0
   advice: Callable[[Mapping[str, float]], str | None] = lambda metrics: None
+  uses: frozenset[str] = frozenset()
+  judges: Literal['images', 'pairs'] = 'images'
+
+
+class Inference(NamedTuple):
+  """How trained parameters are applied to images.
+
+  Attributes:
+    predict: `(params, lr, mask=None) -> sr`, clipped to [0, 1]; `params` are
+      slots as in `TrainState.params`, lr `[B, H, W, C]` in [0, 1], mask
+      `[B, H, W, 1]` marks the pixels that exist in a padded image. For a method
+      that judges pairs, `(params, images) -> scores [B]`, higher is worse.
+    fitting: `(assumed, steps) -> Fitting`, for models that adapt to each image;
+      steps is a number, 'auto', or None for the checkpoint's own.
+    referring: How references reach the model, if it takes some.
+  """
+
+  predict: Callable[..., Any]
+  fitting: Callable[..., Fitting] | None = None
+  referring: Referring | None = None
 
 
 class Assumed(NamedTuple):
-  """How the LR images were made, as far as it is known.
+  """How the LR images were degraded, as far as that is known.
 
   Attributes:
-    degradation: Name, see `ops.degrade`; None where it is not said.
+    degradation: Its name, see `ops.degrade`; None where it is unknown.
     kernel: `[K1, K2]` taps to correlate with; None for no blur.
-    noise_sigma: Of Gaussian noise in grey levels of 255.
+    noise_sigma: Standard deviation of Gaussian noise, in grey levels of 255.
   """
 
   degradation: str | None = None
@@ -59,20 +87,20 @@ class Assumed(NamedTuple):
 
 
 class Fitting(NamedTuple):
-  """How a model fits itself to images, for one assumption of their making.
+  """How a model adapts its weights to images, for one assumed degradation.
 
   Attributes:
     fit: `(params, lr, keys) -> (params, report)` for images `[N, H, W, C]` of
       one size with a PRNG key each; the results are stacked along a first axis.
       report holds `steps` `[N]`, gradient steps taken.
-    predict: As `Method.predict`, with the fitted parameters of one image.
+    predict: As `Inference.predict`, with the adapted parameters of one image.
     halo: Receptive radius of predict in LR pixels, None where it has no bound.
-    side: Largest height and width in LR pixels that are fitted at once.
-    ensemble: Whether this method by itself takes the median of the eight flips
-      and rotations, each back-projected.
-    back_project: Back-projections that this method does by itself.
-    degradation: What it takes the images to be made by.
-    kernel: Its kernel, None for no blur.
+    side: Largest height and width in LR pixels that are adapted to at once.
+    ensemble: Whether the method itself takes the median of the eight flips and
+      rotations, each back-projected.
+    back_project: Number of back-projections that the method itself applies.
+    degradation: The degradation it assumes produced the images.
+    kernel: The blur kernel of that degradation, None for no blur.
   """
 
   fit: Callable[..., tuple[dict[str, Any], dict[str, jax.Array]]]
@@ -89,14 +117,15 @@ class Referring(NamedTuple):
   """How a model is given references, for one batch of LR images.
 
   Attributes:
-    look: `(params, references) -> params` that hold them; references are a list
-      of `[B, H, W, 3]` in [0, 1], of any sizes from `least` on.
-    itself: `(params, lr) -> params`, for LR as its own reference.
+    look: `(params, references) -> params` that hold the references, a list of
+      `[B, H, W, 3]` in [0, 1], each side `least` or larger.
+    itself: `(params, lr) -> params` with LR as its own reference.
     similarity: `(params, lr) -> [B, h, w]`, how well LR matches the references
       that the parameters hold.
-    halo: What matching adds to the network's receptive radius in LR pixels.
-    least: Least height and width of a reference.
-    turned: Whether references serve images that are turned against them.
+    halo: LR pixels by which matching widens the network's receptive radius.
+    least: Smallest height and width of a reference.
+    turned: Whether a reference is still usable when the image is flipped or
+      rotated relative to it.
   """
 
   look: Callable[..., dict[str, Any]]
@@ -107,8 +136,12 @@ class Referring(NamedTuple):
   turned: bool
 
 
+# Methods that became options of another: their configs are still read.
+_FORMER = {'curriculum': ('supervised', {'outputs': 'curriculum'})}
+
+
 def names() -> list[str]:
-  """Names of all methods, one per file without a leading underscore."""
+  """Names of all methods: one per file without a leading underscore."""
   return sorted(
     module.name
     for module in pkgutil.iter_modules(__path__)
@@ -116,18 +149,45 @@ def names() -> list[str]:
   )
 
 
-def module(config: Mapping[str, Any]) -> ModuleType:
-  """The file of the method that `config['method']['name']` names.
-
-  It offers `make(config) -> Method`, and `predictor(config) -> predict` for
-  inference, which needs no training sections. A method whose models fit
-  themselves to each image also offers `fitting(config, assumed, steps)`, which
-  gives a `Fitting`; one whose models take references, `REFERRING`. One that is
-  not about enlarging offers `evaluation(config)`, a `periodic_eval.Evaluation`.
+def make(config: Mapping[str, Any]) -> Method:
+  """The training procedure that `config['method']` describes.
 
   Raises:
-    UserError: no method has this name.
+    UserError: an unknown method, or a section that the method refuses.
   """
+  config = updated(config)
+  return _module(config).make(config)
+
+
+def inference(config: Mapping[str, Any]) -> Inference:
+  """How models of `config['method']` are applied; needs no training sections.
+
+  Raises:
+    UserError: an unknown method, or a section that the method refuses.
+  """
+  config = updated(config)
+  return _module(config).inference(config)
+
+
+def updated(config: Mapping[str, Any]) -> dict[str, Any]:
+  """A config of an earlier version as this version writes it.
+
+  Raises:
+    UserError: it names no method.
+  """
+  section = config.get('method')
+  if not isinstance(section, Mapping) or not isinstance(
+    section.get('name'), str
+  ):
+    raise UserError(f'config.method: names no method; choose from {names()}')
+  if section['name'] not in _FORMER:
+    return dict(config)
+  name, options = _FORMER[section['name']]
+  return {**config, 'method': {**section, **options, 'name': name}}
+
+
+def _module(config: Mapping[str, Any]) -> ModuleType:
+  """The file of the method, which offers `make` and `inference`."""
   name = config['method']['name']
   if name not in names():
     raise UserError(f'unknown method {name!r}; choose from {names()}')

@@ -1,6 +1,6 @@
-"""Who plays in adversarial training: networks, losses and optimizers.
+"""Builds and validates what `config.method` describes for `gan`.
 
-What the sections of a config describe, and the checks of it, for `gan`.
+That is: the networks, their losses and their optimizers.
 """
 
 from __future__ import annotations
@@ -11,12 +11,33 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import jax
-import optax
 
 from sr_jax import models, optimizers
-from sr_jax.errors import UserError
+from sr_jax.errors import (
+  FLAG,
+  SECTION,
+  TEXT,
+  Many,
+  Optional,
+  Range,
+  Rules,
+  Section,
+  UserError,
+  check,
+  whole,
+)
 from sr_jax.losses import adversarial, perceptual
-from sr_jax.methods import supervised
+from sr_jax.methods import _losses, supervised
+from sr_jax.methods._adversarial import (
+  FEATURES,
+  Discriminator,
+  Optimizer,
+  check_crops,
+  constants,
+  create_network,
+  make_optimizers,
+  read_features,
+)
 from sr_jax.models.features import vgg
 from sr_jax.models.parts.common import up_to
 from sr_jax.ops.gradient_map import gradient_map
@@ -28,36 +49,47 @@ PyTree = Any
 
 # The optimizer of layers that begin to learn later.
 HELD = 'generator_held'
+# Slot of the frozen ranker.
+RANKER = 'ranker'
 _GAMES = {
   'vanilla': adversarial.vanilla,
   'least_squares': adversarial.least_squares,
   'wasserstein': adversarial.wasserstein,
   'relativistic': adversarial.relativistic,
 }
-# Slots of the frozen networks: of features, and of the ranker.
-FEATURES, RANKER = 'features', 'ranker'
-# What each discriminator sees of an image, and its weight's name.
-VIEWS = {
+_gradient_view = functools.partial(gradient_map, padding=2)
+# What each discriminator sees of an image, and its term in the loss.
+VIEWS: dict[str, tuple[str, Callable[[jax.Array], jax.Array]]] = {
   'discriminator': ('adversarial', lambda image: image),
-  'discriminator_gradient': (
-    'gradient_adversarial',
-    functools.partial(gradient_map, padding=2),
-  ),
+  'discriminator_gradient': ('gradient_adversarial', _gradient_view),
 }
-
-
-class Optimizer(NamedTuple):
-  """How a part of the generator, or a discriminator, learns.
-
-  Attributes:
-    tx: Its transformation.
-    rate: Its learning rate.
-    begins: Step before which it stays as it is.
-  """
-
-  tx: optax.GradientTransformation
-  rate: optax.Schedule
-  begins: int = 0
+# Terms of the generator's loss; `config.method` has NAME_weight for each.
+_TERMS = (
+  *('pixel', 'perceptual', 'variation', *NAMES, 'adversarial', 'gradient'),
+  *('gradient_adversarial', 'branch', 'rank'),
+)
+# What `config.method` may hold.
+_RULES: Rules = {
+  'name': TEXT,
+  **{f'{term}_weight': Range() for term in _TERMS},
+  'perceptual': TEXT,
+  'region_layers': Section(dict.fromkeys(NAMES, Optional(TEXT))),
+  'boundary_radius': whole(0, 100),
+  'features': TEXT,
+  'features_from': TEXT,
+  'ranker_from': TEXT,
+  'rank_metric': TEXT,
+  'ranker': SECTION,
+  'discriminator': SECTION,
+  'game': TEXT,
+  'detach_mean': FLAG,
+  'mean_over': TEXT,
+  'gradient_penalty': Range(),
+  'generator_every': whole(1),
+  'generator_first': whole(),
+  'held_steps': whole(),
+  'early_layers': Many(TEXT),
+}
 
 
 class Players(NamedTuple):
@@ -65,35 +97,33 @@ class Players(NamedTuple):
 
   Attributes:
     generator: Its Linen module.
-    discriminator: The Linen module of every discriminator.
+    discriminators: Those that have a weight, by slot.
     ranker: The Linen module of the ranker.
-    game: What they play.
     weights: Of all terms, by name.
     distance: Of SR to HR.
     recipe: The perceptual loss.
     regions: Layers that compare each region.
     radius: Of the boundaries.
     variant: Of the network of features.
-    penalty: Weight of WGAN-GP's.
     optimizers: Of `generator`, of its held layers and of each discriminator.
     early: Patterns of the generator's layers that are not held.
     turns: Arguments of `generator_turn`.
+    degrader: Makes the pairs of a batch.
   """
 
   generator: Any
-  discriminator: Any
+  discriminators: Mapping[str, Discriminator]
   ranker: Any
-  game: adversarial.Game
   weights: Mapping[str, float]
   distance: Callable[..., jax.Array]
   recipe: perceptual.Recipe
   regions: Mapping[str, str]
   radius: int
   variant: str
-  penalty: float
   optimizers: Mapping[str, Optimizer]
   early: Sequence[str]
   turns: Mapping[str, int]
+  degrader: supervised.Degrader
 
   @property
   def targeted(self) -> dict[str, str]:
@@ -111,9 +141,10 @@ class Players(NamedTuple):
     return feature_weights.network('vgg', list(layers), self.variant)
 
   @property
-  def critics(self) -> list[str]:
-    """Slots of the discriminators that have a weight."""
-    return [slot for slot, (term, _) in VIEWS.items() if self.weights.get(term)]
+  def frozen(self) -> list[str]:
+    """Slots of the frozen networks that the losses need."""
+    ranker = [RANKER] if self.weights['rank'] else []
+    return [FEATURES, *ranker] if self.layers else ranker
 
   def parts(self, tree: Mapping[str, PyTree]) -> dict[str, dict[str, PyTree]]:
     """A tree of the generator's layers, by the optimizer that moves them."""
@@ -128,92 +159,63 @@ class Players(NamedTuple):
     return {'generator': early, HELD: held}
 
 
-def describe(
-  config: Mapping[str, Any],
-  *,
-  discriminator: Mapping[str, Any],
-  game: str,
-  detach_mean: bool,
-  mean_over: str,
-  gradient_penalty: float,
-  pixel_weight: float,
-  perceptual: str,
-  perceptual_weight: float,
-  variation_weight: float,
-  boundary_weight: float,
-  background_weight: float,
-  object_weight: float,
-  region_layers: Mapping[str, str],
-  boundary_radius: int,
-  features: str,
-  adversarial_weight: float,
-  gradient_weight: float,
-  gradient_adversarial_weight: float,
-  branch_weight: float,
-  ranker: Mapping[str, Any],
-  rank_weight: float,
-  generator_every: int,
-  generator_first: int,
-  held_steps: int,
-  early_layers: Sequence[str],
-) -> Players:
+def describe(config: Mapping[str, Any]) -> Players:
   """What the sections of the config describe.
 
   Raises:
     UserError: a value out of its range, or an unknown name.
   """
+  section = config['method']
+  check('config.method', section, _RULES)
   generator = models.create(config['model'])
-  weights = {
-    'pixel': pixel_weight,
-    'perceptual': perceptual_weight,
-    'variation': variation_weight,
-    'boundary': boundary_weight,
-    'background': background_weight,
-    'object': object_weight,
-    'adversarial': adversarial_weight,
-    'gradient': gradient_weight,
-    'gradient_adversarial': gradient_adversarial_weight,
-    'branch': branch_weight,
-    'rank': rank_weight,
-  }
-  for name, value in {**weights, 'held_steps': held_steps}.items():
-    if value < 0:
-      key = name if name == 'held_steps' else f'{name}_weight'
-      raise UserError(f'config.method.{key}={value:g}: give 0 or more')
-  if generator_every < 1:
-    raise UserError(
-      f'config.method.generator_every={generator_every}: give 1 or more'
-    )
-  if boundary_radius < 0:
-    raise UserError(
-      f'config.method.boundary_radius={boundary_radius}: give 0 or more'
-    )
-  turns = {'every': generator_every, 'first': generator_first}
-  judges: dict[str, Any] = {}
-  for key, model in (('discriminator', discriminator), ('ranker', ranker)):
-    try:
-      judges[key] = models.create({**model, 'channels': generator.channels})
-    except UserError as error:
-      raise UserError(f'config.method.{key}: {error}') from None
-  return Players(
-    generator=generator,
-    **judges,
-    game=_game(game, detach_mean, mean_over),
-    weights=weights,
-    distance=supervised.loss_by_name(config['loss']),
-    recipe=supervised.recipe_by_name(perceptual),
-    regions=region_layers,
-    radius=boundary_radius,
-    variant=features,
-    penalty=gradient_penalty,
-    optimizers=_optimizers(config, held_steps, turns),
-    early=early_layers,
-    turns=turns,
+  channels = {'channels': generator.channels}
+  judge, ranker = (
+    create_network(key, {**section[key], **channels})
+    for key in ('discriminator', 'ranker')
   )
+  weights = {term: section[f'{term}_weight'] for term in _TERMS}
+  game = _game(section['game'], section['detach_mean'], section['mean_over'])
+  discriminators = {
+    slot: Discriminator(
+      *(judge, game, term, weights[term], view, section['gradient_penalty'])
+    )
+    for slot, (term, view) in VIEWS.items()
+    if weights[term]
+  }
+  turns = {
+    'every': section['generator_every'],
+    'first': section['generator_first'],
+  }
+  players = Players(
+    generator=generator,
+    discriminators=discriminators,
+    ranker=ranker,
+    weights=weights,
+    distance=_losses.loss_by_name(config['loss']),
+    recipe=_losses.recipe_by_name(section['perceptual']),
+    regions=section['region_layers'],
+    radius=section['boundary_radius'],
+    variant=section['features'],
+    optimizers=_optimizers(config, list(discriminators), turns),
+    early=section['early_layers'],
+    turns=turns,
+    degrader=supervised.degrader(config),
+  )
+  _check_features(players)
+  # Gradient maps are two pixels larger than their images.
+  larger_by = 2 * ('discriminator_gradient' in discriminators)
+  check_crops(config, judge, larger_by=larger_by)
+  return players
 
 
-def check_features(players: Players) -> None:
-  """Refuses features that there are none of."""
+def _check_features(players: Players) -> None:
+  """Refuses layers that the network of features does not have."""
+  for region in NAMES:
+    if players.weights[region] and region not in players.regions:
+      raise UserError(
+        f'config.method.region_layers: names no layer for {region}, whose'
+        ' weight is not 0'
+      )
   if players.variant not in vgg.VARIANTS:
     raise UserError(
       f'config.method.features: unknown {players.variant!r}; choose from'
@@ -228,37 +230,34 @@ def check_features(players: Players) -> None:
 
 
 def frozen_networks(
-  players: Players, features_from: str, ranker_from: str, rank_metric: str
+  players: Players, section: Mapping[str, Any]
 ) -> dict[str, PyTree]:
-  """Weights of the frozen networks that have a say.
+  """Weights of the frozen networks that the losses need.
+
+  Args:
+    players: Which networks these are.
+    section: `config.method`, which says where their weights are.
 
   Raises:
     UserError: there are none where the config says.
   """
-  found: dict[str, PyTree] = {}
+  networks: dict[str, PyTree] = {}
   if players.layers:
-    if not features_from:
-      raise UserError(
-        'config.method.features_from: the perceptual loss needs'
-        f" {players.variant.upper()}'s weights; give the path of torchvision's"
-        ' file, or random:0 to try things out'
-      )
-    found[FEATURES] = feature_weights.load(
-      features_from,
-      model='vgg',
-      layers=players.layers,
-      variant=players.variant,
+    networks[FEATURES] = read_features(
+      section['features_from'],
+      'the perceptual loss needs the weights of',
+      *(players.layers, players.variant),
     )
   if players.weights['rank']:
-    if not ranker_from:
+    if not section['ranker_from']:
       raise UserError(
         'config.method.ranker_from: the rank-content loss needs a ranker; give'
         ' the --workdir of configs/ranker.py, or random:0 to try things out'
       )
-    found[RANKER] = ranker_weights.load(
-      ranker_from, players.ranker, rank_metric
+    networks[RANKER] = ranker_weights.load(
+      section['ranker_from'], players.ranker, section['rank_metric']
     )
-  return found
+  return networks
 
 
 def _game(name: str, detach_mean: bool, mean_over: str) -> adversarial.Game:
@@ -281,41 +280,21 @@ def _game(name: str, detach_mean: bool, mean_over: str) -> adversarial.Game:
 
 
 def _optimizers(
-  config: Mapping[str, Any], held_steps: int, turns: Mapping[str, int]
+  config: Mapping[str, Any],
+  discriminators: Sequence[str],
+  turns: Mapping[str, int],
 ) -> dict[str, Optimizer]:
-  """By slot; only the generator keeps a moving average."""
-  architecture = models.module(config['model']['name'])
-  section, steps = config['optimizer'], config['steps']
-  make = functools.partial(optimizers.make, constants=architecture.CONSTANTS)
-  generator = Optimizer(*make(steps=steps, **section))
-  plain: dict[str, Any] = {**section, 'ema_decay': 0.0}
-  discriminator = Optimizer(*optimizers.make(steps=steps, **plain))
-  found = {'generator': generator, **dict.fromkeys(VIEWS, discriminator)}
+  """By slot, with that of the held layers where there are such."""
+  slots = make_optimizers(config, discriminators)
+  held_steps = config['method']['held_steps']
   if held_steps:
-    # Counts its own updates, but goes on in the schedule of the others.
+    # It counts its own updates, but goes on in the schedule of the others.
     before = max(0, held_steps - turns['first']) // turns['every']
-    held = make(steps=steps, starts_at=before, **section)
-    found[HELD] = Optimizer(*held, begins=held_steps)
-  return found
-
-
-def check_patch(config: Mapping[str, Any], players: Players) -> None:
-  """Refuses crops that a discriminator does not take, naming what it does.
-
-  Raises:
-    UserError: the crops are too small or too large.
-  """
-  data, sides = config['data'], players.discriminator.sides
-  for scale in data['scales'] or (config['model']['scale'],):
-    hr = int(data['patch'] * scale)
-    # Gradient maps are two pixels larger.
-    largest = hr + 2 * ('discriminator_gradient' in players.critics)
-    if hr < sides[0] or largest > sides[-1]:
-      more = largest - hr
-      least, most = -(-sides[0] // scale), (sides[-1] - more) // scale
-      raise UserError(
-        f'config.data.patch={data["patch"]}: HR crops are {hr}x{hr}, but the'
-        f' discriminator {config["method"]["discriminator"]["name"]} takes'
-        f' {sides[0]} to {sides[-1] - more} pixels a side; give {least:g}'
-        f' to {most:g}'
-      )
+    held = optimizers.make(
+      steps=config['steps'],
+      constants=constants(config),
+      starts_at=before,
+      **config['optimizer'],
+    )
+    slots[HELD] = Optimizer(*held, begins=held_steps)
+  return slots

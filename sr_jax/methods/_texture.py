@@ -1,19 +1,36 @@
-"""References at inference: what a checkpoint of `reference` holds of them."""
+"""What SRNTT sees of references: their features, swapped into LR's place.
+
+LR, enlarged by bicubic, is matched with the references reduced and enlarged
+again, so that both lack the same frequencies. The features that are swapped are
+those of the sharp references. VGG19 is a function here, `features`, from images
+`[B, H, W, 3]` in [0, 1] to features by layer; nothing learns through it or
+through the matching. The second half of the file is how the parameters of a
+trained model hold VGG19 and references at inference.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from sr_jax.errors import UserError
 from sr_jax.methods import Referring
-from sr_jax.transforms import texture_transfer
+from sr_jax.ops import patch_match
+from sr_jax.ops.degrade import quantize
+from sr_jax.ops.resize import imresize
 from sr_jax.weights import features as feature_weights
 
 PyTree = Any
+
+SCALE = 4
+# Resolution of each layer relative to that of the first, which is matched.
+RATIOS = {'relu3_1': 1, 'relu2_1': 2, 'relu1_1': 4}
+# A reference has at least one patch.
+LEAST_SIDE = SCALE * patch_match.PATCH
 
 # Slots of the frozen network of features, also in checkpoints, and of the
 # references.
@@ -21,37 +38,124 @@ FEATURES = feature_weights.SLOT
 REFERENCES = 'references'
 VGG = {'model': 'vgg', 'variant': 'vgg19'}
 
+Features = Callable[[jax.Array], Mapping[str, jax.Array]]
 
-def vgg_features(
-  layers: Sequence[str], params: PyTree
-) -> texture_transfer.Features:
+
+class Reference(NamedTuple):
+  """Features of a reference `[B, 4 * H, 4 * W, 3]`.
+
+  Attributes:
+    blurred: `[B, H, W, C]`, of the reference reduced and enlarged again.
+    maps: Of the reference itself, by layer.
+  """
+
+  blurred: jax.Array
+  maps: dict[str, jax.Array]
+
+
+class Texture(NamedTuple):
+  """What LR images `[B, h, w, 3]` get.
+
+  Attributes:
+    maps: Swapped features by layer, the first `[B, h, w, C]`.
+    similarity: `[B, h, w]`, how well they match; 1 is perfect.
+  """
+
+  maps: dict[str, jax.Array]
+  similarity: jax.Array
+
+
+def look_at(features: Features, reference: jax.Array) -> Reference:
+  """A reference's features.
+
+  Args:
+    features: By layer, see above.
+    reference: `[B, H, W, 3]` in [0, 1], both sides `LEAST_SIDE` or more; rows
+      and columns beyond a multiple of 4 are cut off.
+  """
+  height, width = (n // SCALE * SCALE for n in reference.shape[1:3])
+  reference = jax.lax.stop_gradient(reference[:, :height, :width])
+  maps = features(reference)
+  blurred = enlarged(quantize(imresize(reference, scale=1 / SCALE)))
+  first = next(iter(RATIOS))
+  return Reference(
+    features(blurred)[first], {layer: maps[layer] for layer in RATIOS}
+  )
+
+
+def enlarged(lr: jax.Array) -> jax.Array:
+  """`[B, H, W, C]` as it is matched, `[B, 4 * H, 4 * W, C]`."""
+  return quantize(imresize(lr, scale=SCALE))
+
+
+def itself(lr: jax.Array) -> jax.Array:
+  """LR as its own reference, mirrored where it is too small for one."""
+  more = [max(0, LEAST_SIDE - n) for n in lr.shape[1:3]]
+  return jnp.pad(lr, ((0, 0), (0, more[0]), (0, more[1]), (0, 0)), 'symmetric')
+
+
+def swapped(
+  features: Features, lr: jax.Array, references: Sequence[Reference]
+) -> Texture:
+  """The references' features in LR's place.
+
+  Args:
+    features: By layer, see above.
+    lr: `[B, h, w, 3]` in [0, 1].
+    references: Any number of any sizes, each for the whole batch; a patch is
+      taken from the one that has the best.
+  """
+  height, width = lr.shape[1:3]
+  # Mirrored up to one patch.
+  more = [max(0, patch_match.PATCH - n) for n in (height, width)]
+  lr = jnp.pad(lr, ((0, 0), (0, more[0]), (0, more[1]), (0, 0)), 'symmetric')
+  content = features(enlarged(jax.lax.stop_gradient(lr)))[next(iter(RATIOS))]
+
+  def of_one(sample: tuple[jax.Array, list[Reference]]) -> Texture:
+    content, references = sample
+    found = patch_match.match(content, [ref.blurred for ref in references])
+    maps = {
+      layer: patch_match.swap(
+        found.index, [ref.maps[layer] for ref in references], ratio
+      )[: ratio * height, : ratio * width]
+      for layer, ratio in RATIOS.items()
+    }
+    return Texture(maps, found.similarity[:height, :width])
+
+  texture = jax.vmap(of_one)((content, list(references)))
+  return jax.lax.stop_gradient(texture)
+
+
+def truth(features: Features, hr: jax.Array) -> Texture:
+  """What HR itself as its own reference would give, unmatched."""
+  maps = features(hr)
+  shape = (hr.shape[0], *(n // SCALE for n in hr.shape[1:3]))
+  texture = Texture({k: maps[k] for k in RATIOS}, jnp.ones(shape))
+  return jax.lax.stop_gradient(texture)
+
+
+def vgg_features(layers: Sequence[str], params: PyTree) -> Features:
   """VGG19 as a function of images."""
   network = feature_weights.network(layers=layers, **VGG)
   return functools.partial(network.apply, {'params': params})
 
 
-def read_features(
-  spec: str, layers: Sequence[str] = tuple(texture_transfer.RATIOS)
-) -> PyTree:
-  """VGG19's weights up to some layers, by default those that are swapped.
+def read_features(spec: str) -> PyTree:
+  """VGG19's weights up to the deepest layer that is swapped.
 
   Raises:
     UserError: as `feature_weights.load`.
   """
-  return feature_weights.load(spec, layers=layers, **VGG)
+  return feature_weights.load(spec, layers=list(RATIOS), **VGG)
 
 
-def texture_of(
-  params: Mapping[str, Any], lr: jax.Array
-) -> texture_transfer.Texture:
+def texture_of(params: Mapping[str, Any], lr: jax.Array) -> Texture:
   """What LR images get of the references that the parameters hold."""
   features = _held_features(params)
   references = params.get(REFERENCES)
   if references is None:
-    references = [
-      texture_transfer.look_at(features, texture_transfer.itself(lr))
-    ]
-  return texture_transfer.swapped(features, lr, references)
+    references = [look_at(features, itself(lr))]
+  return swapped(features, lr, references)
 
 
 def look(
@@ -64,11 +168,11 @@ def look(
     references: `[B, H, W, 3]` in [0, 1], each for a whole batch.
   """
   features = _held_features(params)
-  looked = [texture_transfer.look_at(features, image) for image in references]
+  looked = [look_at(features, image) for image in references]
   return {**params, REFERENCES: looked}
 
 
-def _held_features(params: Mapping[str, Any]) -> texture_transfer.Features:
+def _held_features(params: Mapping[str, Any]) -> Features:
   """VGG19 as a checkpoint holds it.
 
   Raises:
@@ -79,12 +183,12 @@ def _held_features(params: Mapping[str, Any]) -> texture_transfer.Features:
       'the checkpoint holds no features of VGG19 to match references by; import'
       ' it with --features FILE'
     )
-  return vgg_features(list(texture_transfer.RATIOS), params[FEATURES])
+  return vgg_features(list(RATIOS), params[FEATURES])
 
 
 def _itself(params: Mapping[str, Any], lr: jax.Array) -> dict[str, Any]:
   """Parameters that hold LR as its own reference."""
-  return look(params, [texture_transfer.itself(lr)])
+  return look(params, [itself(lr)])
 
 
 def _similarity(params: Mapping[str, Any], lr: jax.Array) -> jax.Array:
@@ -98,6 +202,6 @@ REFERRING = Referring(
   # Features of a cell see four pixels to each side, and those of two more cells
   # change what is put there.
   halo=6,
-  least=texture_transfer.LEAST_SIDE,
+  least=LEAST_SIDE,
   turned=True,
 )

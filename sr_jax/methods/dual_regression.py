@@ -20,19 +20,20 @@ import jax.numpy as jnp
 import optax
 
 from sr_jax import models, optimizers
-from sr_jax.errors import UserError
-from sr_jax.methods import Method, supervised
+from sr_jax.errors import FLAG, TEXT, Range, Rules, check
+from sr_jax.methods import Inference, Method, _losses, supervised
 from sr_jax.models import drn
 from sr_jax.ops.degrade import degrade, quantize
-from sr_jax.state import TrainState, start_from
+from sr_jax.state import EMPTY, TrainState, check_frozen, start_from
 from sr_jax.transforms.dual_regression import closed_loop
 
-# Batches may hold LR images without HR.
-USES_UNLABELLED = True
-
-predictor = supervised.predictor
-
-_SETTINGS = ('dual_weight', 'hr_cycle', 'compose')
+# What `config.method` may hold.
+_RULES: Rules = {
+  'name': TEXT,
+  'dual_weight': Range(),
+  'hr_cycle': FLAG,
+  'compose': FLAG,
+}
 
 
 class _Networks(NamedTuple):
@@ -47,6 +48,24 @@ class _Networks(NamedTuple):
     return [f'dual_{i}' for i in range(self.levels)]
 
 
+class _Training(NamedTuple):
+  """What the functions of the method share.
+
+  Attributes:
+    networks: The primal and the dual ones.
+    tx: The optimizer of each.
+    rate: Its learning rate.
+    loop: `closed_loop` with the settings of `config.method`.
+    degrader: Makes the pairs of a batch.
+  """
+
+  networks: _Networks
+  tx: optax.GradientTransformation
+  rate: optax.Schedule
+  loop: Callable[..., Any]
+  degrader: supervised.Degrader
+
+
 def make(config: Mapping[str, Any]) -> Method:
   """Dual regression of `config['model']`, any network with `features`.
 
@@ -56,8 +75,8 @@ def make(config: Mapping[str, Any]) -> Method:
     UserError: unknown loss, a scale that is no power of two, or a section that
       its consumer refuses.
   """
+  check('config.method', config['method'], _RULES)
   model = config['model']
-  section = {key: config['method'][key] for key in _SETTINGS}
   networks = _networks(models.create(model))
   architecture = models.module(model['name'])
   tx, rate = optimizers.make(
@@ -65,21 +84,26 @@ def make(config: Mapping[str, Any]) -> Method:
     constants=architecture.CONSTANTS,
     **config['optimizer'],
   )
-  degrader = supervised.degrader(config)
-  distance = supervised.loss_by_name(config['loss'])
-  objective = functools.partial(
-    _objective, networks, _loop(distance=distance, **section)
+  loop = functools.partial(
+    closed_loop,
+    distance=_losses.loss_by_name(config['loss']),
+    **{k: v for k, v in config['method'].items() if k != 'name'},
   )
+  degrader = supervised.degrader(config)
+  training = _Training(networks, tx, rate, loop, degrader)
   return Method(
-    init=functools.partial(_init, networks, tx),
-    train_step=functools.partial(
-      _train_step, networks, tx, rate, objective, degrader
-    ),
-    predict=predictor(config),
+    init=functools.partial(_init, training),
+    train_step=functools.partial(_train_step, training),
     degrade=degrader.degradation.on_device,
     margin=degrader.margin,
     averaged=supervised.averaged,
+    uses=frozenset({'unlabelled'}),
   )
+
+
+def inference(config: Mapping[str, Any]) -> Inference:
+  """Applies the primal network alone, as `supervised` does."""
+  return supervised.inference(config)
 
 
 def _networks(primal: Any) -> _Networks:
@@ -87,38 +111,19 @@ def _networks(primal: Any) -> _Networks:
   return _Networks(primal, dual, drn.levels(primal.scale))
 
 
-def _loop(
-  *,
-  distance: Callable[..., jax.Array],
-  dual_weight: float,
-  hr_cycle: bool,
-  compose: bool,
-) -> Callable[..., Any]:
-  """`closed_loop` with the settings of `config.method`."""
-  if dual_weight < 0:
-    raise UserError(
-      f'config.method.dual_weight={dual_weight:g}: give 0 or more'
-    )
-  return functools.partial(
-    closed_loop,
-    distance=distance,
-    dual_weight=dual_weight,
-    hr_cycle=hr_cycle,
-    compose=compose,
-  )
-
-
 def _init(
-  networks: _Networks,
-  tx: optax.GradientTransformation,
+  training: _Training,
   key: jax.Array,
-  batch: Mapping[str, jax.Array],
-  pretrained: Mapping[str, Any],
+  shapes: Mapping[str, jax.ShapeDtypeStruct],
+  frozen: Mapping[str, Any],
   scale: int,
+  pretrained: Mapping[str, Any] = EMPTY,
 ) -> TrainState:
   del scale  # the config's: other scales have other levels
+  check_frozen(frozen, ())
+  networks = training.networks
   init_key, state_key = jax.random.split(key)
-  image = jnp.zeros((1, 8, 8, batch['hr'].shape[-1]))
+  image = jnp.zeros((1, 8, 8, shapes['hr'].shape[-1]))
   params = {'generator': networks.primal.init(init_key, image)['params']}
   for i, slot in enumerate(networks.dual_slots):
     dual_key = jax.random.fold_in(init_key, i)
@@ -128,7 +133,7 @@ def _init(
     step=jnp.zeros((), jnp.int32),
     key=state_key,
     params=params,
-    opt_state={slot: tx.init(tree) for slot, tree in params.items()},
+    opt_state={slot: training.tx.init(tree) for slot, tree in params.items()},
   )
 
 
@@ -154,13 +159,13 @@ def _targets(
 
 
 def _objective(
-  networks: _Networks,
-  loop: Callable[..., Any],
-  params: Mapping[str, Any],
+  training: _Training,
   targets: list[jax.Array],
   labelled: jax.Array | None,
+  params: Mapping[str, Any],
 ) -> tuple[jax.Array, Any]:
   """Loss of all networks, and its terms."""
+  networks = training.networks
 
   def primal(lr: jax.Array) -> Any:
     variables = {'params': params['generator']}
@@ -171,19 +176,16 @@ def _objective(
     functools.partial(networks.dual.apply, {'params': params[slot]})
     for slot in networks.dual_slots
   ]
-  return loop(primal, duals)(targets, labelled)
+  return training.loop(primal, duals)(targets, labelled)
 
 
 def _train_step(
-  networks: _Networks,
-  tx: optax.GradientTransformation,
-  rate: optax.Schedule,
-  objective: Callable[..., Any],
-  degrader: supervised.Degrader,
+  training: _Training,
   state: TrainState,
   batch: Mapping[str, jax.Array],
   scale: int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
+  degrader = training.degrader
   lr, _ = degrader.pair(state.step_key(), batch, scale)
   labelled = batch.get('labelled')
   if labelled is not None:
@@ -191,9 +193,12 @@ def _train_step(
     lr = jnp.where(labelled[:, None, None, None], lr, alone)
   margin = 0 if 'lr' in batch else degrader.margin(scale) * scale
   wide = batch['hr'].astype(jnp.float32) / 255
-  targets = _targets(lr, wide, networks.levels, margin)
+  targets = _targets(lr, wide, training.networks.levels, margin)
+  objective = functools.partial(_objective, training, targets, labelled)
   (value, terms), grads = jax.value_and_grad(objective, has_aux=True)(
-    state.params, targets, labelled
+    state.params
   )
-  state, metrics = optimizers.update(tx, rate, state, grads)
+  state, metrics = optimizers.step_slots(
+    training.tx, training.rate, state, grads
+  )
   return state, metrics | {'loss': value, **terms._asdict()}

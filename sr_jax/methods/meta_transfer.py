@@ -10,7 +10,6 @@ pairs.
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -20,15 +19,21 @@ import optax
 
 from sr_jax import models, optimizers, sharding
 from sr_jax.data.degradation import covering_margin
-from sr_jax.errors import UserError
-from sr_jax.methods import (
-  Method,
-  supervised,
-  zero_shot,
+from sr_jax.errors import (
+  FLAG,
+  TEXT,
+  Many,
+  OneOf,
+  Optional,
+  Range,
+  Rules,
+  Section,
+  UserError,
+  check,
+  whole,
 )
-from sr_jax.methods import (
-  _gradient_fit as adaptation,
-)
+from sr_jax.methods import Inference, Method, _losses, supervised, zero_shot
+from sr_jax.methods._gradient_fit import gradient_fitting
 from sr_jax.ops.blur_kernels import random_gaussian
 from sr_jax.ops.degrade import (
   RESIZE_REACH,
@@ -37,21 +42,46 @@ from sr_jax.ops.degrade import (
   reduction_tables,
 )
 from sr_jax.ops.resize import apply_matrices
-from sr_jax.state import TrainState, start_from
+from sr_jax.state import EMPTY, TrainState, check_frozen, start_from
 from sr_jax.transforms import meta
 from sr_jax.typing import Network
 
-predictor = supervised.predictor
-
-_CHOICES = {
-  'inner.learned_rates': ('', 'layer', 'weight'),
-  'outer.weights': ('annealed', 'uniform'),
-  'outer.task_axis': ('auto', 'map', 'vmap', 'unroll'),
+# What `config.method` may hold.
+_RULES: Rules = {
+  'name': TEXT,
+  'tasks': whole(1),
+  'support': whole(1),
+  'query': whole(1),
+  'scales': Many(Range(1, 100), least=1),
+  'kernel_size': whole(1, 255),
+  'min_variance': Range(0, 1000, open='left'),
+  'max_variance': Range(0, 1000, open='left'),
+  'inner': Section(
+    {
+      'steps': whole(1, 10_000),
+      'rate': Range(0, 1000),
+      'learned_rates': OneOf(('', 'layer', 'weight')),
+      'unroll': FLAG,
+    }
+  ),
+  'outer': Section(
+    {
+      'weights': OneOf(('annealed', 'uniform')),
+      'saturate_at': Range(0, open='left'),
+      'exact_from': whole(),
+      'task_axis': OneOf(('auto', 'map', 'vmap', 'unroll')),
+    }
+  ),
+  # How images are adapted to, and what evaluations during training report.
+  'adapt': Optional(
+    Section({'steps': whole(), 'rates': Many(Range(0, 1000), least=1)})
+  ),
+  'test': Optional(
+    Section({'steps': Many(whole(), least=1), 'kernels': Many(TEXT, least=1)})
+  ),
 }
-_COUNTS = ('tasks', 'support', 'query', 'kernel_size', 'inner.steps')
 # Written out, the steps are faster only if nothing is computed again.
 _KEEP_ALL = {'unroll': True, 'policy': None}
-fitting = adaptation.gradient_fitting
 
 
 class Tasks(NamedTuple):
@@ -136,6 +166,26 @@ class Outer(NamedTuple):
   task_axis: str
 
 
+class _Training(NamedTuple):
+  """What the functions of the method share.
+
+  Attributes:
+    network: It refines an enlarged image.
+    tx: The optimizer of each slot.
+    rate: Its learning rate.
+    loss: `(params, (enlarged, hr)) -> value`, inner and outer.
+    tasks: See `Tasks`, and so the others.
+  """
+
+  network: Network
+  tx: optax.GradientTransformation
+  rate: optax.Schedule
+  loss: meta.LossFn
+  tasks: Tasks
+  inner: Inner
+  outer: Outer
+
+
 def make(config: Mapping[str, Any]) -> Method:
   """Meta-training of `config['model']`.
 
@@ -149,18 +199,23 @@ def make(config: Mapping[str, Any]) -> Method:
   tasks, inner, outer = _sections(config)
   network = models.create_refining(config['model'], 'meta_transfer')
   tx, rate = optimizers.make(steps=config['steps'], **config['optimizer'])
-  task_loss = zero_shot.reconstruction_loss(
-    network, supervised.loss_by_name(config['loss'])
+  loss = zero_shot.reconstruction_loss(
+    network, _losses.loss_by_name(config['loss'])
   )
+  training = _Training(network, tx, rate, loss, tasks, inner, outer)
   return Method(
-    init=functools.partial(_init, network, tx, inner),
-    train_step=functools.partial(
-      _train_step, tx, rate, task_loss, tasks, inner, outer
-    ),
-    predict=predictor(config),
+    init=functools.partial(_init, training),
+    train_step=functools.partial(_train_step, training),
     degrade=supervised.degrader(config).degradation.on_device,
     margin=tasks.margin,
     averaged=supervised.averaged,
+  )
+
+
+def inference(config: Mapping[str, Any]) -> Inference:
+  """Applies the network, which adapts to images whose blur is known."""
+  return supervised.inference(config)._replace(
+    fitting=functools.partial(gradient_fitting, config)
   )
 
 
@@ -172,16 +227,15 @@ def _sections(config: Mapping[str, Any]) -> tuple[Tasks, Inner, Outer]:
     'noise_sigma': degradation['noise_sigma'],
     'wide': config['data'].get('margin', False),
   }
-  try:
-    tasks = Tasks(**{k: (section | of_degradation)[k] for k in Tasks._fields})
-    inner = Inner(**{k: section['inner'][k] for k in Inner._fields})
-    outer = Outer(**{k: section['outer'][k] for k in Outer._fields})
-  except KeyError as error:
+  check('config.method', section, _RULES)
+  tasks = Tasks(**{k: (section | of_degradation)[k] for k in Tasks._fields})
+  inner, outer = Inner(**section['inner']), Outer(**section['outer'])
+  least = section['min_variance']
+  if least > section['max_variance'] * min(section['scales']):
     raise UserError(
-      f'config.method has no {error}, which meta_transfer needs: start from'
-      ' configs/mzsr.py'
-    ) from error
-  _check(section)
+      f'config.method.min_variance={least}: give no more than max_variance'
+      ' times the least scale'
+    )
   if tasks.degradation not in ('direct', 'blur-bicubic'):
     raise UserError(
       f'config.degradation.name={tasks.degradation!r}: tasks draw a blur, which'
@@ -205,44 +259,20 @@ def _sections(config: Mapping[str, Any]) -> tuple[Tasks, Inner, Outer]:
   return tasks, inner, outer
 
 
-def _check(section: Mapping[str, Any]) -> None:
-  """Refuses values of `config.method` that no training can run with."""
-
-  def value(path: str) -> Any:
-    return functools.reduce(operator.getitem, path.split('.'), section)
-
-  for path, choices in _CHOICES.items():
-    if value(path) not in choices:
-      raise UserError(
-        f'config.method.{path}={value(path)!r}: choose one of {choices}'
-      )
-  for path in _COUNTS:
-    if value(path) < 1:
-      raise UserError(f'config.method.{path}={value(path)}: give 1 or more')
-  scales, least = section['scales'], section['min_variance']
-  if not scales or min(scales) < 1:
-    raise UserError(f'config.method.scales={scales}: give 1 or more')
-  if not 0 < least <= section['max_variance'] * min(scales):
-    raise UserError(
-      f'config.method.min_variance={least}: give more than 0 and no more than'
-      ' max_variance times the least scale'
-    )
-
-
 def _init(
-  network: Network,
-  tx: optax.GradientTransformation,
-  inner: Inner,
+  training: _Training,
   key: jax.Array,
-  batch: Mapping[str, jax.Array],
-  pretrained: Mapping[str, Any],
+  shapes: Mapping[str, jax.ShapeDtypeStruct],
+  frozen: Mapping[str, Any],
   scale: int,
+  pretrained: Mapping[str, Any] = EMPTY,
 ) -> TrainState:
   del scale  # the network works on the enlarged image
+  check_frozen(frozen, ())
   init_key, state_key = jax.random.split(key)
-  channels = batch['hr'].shape[-1]
-  variables = network.init(init_key, jnp.zeros((1, 8, 8, channels)))
-  params = {'generator': variables['params']}
+  image = jnp.zeros((1, 8, 8, shapes['hr'].shape[-1]))
+  params = {'generator': training.network.init(init_key, image)['params']}
+  inner = training.inner
   if inner.learned_rates:
     params['rates'] = meta.learned_rates(
       params['generator'], inner.steps, inner.rate, per=inner.learned_rates
@@ -253,44 +283,36 @@ def _init(
     step=jnp.zeros((), jnp.int32),
     key=state_key,
     params=params,
-    opt_state={slot: tx.init(tree) for slot, tree in params.items()},
+    opt_state={slot: training.tx.init(tree) for slot, tree in params.items()},
   )
 
 
 def _train_step(
-  tx: optax.GradientTransformation,
-  rate: optax.Schedule,
-  loss: meta.LossFn,
-  tasks: Tasks,
-  inner: Inner,
-  outer: Outer,
+  training: _Training,
   state: TrainState,
   batch: Mapping[str, jax.Array],
   scale: int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   # Each task draws a scale for itself; the margin is counted in that of the
   # batch.
-  margin = round(tasks.margin(scale) * scale)
-  found = _outer_gradient(loss, tasks, inner, outer, state, batch['hr'], margin)
-  state, metrics = optimizers.update(tx, rate, state, found['grads'])
+  margin = round(training.tasks.margin(scale) * scale)
+  means = _outer_gradient(training, state, batch['hr'], margin)
+  state, metrics = optimizers.step_slots(
+    training.tx, training.rate, state, means['grads']
+  )
   return state, metrics | {
-    'loss': found['loss'],
-    'inner_loss': found['support'][0],
-    'query_first': found['query'][0],
-    'query_last': found['query'][-1],
+    'loss': means['loss'],
+    'inner_loss': means['support'][0],
+    'query_first': means['query'][0],
+    'query_last': means['query'][-1],
   }
 
 
 def _outer_gradient(
-  loss: meta.LossFn,
-  tasks: Tasks,
-  inner: Inner,
-  outer: Outer,
-  state: TrainState,
-  hr: jax.Array,
-  margin: int,
+  training: _Training, state: TrainState, hr: jax.Array, margin: int
 ) -> dict[str, Any]:
   """Mean over the tasks of loss, gradients and the losses along the way."""
+  _, _, _, loss, tasks, inner, outer = training
   keys = jax.random.split(state.step_key(), tasks.tasks)
   images = hr.reshape(tasks.tasks, -1, *hr.shape[1:])
   weights = _step_weights(outer, inner, state.step)

@@ -15,31 +15,51 @@ drawn.
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from sr_jax import models, optimizers
-from sr_jax.data import batches, opening, ranked
 from sr_jax.data.degradation import Degradation
-from sr_jax.errors import UserError
+from sr_jax.errors import TEXT, OneOf, Range, Rules, check
 from sr_jax.losses import ranking
-from sr_jax.methods import Method, supervised
-from sr_jax.metric_writers import MetricWriter
-from sr_jax.metrics.correlation import spearman
-from sr_jax.ops.compilation import jit
+from sr_jax.methods import Inference, Method, supervised
 from sr_jax.ops.resize import imresize
-from sr_jax.state import TrainState, start_from
+from sr_jax.state import EMPTY, TrainState, check_frozen, start_from
 
-USES_RANKED = True
-# Of the bicubic enlargements that stand in for generators.
+# Scale of the bicubic enlargements that stand in for generators.
 _STAND_IN = 4
-_TOGETHER = 8
+# What `config.method` may hold.
+_RULES: Rules = {
+  'name': TEXT,
+  'metric': TEXT,
+  'better': OneOf(('lower', 'higher')),
+  'margin': Range(),
+  'l2_weight': Range(),
+}
+
+
+class _Training(NamedTuple):
+  """What the functions of the method share.
+
+  Attributes:
+    ranker: Its Linen module.
+    tx: The optimizer.
+    rate: Its learning rate.
+    margin: By which the worse image shall score higher.
+    l2_weight: Of the squared norm of the parameters in the loss.
+    make_lr: `Method.degrade`.
+  """
+
+  ranker: Any
+  tx: optax.GradientTransformation
+  rate: optax.Schedule
+  margin: float
+  l2_weight: float
+  make_lr: Callable[..., jax.Array]
 
 
 def make(config: Mapping[str, Any]) -> Method:
@@ -48,33 +68,29 @@ def make(config: Mapping[str, Any]) -> Method:
   Sections used: `method`, `model`, `degradation`, `optimizer`, `steps`.
 
   Raises:
-    UserError: another orientation than the metric's, or a section that its
-      consumer refuses.
+    UserError: a section that its consumer refuses.
   """
   section = config['method']
-  try:
-    ranked.check_metric(section['metric'], section['better'])
-  except UserError as error:
-    raise UserError(f'config.method: {error}') from None
+  check('config.method', section, _RULES)
   ranker = models.create(config['model'])
   tx, rate = optimizers.make(steps=config['steps'], **config['optimizer'])
   make_lr = Degradation.from_config(config['degradation']).on_device
+  training = _Training(
+    *(ranker, tx, rate, section['margin'], section['l2_weight'], make_lr)
+  )
   return Method(
-    init=functools.partial(_init, ranker, tx),
-    train_step=functools.partial(
-      *(_train_step, ranker, tx, rate, make_lr),
-      section['margin'],
-      section['l2_weight'],
-    ),
-    predict=predictor(config),
+    init=functools.partial(_init, training),
+    train_step=functools.partial(_train_step, training),
     degrade=make_lr,
     averaged=supervised.averaged,
+    uses=frozenset({'ranked'}),
+    judges='pairs',
   )
 
 
-def predictor(config: Mapping[str, Any]) -> Callable[..., jax.Array]:
-  """`(params, images [B, H, W, C]) -> scores [B]`, higher is worse."""
-  return functools.partial(score, models.create(config['model']))
+def inference(config: Mapping[str, Any]) -> Inference:
+  """Scores images `[B, H, W, C]` as `[B]`, higher is worse."""
+  return Inference(functools.partial(score, models.create(config['model'])))
 
 
 def score(
@@ -89,17 +105,18 @@ def score(
 
 
 def _init(
-  ranker: Any,
-  tx: optax.GradientTransformation,
+  training: _Training,
   key: jax.Array,
-  batch: Mapping[str, jax.Array],
-  pretrained: Mapping[str, Any],
+  shapes: Mapping[str, jax.ShapeDtypeStruct],
+  frozen: Mapping[str, Any],
   scale: int,
+  pretrained: Mapping[str, Any] = EMPTY,
 ) -> TrainState:
   del scale  # a ranker sees images at their own size
+  check_frozen(frozen, ())
   init_key, state_key = jax.random.split(key)
-  shape = batch['first' if 'first' in batch else 'hr'].shape
-  variables = dict(ranker.init(init_key, jnp.zeros((1, *shape[1:]))))
+  shape = shapes['first' if 'first' in shapes else 'hr'].shape
+  variables = dict(training.ranker.init(init_key, jnp.zeros((1, *shape[1:]))))
   slots = {'generator': variables.pop('params'), **variables}
   slots = start_from(slots, pretrained)
   params = slots.pop('generator')
@@ -107,12 +124,12 @@ def _init(
     step=jnp.zeros((), jnp.int32),
     key=state_key,
     params={'generator': params},
-    opt_state={'generator': tx.init(params)},
+    opt_state={'generator': training.tx.init(params)},
     model_state={'generator': slots},
   )
 
 
-def _pairs(
+def pairs(
   make_lr: Callable[..., jax.Array],
   key: jax.Array,
   batch: Mapping[str, Any],
@@ -134,137 +151,36 @@ def _pairs(
 
 
 def _train_step(
-  ranker: Any,
-  tx: optax.GradientTransformation,
-  rate: optax.Schedule,
-  make_lr: Callable[..., jax.Array],
-  margin: float,
-  l2_weight: float,
+  training: _Training,
   state: TrainState,
   batch: Mapping[str, jax.Array],
   scale: int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   del scale
-  images, labels = _pairs(make_lr, state.step_key(), batch)
+  images, labels = pairs(training.make_lr, state.step_key(), batch)
 
   def objective(params: Any) -> tuple[jax.Array, Any]:
     stats = state.model_state['generator']
 
     def judge(image: jax.Array, stats: Any) -> tuple[jax.Array, Any]:
-      return ranker.apply(
+      return training.ranker.apply(
         {'params': params, **stats}, image, train=True, mutable=list(stats)
       )
 
     first, stats = judge(images[0], stats)
     second, stats = judge(images[1], stats)
     scores = first[:, 0], second[:, 0]
-    loss = ranking.order(scores[0], scores[1], labels[0], labels[1], margin)
+    loss = ranking.order(*scores, *labels, training.margin)
     # A part of the loss, not AdamW's decay.
-    decay = l2_weight / 2 * optax.tree.norm(params, squared=True)
+    decay = training.l2_weight / 2 * optax.tree.norm(params, squared=True)
     return loss + decay, (stats, loss, scores)
 
   params = state.params['generator']
-  (_, told), grads = jax.value_and_grad(objective, has_aux=True)(params)
-  stats, loss, (first, second) = told
-  state, metrics = optimizers.update(tx, rate, state, {'generator': grads})
+  (_, aux), grads = jax.value_and_grad(objective, has_aux=True)(params)
+  stats, loss, (first, second) = aux
+  state, metrics = optimizers.step_slots(
+    training.tx, training.rate, state, {'generator': grads}
+  )
   right = (first >= second) == (labels[0] >= labels[1])
   metrics |= {'loss': loss, 'accuracy': right.mean()}
   return state.with_statistics({'generator': stats}), metrics
-
-
-def evaluation(config: Mapping[str, Any]) -> Evaluation:
-  """What the train loop measures instead of SR images."""
-  return Evaluation(config)
-
-
-class Evaluation:
-  """Pair accuracy and rank correlation on patches that training never sees.
-
-  Attributes:
-    rules: What the numbers mean, for the checkpoint.
-    names: Of the scores that may choose a checkpoint.
-  """
-
-  names = ('accuracy', 'spearman')
-
-  def __init__(self, config: Mapping[str, Any]):
-    """Opens the held-out patches of `config.eval.source`.
-
-    '' stands for those of the training data.
-
-    Raises:
-      UserError: there are none.
-    """
-    section = config['eval']
-    source = opening.held_out_patches(config)
-    self.rules = {
-      'name': 'pairs',
-      'metric': config['method']['metric'],
-      'better': config['method']['better'],
-      'images': section['source'] or config['data']['source'],
-    }
-    self._count = section['crops']
-    self._predict = jit(predictor(config))
-    if isinstance(source, ranked.RankedSource):
-      self._batches = functools.partial(_of_patches, source, self._count)
-      return
-    hr = batches.fixed_crops(
-      source, size=section['crop_size'], count=self._count, scale=1
-    )['hr']
-    make_lr = Degradation.from_config(config['degradation']).on_device
-    images, labels = _pairs(make_lr, jax.random.key(0), {'hr': hr})
-    pair = np.stack(images), np.stack(labels, axis=1)
-    self._batches = lambda: iter([pair])
-
-  def __call__(
-    self, step: int, params: Mapping[str, Any], writer: MetricWriter
-  ) -> dict[str, float]:
-    """Measures parameters by slot, and writes what came out.
-
-    Returns:
-      `accuracy` over the pairs of levels of each patch, also pair by pair as
-      `accuracy_0_1`, and `spearman` over all patches.
-    """
-    local = jax.device_get(params)
-    scores, labels = [], []
-    for images, known in self._batches():
-      columns = [np.asarray(self._predict(local, level)) for level in images]
-      scores.append(np.stack(columns, axis=1)[: len(known)])
-      labels.append(known)
-    found = agreement(np.concatenate(scores), np.concatenate(labels))
-    writer.scalars(step, {f'held_out/{k}': v for k, v in found.items()})
-    return found
-
-
-def agreement(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-  """How well scores `[N, levels]` put labels `[N, levels]` in order."""
-  pairs = list(itertools.combinations(range(labels.shape[1]), 2))
-  right = {
-    f'accuracy_{i}_{j}': float(
-      np.mean((scores[:, i] >= scores[:, j]) == (labels[:, i] >= labels[:, j]))
-    )
-    for i, j in pairs
-  }
-  return {
-    'accuracy': float(np.mean(list(right.values()))),
-    'spearman': spearman(scores.ravel(), labels.ravel()),
-    **right,
-  }
-
-
-def _of_patches(
-  source: ranked.RankedSource, count: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Evenly spaced patches as `[levels, B, S, S, 3]`, and labels `[b, levels]`.
-
-  The last batch is filled up with any patches: all have one shape.
-  """
-  count = min(count, len(source))
-  chosen = [i * len(source) // count for i in range(count)]
-  for start in range(0, count, _TOGETHER):
-    part = chosen[start : start + _TOGETHER]
-    full = np.resize(part, _TOGETHER)
-    images = np.stack(
-      [[source.image(i, level) for i in full] for level in range(source.levels)]
-    )
-    yield images.astype(np.float32) / 255, source.scores[part]

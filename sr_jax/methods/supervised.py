@@ -12,94 +12,102 @@ import optax
 
 from sr_jax import models, optimizers
 from sr_jax.data.degradation import Degradation, covering_margin
-from sr_jax.errors import UserError
-from sr_jax.losses import outputs, perceptual, pixel
-from sr_jax.methods import Method
+from sr_jax.errors import (
+  TEXT,
+  Many,
+  OneOf,
+  Optional,
+  Range,
+  Rules,
+  UserError,
+  check,
+  whole,
+)
+from sr_jax.methods import Inference, Method
+from sr_jax.methods._losses import easy_targets, loss_by_name, over_outputs
 from sr_jax.models.parts.luma import apply_to_image, as_seen
 from sr_jax.models.parts.parameters import expected_shapes
 from sr_jax.ops.degrade import RESIZE_REACH
 from sr_jax.ops.resize import imresize
-from sr_jax.state import TrainState, start_from
+from sr_jax.state import EMPTY, TrainState, check_frozen, start_from
+from sr_jax.typing import Network
 
-_LOSSES = {
-  'l1': pixel.l1,
-  'l2': pixel.l2,
-  'charbonnier': pixel.charbonnier,
-  'charbonnier_sum': pixel.charbonnier_sum,
-  'euclidean': pixel.euclidean,
+# What `config.method` may hold.
+_RULES: Rules = {
+  'name': TEXT,
+  'outputs': Optional(TEXT),
+  'alpha_steps': Optional(whole(1)),
+  'upsampling': Optional(OneOf(('bicubic', 'nearest'))),
+  'scales': Optional(Many(Range(1, 100))),
 }
-_OUTPUTS: dict[str, Callable[..., jax.Array]] = {
-  'none': outputs.final,
-  'steps': outputs.steps,
-  'pyramid': outputs.pyramid,
-  'recursive': outputs.recursive,
-}
+
+
+class _Training(NamedTuple):
+  """What the functions of the method share.
+
+  Attributes:
+    network: `scale -> network`.
+    tx: The optimizer.
+    rate: Its learning rate.
+    loss: `(sr, aux, images, scale, step) -> value`, where (sr, aux) is what the
+      network gives for LR, and images are the (lr, hr) it sees.
+    pairs: Makes the pairs of a batch.
+    targets: `(hr, lr, scale) -> image` of HR's size, which the loss gets as
+      third of its images; None for no further image.
+  """
+
+  network: Callable[[float], Network]
+  tx: optax.GradientTransformation
+  rate: optax.Schedule
+  loss: Callable[..., jax.Array]
+  pairs: Degrader | _MixedScales
+  targets: Callable[..., jax.Array] | None
 
 
 def make(config: Mapping[str, Any]) -> Method:
   """Supervised training of `config['model']`.
 
-  Sections used: `model`, `method`, `loss`, `degradation`, `optimizer`, `steps`.
+  Sections used: `model`, `method`, `loss`, `degradation`, `data`, `optimizer`,
+  `steps`.
 
   Raises:
     UserError: unknown loss or outputs, or a section that its consumer refuses.
   """
   section = config['method']
-  loss = _over_outputs(loss_by_name(config['loss']), section)
-  return training(config, loss, tuple(section.get('scales', ())))
-
-
-def training(
-  config: Mapping[str, Any],
-  loss: Callable[..., jax.Array],
-  scales: tuple[float, ...] = (),
-  targets: Callable[..., jax.Array] | None = None,
-) -> Method:
-  """Training of `config['model']` by a given loss.
-
-  Sections used: `model`, `degradation`, `data`, `optimizer`, `steps`.
-
-  Args:
-    config: Config of the experiment.
-    loss: `(sr, aux, images, scale, step) -> value`, where (sr, aux) is what the
-      network gives for LR, and images are the (lr, hr) it sees.
-    scales: Scales of the images of a batch in turn, for a network that enlarges
-      by bicubic resizing; none for the batch's own scale.
-    targets: `(hr, lr, scale) -> image` of HR's size, which the loss gets as
-      third of its images; None for no further image.
-
-  Raises:
-    UserError: a section that its consumer refuses.
-  """
-  generator = functools.partial(_create, config['model'])
+  check('config.method', section, _RULES)
+  scales = tuple(section.get('scales', ()))
+  network = functools.partial(_create, config['model'])
   _check_scales(
-    generator,
+    network,
     config['model']['scale'],
     [*config.get('data', {}).get('scales', ()), *(1 for _ in scales)],
   )
-  architecture = models.module(config['model']['name'])
   tx, rate = optimizers.make(
     steps=config['steps'],
-    constants=architecture.CONSTANTS,
+    constants=models.module(config['model']['name']).CONSTANTS,
     **config['optimizer'],
   )
   degrade = degrader(config)
-  pairs = _MixedScales(degrade, scales) if scales else degrade
+  curriculum = section.get('outputs') == 'curriculum'
+  training = _Training(
+    *(network, tx, rate),
+    loss=over_outputs(loss_by_name(config['loss']), section),
+    pairs=_MixedScales(degrade, scales) if scales else degrade,
+    targets=easy_targets(config['degradation']) if curriculum else None,
+  )
   return Method(
-    init=functools.partial(_init, generator, tx),
-    train_step=functools.partial(
-      _train_step, generator, tx, rate, loss, pairs, targets
-    ),
-    predict=predictor(config),
+    init=functools.partial(_init, training),
+    train_step=functools.partial(_train_step, training),
     degrade=degrade.degradation.on_device,
     averaged=averaged,
-    margin=pairs.margin,
+    margin=training.pairs.margin,
   )
 
 
-def predictor(config: Mapping[str, Any]) -> Callable[..., jax.Array]:
-  """`predict` of the method alone; needs no section but `model`."""
-  return functools.partial(predict, models.create(config['model']))
+def inference(config: Mapping[str, Any]) -> Inference:
+  """Applies the network of `config['model']`; needs no other section."""
+  network = models.create(config['model'])
+  return Inference(functools.partial(predict, network))
 
 
 def _create(model: Mapping[str, Any], scale: float) -> Any:
@@ -108,110 +116,19 @@ def _create(model: Mapping[str, Any], scale: float) -> Any:
 
 
 def _check_scales(
-  generator: Callable[..., Any], own: float, others: Sequence[float]
+  network: Callable[[float], Any], trained: float, others: Sequence[float]
 ) -> None:
   """Refuses scales at which the network has other parameters, or is none."""
   try:
-    for scale in {min(others), max(others)} - {own} if others else ():
-      unlike = expected_shapes(generator(scale)) != expected_shapes(
-        generator(own)
-      )
-      if unlike:
+    for scale in {min(others), max(others)} - {trained} if others else ():
+      expected = expected_shapes(network(trained))
+      if expected_shapes(network(scale)) != expected:
         raise UserError(f'it has other weights at scale {scale:g}')
   except UserError as error:
     raise UserError(
       'config.model does not suit the several scales of config.data.scales or'
       f' config.method.scales: {error}'
     ) from None
-
-
-def loss_by_name(name: str) -> Callable[..., jax.Array]:
-  """The pixel loss that `config.loss` names.
-
-  Raises:
-    UserError: there is none of this name.
-  """
-  if name not in _LOSSES:
-    raise UserError(
-      f'config.loss: unknown {name!r}; choose from {sorted(_LOSSES)}'
-    )
-  return _LOSSES[name]
-
-
-def recipe_by_name(name: str) -> perceptual.Recipe:
-  """The perceptual loss that `config.method.perceptual` names.
-
-  Raises:
-    UserError: there is none of this name.
-  """
-  if name not in perceptual.RECIPES:
-    raise UserError(
-      f'config.method.perceptual: unknown {name!r}; choose from'
-      f' {sorted(perceptual.RECIPES)}'
-    )
-  return perceptual.RECIPES[name]
-
-
-def _over_outputs(
-  loss: Callable[..., jax.Array], section: Mapping[str, Any]
-) -> Callable[..., jax.Array]:
-  """The loss for `training` that `config.method` describes."""
-  name = section.get('outputs', 'none')
-  if name == 'residual':
-    upsampling = section.get('upsampling', 'bicubic')
-    return functools.partial(_over_residual, loss, upsampling)
-  if name not in _OUTPUTS:
-    raise UserError(
-      f'config.method.outputs: unknown {name!r}; choose from'
-      f' {sorted([*_OUTPUTS, "residual"])}'
-    )
-  over = _OUTPUTS[name]
-  if name == 'recursive':
-    alpha_steps = section.get('alpha_steps', 0)
-    if alpha_steps < 1:
-      raise UserError(
-        f'config.method.alpha_steps={alpha_steps}: give 1 or more'
-      )
-    over = functools.partial(over, alpha_steps=alpha_steps)
-
-  def value(
-    sr: jax.Array,
-    aux: Mapping[str, Any],
-    images: tuple[jax.Array, jax.Array],
-    scale: float,
-    step: jax.Array,
-  ) -> jax.Array:
-    del scale
-    if name != 'none' and 'outputs' not in aux:
-      raise UserError(
-        f'config.method.outputs={name}: this model has one output alone;'
-        ' choose none'
-      )
-    return over(loss, (*aux.get('outputs', (sr,))[:-1], sr), images[1], step)
-
-  return value
-
-
-def _over_residual(
-  loss: Callable[..., jax.Array],
-  upsampling: str,
-  sr: jax.Array,
-  aux: Mapping[str, Any],
-  images: tuple[jax.Array, jax.Array],
-  scale: float,
-  step: jax.Array,
-) -> jax.Array:
-  """Loss of a network that predicts SR and a residual image."""
-  del scale, step
-  lr, hr = images
-  if 'residual' not in aux:
-    raise UserError(
-      'config.method.outputs=residual: this model predicts no residual; choose'
-      ' none'
-    )
-  return outputs.residual(
-    loss, sr, aux['residual'], hr, lr, upsampling=upsampling
-  )
 
 
 class Degrader(NamedTuple):
@@ -336,58 +253,58 @@ class _MixedScales(NamedTuple):
 
 
 def _init(
-  generator: Callable[..., Any],
-  tx: optax.GradientTransformation,
+  training: _Training,
   key: jax.Array,
-  batch: Mapping[str, jax.Array],
-  pretrained: Mapping[str, Any],
+  shapes: Mapping[str, jax.ShapeDtypeStruct],
+  frozen: Mapping[str, Any],
   scale: float,
+  pretrained: Mapping[str, Any] = EMPTY,
 ) -> TrainState:
+  check_frozen(frozen, ())
   init_key, state_key = jax.random.split(key)
-  model = generator(scale)
-  lr = as_seen(model, jnp.zeros((1, 8, 8, batch['hr'].shape[-1])))
-  stats = dict(model.init(init_key, lr))
+  network = training.network(scale)
+  lr = as_seen(network, jnp.zeros((1, 8, 8, shapes['hr'].shape[-1])))
+  stats = dict(network.init(init_key, lr))
   slots = start_from({'generator': stats.pop('params'), **stats}, pretrained)
   params = slots.pop('generator')
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     key=state_key,
     params={'generator': params},
-    opt_state={'generator': tx.init(params)},
+    opt_state={'generator': training.tx.init(params)},
     model_state={'generator': slots} if slots else {},
   )
 
 
 def _train_step(
-  generator: Callable[..., Any],
-  tx: optax.GradientTransformation,
-  rate: optax.Schedule,
-  loss: Callable[..., jax.Array],
-  pairs: Degrader | _MixedScales,
-  targets: Callable[..., jax.Array] | None,
+  training: _Training,
   state: TrainState,
   batch: Mapping[str, jax.Array],
   scale: float,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-  images = pairs.images(state.step_key(), batch, scale, targets)
+  pairs = training.pairs
+  images = pairs.images(state.step_key(), batch, scale, training.targets)
   if isinstance(pairs, _MixedScales):
     scale = 1  # LR comes enlarged
-  model = generator(scale)
-  lr, hr, *others = (as_seen(model, x) for x in images)
+  network = training.network(scale)
+  lr, hr, *others = (as_seen(network, x) for x in images)
   stats = state.model_state.get('generator', {})
 
   def objective(params: Any) -> tuple[jax.Array, Any]:
-    (sr, aux), changed = model.apply(
+    (sr, aux), changed = network.apply(
       {'params': params, **stats}, lr, train=True, mutable=list(stats)
     )
     # At scales that are not whole SR may reach a pixel beyond HR.
     sr = sr[:, : hr.shape[1], : hr.shape[2]]
     hrs = [_centre(image, sr.shape[1:3]) for image in (hr, *others)]
-    return loss(sr, aux, (lr, *hrs), scale, state.step), changed
+    value = training.loss(sr, aux, (lr, *hrs), scale, state.step)
+    return value, changed
 
   old = state.params['generator']
   (value, stats), grads = jax.value_and_grad(objective, has_aux=True)(old)
-  state, metrics = optimizers.update(tx, rate, state, {'generator': grads})
+  state, metrics = optimizers.step_slots(
+    training.tx, training.rate, state, {'generator': grads}
+  )
   state = state.with_statistics({'generator': stats})
   return state, metrics | {'loss': value}
 
@@ -406,7 +323,7 @@ def predict(
   lr: jax.Array,
   mask: jax.Array | None = None,
 ) -> jax.Array:
-  """`Method.predict` of a network."""
+  """`Inference.predict` of a network."""
   stats = params.get('batch_stats')
   sr = apply_to_image(model, params['generator'], lr, mask, stats)
   return jnp.clip(sr, 0, 1)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,22 +22,50 @@ import numpy as np
 import optax
 
 from sr_jax import checkpoints, models, optimizers
-from sr_jax.errors import UserError
-from sr_jax.methods import Method, Referring, supervised
+from sr_jax.errors import SECTION, TEXT, Range, Rules, UserError, check
+from sr_jax.methods import Inference, Method, Referring, _losses, supervised
 from sr_jax.models import crossnet
 from sr_jax.models.parts.parameters import check_parameters, shapes_of
 from sr_jax.ops.resize import imresize
 from sr_jax.ops.warp import warp
-from sr_jax.state import TrainState, start_from
+from sr_jax.state import EMPTY, TrainState, check_frozen, start_from
 from sr_jax.typing import Network
 
-USES_REFERENCE = True
+# What `config.method` may hold.
+_RULES: Rules = {
+  'name': TEXT,
+  'warp_weight': Range(),
+  'sisr': SECTION,
+  'sisr_from': TEXT,
+}
 # Slots of the frozen network, also in checkpoints; of references at inference.
 SISR = 'sisr'
 _REFERENCES = 'references'
 # Side in LR pixels of the windows that are compared, and the variance of noise
 # there of one grey level.
 _WINDOW, _NOISE = 9, 1 / 255**2
+
+
+class _Training(NamedTuple):
+  """What the functions of the method share.
+
+  Attributes:
+    network: It corrects the enlarged LR.
+    sisr: The frozen network that enlarges LR, None for bicubic.
+    tx: The optimizer.
+    rate: Its learning rate.
+    distance: Of two images.
+    warp_weight: Of the warped reference in the loss.
+    degrader: Makes the pairs of a batch.
+  """
+
+  network: Network
+  sisr: Any
+  tx: optax.GradientTransformation
+  rate: optax.Schedule
+  distance: Callable[..., jax.Array]
+  warp_weight: float
+  degrader: supervised.Degrader
 
 
 def make(config: Mapping[str, Any]) -> Method:
@@ -49,6 +77,8 @@ def make(config: Mapping[str, Any]) -> Method:
     UserError: references of another size, or a section that its consumer
       refuses.
   """
+  section = config['method']
+  check('config.method', section, _RULES)
   if config['data']['reference_size']:
     raise UserError(
       'config.data.reference_size: references have the size of HR here; leave'
@@ -57,30 +87,31 @@ def make(config: Mapping[str, Any]) -> Method:
   network, sisr = _networks(config)
   tx, rate = optimizers.make(steps=config['steps'], **config['optimizer'])
   degrader = supervised.degrader(config)
-  distance = supervised.loss_by_name(config['loss'])
+  training = _Training(
+    *(network, sisr, tx, rate),
+    distance=_losses.loss_by_name(config['loss']),
+    warp_weight=section['warp_weight'],
+    degrader=degrader,
+  )
   return Method(
-    init=functools.partial(_init, network, sisr, tx),
-    train_step=functools.partial(
-      _train_step,
-      network,
-      functools.partial(_enlarged, sisr),
-      functools.partial(_loss, distance, _warp_weight(config)),
-      (tx, rate),
-      degrader,
-    ),
-    predict=predictor(config),
+    init=functools.partial(_init, training),
+    train_step=functools.partial(_train_step, training),
     degrade=degrader.degradation.on_device,
     margin=degrader.margin,
     averaged=averaged,
-    frozen=functools.partial(_frozen, sisr, config['method']['sisr_from']),
+    frozen=functools.partial(_frozen, sisr, section['sisr_from']),
+    uses=frozenset({'reference'}),
   )
 
 
-def _warp_weight(config: Mapping[str, Any]) -> float:
-  weight = config['method']['warp_weight']
-  if weight < 0:
-    raise UserError(f'config.method.warp_weight={weight:g}: give 0 or more')
-  return weight
+def inference(config: Mapping[str, Any]) -> Inference:
+  """Applies the network; needs no section but `method` and `model`.
+
+  The parameters hold a reference as `look` puts it there; without one LR is
+  its own.
+  """
+  predict_one = functools.partial(predict, *_networks(config))
+  return Inference(predict_one, referring=_REFERRING)
 
 
 def _networks(config: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -133,32 +164,27 @@ def sisr_slots(held: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _init(
-  network: Network,
-  sisr: Any,
-  tx: optax.GradientTransformation,
+  training: _Training,
   key: jax.Array,
-  batch: Mapping[str, jax.Array],
-  pretrained: Mapping[str, Any],
+  shapes: Mapping[str, jax.ShapeDtypeStruct],
+  frozen: Mapping[str, Any],
   scale: float,
+  pretrained: Mapping[str, Any] = EMPTY,
 ) -> TrainState:
-  del batch, scale
+  del shapes, scale
+  check_frozen(frozen, () if training.sisr is None else (SISR,))
   init_key, state_key = jax.random.split(key)
+  network = training.network
   lr = jnp.zeros((1, 8, 8, network.channels))
   fresh = {'generator': network.init(init_key, lr)['params']}
   given = {k: v for k, v in pretrained.items() if k in fresh}
   params = start_from(fresh, given)
-  frozen = {}
-  if sisr is not None:  # fresh ones where only shapes are asked for
-    own = dict(sisr.init(init_key, lr))
-    frozen = {
-      SISR: pretrained.get(SISR, {'generator': own.pop('params'), **own})
-    }
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     key=state_key,
     params=params,
-    opt_state={'generator': tx.init(params['generator'])},
-    frozen=frozen,
+    opt_state={'generator': training.tx.init(params['generator'])},
+    frozen=dict(frozen),
   )
 
 
@@ -172,46 +198,44 @@ def _enlarged(
 
 
 def _loss(
-  distance: Callable[..., jax.Array],
-  warp_weight: float,
+  training: _Training,
   sr: jax.Array,
   hr: jax.Array,
   reference: jax.Array | None,
   flows: Sequence[jax.Array],
 ) -> jax.Array:
   """Of SR, and of the warped reference (as in CrossNet++, there at scale 1)."""
-  total = distance(sr, hr)
-  if warp_weight and reference is not None:
+  total = training.distance(sr, hr)
+  if training.warp_weight and reference is not None:
     for i, flow in enumerate(flows):
       seen, wanted = (imresize(x, scale=1 / 2**i) for x in (reference, hr))
-      total += warp_weight * distance(warp(seen, flow), wanted)
+      distance = training.distance(warp(seen, flow), wanted)
+      total += training.warp_weight * distance
   return total
 
 
 def _train_step(
-  network: Network,
-  enlarge: Callable[..., jax.Array | None],
-  loss: Callable[..., jax.Array],
-  optimizer: tuple[optax.GradientTransformation, optax.Schedule],
-  degrader: supervised.Degrader,
+  training: _Training,
   state: TrainState,
   batch: Mapping[str, jax.Array],
   scale: float,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-  lr, hr = degrader.pair(state.step_key(), batch, scale)
+  lr, hr = training.degrader.pair(state.step_key(), batch, scale)
   reference = batch['ref'].astype(jnp.float32) / 255 if 'ref' in batch else None
-  enlarged = enlarge(state.frozen, lr)
+  enlarged = _enlarged(training.sisr, state.frozen, lr)
 
   def objective(params: Any) -> tuple[jax.Array, jax.Array]:
-    sr, aux = network.apply(
+    sr, aux = training.network.apply(
       {'params': params}, lr, reference, enlarged, train=True
     )
     motion = jnp.abs(aux['flows'][0]).mean()
-    return loss(sr, hr, reference, aux['flows']), motion
+    return _loss(training, sr, hr, reference, aux['flows']), motion
 
   old = state.params['generator']
   (value, motion), grads = jax.value_and_grad(objective, has_aux=True)(old)
-  state, metrics = optimizers.update(*optimizer, state, {'generator': grads})
+  state, metrics = optimizers.step_slots(
+    training.tx, training.rate, state, {'generator': grads}
+  )
   # Mean length of the flow along rows and columns, in pixels of HR.
   return state, metrics | {'loss': value, 'motion': motion}
 
@@ -221,15 +245,6 @@ def averaged(state: TrainState) -> dict[str, Any]:
   return supervised.averaged(state) | state.frozen
 
 
-def predictor(config: Mapping[str, Any]) -> Callable[..., jax.Array]:
-  """`predict` of the method alone; needs no section but `method` and `model`.
-
-  The parameters hold a reference as `look` makes them; without one LR is its
-  own.
-  """
-  return functools.partial(predict, *_networks(config))
-
-
 def predict(
   network: Network,
   sisr: Any,
@@ -237,7 +252,7 @@ def predict(
   lr: jax.Array,
   mask: None = None,
 ) -> jax.Array:
-  """`Method.predict` of a network; images cannot be padded."""
+  """`Inference.predict` of a network; images cannot be padded."""
   del mask
   reference = None
   if _REFERENCES in params:
@@ -331,7 +346,7 @@ def _inside(size: int) -> np.ndarray:
   return before + before[::-1] + 1
 
 
-REFERRING = Referring(
+_REFERRING = Referring(
   look=look,
   itself=_itself,
   similarity=_similarity,

@@ -2,7 +2,7 @@
 
 ZSSR (Shocher et al., CVPR 2018) trains fresh weights on thousands of pairs cut
 from the image: a piece of it as target, and its son, the piece reduced by the
-given blur, as input. MZSR's fit to an image is in `adaptation`.
+given blur, as input. MZSR's adaptation to an image is in `_gradient_fit`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from sr_jax import models
 from sr_jax.errors import UserError
 from sr_jax.losses import pixel
-from sr_jax.methods import Assumed, Fitting, supervised
+from sr_jax.methods import Assumed, Fitting, Inference, Method, supervised
 from sr_jax.ops.compilation import jit
 from sr_jax.ops.degrade import degrade, lr_offset
 from sr_jax.transforms import meta
@@ -34,8 +34,6 @@ from sr_jax.transforms.self_training import (
 from sr_jax.typing import Refining
 
 _log = logging.getLogger(__name__)
-
-predictor = supervised.predictor
 
 Channels = Literal['together', 'shared', 'each']
 
@@ -115,6 +113,26 @@ def reconstruction_loss(
     return pixel_loss(refined, target)
 
   return loss
+
+
+def make(config: Mapping[str, Any]) -> Method:
+  """There is no training before the image is known.
+
+  Raises:
+    UserError: always.
+  """
+  raise UserError(
+    f'config.method.name={config["method"]["name"]}: it trains on the image'
+    ' that it enlarges; use sr-jax upscale --model zssr, or choose another'
+    ' method'
+  )
+
+
+def inference(config: Mapping[str, Any]) -> Inference:
+  """Applies a network that is trained on each image."""
+  return supervised.inference(config)._replace(
+    fitting=functools.partial(fitting, config)
+  )
 
 
 def fitting(
@@ -223,7 +241,7 @@ def _predict(
   lr: jax.Array,
   mask: jax.Array | None = None,
 ) -> jax.Array:
-  """As `Method.predict`, for the channels of `lr`."""
+  """As `Inference.predict`, for the channels of `lr`."""
   return supervised.predict(
     network.clone(channels=lr.shape[-1]), params, lr, mask
   )

@@ -147,7 +147,7 @@ def _judged(
   return verdict, by_outputs, by_phi, aux
 
 
-def update(
+def update_in_turn(
   tx: optax.GradientTransformation,
   grads: PyTree,
   opt_state: PyTree,

@@ -15,7 +15,7 @@ from sr_jax.errors import UserError
 from sr_jax.inference import loading
 from sr_jax.inference.options import UpscaleOptions
 from sr_jax.inference.upscaler import Upscaler
-from sr_jax.methods import _texture as referring
+from sr_jax.methods import _texture
 from tests import golden_files
 from tests.weights import torch_files
 
@@ -38,7 +38,7 @@ def slots():
   return {
     'generator': params,
     'batch_stats': variables['batch_stats'],
-    'features': referring.read_features('random:0'),
+    'features': _texture.read_features('random:0'),
   }
 
 

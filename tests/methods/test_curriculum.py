@@ -12,8 +12,9 @@ from configs import common
 from sr_jax import experiment, methods
 from sr_jax.data.degradation import Degradation
 from sr_jax.errors import UserError
+from sr_jax.losses import outputs as losses
 from sr_jax.losses import pixel
-from sr_jax.methods import curriculum
+from sr_jax.methods import _losses
 from sr_jax.ops.blur_kernels import gaussian_kernel
 from sr_jax.ops.degrade import degrade, quantize
 from sr_jax.ops.resize import imresize
@@ -63,7 +64,7 @@ def test_easy_target_of_bd_is_the_blurred_hr():
   section = _section(common.degrade_bd)
   hr = jnp.asarray(HR)
   lr = _on_device(section)(None, hr, 3)
-  easy = curriculum.easy_targets(section)(hr, lr, 3)
+  easy = _losses.easy_targets(section)(hr, lr, 3)
   expected = degrade(
     None,
     hr,
@@ -78,7 +79,7 @@ def test_easy_target_of_dn_has_the_noise_of_lr():
   section = _section(common.degrade_dn)
   hr = jnp.asarray(HR)
   lr = _on_device(section)(jax.random.key(0), hr, 3)
-  easy = curriculum.easy_targets(section)(hr, lr, 3)
+  easy = _losses.easy_targets(section)(hr, lr, 3)
   noise = lr - quantize(imresize(hr, scale=1 / 3))
   assert 20 / 255 < noise.std() < 40 / 255
   np.testing.assert_allclose(easy - hr, imresize(noise, scale=3), atol=1e-6)
@@ -87,19 +88,19 @@ def test_easy_target_of_dn_has_the_noise_of_lr():
 def test_halves_of_the_outputs_have_their_targets():
   outputs = [jnp.full((1, 2, 2, 3), x) for x in (0.1, 0.2, 0.3, 0.4, 0.7)]
   easy, hr = jnp.zeros((1, 2, 2, 3)), jnp.ones((1, 2, 2, 3))
-  value = curriculum.curriculum_loss(pixel.l1, outputs, easy, hr)
+  value = losses.curriculum(pixel.l1, outputs, hr, 0, easy=easy)
   assert float(value) == pytest.approx(0.1 + 0.2 + 0.7 + 0.6 + 0.3)
-  alone = curriculum.curriculum_loss(pixel.l1, outputs[:1], easy, hr)
+  alone = losses.curriculum(pixel.l1, outputs[:1], hr, 0, easy=easy)
   assert float(alone) == pytest.approx(0.9)
 
 
 def _method(**model):
   config = tiny.config(
-    method={'name': 'curriculum'}, optimizer={'learning_rate': 1e-2}
+    method={'outputs': 'curriculum'}, optimizer={'learning_rate': 1e-2}
   )
   common.degrade_dn(config)
   plain = experiment.to_plain(config)
-  return methods.module(plain).make({**plain, 'model': {**model, 'scale': 3}})
+  return methods.make({**plain, 'model': {**model, 'scale': 3}})
 
 
 def _start(method):
@@ -128,5 +129,5 @@ def test_three_steps_learn_and_pairs_of_files_train_too():
 def test_a_model_of_one_output_is_refused():
   method = _method(name='edsr', blocks=1, features=4)
   state, batch, step = _start(method)
-  with pytest.raises(UserError, match='edsr has one output alone'):
+  with pytest.raises(UserError, match='curriculum: this model has one'):
     step(state, batch, scale=3)

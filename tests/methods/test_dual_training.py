@@ -45,7 +45,7 @@ def _config(method=None, model=None, **sections):
 
 def _make(**sections):
   config = experiment.to_plain(_config(**sections))
-  return methods.module(config).make(config)
+  return methods.make(config)
 
 
 def _batch(size=4, side=16, seed=0):

@@ -51,7 +51,7 @@ def _config(**changes):
 
 def _setup(**changes):
   config = _config(**changes)
-  return methods.module(config).make(config)
+  return methods.make(config)
 
 
 def _batch(seed=0, size=4, side=SIDE):
@@ -77,7 +77,8 @@ def _compiled(**changes):
   init = jax.jit(functools.partial(method.init, scale=2))
 
   def start(batch, pretrained=None):
-    return init(jax.random.key(0), batch, pretrained or {})
+    given = pretrained or {}
+    return init(jax.random.key(0), batch, {}, pretrained=given)
 
   def step(state, batch):
     traces.append(1)
@@ -257,7 +258,8 @@ def test_pretrained_weights_start_it_and_predict_clips():
   np.testing.assert_array_equal(
     state.params['generator']['conv2']['bias'], np.full(3, 7.0)
   )
-  sr = jax.jit(method.predict)(state.params, jnp.full((1, 5, 4, 3), 0.5))
+  predict = methods.inference(_config()).predict
+  sr = jax.jit(predict)(state.params, jnp.full((1, 5, 4, 3), 0.5))
   np.testing.assert_array_equal(sr, np.ones((1, 10, 8, 3)))
   lr = method.degrade(jax.random.key(0), jnp.ones((1, 8, 8, 3)), 2)
   assert lr.shape == (1, 4, 4, 3)
@@ -421,13 +423,16 @@ def test_noise_is_that_of_the_lr_image():
     ({'method__outer__weights': 'anneal'}, "weights='anneal': choose"),
     ({'method__outer__task_axis': 'pmap'}, "task_axis='pmap': choose"),
     ({'method__inner__learned_rates': 'all'}, "learned_rates='all': choose"),
-    ({'method__inner__steps': 0}, r'method\.inner\.steps=0: give 1'),
-    ({'method__support': 0, 'data__batch_size': 2}, 'support=0: give 1'),
+    ({'method__inner__steps': 0}, r'method\.inner\.steps=0: give a'),
+    ({'method__support': 0, 'data__batch_size': 2}, 'support=0: give a'),
     ({'method__scales': ()}, 'scales'),
     ({'method__scales': (2.0, 0.5)}, 'scales'),
     ({'method__min_variance': 0.0}, r'min_variance=0\.0'),
     ({'method__max_variance': 0.4}, 'max_variance'),
-    ({'method': {'name': 'meta_transfer'}}, "has no 'tasks'.*configs/mzsr"),
+    (
+      {'method': {'name': 'meta_transfer'}},
+      'tasks is missing: give',
+    ),
     ({'model': {'name': 'edsr', 'scale': 2}}, "name='edsr': meta_transfer"),
     ({'loss': 'l3'}, 'l3'),
   ],

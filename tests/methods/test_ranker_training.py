@@ -4,6 +4,7 @@ import functools
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,8 +12,8 @@ from configs import ranker
 from sr_jax import checkpoints, experiment, methods, models, train_loop
 from sr_jax.data import batches, opening, ranked
 from sr_jax.errors import UserError
+from sr_jax.evaluation import pairs
 from sr_jax.losses import ranking as losses
-from sr_jax.methods import ranking
 from sr_jax.weights import ranker as ranker_weights
 from tests import rank_files
 
@@ -46,7 +47,7 @@ class _Run:
   """A compiled method, its first state and its batches."""
 
   def __init__(self, plain):
-    self.method = methods.module(plain).make(plain)
+    self.method = methods.make(plain)
     spec = batches.BatchSpec(
       batch_size=8, patch=rank_files.SIZE, scales=(1,), seed=0, augment=False
     )
@@ -66,7 +67,8 @@ class _Silent:
 
 
 def _measured(plain, run, state):
-  return ranking.evaluation(plain)(0, run.method.averaged(state), _Silent())
+  measure = pairs.PairEvaluation(plain, run.method)
+  return measure(0, run.method.averaged(state), _Silent())
 
 
 @functools.cache
@@ -93,7 +95,7 @@ def test_it_learns_an_order(folder):
     folder, metric='niqe', better='lower', part='held_out', min_size=1
   )
   pair = np.stack([source.image(0, level) for level in (0, 2)]) / 255
-  smooth, noisy = run.method.predict(
+  smooth, noisy = methods.inference(_plain(folder)).predict(
     run.method.averaged(state), pair.astype(np.float32)
   )
   assert smooth > noisy
@@ -126,12 +128,13 @@ def test_the_loss_and_the_running_statistics_of_one_step(folder):
   )
 
 
-def test_a_margin_that_is_kept_leaves_the_l2_term(folder):
+def test_an_order_that_is_right_leaves_the_l2_term(folder, monkeypatch):
   """It is no part of the reported loss; SGD shows its gradient."""
   changes = {
-    **{'method.margin': -100.0, 'method.l2_weight': 0.5},
+    'method.l2_weight': 0.5,
     **{'optimizer.name': 'sgd', 'optimizer.learning_rate': 0.1},
   }
+  monkeypatch.setattr(losses, 'order', lambda *unused: jnp.zeros(()))
   run = _Run(_plain(folder, **changes))
   after, metrics = run.step(run.start, run.batch(0))
   assert metrics['loss'] == 0
@@ -145,7 +148,7 @@ def test_a_margin_that_is_kept_leaves_the_l2_term(folder):
 def test_agreement_by_hand():
   scores = np.array([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
   labels = np.array([[9.0, 8.0, 7.0], [2.0, 5.0, 4.0]])
-  found = ranking.agreement(scores, labels)
+  found = pairs.agreement(scores, labels)
   assert found['accuracy_0_1'] == found['accuracy_0_2'] == 1
   assert found['accuracy_1_2'] == 0.5
   assert found['accuracy'] == pytest.approx(5 / 6)
@@ -158,7 +161,7 @@ def test_every_held_out_patch_counts_once(folder, monkeypatch):
   run = _run(folder)
   seen = []
   monkeypatch.setattr(
-    ranking,
+    pairs,
     'agreement',
     lambda scores, labels: seen.append((scores.shape, labels)) or {},
   )
@@ -209,7 +212,7 @@ def test_the_best_checkpoint_is_that_of_highest_accuracy(
 ):
   scores = iter([0.2, 0.9, 0.5, 0.4])
   monkeypatch.setattr(
-    ranking.Evaluation, '__call__', lambda *unused: {'accuracy': next(scores)}
+    pairs.PairEvaluation, '__call__', lambda *unused: {'accuracy': next(scores)}
   )
   every = {
     **{'steps': 4, 'eval.every': 1, 'checkpoint.every': 1},

@@ -12,7 +12,8 @@ from configs import common
 from sr_jax import checkpoints, experiment, methods, train_loop
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
-from sr_jax.methods import reference
+from sr_jax.losses import adversarial
+from sr_jax.methods import _adversarial, reference
 from tests import tiny
 
 SGD = {'name': 'sgd', 'learning_rate': 0.01, 'ema_decay': 0.0}
@@ -51,7 +52,7 @@ def _config(method=None, **sections):
 
 def _make(**sections):
   config = experiment.to_plain(_config(**sections))
-  return methods.module(config).make(config)
+  return methods.make(config)
 
 
 def _batch(seed=0, size=2, **more):
@@ -182,33 +183,33 @@ def test_hr_as_reference_is_what_truth_steps_see():
 @pytest.mark.parametrize('per_pixel', [False, True])
 def test_the_form_of_the_penalty(monkeypatch, per_pixel):
   options = {'adversarial_weight': 0.1, 'penalty_per_pixel': per_pixel}
-  section = experiment.to_plain(_config(options))['method']
-  for key in ('name', 'features_from'):
-    del section[key]
-  parts = reference._parts(experiment.to_plain(_config(options)), **section)
-  told = []
+  training = reference._describe(experiment.to_plain(_config(options)))
+  forms = []
   monkeypatch.setattr(
-    reference.adversarial,
+    adversarial,
     'gradient_penalty',
-    lambda *args, per_pixel: told.append(per_pixel) or 0.5,
+    lambda *args, per_pixel: forms.append(per_pixel) or 0.5,
   )
-  critic = reference._critic(parts, {}, jnp.zeros(()), jax.random.key(0))
+  critic = _adversarial.critic(
+    training.discriminators['discriminator'],
+    *({}, jnp.zeros(()), jax.random.key(0)),
+  )
   assert critic.penalty({}, (jnp.zeros(()), {})) == 5.0  # ten times
-  assert told == [per_pixel]
+  assert forms == [per_pixel]
 
 
 def test_rates_of_the_generator_are_not_the_critics():
   config = experiment.to_plain(
     _config(optimizer={'rate_factors': (('content/*', 0.0),)})
   )
-  found = reference._optimizers(config, True)
+  optimizers = _adversarial.make_optimizers(config, ['discriminator'])
   trees = {
     'generator': {'content': jnp.ones(2), 'small': jnp.ones(2)},
     'discriminator': {'head': jnp.ones(2)},
   }
   trees['generator']['content'] = {'head': jnp.ones(2)}
   moved = {}
-  for slot, (tx, _) in found.items():
+  for slot, (tx, _, _) in optimizers.items():
     moved[slot], _ = tx.update(trees[slot], tx.init(trees[slot]), trees[slot])
   assert (moved['generator']['content']['head'] == 0).all()
   assert (moved['generator']['small'] != 0).all()
@@ -265,8 +266,10 @@ def test_the_train_loop_and_a_second_stage(tmp_path):
   assert loading.load(tmp_path).referring is not None
   run = _all()
   init = functools.partial(run.method.init, scale=4)
-  pretrained = loaded.params | run.method.frozen()
-  state = jax.jit(init)(jax.random.key(1), _batch(), pretrained)
+  state = jax.jit(init)(
+    *(jax.random.key(1), _batch(), run.method.frozen()),
+    pretrained=loaded.params,
+  )
   assert _same(state.params['generator'], loaded.params['generator'])
   assert _same(
     state.model_state['generator']['batch_stats'], loaded.params['batch_stats']
@@ -275,6 +278,6 @@ def test_the_train_loop_and_a_second_stage(tmp_path):
 
 def test_checkpoints_without_features_say_so():
   config = experiment.to_plain(_config())
-  predict = reference.predictor(config)
+  predict = methods.inference(config).predict
   with pytest.raises(UserError, match='--features'):
     predict({'generator': {}}, jnp.zeros((1, 4, 4, 3)))

@@ -17,7 +17,7 @@ from tests import tiny
 
 def _setup(**sections):
   config = experiment.to_plain(tiny.config(**sections))
-  return config, methods.module(config).make(config)
+  return config, methods.make(config)
 
 
 def _batch(seed=0, size=8, side=16):
@@ -26,8 +26,9 @@ def _batch(seed=0, size=8, side=16):
 
 
 def _init(method, batch, pretrained=None):
-  init = functools.partial(method.init, scale=2)
-  return jax.jit(init)(jax.random.key(0), batch, pretrained or {})
+  init = functools.partial(method.init, frozen={}, scale=2)
+  given = pretrained or {}
+  return jax.jit(init)(jax.random.key(0), batch, pretrained=given)
 
 
 def _jitted(method):
@@ -74,10 +75,10 @@ def test_the_state_is_donated():
 
 
 def test_predict_clips_and_keeps_its_parameters():
-  _, method = _setup()
+  config, method = _setup()
   state = _init(method, _batch())
   lr = jnp.full((1, 5, 4, 3), 1.0)
-  sr = jax.jit(method.predict)(state.params, lr)
+  sr = jax.jit(methods.inference(config).predict)(state.params, lr)
   assert sr.shape == (1, 10, 8, 3)
   assert 0 <= sr.min() <= sr.max() <= 1
   assert not jax.tree.leaves(state.params)[0].is_deleted()
@@ -103,7 +104,7 @@ def test_every_step_of_a_feedback_network_counts_once():
   config = experiment.to_plain(tiny.config(method={'outputs': 'steps'}))
   model = {'name': 'srfbn', 'groups': 1, 'steps': 3, 'features': 4}
   config['model'] = {**model, 'scale': 2}
-  method = methods.module(config).make(config)
+  method = methods.make(config)
   batch = _batch(size=2)
   state = _init(method, batch)
   hr = jnp.asarray(batch['hr'], jnp.float32) / 255
@@ -254,7 +255,7 @@ def test_the_hybrid_loss_of_sr_and_the_residual():
     (
       SRNET,
       {'outputs': 'residual', 'upsampling': 'linear'},
-      r"config\.method\.upsampling='linear': choose from",
+      r"config\.method\.upsampling='linear': give one of",
     ),
   ],
 )

@@ -29,7 +29,7 @@ def _setup(model, **sections):
   config.model = {'variant': next(iter(models.module(model['name']).VARIANTS))}
   config.model.update(model)
   plain = experiment.to_plain(config)
-  return plain, methods.module(plain).make(plain)
+  return plain, methods.make(plain)
 
 
 def _batch(size=4, side=16):

@@ -42,7 +42,7 @@ def _config(sisr=BICUBIC, sisr_from='', **sections):
 
 def _make(**options):
   config = experiment.to_plain(_config(**options))
-  return methods.module(config).make(config)
+  return methods.make(config)
 
 
 @pytest.fixture(scope='module')
@@ -130,7 +130,7 @@ def test_the_loss_of_warped_references():
   assert loss(1.0, hr, hr, moved, halved) > 0.01
   config = experiment.to_plain(_config())
   config['method']['warp_weight'] = -1.0
-  with pytest.raises(UserError, match=r'warp_weight=-1: give 0 or more'):
+  with pytest.raises(UserError, match=r'warp_weight=-1: give a number from 0'):
     warping.make(config)
 
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sr_jax.methods import _texture
 from sr_jax.ops.degrade import quantize
 from sr_jax.ops.resize import imresize
-from sr_jax.transforms import texture_transfer
 from tests.tiny_models import waves
 
 
@@ -20,7 +20,7 @@ def _mean(image, factor):
 def features(image):
   """By layer: means of blocks, and their products; sharp where fine."""
   found = {}
-  for i, layer in enumerate(reversed(texture_transfer.RATIOS)):
+  for i, layer in enumerate(reversed(_texture.RATIOS)):
     small = _mean(image, 2**i)
     found[layer] = jnp.concatenate([small, small**2, 1 - small], -1)
   return found
@@ -32,16 +32,16 @@ def _image(height, width, seed=0):
 
 @jax.jit
 def _swapped(lr, *references):
-  looked = [texture_transfer.look_at(features, x) for x in references]
-  return texture_transfer.swapped(features, lr, looked)
+  looked = [_texture.look_at(features, x) for x in references]
+  return _texture.swapped(features, lr, looked)
 
 
 def test_hr_as_reference_gives_its_own_features():
   hr = quantize(_image(24, 32))
   lr = quantize(imresize(hr, scale=1 / 4))
   texture = _swapped(lr, hr)
-  own = texture_transfer.truth(features, hr)
-  for layer, ratio in texture_transfer.RATIOS.items():
+  own = _texture.truth(features, hr)
+  for layer, ratio in _texture.RATIOS.items():
     assert texture.maps[layer].shape[1:3] == (6 * ratio, 8 * ratio)
     np.testing.assert_allclose(texture.maps[layer], own.maps[layer], atol=1e-6)
   np.testing.assert_allclose(texture.similarity, own.similarity, atol=1e-6)
@@ -71,21 +71,21 @@ def test_of_several_references_the_best_is_taken():
 @pytest.mark.parametrize('size', [(1, 1), (2, 7)])
 def test_images_smaller_than_a_patch(size):
   lr = _image(*size)
-  itself = texture_transfer.itself(lr)
-  assert min(itself.shape[1:3]) >= texture_transfer.LEAST_SIDE
+  itself = _texture.itself(lr)
+  assert min(itself.shape[1:3]) >= _texture.LEAST_SIDE
   texture = _swapped(lr, itself)
   assert texture.similarity.shape == (1, *size)
-  for layer, ratio in texture_transfer.RATIOS.items():
+  for layer, ratio in _texture.RATIOS.items():
     assert texture.maps[layer].shape[1:3] == (ratio * size[0], ratio * size[1])
     assert jnp.isfinite(texture.maps[layer]).all()
 
 
 def test_rows_beyond_a_multiple_of_four_are_cut():
   reference = _image(23, 18)
-  looked = texture_transfer.look_at(features, reference)
+  looked = _texture.look_at(features, reference)
   assert looked.blurred.shape[1:3] == (5, 4)
   assert looked.maps['relu1_1'].shape[1:3] == (20, 16)
-  cut = texture_transfer.look_at(features, reference[:, :20, :16])
+  cut = _texture.look_at(features, reference[:, :20, :16])
   np.testing.assert_array_equal(looked.blurred, cut.blurred)
 
 

@@ -1,0 +1,176 @@
+"""The losses that configs name, and how they see several outputs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from sr_jax.data.degradation import Degradation
+from sr_jax.errors import UserError
+from sr_jax.losses import outputs, perceptual, pixel
+from sr_jax.ops.blur_kernels import align
+from sr_jax.ops.degrade import correlate
+from sr_jax.ops.resize import imresize
+
+_LOSSES = {
+  'l1': pixel.l1,
+  'l2': pixel.l2,
+  'charbonnier': pixel.charbonnier,
+  'charbonnier_sum': pixel.charbonnier_sum,
+  'euclidean': pixel.euclidean,
+}
+_OUTPUTS: dict[str, Callable[..., jax.Array]] = {
+  'none': outputs.final,
+  'steps': outputs.steps,
+  'pyramid': outputs.pyramid,
+  'recursive': outputs.recursive,
+}
+
+
+def loss_by_name(name: str) -> Callable[..., jax.Array]:
+  """The pixel loss that `config.loss` names.
+
+  Raises:
+    UserError: there is none of this name.
+  """
+  if name not in _LOSSES:
+    raise UserError(
+      f'config.loss: unknown {name!r}; choose from {sorted(_LOSSES)}'
+    )
+  return _LOSSES[name]
+
+
+def recipe_by_name(name: str) -> perceptual.Recipe:
+  """The perceptual loss that `config.method.perceptual` names.
+
+  Raises:
+    UserError: there is none of this name.
+  """
+  if name not in perceptual.RECIPES:
+    raise UserError(
+      f'config.method.perceptual: unknown {name!r}; choose from'
+      f' {sorted(perceptual.RECIPES)}'
+    )
+  return perceptual.RECIPES[name]
+
+
+def over_outputs(
+  loss: Callable[..., jax.Array], section: Mapping[str, Any]
+) -> Callable[..., jax.Array]:
+  """The loss over all outputs of the network that `config.method` names.
+
+  Raises:
+    UserError: unknown outputs, or a setting of theirs is missing.
+  """
+  name = section.get('outputs', 'none')
+  if name == 'residual':
+    upsampling = section.get('upsampling', 'bicubic')
+    return functools.partial(_over_residual, loss, upsampling)
+  if name == 'curriculum':
+    return functools.partial(_over_curriculum, loss)
+  if name not in _OUTPUTS:
+    raise UserError(
+      f'config.method.outputs: unknown {name!r}; choose from'
+      f' {sorted([*_OUTPUTS, "curriculum", "residual"])}'
+    )
+  over = _OUTPUTS[name]
+  if name == 'recursive':
+    if 'alpha_steps' not in section:
+      raise UserError(
+        'config.method.alpha_steps is missing: outputs=recursive needs the'
+        ' number of steps in which its weights change'
+      )
+    over = functools.partial(over, alpha_steps=section['alpha_steps'])
+  return functools.partial(_over_several, name, functools.partial(over, loss))
+
+
+def _over_several(
+  name: str,
+  over: Callable[..., jax.Array],
+  sr: jax.Array,
+  aux: Mapping[str, Any],
+  images: tuple[jax.Array, jax.Array],
+  scale: float,
+  step: jax.Array,
+) -> jax.Array:
+  """Loss by one of `_OUTPUTS`."""
+  del scale
+  every = (sr,) if name == 'none' else _all_outputs(name, sr, aux)
+  return over(every, images[1], step)
+
+
+def _all_outputs(
+  name: str, sr: jax.Array, aux: Mapping[str, Any]
+) -> tuple[jax.Array, ...]:
+  """All outputs of a network that has several; the last one is SR."""
+  if 'outputs' not in aux:
+    raise UserError(
+      f'config.method.outputs={name}: this model has one output alone; choose'
+      ' none'
+    )
+  return (*aux['outputs'][:-1], sr)
+
+
+def _over_curriculum(
+  loss: Callable[..., jax.Array],
+  sr: jax.Array,
+  aux: Mapping[str, Any],
+  images: tuple[jax.Array, jax.Array, jax.Array],
+  scale: float,
+  step: jax.Array,
+) -> jax.Array:
+  """Loss whose target goes from easy to hard over the network's steps."""
+  del scale
+  _, hr, easy = images
+  every = _all_outputs('curriculum', sr, aux)
+  return outputs.curriculum(loss, every, hr, step, easy=easy)
+
+
+def easy_targets(section: Mapping[str, Any]) -> Callable[..., jax.Array]:
+  """`(hr, lr, scale) -> hr` with the blur and the noise that lr has.
+
+  The blur is centred on HR's pixels, wherever its kernel puts those of LR. The
+  noise is the difference of lr to an LR image made without noise and JPEG
+  compression, enlarged.
+
+  Args:
+    section: `config.degradation`.
+  """
+  clean = Degradation.from_config(
+    {**section, 'noise_sigma': 0.0, 'jpeg_quality': 0}
+  )
+  kernel = clean.taps
+  if kernel is not None:
+    kernel = align(kernel, to='mzsr', frm='mzsr', scale=1).array
+
+  def easy(hr: jax.Array, lr: jax.Array, scale: int) -> jax.Array:
+    blurred = hr if kernel is None else correlate(hr, kernel)
+    noise = lr - clean.on_device(None, hr, scale)
+    return blurred + imresize(noise, scale=scale)
+
+  return easy
+
+
+def _over_residual(
+  loss: Callable[..., jax.Array],
+  upsampling: str,
+  sr: jax.Array,
+  aux: Mapping[str, Any],
+  images: tuple[jax.Array, jax.Array],
+  scale: float,
+  step: jax.Array,
+) -> jax.Array:
+  """Loss of a network that predicts SR and a residual image."""
+  del scale, step
+  lr, hr = images
+  if 'residual' not in aux:
+    raise UserError(
+      'config.method.outputs=residual: this model predicts no residual; choose'
+      ' none'
+    )
+  return outputs.residual(
+    loss, sr, aux['residual'], hr, lr, upsampling=upsampling
+  )
