@@ -11,7 +11,7 @@ from sr_jax.transforms.adversarial import (
   Critic,
   generator_turn,
   joint_gradients,
-  update,
+  update_in_turn,
 )
 
 # G(x) = theta x, D(y) = phi y; four samples of one number.
@@ -169,9 +169,9 @@ def test_updates_wait_for_their_turn():
   tx = optax.adam(0.1)
   params = {'w': jnp.ones(3)}
   state = tx.init(params)
-  step = jax.jit(update, static_argnums=0)
+  step = jax.jit(update_in_turn, static_argnums=0)
   moved, after = step(tx, params, state, params, jnp.asarray(True))
-  plain = update(tx, params, state, params)
+  plain = update_in_turn(tx, params, state, params)
   jax.tree.map(np.testing.assert_array_equal, (moved, after), plain)
   assert (moved['w'] != params['w']).all()
   kept = step(tx, params, after, moved, jnp.asarray(False))
