@@ -85,6 +85,10 @@ def base() -> ml_collections.ConfigDict:
       # of HR's.
       'reference': '',
       'reference_size': 0,
+      # The value that is white in files of more than 8 bits, such as 4095 for
+      # 12-bit data in 16-bit files; 0 for the largest of their type, and 1 for
+      # floats. For eval.source as well.
+      'peak': 0.0,
       'on_bad': 'refuse',  # or skip: unreadable and too small images
       'batch_size': 16,  # of all devices and hosts together
       'patch': 48,  # side of an LR crop

@@ -259,7 +259,7 @@ def _stack(examples: list[Arrays]) -> Arrays:
     if not np.ndim(first):
       batch[key] = np.array([example[key] for example in examples])
       continue
-    batch[key] = np.empty((len(examples), *first.shape), np.uint8)
+    batch[key] = np.empty((len(examples), *first.shape), first.dtype)
     for row, example in zip(batch[key], examples, strict=True):
       # By planes: four times as fast as turning pixels of three bytes.
       for channel in range(first.shape[-1]):

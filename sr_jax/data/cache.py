@@ -33,12 +33,12 @@ PathLike = str | os.PathLike[str]
 
 # Part of every cached name: raise it when the decoders give other pixels, or
 # the layout of the files changes.
-_DECODER = 'rgb8-2'
+_DECODER = 'rgb-2'
 _ABANDONED_SECONDS = 300.0
 # The header that `np.save` writes for an image. Read by this pattern, because
 # NumPy evaluates it, and fails in many ways where it is damaged.
 _HEADER = re.compile(
-  rb"\x93NUMPY\x01\x00(?P<length>..)\{'descr': '(?P<dtype>\|u1)', "
+  rb"\x93NUMPY\x01\x00(?P<length>..)\{'descr': '(?P<dtype>\|u1|<u2|<f4)', "
   rb"'fortran_order': False, 'shape': \((?P<shape>\d+, \d+, [13])\), \} *\n",
   re.DOTALL,
 )
@@ -101,7 +101,8 @@ class CachedImage:
     Args:
       key: Names the source; one folder of the cache belongs to it.
       stamp: Names the state of the source; other stamps of `key` are removed.
-      decode: Gives the uint8 array `[H, W, C]`, of 3 channels or 1.
+      decode: Gives the array `[H, W, C]`, of 3 channels or 1; uint8, uint16 or
+        float32.
       cache_dir: The cache, made when missing; by default
         `default_cache_dir()`.
     """
@@ -170,16 +171,25 @@ class CachedImage:
 
 
 def image_file(
-  path: PathLike, cache_dir: PathLike | None = None
+  path: PathLike,
+  cache_dir: PathLike | None = None,
+  *,
+  peak: float = 0.0,
+  one_range: bool = False,
 ) -> CachedImage:
-  """An image file as a uint8 array `[H, W, 3]`.
+  """An image file as `image_io.read_native` gives it.
 
   A file that changed since it was decoded (its size or its time of
   modification) is decoded anew.
   """
   path = os.path.abspath(path)
+  options = {'peak': peak, 'one_range': one_range}
+  asked = ''.join(f'{k}={v:g}:' for k, v in options.items() if v)
   return CachedImage(
-    path, lambda: stamp_of(path), lambda: image_io.read_rgb(path), cache_dir
+    asked + path,
+    lambda: stamp_of(path),
+    lambda: image_io.read_native(path, peak=peak, one_range=one_range),
+    cache_dir,
   )
 
 

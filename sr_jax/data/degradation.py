@@ -80,18 +80,26 @@ class Degradation:
     return self._degrade(int.from_bytes(digest[:8]), hr, scale)
 
   def on_device(
-    self, key: jax.Array | None, hr: jax.Array, scale: float
+    self,
+    key: jax.Array | None,
+    hr: jax.Array,
+    scale: float,
+    dtype: Any = np.uint8,
   ) -> jax.Array:
-    """LR of `hr` `[B, H, W, C]` in [0, 1], rounded to 8 bit; traceable.
+    """LR of `hr` `[B, H, W, C]` in [0, 1], rounded to levels; traceable.
 
     Args:
       key: PRNG key of the noise; None without noise.
       hr: The images.
       scale: Reduction factor.
+      dtype: Type whose levels the result has, see `ops.degrade.quantize`; that
+        of the file which HR comes from.
     """
-    return self._degrade(key, hr, scale)
+    return self._degrade(key, hr, scale, dtype)
 
-  def _degrade(self, key: Any, hr: Any, scale: float) -> Any:
+  def _degrade(
+    self, key: Any, hr: Any, scale: float, dtype: Any = np.uint8
+  ) -> Any:
     lr = degrade(
       key,
       hr,
@@ -101,7 +109,7 @@ class Degradation:
       noise_sigma=self.noise_sigma,
       jpeg_quality=self.jpeg_quality,
     )
-    return quantize(lr)
+    return quantize(lr, dtype)
 
   def margin(self, scale: float) -> int:
     """LR pixels beside a crop that the LR pixels within it depend on.

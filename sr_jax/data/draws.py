@@ -93,6 +93,10 @@ class Images(Protocol):
     """The whole images `[H, W, C]`: `hr`, and perhaps `lr` and `labels`."""
     ...
 
+  def typed(self, crops: Arrays) -> Arrays:
+    """Crops of any image in the types that all crops of a batch have."""
+    ...
+
 
 class Cropped(NamedTuple):
   """One crop of the images at one index.
@@ -131,7 +135,7 @@ def crop(images: Images, draw: Draw) -> Cropped:
   crops = cut(found, top, left, size, grid)
   if draw.margin and 'lr' not in found:
     crops['hr'] = wider(found['hr'], top, left, size, draw.margin)
-  return Cropped(index, place, crops, words[3])
+  return Cropped(index, place, images.typed(crops), words[3])
 
 
 def example(images: Images, draw: Draw) -> Arrays:
@@ -146,7 +150,7 @@ def centred(images: Images, index: int, size: int, scale: int) -> Arrays:
   height, width = found['hr'].shape[:2]
   top = (height - size) // 2 // scale * scale
   left = (width - size) // 2 // scale * scale
-  return cut(found, top, left, size, scale)
+  return images.typed(cut(found, top, left, size, scale))
 
 
 def cut(images: Arrays, top: int, left: int, size: int, scale: int) -> Arrays:

@@ -33,6 +33,7 @@ __all__ = [
   'check_targets',
   'find_images',
   'read_image',
+  'read_native',
   'read_rgb',
   'save_png_strip',
   'without_hidden_color',
@@ -174,6 +175,63 @@ def read_rgb(path: Path | str) -> np.ndarray:
     values = _quantized(_to_unit_range(path, values)[0], 8)
   elif samples.bits != 8:
     values = _quantized(_divided(values, samples.bits), 8)
+  return _three_channels(path, samples, values)
+
+
+def read_native(
+  path: Path | str, *, peak: float = 0.0, one_range: bool = False
+) -> np.ndarray:
+  """Reads a file on its own levels, for training.
+
+  Grey is repeated and alpha dropped, as by `read_rgb`.
+
+  Args:
+    path: The file.
+    peak: The value that is white in files of more than 8 bits; 0 stands for the
+      largest of their type, and for float files for 1, or for their own range
+      if they exceed [0, 1].
+    one_range: Whether float files that exceed [0, 1] are refused without a
+      peak.
+
+  Returns:
+    `[H, W, 3]`: uint8 of files of up to 8 bits, uint16 of up to 16 bits with
+    white at 65535, else float32 in [0, 1].
+
+  Raises:
+    UserError: as `read_rgb`; or a value is negative or larger than `peak`.
+  """
+  path = Path(path)
+  samples = image_formats.decode(path)
+  values = samples.values
+  if samples.bits is None and not peak:
+    values, low, high = _to_unit_range(path, values)
+    if one_range and (low, high) != (0.0, 1.0):
+      raise UserError(
+        f'{path}: values of {low:g} to {high:g}: set data.peak to the value of'
+        ' white, so that LR and HR have one range'
+      )
+  elif samples.bits is not None and samples.bits <= 8:
+    if samples.bits != 8:
+      values = _quantized(_divided(values, samples.bits), 8)
+  else:
+    color = values[..., :-1] if samples.alpha else values
+    largest = peak or 2 ** (samples.bits or 16) - 1
+    if not (color.min() >= 0 and color.max() <= largest):  # NaN is neither
+      raise UserError(
+        f'{path}: values of {color.min():g} to {color.max():g}: data.peak is'
+        f' {largest:g}: give the value that is white'
+      )
+    if samples.bits is None:
+      values = np.divide(values, largest, dtype=np.float64).astype(np.float32)
+    elif largest != 65535:
+      values = np.rint(values * (65535 / largest)).astype(np.uint16)
+  return _three_channels(path, samples, values)
+
+
+def _three_channels(
+  path: Path, samples: Samples, values: np.ndarray
+) -> np.ndarray:
+  """Colour as `[H, W, 3]`, of samples whose values were mapped."""
   if samples.alpha:
     values = values[..., :-1]
   if values.shape[-1] not in (1, 3):

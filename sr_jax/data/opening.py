@@ -8,6 +8,7 @@ is refused.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -96,6 +97,7 @@ def training(
   options: dict[str, Any] = {
     'on_bad': data['on_bad'],
     'cache_dir': data['cache_dir'] or None,
+    'peak': _peak(config),
   }
   images = open_labelled(
     *(data['source'], data['lr_folder'], config['model']['scale']),
@@ -104,7 +106,9 @@ def training(
   )
   if data['labels']:
     images = labelled.with_labels(
-      *(images, data['labels'], data['label_ids']), **options
+      *(images, data['labels'], data['label_ids']),
+      on_bad=data['on_bad'],
+      cache_dir=data['cache_dir'] or None,
     )
   source: MixedSource | ReferencedSource | ImageSource | PairedSource = images
   if data['unlabelled']:
@@ -134,6 +138,7 @@ def held_out(
   options: dict[str, Any] = {
     'on_bad': 'skip',
     'cache_dir': config['data']['cache_dir'] or None,
+    'peak': _peak(config),
   }
   images = open_labelled(
     *(section['source'], section['lr_folder'], config['model']['scale']),
@@ -160,6 +165,14 @@ def held_out_patches(
   section = config['eval']
   name = section['source'] or config['data']['source']
   return _ranked(config, name, 'held_out', section['crop_size'])
+
+
+def _peak(config: Mapping[str, Any]) -> float:
+  """The value of `config.data.peak`, which configs of old runs lack."""
+  peak = config['data'].get('peak', 0.0)
+  if not 0 <= peak < math.inf:
+    raise UserError(f'config.data.peak={peak}: give a positive value, or 0')
+  return peak
 
 
 def _check_uses(
@@ -207,6 +220,7 @@ def open_source(
   on_bad: OnBad = 'refuse',
   cache_dir: PathLike | None = None,
   data_dir: PathLike | None = None,
+  peak: float = 0.0,
 ) -> ImageSource:
   """The source a config names.
 
@@ -217,6 +231,7 @@ def open_source(
     on_bad: `refuse` raises when a file cannot serve, `skip` leaves it out.
     cache_dir: Of the decoded images, by default `default_cache_dir()`.
     data_dir: Where TFDS keeps prepared data sets.
+    peak: The value that is white, see `image_io.read_native`.
 
   Raises:
     UserError: nothing serves, or one file does not and `on_bad` refuses it.
@@ -238,7 +253,7 @@ def open_source(
   if not path:
     raise UserError(f'source {name!r}: name embedded, a folder, or tfds:NAME')
   return sources.folder_source(
-    path, min_size=min_size, on_bad=on_bad, cache_dir=cache_dir
+    path, min_size=min_size, on_bad=on_bad, cache_dir=cache_dir, peak=peak
   )
 
 
@@ -250,6 +265,7 @@ def open_labelled(
   min_size: int,
   on_bad: OnBad = 'refuse',
   cache_dir: PathLike | None = None,
+  peak: float = 0.0,
 ) -> ImageSource | PairedSource:
   """The source a config names, with its LR images if they have a folder.
 
@@ -260,6 +276,7 @@ def open_labelled(
     min_size: Least height and width of an HR image that serves.
     on_bad: `refuse` raises when a file cannot serve, `skip` leaves it out.
     cache_dir: Of the decoded images, by default `default_cache_dir()`.
+    peak: The value that is white, see `image_io.read_native`.
 
   Raises:
     UserError: as `open_source` or `paired_source`.
@@ -268,6 +285,7 @@ def open_labelled(
     'min_size': min_size,
     'on_bad': on_bad,
     'cache_dir': cache_dir,
+    'peak': peak,
   }
   if lr_folder:
     hr_folder = name.removeprefix('folder:')

@@ -28,6 +28,7 @@ from sr_jax.data import cache, draws, folders, sources
 from sr_jax.data.draws import Arrays, Draw
 from sr_jax.data.sources import ImageSource, OnBad, PairedSource, PathLike
 from sr_jax.errors import UserError
+from sr_jax.ops import levels
 
 # Largest turn in degrees, factor of size, and changes of brightness and gain
 # of self-made references.
@@ -50,12 +51,15 @@ class ReferencedSource:
     skipped: (name, reason) of each file that is not part of the source.
     shift: By how many pixels self-made ones are shifted at most; 0 for the
       other kind.
+    dtype: Type of the crops of references; None for that of the images, which
+      self-made ones have.
   """
 
   images: ImageSource | PairedSource
   references: tuple[tuple[Callable[[], np.ndarray], ...], ...]
   skipped: sources.Skipped = ()
   shift: int = 0
+  dtype: np.dtype | None = None
 
   @property
   def names(self) -> tuple[str, ...]:
@@ -72,6 +76,10 @@ class ReferencedSource:
   def whole(self, index: int) -> Arrays:
     """The whole images, without references."""
     return self.images.whole(index)
+
+  def typed(self, crops: Arrays) -> Arrays:
+    """The crops of images, each on the levels of its source."""
+    return self.images.typed(crops)
 
   def example(self, draw: Draw) -> Arrays:
     """The crops that a draw selects, and one of a reference, turned apart."""
@@ -105,7 +113,7 @@ class ReferencedSource:
   def reference(
     self, index: int, place: tuple[float, float], size: int, words: list[int]
   ) -> np.ndarray:
-    """A reference crop uint8 `[size, size, 3]` for a crop of an image.
+    """A reference crop `[size, size, 3]` for a crop of an image.
 
     Args:
       index: Of the image.
@@ -116,11 +124,14 @@ class ReferencedSource:
     if not self.references:
       image = np.asarray(self.images.hr[index])
       if self.shift:
-        return _shifted(image, place, size, words, self.shift)
-      return _remade(image, place, size, words)
-    openers = self.references[index]
-    image = np.asarray(openers[words[0] % len(openers)]())
-    return _cut(image, place, size)
+        crop = _shifted(image, place, size, words, self.shift)
+      else:
+        crop = _remade(image, place, size, words)
+    else:
+      openers = self.references[index]
+      image = np.asarray(openers[words[0] % len(openers)]())
+      crop = _cut(image, place, size)
+    return levels.widened(crop, self.dtype or self.images.hr.dtype)
 
 
 def _cut(
@@ -168,8 +179,9 @@ def _remade(
   ]
   start = centre - step @ np.full(2, (size - 1) / 2)
   gain = 1 + _GAIN * draws[4:7]
-  shade = 255 * _SHADE * draws[7]
-  crop = np.empty((size, size, 3), np.uint8)
+  white = levels.peak(image.dtype)
+  shade = white * _SHADE * draws[7]
+  crop = np.empty((size, size, 3), image.dtype)
   for channel in range(3):
     seen = ndimage.affine_transform(
       image[..., channel].astype(np.float32),
@@ -179,7 +191,8 @@ def _remade(
       order=3,
       mode='mirror',
     )
-    crop[..., channel] = (gain[channel] * seen + shade).round().clip(0, 255)
+    seen = (gain[channel] * seen + shade).clip(0, white)
+    crop[..., channel] = seen.round() if white > 1 else seen
   return crop
 
 
@@ -196,6 +209,7 @@ def with_references(
   folder: str,
   on_bad: OnBad,
   cache_dir: PathLike | None = None,
+  peak: float = 0.0,
 ) -> ReferencedSource:
   """A source together with the references that a config names.
 
@@ -205,6 +219,7 @@ def with_references(
     folder: Where the images come from, as the config names it.
     on_bad: Whether images without reference are refused or left out.
     cache_dir: Of the decoded images.
+    peak: The value that is white, see `image_io.read_native`.
 
   Raises:
     UserError: no such folder, or an image without reference.
@@ -237,7 +252,9 @@ def with_references(
       ' images out'
     )
   openers: dict[str, tuple[Callable[[], np.ndarray], ...]] = {
-    image: tuple(cache.image_file(files[ref], cache_dir) for ref in refs)
+    image: tuple(
+      cache.image_file(files[ref], cache_dir, peak=peak) for ref in refs
+    )
     for image, refs in matched.pairs.items()
   }
   if not openers:
@@ -253,10 +270,13 @@ def _keep(
 ) -> ReferencedSource:
   """The images that have references."""
   kept = [i for i, name in enumerate(source.names) if name in openers]
+  found = tuple(openers[source.names[i]] for i in kept)
+  each = [opener for several in found for opener in several]
   return ReferencedSource(
     source.kept(kept),
-    tuple(openers[source.names[i]] for i in kept),
+    found,
     skipped,
+    dtype=sources.common_dtype('references', each),
   )
 
 

@@ -1,4 +1,4 @@
-"""Image sources: sequences of uint8 images `[H, W, 3]`, opened when asked for.
+"""Image sources: sequences of images `[H, W, 3]`, opened when asked for.
 
 Every image is decoded once, when the source is made, so that a file that
 cannot serve is named then and not in the middle of a run. `data.opening` opens
@@ -14,7 +14,7 @@ import importlib.util
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ import numpy as np
 from sr_jax.data import cache, draws, folders
 from sr_jax.data.draws import Arrays, Draw
 from sr_jax.errors import UserError
+from sr_jax.ops import levels
 
 _log = logging.getLogger(__name__)
 
@@ -41,9 +42,12 @@ EMBEDDED = (
 )
 
 
+_UINT8 = np.dtype(np.uint8)
+
+
 @dataclasses.dataclass(frozen=True)
 class ImageSource:
-  """Images by index: `source[i]` is a uint8 array `[H, W, 3]`.
+  """Images by index: `source[i]` is an array `[H, W, 3]` on its own levels.
 
   Attributes:
     names: One name per image, in the order of the indices.
@@ -51,12 +55,15 @@ class ImageSource:
     skipped: (name, reason) of each file that is not part of the source.
     labels: One function per image that gives its label map, uint8
       `[H, W, 1]`; empty where there are none.
+    dtype: Type of all crops: uint8, uint16, or float32 in [0, 1], whichever
+      holds the levels of every image.
   """
 
   names: tuple[str, ...]
   openers: tuple[Callable[[], np.ndarray], ...]
   skipped: Skipped = ()
   labels: tuple[Callable[[], np.ndarray], ...] = ()
+  dtype: np.dtype = _UINT8
 
   grid = 1
 
@@ -78,6 +85,10 @@ class ImageSource:
       found['labels'] = self.labels[index]()
     # Plain arrays over the mapped files: crops of them are made faster.
     return {key: np.asarray(image) for key, image in found.items()}
+
+  def typed(self, crops: Arrays) -> Arrays:
+    """The crops, HR on the levels of `dtype`."""
+    return crops | {'hr': levels.widened(crops['hr'], self.dtype)}
 
   def example(self, draw: Draw) -> Arrays:
     """The crops that a draw selects."""
@@ -116,7 +127,7 @@ class PairedSource:
   """Aligned pairs by index: `source[i]` is `(lr, hr)` with hr = scale * lr.
 
   Attributes:
-    lr: uint8 images `[H, W, 3]`.
+    lr: Images `[H, W, 3]`.
     hr: Their counterparts, at least `[scale * H, scale * W, 3]`; the rows and
       columns beyond (fewer than `scale`) are cut off.
     scale: Of HR to LR.
@@ -150,6 +161,11 @@ class PairedSource:
     height, width = (self.scale * n for n in lr.shape[:2])
     found = self.hr.whole(index)
     return {'lr': lr, **found, 'hr': found['hr'][:height, :width]}
+
+  def typed(self, crops: Arrays) -> Arrays:
+    """The crops, each on the levels of its source."""
+    lr = levels.widened(crops['lr'], self.lr.dtype)
+    return self.hr.typed(crops) | {'lr': lr}
 
   def example(self, draw: Draw) -> Arrays:
     """The crops that a draw selects."""
@@ -221,11 +237,11 @@ class MixedSource:
     paired = isinstance(self.labelled, PairedSource)
     margin = 0 if paired else draw.margin
     lacking = {
-      'hr': _blank(draw.crop_size + 2 * margin),
-      'unlabelled': _blank(draw.patch),
+      'hr': _blank(draw.crop_size + 2 * margin, self.labelled.hr.dtype),
+      'unlabelled': _blank(draw.patch, self.unlabelled.dtype),
     }
-    if paired:
-      lacking['lr'] = _blank(draw.patch)
+    if isinstance(self.labelled, PairedSource):
+      lacking['lr'] = _blank(draw.patch, self.labelled.lr.dtype)
     return lacking | found | {'labelled': np.asarray(known)}
 
   def check_scales(self, scales: tuple[float, ...]) -> None:
@@ -237,8 +253,8 @@ class MixedSource:
     return combined_digest((self.labelled.digest(), self.unlabelled.digest()))
 
 
-def _blank(side: int) -> np.ndarray:
-  return np.broadcast_to(np.uint8(0), (side, side, 3))
+def _blank(side: int, dtype: np.dtype) -> np.ndarray:
+  return np.broadcast_to(dtype.type(0), (side, side, 3))
 
 
 def combined_digest(parts: Sequence[str]) -> str:
@@ -253,17 +269,25 @@ def folder_source(
   min_size: int,
   on_bad: OnBad = 'refuse',
   cache_dir: PathLike | None = None,
+  peak: float = 0.0,
 ) -> ImageSource:
   """Every image file under a folder, in the order of the relative paths.
 
-  Files and folders whose name starts with a dot are not looked at.
+  Args:
+    path: The folder; `folders.passed_over` says what is not looked at.
+    min_size: Least height and width of an image that serves.
+    on_bad: `refuse` raises when a file cannot serve, `skip` leaves it out.
+    cache_dir: Of the decoded images, by default `default_cache_dir()`.
+    peak: The value that is white, see `image_io.read_native`.
 
   Raises:
     UserError: no image serves, or a file does not (it is corrupt, smaller than
       `min_size`, or no image) and `on_bad` is `refuse`.
   """
   images, bad = folders.list_images(path)
-  openers = [cache.image_file(p, cache_dir) for p in images.values()]
+  openers = [
+    cache.image_file(file, cache_dir, peak=peak) for file in images.values()
+  ]
   return checked(
     f'folder {path}', tuple(images), openers, bad, min_size, on_bad
   )
@@ -302,6 +326,7 @@ def paired_source(
   min_size: int,
   on_bad: OnBad = 'refuse',
   cache_dir: PathLike | None = None,
+  peak: float = 0.0,
 ) -> PairedSource:
   """Pairs of an LR and an HR folder, matched by their relative paths.
 
@@ -315,6 +340,7 @@ def paired_source(
     min_size: Least height and width of an HR image that serves.
     on_bad: `refuse` raises when a file cannot serve, `skip` leaves it out.
     cache_dir: Of the decoded images, by default `default_cache_dir()`.
+    peak: The value that is white, see `image_io.read_native`.
 
   Raises:
     UserError: no pair serves, or a file does not and `on_bad` is `refuse`.
@@ -327,10 +353,15 @@ def paired_source(
     *faults.items(),
     *((name, 'LR image without an HR image') for name in unused),
   ]
-  lr_openers = [
-    cache.image_file(lr_images[name], cache_dir) for name in pairs.values()
-  ]
-  hr_openers = [cache.image_file(hr_images[name], cache_dir) for name in pairs]
+
+  def openers(files: Iterable[pathlib.Path]) -> list[cache.CachedImage]:
+    return [
+      cache.image_file(file, cache_dir, peak=peak, one_range=True)
+      for file in files
+    ]
+
+  lr_openers = openers(lr_images[name] for name in pairs.values())
+  hr_openers = openers(hr_images[name] for name in pairs)
   names = tuple(pairs)
 
   def check(index: int) -> str | None:
@@ -343,8 +374,8 @@ def paired_source(
     where, names, check, (*lr_bad, *hr_bad, *unmatched), on_bad
   )
   return PairedSource(
-    lr=pick(tuple(pairs.values()), lr_openers, keep),
-    hr=pick(names, hr_openers, keep),
+    lr=pick(f'LR of {where}', tuple(pairs.values()), lr_openers, keep),
+    hr=pick(f'HR of {where}', names, hr_openers, keep),
     scale=scale,
     skipped=skipped,
   )
@@ -364,18 +395,46 @@ def checked(
     return _too_small(openers[index](), min_size)
 
   keep, skipped = sift(where, names, check, bad, on_bad)
-  return dataclasses.replace(pick(names, openers, keep), skipped=skipped)
+  return dataclasses.replace(pick(where, names, openers, keep), skipped=skipped)
 
 
 def pick(
+  where: str,
   names: Sequence[str],
   openers: Sequence[Callable[[], np.ndarray]],
   keep: Sequence[int],
 ) -> ImageSource:
-  """The images of some indices, as a source."""
+  """The images of some indices, as a source that `where` names in messages."""
+  kept = tuple(openers[i] for i in keep)
   return ImageSource(
-    names=tuple(names[i] for i in keep), openers=tuple(openers[i] for i in keep)
+    names=tuple(names[i] for i in keep),
+    openers=kept,
+    dtype=common_dtype(where, kept),
   )
+
+
+def common_dtype(
+  where: str, openers: Sequence[Callable[[], np.ndarray]]
+) -> np.dtype:
+  """The type that holds the levels of all images.
+
+  Warns where 16-bit images leave most of their levels unused, as 12-bit data
+  do that were not scaled.
+  """
+  dtype = levels.widest({opener().dtype for opener in openers})
+  if dtype == np.uint16:
+    limit, largest = int(levels.peak(dtype)) // 8, 0
+    for opener in openers:  # almost always the first one is enough
+      image = opener()
+      largest = max(largest, int(levels.widened(image, dtype).max()))
+      if largest > limit:
+        return dtype
+    _log.warning(
+      '%s: no value exceeds %d of 65535: if white is a smaller value, such as'
+      ' 4095 of 12 bits, set data.peak to it',
+      *(where, largest),
+    )
+  return dtype
 
 
 def sift(

@@ -28,6 +28,7 @@ from sr_jax.metric_writers import MetricWriter
 from sr_jax.metrics.protocol import PSNR, Metric, get_protocol, measure
 from sr_jax.ops.compilation import jit
 from sr_jax.ops.degrade import quantize
+from sr_jax.ops.levels import to_unit
 from sr_jax.ops.resize import imresize
 from sr_jax.ops.scales import covered_size, reduced_size
 
@@ -134,9 +135,9 @@ class PeriodicEvaluation:
         'config.eval.scales: the LR images of config.eval.lr_folder are of'
         f' scale {own}; leave scales empty'
       )
-    images = {k: v.astype(np.float32) / 255 for k, v in crops.items()}
+    images = {k: to_unit(v) for k, v in crops.items()}
     self._at = [
-      _test(at_scale(config, scale), method, **images)
+      _test(at_scale(config, scale), method, crops['hr'].dtype, **images)
       for scale in section['scales'] or (own,)
     ]
     for test in self._at:
@@ -317,11 +318,15 @@ def _metrics(names: str) -> list[Metric]:
 def _test(
   config: Mapping[str, Any],
   method: Method,
+  dtype: np.dtype,
   hr: np.ndarray,
   lr: np.ndarray | None = None,
   ref: np.ndarray | None = None,
 ) -> _Test:
-  """The crops cut to what whole LR pixels cover; LR is made if not given."""
+  """The crops cut to what whole LR pixels cover.
+
+  LR is made if not given, on the levels of `dtype`.
+  """
   scale = config['model']['scale']
   rows, columns = (
     covered_size(reduced_size(n, scale), scale) for n in hr.shape[1:3]
@@ -329,7 +334,7 @@ def _test(
   hr = hr[:, :rows, :columns]
   if lr is None:
     key = jax.random.key(config['seed'])
-    lr = np.asarray(method.degrade(key, jax.numpy.asarray(hr), scale))
+    lr = np.asarray(method.degrade(key, jax.numpy.asarray(hr), scale, dtype))
   predict = jit(methods.inference(config).predict)
   return _Test(config, predict, hr, lr, ref)
 

@@ -30,7 +30,8 @@ class Method(NamedTuple):
       batch. `frozen` are the slots that `Method.frozen` reads: a missing one is
       refused. `pretrained` holds parameters by slot to start from.
     train_step: `(state, batch, scale) -> (state, metrics)`; scale is static.
-    degrade: `(key, hr, scale) -> lr`, the degradation it trains on.
+    degrade: `(key, hr, scale, dtype=uint8) -> lr`, the degradation it trains
+      on, rounded to the levels of a type.
     averaged: `state -> params` for inference (the moving average if kept).
     frozen: `() -> parameters by slot` that no step changes, read from where the
       config says.

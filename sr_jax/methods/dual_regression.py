@@ -24,6 +24,7 @@ from sr_jax.errors import FLAG, TEXT, Range, Rules, check
 from sr_jax.methods import Inference, Method, _losses, supervised
 from sr_jax.models import drn
 from sr_jax.ops.degrade import degrade, quantize
+from sr_jax.ops.levels import to_unit
 from sr_jax.state import EMPTY, TrainState, check_frozen, start_from
 from sr_jax.transforms.dual_regression import closed_loop
 
@@ -138,20 +139,21 @@ def _init(
 
 
 def _targets(
-  lr: jax.Array, wide: jax.Array, levels: int, margin: int
+  lr: jax.Array, wide: jax.Array, levels: int, margin: int, dtype: Any
 ) -> list[jax.Array]:
-  """Images of every level: LR, bicubic reductions of HR in 8 bits, HR.
+  """Images of every level: LR, bicubic reductions of HR on its levels, HR.
 
   Args:
     lr: `[B, H, W, C]` in [0, 1].
     wide: HR with its margin.
     levels: log2 of the scale.
     margin: HR pixels of the margin on every side, a multiple of the scale.
+    dtype: Type of the images' levels.
   """
   factors = [2 ** (levels - level) for level in range(1, levels)]
   between = [
     supervised.cut(
-      quantize(degrade(None, wide, scale=factor)), margin // factor
+      quantize(degrade(None, wide, scale=factor), dtype), margin // factor
     )
     for factor in factors
   ]
@@ -189,11 +191,13 @@ def _train_step(
   lr, _ = degrader.pair(state.step_key(), batch, scale)
   labelled = batch.get('labelled')
   if labelled is not None:
-    alone = batch['unlabelled'].astype(jnp.float32) / 255
+    alone = to_unit(batch['unlabelled'])
     lr = jnp.where(labelled[:, None, None, None], lr, alone)
   margin = 0 if 'lr' in batch else degrader.margin(scale) * scale
-  wide = batch['hr'].astype(jnp.float32) / 255
-  targets = _targets(lr, wide, training.networks.levels, margin)
+  wide = to_unit(batch['hr'])
+  targets = _targets(
+    lr, wide, training.networks.levels, margin, batch['hr'].dtype
+  )
   objective = functools.partial(_objective, training, targets, labelled)
   (value, terms), grads = jax.value_and_grad(objective, has_aux=True)(
     state.params

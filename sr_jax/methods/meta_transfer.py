@@ -41,6 +41,7 @@ from sr_jax.ops.degrade import (
   correlate,
   reduction_tables,
 )
+from sr_jax.ops.levels import to_unit
 from sr_jax.ops.resize import apply_matrices
 from sr_jax.state import EMPTY, TrainState, check_frozen, start_from
 from sr_jax.transforms import meta
@@ -346,7 +347,7 @@ def _one_task(
   """Outer loss of one task and its gradient in all slots."""
   params, weights = shared
   key, images = task
-  wide = images.astype(jnp.float32) / 255
+  wide = to_unit(images)
   enlarged, hr = (
     supervised.cut(image, margin)
     for image in (draw_task(key, wide, tasks), wide)

@@ -27,6 +27,7 @@ from sr_jax.data.degradation import Degradation
 from sr_jax.errors import TEXT, OneOf, Range, Rules, check
 from sr_jax.losses import ranking
 from sr_jax.methods import Inference, Method, supervised
+from sr_jax.ops.levels import to_unit
 from sr_jax.ops.resize import imresize
 from sr_jax.state import EMPTY, TrainState, check_frozen, start_from
 
@@ -136,11 +137,9 @@ def pairs(
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
   """Images `[B, H, W, C]` in [0, 1] and labels `[B]` of both sides."""
   if 'first' in batch:
-    first, second = (
-      batch[side].astype(jnp.float32) / 255 for side in ('first', 'second')
-    )
+    first, second = (to_unit(batch[side]) for side in ('first', 'second'))
     return (first, second), (batch['score_first'], batch['score_second'])
-  hr = batch['hr'].astype(jnp.float32) / 255
+  hr = to_unit(batch['hr'])
   lr = make_lr(key, hr, _STAND_IN)
   blurred = imresize(lr, scale=_STAND_IN, shape=hr.shape[1:3]).clip(0, 1)
   # In turns: sides that differ would be told apart by their statistics.

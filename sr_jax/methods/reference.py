@@ -50,6 +50,7 @@ from sr_jax.methods import (
 from sr_jax.methods._adversarial import Discriminator, Optimizer
 from sr_jax.methods._texture import FEATURES, Features, Texture
 from sr_jax.models.parts.common import up_to
+from sr_jax.ops.levels import to_unit
 from sr_jax.state import EMPTY, TrainState, check_frozen, start_from
 from sr_jax.transforms.adversarial import joint_gradients
 from sr_jax.typing import Network
@@ -266,7 +267,7 @@ def _train_step(
   noise_key, critic_key = jax.random.split(state.step_key())
   phase = state.step % training.cycle
   lr, hr = training.degrader.pair(noise_key, batch, scale)
-  reference = batch['ref'].astype(jnp.float32) / 255 if 'ref' in batch else None
+  reference = to_unit(batch['ref']) if 'ref' in batch else None
   features = _texture.vgg_features(training.layers, state.frozen[FEATURES])
   swapped = functools.partial(_swapped, features, lr, reference)
   if training.truth:

@@ -28,6 +28,7 @@ from sr_jax.methods._losses import easy_targets, loss_by_name, over_outputs
 from sr_jax.models.parts.luma import apply_to_image, as_seen
 from sr_jax.models.parts.parameters import expected_shapes
 from sr_jax.ops.degrade import RESIZE_REACH
+from sr_jax.ops.levels import to_unit
 from sr_jax.ops.resize import imresize
 from sr_jax.state import EMPTY, TrainState, check_frozen, start_from
 from sr_jax.typing import Network
@@ -155,7 +156,7 @@ class Degrader(NamedTuple):
   def pair(
     self, key: jax.Array, batch: Mapping[str, jax.Array], scale: float
   ) -> tuple[jax.Array, jax.Array]:
-    """(lr, hr) of a uint8 batch in [0, 1]; LR is made unless it is given."""
+    """(lr, hr) of a batch in [0, 1]; LR is made unless it is given."""
     lr, hr = self.images(key, batch, scale)
     return lr, hr
 
@@ -167,11 +168,11 @@ class Degrader(NamedTuple):
     targets: Callable[..., jax.Array] | None = None,
   ) -> tuple[jax.Array, ...]:
     """(lr, hr) as `pair`, and the image that `targets` makes of them."""
-    hr = batch['hr'].astype(jnp.float32) / 255
+    hr = to_unit(batch['hr'])
     if 'lr' in batch:  # photographs of their own, without a margin
-      lr = batch['lr'].astype(jnp.float32) / 255
+      lr = to_unit(batch['lr'])
       return (lr, hr) if targets is None else (lr, hr, targets(hr, lr, scale))
-    lr = self.degradation.on_device(key, hr, scale)
+    lr = self.degradation.on_device(key, hr, scale, batch['hr'].dtype)
     images = [hr] if targets is None else [hr, targets(hr, lr, scale)]
     cores = [self.core(image, scale) for image in images]
     return (cut(lr, self.margin(scale)), *cores)
@@ -222,7 +223,7 @@ class _MixedScales(NamedTuple):
     scale: float,
     targets: Callable[..., jax.Array] | None = None,
   ) -> tuple[jax.Array, ...]:
-    """(enlarged lr, hr) of a uint8 batch in [0, 1].
+    """(enlarged lr, hr) of a batch in [0, 1].
 
     Raises:
       UserError: the batch has LR of its own, or crops of another size.
@@ -234,7 +235,7 @@ class _MixedScales(NamedTuple):
         ' it empty'
       )
     margin, step = self.margin(scale), len(self.scales)
-    wide = batch['hr'].astype(jnp.float32) / 255
+    wide = to_unit(batch['hr'])
     lr, hr = [], []
     for i, each in enumerate(self.scales):
       part = wide[i::step]
@@ -245,7 +246,7 @@ class _MixedScales(NamedTuple):
           f' multiple of {each:g}; choose another config.data.patch'
         )
       small = self.degrader.degradation.on_device(
-        jax.random.fold_in(key, i), part, each
+        jax.random.fold_in(key, i), part, each, batch['hr'].dtype
       )
       lr.append(cut(imresize(small, scale=each), margin))
       hr.append(cut(part, margin))

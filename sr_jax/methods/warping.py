@@ -26,6 +26,7 @@ from sr_jax.errors import SECTION, TEXT, Range, Rules, UserError, check
 from sr_jax.methods import Inference, Method, Referring, _losses, supervised
 from sr_jax.models import crossnet
 from sr_jax.models.parts.parameters import check_parameters, shapes_of
+from sr_jax.ops.levels import to_unit
 from sr_jax.ops.resize import imresize
 from sr_jax.ops.warp import warp
 from sr_jax.state import EMPTY, TrainState, check_frozen, start_from
@@ -221,7 +222,7 @@ def _train_step(
   scale: float,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   lr, hr = training.degrader.pair(state.step_key(), batch, scale)
-  reference = batch['ref'].astype(jnp.float32) / 255 if 'ref' in batch else None
+  reference = to_unit(batch['ref']) if 'ref' in batch else None
   enlarged = _enlarged(training.sisr, state.frozen, lr)
 
   def objective(params: Any) -> tuple[jax.Array, jax.Array]:

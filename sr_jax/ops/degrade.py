@@ -27,6 +27,7 @@ from sr_jax.ops.blur_kernels import (
   normalized_kernel,
 )
 from sr_jax.ops.jpeg import jpeg
+from sr_jax.ops.levels import peak
 from sr_jax.ops.namespace import Array, array_namespace
 from sr_jax.ops.precision import as_float
 from sr_jax.ops.resize import imresize, resize_matrix, resized_size
@@ -223,7 +224,14 @@ def degrade(
   return lr if jpeg_quality is None else jpeg(lr, jpeg_quality)
 
 
-def quantize(image: Array) -> Any:
-  """Clips to [0, 1] and rounds to 8-bit levels; still float in [0, 1]."""
+def quantize(image: Array, dtype: Any = np.uint8) -> Any:
+  """Clips to [0, 1] and rounds to the levels of a type; still float in [0, 1].
+
+  Args:
+    image: The image.
+    dtype: uint8 or uint16; for a float type nothing is rounded.
+  """
   xp = array_namespace(image)
-  return xp.round(xp.clip(as_float(image), 0.0, 1.0) * 255.0) / 255.0
+  image = xp.clip(as_float(image), 0.0, 1.0)
+  largest = peak(dtype)
+  return image if largest == 1 else xp.round(image * largest) / largest

@@ -34,7 +34,7 @@ def test_gives_the_pixels_and_decodes_once(photo, tmp_path, monkeypatch):
   assert isinstance(first, np.memmap)
   assert not first.flags.writeable
   np.testing.assert_array_equal(first, _pixels())
-  monkeypatch.setattr(image_io, 'read_rgb', lambda path: 1 / 0)
+  monkeypatch.setattr(image_io, 'read_native', lambda path, **options: 1 / 0)
   second = cache.image_file(photo, tmp_path / 'cache')()
   np.testing.assert_array_equal(second, first)
 
