@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from configs import common
-from sr_jax import train_loop
 from sr_jax.data import opening
 from sr_jax.errors import UserError
 
@@ -96,7 +95,7 @@ def test_digests_name_all_that_belongs_to_a_source(photos, tmp_path):
 def test_further_data_needs_a_method_that_uses_it(photos, tmp_path, key):
   config = _config(tmp_path, source=str(photos), **{key: 'embedded'})
   with pytest.raises(UserError, match=f'config.data.{key}: method supervised'):
-    opening.training(config, train_loop._uses(config))
+    opening.training(config, ())
 
 
 def test_held_out_images_leave_out_what_does_not_serve(photos, tmp_path):
