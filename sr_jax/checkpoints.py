@@ -2,9 +2,13 @@
 
 A run keeps `WORKDIR/checkpoints/STEP`, each an Orbax composite of
 
-  state     the whole `TrainState`, for exact resume
+  state     the `TrainState`, for exact resume, without its frozen networks
   params    the inference parameters (the moving average if one is kept)
   about     JSON: config, protocol, scores, step, format version, checksums
+
+Frozen networks such as VGG19 are the same in all checkpoints. A run reads them
+again from where its config says, and their checksums tell whether these are
+the ones that it began with.
 
 `save_params` writes the last two alone: imported and pretrained weights. Any
 of these folders opens on any number of devices.
@@ -31,7 +35,7 @@ from sr_jax import checksums
 from sr_jax.errors import UserError
 from sr_jax.files import folder_atomically
 from sr_jax.retention import KeepNewestAndBest
-from sr_jax.state import TrainState
+from sr_jax.state import EMPTY, TrainState, place_frozen
 
 _log = logging.getLogger(__name__)
 
@@ -152,6 +156,8 @@ class Keeper:
         could not be written; the checkpoints before it are intact.
     """
     step = int(jax.device_get(state.step))
+    frozen = {k: checksums.of_arrays(v) for k, v in state.frozen.items()}
+    state = state.replace(frozen={})
     there = step in self._manager.all_steps()
     if there and step not in self._unreadable:
       return
@@ -165,6 +171,7 @@ class Keeper:
           'step': step,
           **about,
           'scores': _json_scores(scores),
+          'frozen': frozen,
           'checksums': {
             'state': checksums.of_arrays(state),
             'params': checksums.of_arrays(params),
@@ -184,41 +191,89 @@ class Keeper:
         ),
       )
 
-  def restore(self, like: TrainState) -> TrainState | None:
+  def restore(
+    self, like: TrainState, frozen: Mapping[str, Any] = EMPTY
+  ) -> TrainState | None:
     """The newest intact state, None if the run has no checkpoint yet.
 
     A damaged checkpoint is named in a warning and the one before it is taken.
 
     Args:
       like: Abstract state with the shardings of this run's mesh.
+      frozen: The frozen networks of the run by slot, which join the state.
 
     Raises:
-      UserError: there are checkpoints, but none is intact.
+      UserError: there are checkpoints, but none is intact; or the run began
+        with other frozen networks.
     """
     problems = []
     for step in reversed(self.steps()):
       try:
-        state = self._restore(step, like)
+        state = self._restore(step, like, frozen)
       except UserError as error:
         problems.append(str(error))
         self._unreadable.add(step)
         continue
       for problem in problems:
         _log.warning('%s; resuming from step %d instead', problem, step)
+      about = _read_about(self.path / str(step))
+      checksums.compare_frozen(about.get('frozen', {}), frozen)
       return state
     if problems:
       raise UserError(problems[0] + '; no older checkpoint is left')
     return None
 
-  def _restore(self, step: int, like: TrainState) -> TrainState:
+  def _restore(
+    self, step: int, like: TrainState, frozen: Mapping[str, Any]
+  ) -> TrainState:
     folder = self.path / str(step)
     about = _read_about(folder)
+    apart = 'frozen' in about  # the version before kept them in the state
+    without = like.replace(frozen={}) if apart else like
     with _one_line('restore', folder):
       restored = self._manager.restore(
-        step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
+        step, args=ocp.args.Composite(state=ocp.args.StandardRestore(without))
       )
-    _compare_checksum(about, 'state', restored['state'], folder)
-    return restored['state']
+    state = restored['state']
+    _compare_checksum(about, 'state', state, folder)
+    return state.replace(frozen=place_frozen(frozen, like)) if apart else state
+
+  def stored_frozen(self) -> dict[str, Any] | None:
+    """Frozen networks that the version before kept in its checkpoints.
+
+    They serve where the file that the config names is gone since.
+
+    Returns:
+      NumPy arrays by slot; None if the newest checkpoint holds none.
+    """
+    steps = self.steps()
+    if not steps:
+      return None
+    folder = self.path / str(steps[-1])
+    if 'frozen' in _read_about(folder):
+      return None
+    with (
+      _one_line('read frozen networks of', folder),
+      ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer,
+    ):
+      tree = checkpointer.metadata(folder / 'state').item_metadata.tree
+      if not tree.get('frozen'):
+        return None
+      item = {
+        'frozen': jax.tree.map(
+          lambda m: np.empty(m.shape, m.dtype), tree['frozen']
+        )
+      }
+      arrays = ocp.RestoreArgs(restore_type=np.ndarray)
+      restored = checkpointer.restore(
+        folder / 'state',
+        args=ocp.args.PyTreeRestore(
+          item=item,
+          restore_args=jax.tree.map(lambda _: arrays, item),
+          partial_restore=True,
+        ),
+      )
+    return restored['frozen']
 
   def wait(self) -> None:
     """Waits until the last save is on disk.

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sr_jax.errors import UserError
+
 _KEY = 'checksum'
 
 
@@ -29,6 +31,26 @@ def of_arrays(tree: Any) -> int:
     data = array.reshape(-1).view(np.uint8).data
     total = zlib.crc32(data, zlib.crc32(head, total))
   return total
+
+
+def compare_frozen(
+  stored: Mapping[str, int], frozen: Mapping[str, Any]
+) -> None:
+  """Refuses frozen networks other than those that a run began with.
+
+  Args:
+    stored: Their checksums by slot.
+    frozen: The networks by slot, as the config gives them now.
+
+  Raises:
+    UserError: one has other weights.
+  """
+  for slot, checksum in stored.items():
+    if checksum != of_arrays(frozen[slot]):
+      raise UserError(
+        f'config.method.{slot}_from: gives other weights than those that this'
+        ' run began with; give the same file, or use a new --workdir'
+      )
 
 
 def seal(value: Mapping[str, Any]) -> dict[str, Any]:

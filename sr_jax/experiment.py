@@ -32,6 +32,8 @@ _LEAST = {
 }
 # What a resumed run may change, because no finished update depends on it.
 _FREE = ('steps', 'log_every', 'multihost', 'eval', 'checkpoint')
+# Where frozen networks lie: their checksums are compared instead.
+_FREE_METHOD = ('features_from', 'ranker_from', 'sisr_from')
 _FREE_DATA = ('workers', 'prefetch', 'cache_dir')
 
 
@@ -106,7 +108,8 @@ def _binding(config: Mapping[str, Any]) -> dict[str, Any]:
     free.remove('steps')  # the rate depends on it
   config = {k: v for k, v in config.items() if k not in free}
   data = {k: v for k, v in config['data'].items() if k not in _FREE_DATA}
-  return config | {'data': data}
+  method = {k: v for k, v in config['method'].items() if k not in _FREE_METHOD}
+  return config | {'data': data, 'method': method}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:

@@ -99,6 +99,23 @@ def start_from(params: PyTree, pretrained: PyTree) -> PyTree:
   return started
 
 
+def place_frozen(
+  frozen: Mapping[str, PyTree], like: TrainState
+) -> dict[str, PyTree]:
+  """Frozen networks on the devices, in buffers that a step may be donated.
+
+  Args:
+    frozen: By slot.
+    like: Abstract state whose shardings they get.
+  """
+
+  def place(leaf: Any, abstract: Any) -> jax.Array:
+    sharding = getattr(abstract, 'sharding', None)
+    return jax.device_put(leaf, sharding, may_alias=False)
+
+  return jax.tree.map(place, dict(frozen), like.frozen)
+
+
 def check_frozen(frozen: Mapping[str, PyTree], slots: Sequence[str]) -> None:
   """Refuses frozen networks other than those that a method trains against.
 

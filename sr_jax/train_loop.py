@@ -162,9 +162,9 @@ def _start(
   def abstract(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere)
 
-  key, frozen = jax.random.key(config['seed']), method.frozen()
+  key, frozen = jax.random.key(config['seed']), _frozen(method, keeper)
   like = jax.tree.map(abstract, jax.eval_shape(init, key, frozen, {}))
-  state = keeper.restore(like)
+  state = keeper.restore(like, frozen)
   if state is not None:
     return state
   path = config['checkpoint']['init_from']
@@ -172,6 +172,18 @@ def _start(
   # Inside jit no two leaves share a buffer, which donation forbids.
   start = jit(init, once=True, out_shardings=everywhere)
   return start(key, frozen, pretrained)
+
+
+def _frozen(
+  method: methods.Method, keeper: checkpoints.Keeper
+) -> dict[str, Any]:
+  """The networks that no step changes, from where the config says."""
+  try:
+    return method.frozen()
+  except UserError:
+    if (stored := keeper.stored_frozen()) is None:
+      raise
+    return stored
 
 
 def _run(

@@ -276,6 +276,15 @@ def test_a_workdir_of_the_method_curriculum_resumes(tmp_path):
     experiment.check_same(tmp_path, other)
 
 
+def test_frozen_networks_may_move(tmp_path):
+  """Their checksums are compared, not their paths."""
+  config = _plain('gan')
+  (tmp_path / experiment.FILE).write_text(json.dumps(config))
+  experiment.check_same(tmp_path, _with(config, ('features_from',), 'moved'))
+  with pytest.raises(UserError, match=r'method\.game'):
+    experiment.check_same(tmp_path, _with(config, ('game',), 'vanilla'))
+
+
 def test_a_checkpoint_of_the_method_curriculum_opens(tmp_path):
   old, _ = _old_curriculum()
   old['model'] = _plain('supervised')['model']
