@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.interpreters import batching
+
+from sr_jax.ops.primitive import define
 
 
+@jax.custom_jvp
 def relu(x: jax.Array) -> jax.Array:
   """max(x, 0) of any shape; the gradient at 0 is 0.
 
@@ -13,18 +17,25 @@ def relu(x: jax.Array) -> jax.Array:
   gradient keeps anyway. XLA would make it from x again, and keep x too: a train
   step of EDSR takes a third more memory so.
   """
-  return _cpu_relu(x) if jax.default_backend() == 'cpu' else jax.nn.relu(x)
-
-
-@jax.custom_jvp
-def _cpu_relu(x: jax.Array) -> jax.Array:
   return jnp.maximum(x, 0)
 
 
-@_cpu_relu.defjvp
+@relu.defjvp
 def _jvp(
   primals: tuple[jax.Array], tangents: tuple[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
   (x,), (dx,) = primals, tangents
-  y = _cpu_relu(x)
-  return y, jnp.where(jax.lax.optimization_barrier(y) > 0, dx, 0)
+  y = relu(x)
+  (positive,) = _positive.bind(jax.lax.stop_gradient(y))
+  return y, jnp.where(positive, dx, 0)
+
+
+_positive = define(
+  'positive',
+  lambda y: [y > 0],
+  lambda y: [jax.lax.optimization_barrier(y) > 0],
+)
+batching.primitive_batchers[_positive] = lambda operands, dims: (
+  _positive.bind(*operands),
+  dims,
+)
