@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sr_jax.ops import conv
+from sr_jax.ops import conv, conv_forms
 from sr_jax.ops.compilation import jit
 
 
@@ -79,13 +79,26 @@ def test_weight_gradients_by_parts_of_a_batch(at_once, monkeypatch):
   x, kernel, _ = _inputs(3, shape=(5, 7, 6))
 
   def gradient():
-    return jax.grad(lambda k: (conv.conv2d(x, k, None) ** 3).sum())(kernel)
+    return jax.jit(jax.grad(lambda k: (conv.conv2d(x, k, None) ** 3).sum()))
 
-  whole = gradient()
-  monkeypatch.setattr(conv, '_AT_ONCE', at_once)
-  convolutions = str(jax.make_jaxpr(gradient)()).count('conv_general_dilated')
-  assert convolutions == 2 + (5 if at_once == 1 else 3)
-  np.testing.assert_allclose(gradient(), whole, rtol=1e-4)
+  whole = gradient()(kernel)
+  monkeypatch.setattr(conv_forms, '_AT_ONCE', at_once)
+  assert _convolutions(gradient(), kernel) == 1 + (5 if at_once == 1 else 3)
+  np.testing.assert_allclose(gradient()(kernel), whole, rtol=1e-4)
+
+
+def _convolutions(jitted, *args, platform='cpu'):
+  lowered = jitted.trace(*args).lower(lowering_platforms=(platform,))
+  return lowered.as_text().count('stablehlo.convolution')
+
+
+@pytest.mark.parametrize('batch', [64, 256])
+def test_a_weight_gradient_has_few_parts_at_any_batch(batch):
+  """B13: at batch 256 it was 130 convolutions a layer."""
+  x = jax.ShapeDtypeStruct((batch, 48, 48, 64), jnp.float32)
+  kernel = jax.ShapeDtypeStruct((3, 3, 64, 64), jnp.float32)
+  loss = jax.jit(jax.grad(lambda k, x: (conv.conv2d(x, k, None) ** 2).sum()))
+  assert _convolutions(loss, kernel, x) <= 9
 
 
 @pytest.mark.parametrize('channels', [(8, 16), (16, 8)])
@@ -147,14 +160,17 @@ def test_vmap_over_kernels_and_scan_equal_a_loop():
   np.testing.assert_allclose(scanned / scale, one_by_one / scale, atol=1e-6)
 
 
-def test_other_backends_use_xla_gradients(monkeypatch):
-  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  inputs = _inputs(3)
-  jaxpr = str(jax.make_jaxpr(conv.conv2d)(*inputs))
-  assert 'custom_vjp' not in jaxpr
-  np.testing.assert_allclose(
-    conv.conv2d(*inputs), _reference(*inputs), atol=1e-4
-  )
+def test_the_form_is_that_of_the_platform_a_program_is_for():
+  """Other platforms have one convolution of all parts and images, any way."""
+  x, kernel, bias = _inputs(3, (4, 5))
+
+  def loss(x, *weights):
+    return (conv.joint_conv2d(jnp.split(x, 2, -1), *weights) ** 3).sum()
+
+  gradient = jax.jit(jax.grad(loss, (0, 1, 2)))
+  assert _convolutions(gradient, x, kernel, bias) == 6
+  for platform in ('cuda', 'tpu'):
+    assert _convolutions(gradient, x, kernel, bias, platform=platform) == 3
 
 
 @pytest.mark.parametrize('backend', ['cpu', 'gpu'])
