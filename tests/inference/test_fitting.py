@@ -13,7 +13,7 @@ from sr_jax import models
 from sr_jax.inference import fitting
 from sr_jax.inference.fitting import detailed_window, fit_images, image_key
 from sr_jax.methods import Assumed, zero_shot
-from sr_jax.methods import _gradient_fit as adaptation
+from sr_jax.methods._gradient_fit import gradient_fitting
 from sr_jax.ops.blur_kernels import gaussian_kernel
 
 KERNEL = gaussian_kernel(1.0, size=5)
@@ -42,7 +42,7 @@ def mzsr():
   start = network.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))['params']
   # Noise makes the fit depend on the key as well.
   assumed = Assumed('direct', KERNEL, noise_sigma=5.0)
-  fit = adaptation.gradient_fitting(config, assumed, None)
+  fit = gradient_fitting(config, assumed, None)
   return fit, {'generator': start}
 
 

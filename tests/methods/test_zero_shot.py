@@ -1,229 +1,26 @@
-"""Networks fitted to the image they are to enlarge: MZSR's way and ZSSR's."""
-
-import functools
+"""Networks trained on the image that they enlarge: ZSSR's way."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from sr_jax import models
 from sr_jax.errors import UserError
 from sr_jax.methods import Assumed, zero_shot
-from sr_jax.methods import _gradient_fit as adaptation
+from sr_jax.methods._gradient_fit import _gradient_program, gradient_fitting
 from sr_jax.ops.blur_kernels import gaussian_kernel
 from sr_jax.ops.degrade import degrade, lr_offset, sample_indices
 from sr_jax.ops.resize import imresize, resized_size
-from sr_jax.transforms import meta
-from tests.tiny_models import random_image, waves
-
-RATES = (0.02, 0.01, 0.01, 0.01, 0.005)
-KERNEL = gaussian_kernel(2.0, 0.7, 0.4, size=7)
-
-
-def smooth(height, width, channels=3, *, seed=0):
-  """Waves of a few pixels, within [0, 1]."""
-  image = waves(height, width, channels, seed=seed)
-  return image.clip(0, 1).astype(np.float32)
-
-
-def off_centre(height=6, width=9):
-  kernel = np.random.default_rng(0).random((height, width)) ** 3
-  kernel[:, : width // 2] /= 9
-  return kernel / kernel.sum()
-
-
-# MZSR.
-
-
-def meta_config(*, scale=2, degradation='direct', steps=3, rates=RATES):
-  return {
-    'model': {'name': 'mzsr', 'scale': scale, 'depth': 3, 'features': 4},
-    'method': {
-      'name': 'meta_transfer',
-      'adapt': {'steps': steps, 'rates': rates},
-    },
-    'degradation': {'name': degradation},
-  }
-
-
-@functools.cache
-def meta_weights():
-  """Weights of `meta_config`, whatever the scale."""
-  network = models.create(meta_config()['model'])
-  return network.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))['params']
-
-
-def fit_alone(fitting, params, image, seed=0):
-  """Fitted parameters of one image, and the steps."""
-  keys = jax.random.key(seed)[None]
-  fitted, report = fitting.fit(params, image[None], keys)
-  return jax.tree.map(lambda leaf: leaf[0], fitted), int(report['steps'][0])
-
-
-def by_hand(image, rates, *, kernel=KERNEL, scale=2, degradation='direct'):
-  """Algorithm 2 in plain steps; `rates` may hold a tree for each of them."""
-  height, width = (n - n % scale for n in image.shape[:2])
-  target = image[:height, :width]
-  son = degrade(
-    None, target, scale=scale, degradation=degradation, kernel=kernel
-  )
-  enlarged = imresize(son, scale=scale, shape=(height, width))
-  network = models.create(meta_config(scale=scale)['model'])
-
-  @jax.jit
-  def value_and_grad(params):
-    def loss(params):
-      given = jnp.asarray(enlarged, jnp.float32)[None]
-      refined = network.apply({'params': params}, given, method='refine')
-      return jnp.abs(refined[0] - target).mean()
-
-    return jax.value_and_grad(loss)(params)
-
-  params, errors = meta_weights(), []
-  for rate in rates:
-    error, grads = value_and_grad(params)
-    errors.append(float(error))
-    if not isinstance(rate, dict):
-      rate = jax.tree.map(lambda _, r=rate: r, params)
-    params = jax.tree.map(lambda p, g, r: p - r * g, params, grads, rate)
-  return params, errors
-
-
-def relative_error(ours, theirs):
-  """Of what the steps changed."""
-  start = meta_weights()
-  moved = optax.tree.norm(optax.tree.sub(theirs, start))
-  assert moved > 0
-  return float(optax.tree.norm(optax.tree.sub(ours, theirs)) / moved)
-
-
-@pytest.mark.parametrize(
-  ('size', 'scale', 'degradation', 'steps'),
-  [
-    ((14, 12), 2, 'direct', None),
-    ((15, 13), 2, 'blur-bicubic', 7),
-    ((14, 11), 3, 'direct', 1),
-  ],
+from tests.methods.fit_images import (
+  KERNEL,
+  fit_alone,
+  meta_config,
+  meta_weights,
+  off_centre,
+  smooth,
 )
-def test_gradient_fitting_is_plain_descent_on_the_son(
-  size, scale, degradation, steps
-):
-  """The last rate holds for the steps beyond; odd rows are left out."""
-  config = meta_config(scale=scale, degradation=degradation)
-  fitting = adaptation.gradient_fitting(
-    config, Assumed(degradation, KERNEL), steps
-  )
-  image = smooth(*size)
-  fitted, taken = fit_alone(fitting, {'generator': meta_weights()}, image)
-  count = 3 if steps is None else steps
-  assert taken == count
-  rates = (*RATES, 0.005, 0.005)[:count]
-  expected, _ = by_hand(image, rates, scale=scale, degradation=degradation)
-  assert relative_error(fitted['generator'], expected) < 1e-4
-  other, _ = by_hand(image, [0.01] * count, scale=scale)
-  assert relative_error(fitted['generator'], other) > 1e-2
-
-
-@pytest.mark.parametrize('per', ['layer', 'weight'])
-def test_learned_rates_take_the_place_of_given_ones(per):
-  start = meta_weights()
-  rng = np.random.default_rng(0)
-  learned = jax.tree.map(
-    lambda leaf: rng.uniform(0.005, 0.03, leaf.shape).astype(np.float32),
-    meta.learned_rates(start, 2, 0.01, per=per),
-  )
-  params = {'generator': start, 'rates': learned}
-  fitting = adaptation.gradient_fitting(
-    meta_config(), Assumed('direct', KERNEL), 4
-  )
-  image = smooth(12, 12)
-  fitted, taken = fit_alone(fitting, params, image)
-  assert taken == 4
-  jax.tree.map(np.testing.assert_array_equal, fitted['rates'], learned)
-  rates = [
-    jax.tree.map(lambda leaf, i=i: leaf[i], learned) for i in (0, 1, 1, 1)
-  ]
-  expected, _ = by_hand(image, rates)
-  assert relative_error(fitted['generator'], expected) < 1e-4
-
-
-def test_auto_keeps_the_best_and_stops_when_it_gains_no_more():
-  config = meta_config(rates=[0.1])
-  image = smooth(14, 12)
-  _, errors = by_hand(image, [0.1] * 50)
-  least, best, gained = np.inf, 0, 0
-  for step, error in enumerate(errors):  # before each step
-    if step - gained > 5:  # patience
-      break
-    if error < (1 - 0.005) * least:
-      gained = step
-    if error < least:
-      least, best = error, step
-  assert 3 < best < 49
-  fitting = adaptation.gradient_fitting(config, Assumed(None, KERNEL), 'auto')
-  fitted, taken = fit_alone(fitting, {'generator': meta_weights()}, image)
-  assert taken == best
-  expected, _ = by_hand(image, [0.1] * best)
-  assert relative_error(fitted['generator'], expected) < 1e-3
-
-
-def test_noise_of_the_son_is_drawn_from_the_key():
-  params = {'generator': meta_weights()}
-  image = smooth(12, 12)
-  results = {}
-  for sigma in (0.0, 20.0):
-    assumed = Assumed('direct', KERNEL, sigma)
-    fitting = adaptation.gradient_fitting(meta_config(), assumed, 1)
-    for seed in (0, 1):
-      results[sigma, seed] = fit_alone(fitting, params, image, seed)[0]
-  leaves = {k: jax.tree.leaves(v)[0] for k, v in results.items()}
-  np.testing.assert_array_equal(leaves[0.0, 0], leaves[0.0, 1])
-  assert abs(leaves[20.0, 0] - leaves[20.0, 1]).max() > 0
-  assert abs(leaves[20.0, 0] - leaves[0.0, 0]).max() > 0
-
-
-def test_what_weights_were_trained_for_is_what_is_assumed():
-  for name in ('direct', 'blur-bicubic'):
-    config = meta_config(degradation=name)
-    fitting = adaptation.gradient_fitting(config, Assumed(None, KERNEL), None)
-    assert fitting.degradation == name
-    assert fitting.kernel is KERNEL
-    assert (fitting.ensemble, fitting.back_project) == (False, 0)
-  # Imported weights do not tell.
-  config = {k: v for k, v in meta_config().items() if k != 'degradation'}
-  for name in (None, 'direct', 'blur-bicubic'):
-    fitting = adaptation.gradient_fitting(config, Assumed(name, KERNEL), None)
-    assert fitting.degradation == (name or 'direct')
-
-
-@pytest.mark.parametrize(
-  ('assumed', 'reason'),
-  [
-    (Assumed(), r"blur by 'direct' sampling: give the kernel \(--kernel"),
-    (Assumed('direct'), r'or no adapt steps \(--adapt-steps 0\)'),
-    (Assumed('blur-bicubic', KERNEL), "'direct' images, not 'blur-bicubic'"),
-    (Assumed('bicubic', KERNEL), "'direct' images, not 'bicubic'"),
-  ],
-)
-def test_gradient_fitting_refuses_what_the_weights_do_not_know(assumed, reason):
-  with pytest.raises(UserError, match=reason) as error:
-    adaptation.gradient_fitting(meta_config(), assumed, 3)
-  assert '\n' not in str(error.value)
-
-
-def test_another_fit_needs_no_other_program():
-  """Weights, kernels of one size and images are arguments."""
-  fittings = [
-    adaptation.gradient_fitting(meta_config(), Assumed(None, kernel), 2)
-    for kernel in (KERNEL, KERNEL.T)
-  ]
-  assert fittings[0].predict is fittings[1].predict
-  assert fittings[0].fit.func is fittings[1].fit.func
-
-
-# ZSSR.
+from tests.tiny_models import random_image
 
 
 def config(*, scale=2, gradual=False, channels='together', depth=2, features=4):
@@ -468,21 +265,18 @@ def test_images_together_as_on_other_devices(monkeypatch):
   for backend in ('cpu', 'gpu'):
     monkeypatch.setattr(jax, 'default_backend', lambda b=backend: b)
     zero_shot._training_program.cache_clear()
-    adaptation._gradient_program.cache_clear()
+    _gradient_program.cache_clear()
     made = [
       zero_shot.fitting(config(), Assumed(), 3).fit({}, images, keys),
-      adaptation.gradient_fitting(
-        meta_config(), Assumed(None, kernel), 'auto'
-      ).fit(weights, rgb, keys),
+      gradient_fitting(meta_config(), Assumed(None, kernel), 'auto').fit(
+        weights, rgb, keys
+      ),
     ]
     found.append(made)
   zero_shot._training_program.cache_clear()
-  adaptation._gradient_program.cache_clear()
+  _gradient_program.cache_clear()
   for one, other in zip(*map(jax.tree.leaves, found), strict=True):
     np.testing.assert_allclose(one, other, atol=1e-5)
-
-
-# Sons.
 
 
 def centroid(image):
