@@ -72,17 +72,12 @@ def closed_loop(
   """
   mean = functools.partial(_mean, distance)
 
-  def to_lr(image: Array, level: int) -> Array:
-    for dual in reversed(duals[:level]):
-      image = dual(image)
-    return image
-
   def dual_term(
     output: Array, level: int, targets: Sequence[Array], known: Array | None
   ) -> jax.Array:
     below = level - 1
     if compose:
-      return mean(to_lr(output, level), targets[0])
+      return mean(_to_lr(duals, output, level), targets[0])
     mask = known if below else None
     return mean(duals[below](output), targets[below], mask)
 
@@ -99,11 +94,20 @@ def closed_loop(
         dual += dual_term(output, level, targets, labelled)
     if dual_weight and hr_cycle:
       hr = targets[-1]
-      cycle += mean(primal(to_lr(hr, top))[-1], hr, labelled)
+      cycle += mean(primal(_to_lr(duals, hr, top))[-1], hr, labelled)
     total = primary + dual_weight * (dual + cycle)
     return total, Terms(primary, dual, cycle)
 
   return loss
+
+
+def _to_lr(
+  duals: Sequence[Callable[[Array], Array]], image: Array, level: int
+) -> Array:
+  """An image of some level, taken down to LR size by all duals below it."""
+  for dual in reversed(duals[:level]):
+    image = dual(image)
+  return image
 
 
 def _mean(

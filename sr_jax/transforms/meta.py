@@ -163,6 +163,26 @@ def adapt(
   if steps < 0:
     raise ValueError(f'steps must be 0 or more, not {steps}')
   optimizer = optax.sgd(1.0) if optimizer is None else optimizer
+  step = _inner_step(loss_fn, batch, optimizer, order, observe)
+  body = step if policy is None else jax.checkpoint(step, policy=policy)
+  (params, _), (losses, observed) = jax.lax.scan(
+    body,
+    (params, optimizer.init(params)),
+    _per_step(learning_rates, params, steps),
+    length=steps,
+    unroll=unroll,
+  )
+  return Adapted(params, losses, observed)
+
+
+def _inner_step(
+  loss_fn: LossFn,
+  batch: PyTree,
+  optimizer: optax.GradientTransformation,
+  order: Order,
+  observe: Callable[[PyTree], PyTree] | None,
+) -> Callable[..., tuple[Any, Any]]:
+  """One step of `adapt`, as `jax.lax.scan` takes it."""
   value_and_grad = _curvature_value_and_grad(loss_fn)
 
   def step(carry: tuple[PyTree, PyTree], rates: PyTree) -> tuple[Any, Any]:
@@ -178,15 +198,7 @@ def adapt(
     seen = None if observe is None else observe(params)
     return (params, opt_state), (loss, seen)
 
-  body = step if policy is None else jax.checkpoint(step, policy=policy)
-  (params, _), (losses, observed) = jax.lax.scan(
-    body,
-    (params, optimizer.init(params)),
-    _per_step(learning_rates, params, steps),
-    length=steps,
-    unroll=unroll,
-  )
-  return Adapted(params, losses, observed)
+  return step
 
 
 def _per_step(rates: PyTree, params: PyTree, steps: int) -> PyTree:
