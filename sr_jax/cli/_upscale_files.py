@@ -23,6 +23,7 @@ from sr_jax.data.image_io import (
   Found,
   Picture,
   check_targets,
+  check_writable,
   find_images,
   read_image,
   read_rgb,
@@ -31,7 +32,6 @@ from sr_jax.data.image_io import (
   write_image,
 )
 from sr_jax.data.kernel_files import save_kernel
-from sr_jax.data.samples import Samples
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
 from sr_jax.inference.fitting import TOGETHER, Fitted
@@ -353,26 +353,22 @@ def _enlarged(picture: Picture, upscaler: Upscaler, fitted: Fitted) -> Picture:
   if alpha is not None:
     bicubic = loading.load('bicubic', scale=upscaler.model.scale)
     alpha = Upscaler(bicubic)(alpha)
-  return dataclasses.replace(picture, color=color, alpha=alpha)
+  metadata = picture.metadata.enlarged(upscaler.model.scale)
+  return dataclasses.replace(
+    picture, color=color, alpha=alpha, metadata=metadata
+  )
 
 
 def _writable(target: Path, picture: Picture, jobs: dict[Path, Path]) -> Path:
   """`target`, or a PNG beside it where its format cannot hold the picture."""
-  height, width, channels = picture.color.shape
-  shape = (height, width, channels + (picture.alpha is not None))
-  samples = Samples(
-    np.broadcast_to(np.uint8(0), shape),
-    picture.bit_depth,
-    None if picture.alpha is None else 'straight',
-  )
   try:
-    image_formats.check_encodable(target, samples)
+    check_writable(target, picture)
     return target
   except UserError:
     png = target.with_suffix('.png')
     if png in jobs:
       raise
-    image_formats.check_encodable(png, samples)
+    check_writable(png, picture)
     return png
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import struct
 import threading
 import warnings
 import zlib
@@ -22,7 +21,7 @@ import imagecodecs
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from sr_jax.data import image_headers, tiff_files
+from sr_jax.data import image_headers, metadata, tiff_files
 from sr_jax.data.samples import MAX_PIXELS, Samples, check_size
 from sr_jax.errors import UserError
 
@@ -190,7 +189,8 @@ def _pillow_unchecked() -> Generator[None]:
 def _decode_tiff(path: Path) -> Samples:
   found = tiff_files.decode(path)
   if isinstance(found, tiff_files.Unread):
-    return _decode_pillow(path, page=found.index)
+    samples = _decode_pillow(path, page=found.index)
+    return samples._replace(metadata=found.metadata)
   samples, orientation = found
   return samples._replace(values=_upright(samples.values, orientation))
 
@@ -235,6 +235,7 @@ def _decode_pillow(path: Path, *, head: bytes = b'', page: int = 0) -> Samples:
     8 * values.dtype.itemsize,
     'straight' if values.shape[-1] in (2, 4) else None,
     icc_profile or None,
+    metadata=metadata.of_pillow(image, path),
   )
 
 
@@ -329,13 +330,12 @@ def _encode_png(file: BinaryIO, samples: Samples) -> None:
   # Level 3 is four times as fast as libpng's 6 and 4 % larger on photographs.
   data = imagecodecs.png_encode(_squeezed(samples.values), level=3)
   header_end = len(_PNG_SIGNATURE) + 25  # the IHDR chunk always has 25 bytes
-  file.write(data[:header_end])
+  colour, rest = metadata.png_chunks(samples.metadata)
+  file.write(data[:header_end] + colour)
   if samples.icc_profile:
-    profile = zlib.compress(samples.icc_profile)
-    chunk = b'iCCP' + b'ICC profile\0\0' + profile
-    length, checksum = len(chunk) - 4, zlib.crc32(chunk)
-    file.write(struct.pack('>I', length) + chunk + struct.pack('>I', checksum))
-  file.write(data[header_end:])
+    profile = b'ICC profile\0\0' + zlib.compress(samples.icc_profile)
+    file.write(metadata.png_chunk(b'iCCP', profile))
+  file.write(rest + data[header_end:])
 
 
 def _encode_pillow(file: BinaryIO, suffix: str, samples: Samples) -> None:
@@ -343,12 +343,15 @@ def _encode_pillow(file: BinaryIO, suffix: str, samples: Samples) -> None:
   icc_profile = samples.icc_profile
   # Into memory first: given a real file, Pillow hides why writing failed.
   data = io.BytesIO()
+  more = metadata.pillow_options(samples.metadata, suffix)
   if suffix == '.bmp':
-    image.save(data, 'BMP')
+    image.save(data, 'BMP', **more)
   elif suffix == '.webp':
     # WebP knows only RGB, which a grey profile would misdescribe.
     icc_profile = icc_profile if samples.values.shape[-1] >= 3 else None
-    image.save(data, 'WEBP', lossless=True, exact=True, icc_profile=icc_profile)
+    more |= {'lossless': True, 'exact': True, 'icc_profile': icc_profile}
+    image.save(data, 'WEBP', **more)
   else:
-    image.save(data, 'JPEG', quality=95, subsampling=0, icc_profile=icc_profile)
+    more |= {'quality': 95, 'subsampling': 0, 'icc_profile': icc_profile}
+    image.save(data, 'JPEG', **more)
   file.write(data.getbuffer())

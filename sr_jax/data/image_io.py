@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw
 
 from sr_jax.data import arrays, folders, image_formats, transparency
 from sr_jax.data.image_formats import IMAGE_SUFFIXES
+from sr_jax.data.metadata import NO_METADATA, Metadata
 from sr_jax.data.samples import Layout, Samples
 from sr_jax.errors import UserError
 from sr_jax.files import open_atomically
@@ -31,6 +32,7 @@ __all__ = [
   'Found',
   'Picture',
   'check_targets',
+  'check_writable',
   'find_images',
   'read_image',
   'read_native',
@@ -60,6 +62,9 @@ class Picture:
     dtype: type of the source's plain numbers, None for float32; unused where
       there is a bit depth.
     layout: how a TIFF held its channels: as it will again.
+    metadata: what the file says beside the pixels.
+    nodata: value in the file of pixels that hold no data; these have an alpha
+      of 0. None where alpha is transparency, or None.
   """
 
   color: np.ndarray
@@ -71,6 +76,8 @@ class Picture:
   ndim: int = 3
   dtype: np.dtype | None = None
   layout: Layout = 'contig'
+  metadata: Metadata = NO_METADATA
+  nodata: float | None = None
 
   @property
   def mapped(self) -> bool:
@@ -98,11 +105,13 @@ def read_image(path: Path | str, *, per_channel: bool = False) -> Picture:
   """
   path = Path(path)
   samples = image_formats.decode(path)
+  samples, present = _without_nodata(path, samples)
   if samples.bits is None:
     color, low, high = _to_unit_range(path, samples.values, per_channel)
     dtype = samples.values.dtype
     return Picture(
       color,
+      alpha=present,
       bit_depth=None,
       icc_profile=samples.icc_profile,
       low=low,
@@ -110,8 +119,10 @@ def read_image(path: Path | str, *, per_channel: bool = False) -> Picture:
       ndim=samples.ndim,
       dtype=None if dtype.kind == 'b' else dtype,
       layout=samples.layout,
+      metadata=samples.metadata,
+      nodata=samples.nodata,
     )
-  values, alpha = samples.values, None
+  values, alpha = samples.values, present
   if samples.alpha:
     alpha = _divided(values[..., -1:], samples.bits)
     values = values[..., :-1]
@@ -126,7 +137,37 @@ def read_image(path: Path | str, *, per_channel: bool = False) -> Picture:
     samples.icc_profile,
     ndim=samples.ndim,
     layout=samples.layout,
+    metadata=samples.metadata,
+    nodata=samples.nodata,
   )
+
+
+def _without_nodata(
+  path: Path, samples: Samples
+) -> tuple[Samples, np.ndarray | None]:
+  """Samples whose pixels without data are filled, and where the others are.
+
+  Returns:
+    The samples, whose `nodata` is None if every pixel has data; and float32
+    `[H, W, 1]`, 1 where there are data and 0 elsewhere, or None alike.
+
+  Raises:
+    UserError: no pixel has data.
+  """
+  values, nodata = samples.values, samples.nodata
+  if nodata is None or samples.alpha:
+    return samples._replace(nodata=None), None
+  empty = np.isnan(values) if np.isnan(nodata) else values == nodata
+  # A band of a photograph may well be black; a height of -9999 is none.
+  several = np.any if samples.bits is None else np.all
+  empty = several(empty, axis=-1, keepdims=True)
+  if not empty.any():
+    return samples._replace(nodata=None), None
+  if empty.all():
+    raise UserError(f'{path}: all pixels are without data: leave it out')
+  filled = np.where(empty, values[~empty[..., 0]].min(axis=0), values)
+  present = np.where(empty, np.float32(0), np.float32(1))
+  return samples._replace(values=filled), present
 
 
 def _divided(values: np.ndarray, bits: int) -> np.ndarray:
@@ -169,7 +210,7 @@ def read_rgb(path: Path | str) -> np.ndarray:
     UserError: as `read_image`, or the channels are neither 1 nor 3.
   """
   path = Path(path)
-  samples = image_formats.decode(path)
+  samples = _complete(path, image_formats.decode(path))
   values = samples.values
   if samples.bits is None:
     values = _quantized(_to_unit_range(path, values)[0], 8)
@@ -242,6 +283,18 @@ def _three_channels(
   return np.array(np.broadcast_to(values, shape), order='C')
 
 
+def _complete(path: Path, samples: Samples) -> Samples:
+  """Refuses images with pixels that hold no data."""
+  _, present = _without_nodata(path, samples)
+  if present is not None:
+    missing = int(np.count_nonzero(present == 0))
+    raise UserError(
+      f'{path}: {missing} of {present.size} pixels hold no data '
+      f'({samples.nodata:g}): fill them, or leave it out'
+    )
+  return samples
+
+
 def _quantized(values: np.ndarray, bits: int) -> np.ndarray:
   """Float `[H, W, C]` clipped to [0, 1] and rounded to uint8 or uint16."""
   out = np.empty(values.shape, np.uint8 if bits == 8 else np.uint16)
@@ -259,22 +312,18 @@ def write_image(path: Path | str, picture: Picture) -> None:
   its range (float16: 65504). The type is float32 where the picture has none,
   and in TIFF for floats of more than 64 bits. PNG holds 8 or 16 bits (16 for
   float pictures); JPEG (quality 95, 4:4:4), BMP and WebP (lossless; grey as
-  RGB) hold 8. The ICC profile is kept by all but BMP and `.npy`. The folder is
-  made if missing.
+  RGB) hold 8. The ICC profile is kept by all but BMP and `.npy`; the log names
+  what else the format does not keep. The folder is made if missing.
 
   Raises:
     UserError: the format cannot hold the picture, it has NaN or infinities, or
       the file cannot be written.
   """
   path = Path(path)
-  bits = image_formats.depth_for(path, picture.bit_depth)
-  if bits is not None and picture.mapped:
-    raise UserError(
-      f'{path}: {path.suffix} cannot hold values of {np.min(picture.low):g} to '
-      f'{np.max(picture.high):g}: write .npy or .tif'
-    )
+  bits = check_writable(path, picture)
+  masked = _holds_nodata(path, picture)
   parts = [picture.color]
-  if picture.alpha is not None:
+  if picture.alpha is not None and not masked:
     parts.append(picture.alpha)
   _check_finite(path, parts)
   if bits is None:
@@ -282,17 +331,59 @@ def write_image(path: Path | str, picture: Picture) -> None:
     parts[0] = arrays.from_unit(parts[0], picture.low, picture.high, dtype)
   else:
     parts = [_quantized(part, bits) for part in parts]
-  samples = Samples(
-    np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0],
+  if masked:
+    assert picture.alpha is not None
+    assert picture.nodata is not None
+    nodata = parts[0].dtype.type(picture.nodata)
+    parts[0] = np.where(picture.alpha < 0.5, nodata, parts[0])
+  samples = _shell(path, picture, bits)._replace(
+    values=np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0],
+  )
+  suffix = path.suffix.lower()
+  with open_atomically(path) as file:
+    image_formats.encode(file, suffix, samples)
+  if names := picture.metadata.lost(suffix):
+    _log.warning('%s: %s does not keep %s', path, suffix, ', '.join(names))
+
+
+def check_writable(path: Path, picture: Picture) -> int | None:
+  """Refuses a picture that the format of a suffix cannot hold.
+
+  Returns:
+    Bits per sample that it will have, None for plain numbers.
+
+  Raises:
+    UserError: unknown suffix, value range, transparency, channels or size.
+  """
+  bits = image_formats.depth_for(path, picture.bit_depth)
+  if bits is not None and picture.mapped:
+    raise UserError(
+      f'{path}: {path.suffix} cannot hold values of {np.min(picture.low):g} to '
+      f'{np.max(picture.high):g}: write .npy or .tif'
+    )
+  image_formats.check_encodable(path, _shell(path, picture, bits))
+  return bits
+
+
+def _holds_nodata(path: Path, picture: Picture) -> bool:
+  """Whether pixels without data get their value again, and no alpha."""
+  numbers = path.suffix.lower() in ('.npy', '.tif', '.tiff')
+  return numbers and picture.nodata is not None
+
+
+def _shell(path: Path, picture: Picture, bits: int | None) -> Samples:
+  """All of the samples to write but their values."""
+  alpha = picture.alpha is not None and not _holds_nodata(path, picture)
+  height, width, channels = picture.color.shape
+  return Samples(
+    np.broadcast_to(np.uint8(0), (height, width, channels + alpha)),
     bits,
-    'straight' if picture.alpha is not None else None,
+    'straight' if alpha else None,
     picture.icc_profile,
     picture.ndim,
     picture.layout,
+    picture.metadata,
   )
-  image_formats.check_encodable(path, samples)
-  with open_atomically(path) as file:
-    image_formats.encode(file, path.suffix.lower(), samples)
 
 
 def _check_finite(path: Path, parts: Sequence[np.ndarray]) -> None:

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from sr_jax.data.metadata import NO_METADATA, Metadata
 from sr_jax.errors import UserError
 
 MAX_PIXELS = 10**9
@@ -30,6 +31,8 @@ class Samples(NamedTuple):
     ndim: axes of the array in the file: 2 or 3.
     layout: place of the channels, TIFF alone; they are the first axis of the
       array in the file if not `'contig'`.
+    metadata: what the file says beside the pixels.
+    nodata: value of the pixels that hold no data, TIFF alone.
   """
 
   values: np.ndarray
@@ -38,6 +41,8 @@ class Samples(NamedTuple):
   icc_profile: bytes | None = None
   ndim: int = 3
   layout: Layout = 'contig'
+  metadata: Metadata = NO_METADATA
+  nodata: float | None = None
 
 
 def check_size(path: Path, width: int, height: int, bits: int) -> None:

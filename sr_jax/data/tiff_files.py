@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import tifffile
 
-from sr_jax.data import image_headers
+from sr_jax.data import image_headers, metadata
 from sr_jax.data.samples import Layout, Samples, check_size
 from sr_jax.errors import UserError
 
@@ -24,7 +24,7 @@ SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 
 _ORIENTATION, _ICC_PROFILE = 274, 34675
 _SUBFILE_TYPE, _OLD_SUBFILE_TYPE = 254, 255
-_DNG_VERSION = 50706
+_DNG_VERSION, _GDAL_NODATA = 50706, 42113
 _COLOUR_FILTERS, _LINEAR_RAW = 32803, 34892  # kinds of pixels of raw files
 _READABLE = ('MINISBLACK', 'MINISWHITE', 'RGB')
 _JPEG_COMPRESSIONS = (6, 7, 34892, 33007)
@@ -37,9 +37,11 @@ class Unread(NamedTuple):
 
   Attributes:
     index: its place in the file.
+    metadata: what it says beside its pixels.
   """
 
   index: int
+  metadata: metadata.Metadata
 
 
 @contextlib.contextmanager
@@ -70,7 +72,7 @@ def decode(path: Path) -> tuple[Samples, int] | Unread:
     photometric = tifffile.PHOTOMETRIC(page.photometric).name
     if photometric not in _READABLE:
       _say_which(path, tiff, index)
-      return Unread(index)
+      return Unread(index, metadata_of(page))
     values, ndim, layout = _array(path, tiff, index, page)
     if values.dtype.kind not in 'buif':
       raise UserError(
@@ -85,9 +87,40 @@ def decode(path: Path) -> tuple[Samples, int] | Unread:
     if bits is not None and values.shape[-1] in (2, 4):
       kinds = {1: 'premultiplied', 2: 'straight'}
       alpha = kinds.get(next(iter(page.extrasamples), 0))
-    profile = _icc_profile(path, page)
     orientation = page.tags.valueof(_ORIENTATION, 1)
-    return Samples(values, bits, alpha, profile, ndim, layout), orientation
+    samples = Samples(
+      values,
+      bits,
+      alpha,
+      _icc_profile(path, page),
+      ndim,
+      layout,
+      metadata_of(page),
+      _nodata(page, values.dtype),
+    )
+    return samples, orientation
+
+
+def metadata_of(page: tifffile.TiffPage) -> metadata.Metadata:
+  """What a page says beside its pixels."""
+  tags = {tag.code: tag.value for tag in page.tags}
+  axes = page.is_shaped or page.is_imagej or page.is_ome
+  return metadata.of_tiff(tags, described=not axes)
+
+
+def _nodata(page: tifffile.TiffPage, dtype: np.dtype) -> float | None:
+  """The value that stands for no data; None if the type does not hold it."""
+  try:
+    value = float(page.tags.valueof(_GDAL_NODATA))
+  except (TypeError, ValueError):
+    return None
+  if dtype.kind == 'f':
+    # As it stands among the values: -3.4e38 has more digits than the tag.
+    with np.errstate(over='ignore'):
+      return float(np.asarray(value).astype(dtype))
+  fits = value == np.rint(value) and dtype.kind in 'iu'
+  info = np.iinfo(dtype) if fits else None
+  return value if info and info.min <= value <= info.max else None
 
 
 def _refuse_raw(path: Path, tiff: tifffile.TiffFile) -> None:
@@ -236,4 +269,5 @@ def encode(file: BinaryIO, samples: Samples) -> None:
     iccprofile=samples.icc_profile,
     # Without the label the reader would have to guess.
     metadata={'axes': 'CYX'} if layout == 'pages' else None,
+    **metadata.tiff_options(samples.metadata),
   )
