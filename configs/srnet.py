@@ -1,6 +1,6 @@
 r"""SRNet x4 on SR-RAW as released (selous123/SRNet-zoom-pytorch, 2019/20).
 
-  python -m sr_jax.data.sr_raw PATH/TO/SR-RAW/train -o PAIRS --scale 4
+  sr-jax prepare sr-raw PATH/TO/SR-RAW/train -o PAIRS --scale 4
   python train.py --config configs/srnet.py --workdir runs/srnet_x4 \
     --config.data.source=folder:PAIRS/X4/HR --config.data.lr_folder=PAIRS/X4/LR
 

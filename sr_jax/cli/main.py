@@ -24,6 +24,7 @@ from sr_jax.cli import (
   import_weights,
   info,
   interpolate,
+  prepare,
   rank_data,
   upscale,
 )
@@ -42,6 +43,7 @@ _COMMANDS = {
   'export': (export, 'Turn a checkpoint into a file for other software.'),
   'interpolate': (interpolate, 'Make the network between two.'),
   'fit-niqe': (fit_niqe, 'Fit the parameters of NIQE to photographs.'),
+  'prepare': (prepare, 'Bring a data set into the form that training reads.'),
   'rank-data': (rank_data, "Make the data set of RankSRGAN's ranker."),
   'info': (info, 'Show what a checkpoint holds.'),
 }

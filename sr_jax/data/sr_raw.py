@@ -1,6 +1,6 @@
 """Turns SR-RAW (Zhang et al., CVPR 2019) into aligned LR and HR images.
 
-    python -m sr_jax.data.sr_raw SR-RAW/train -o PAIRS --scale 4
+    sr-jax prepare sr-raw SR-RAW/train -o PAIRS --scale 4
 
 writes PAIRS/X4/LR and PAIRS/X4/HR, as SRNet's released preparation does; train
 and evaluate on them by `lr_folder`. SR-RAW has a folder for each sequence, with
@@ -26,7 +26,6 @@ the alignment script in turning sequences that were shot upside down.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -254,23 +253,3 @@ def _aligned(
     for channel in range(3)
   ]
   return np.rint(np.stack(moved, axis=-1)).astype(np.uint8)
-
-
-def main() -> int:
-  parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-  parser.add_argument('folder', type=Path, help='of the sequences')
-  parser.add_argument('-o', dest='out', type=Path, required=True)
-  parser.add_argument('--scale', type=int, required=True, help='4 or 8')
-  flags = parser.parse_args()
-  try:
-    done = prepare(flags.folder, flags.out, flags.scale)
-  except UserError as error:
-    print(error, file=sys.stderr)
-    return 2
-  where = flags.out / f'X{flags.scale}'
-  print(f'{len(done.written)} pairs in {where}, {len(done.skipped)} skipped')
-  return 0
-
-
-if __name__ == '__main__':
-  sys.exit(main())

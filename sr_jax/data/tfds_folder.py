@@ -1,8 +1,8 @@
-"""Turns a folder of images into a TFDS data set that sources.py can read.
+"""Turns a folder of images into a TFDS data set that training can read.
 
-    python -m sr_jax.data.tfds_folder FOLDER --name photos
+    sr-jax prepare tfds FOLDER --name photos
 
-`open_source("tfds:image_folder_sr/photos")` then finds it.
+`data.source=tfds:image_folder_sr/photos` then names it.
 
 The examples are written as PNG into ArrayRecord files, so that neither writing
 nor reading needs TensorFlow (other TFDS data sets do need it to be prepared).
@@ -10,9 +10,7 @@ nor reading needs TensorFlow (other TFDS data sets do need it to be prepared).
 
 from __future__ import annotations
 
-import argparse
 import io
-import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -102,28 +100,3 @@ def png_bytes(image: np.ndarray) -> io.BytesIO:
   Image.fromarray(image).save(content, 'PNG')
   content.seek(0)
   return content
-
-
-def main() -> int:
-  parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-  parser.add_argument('folder')
-  parser.add_argument('--name', required=True, help='of the data set')
-  parser.add_argument('--data_dir', help='where TFDS keeps data sets')
-  parser.add_argument('--on_bad', choices=('refuse', 'skip'), default='refuse')
-  flags = parser.parse_args()
-  try:
-    name = prepare(
-      flags.folder,
-      name=flags.name,
-      data_dir=flags.data_dir,
-      on_bad=flags.on_bad,
-    )
-  except UserError as error:
-    print(error, file=sys.stderr)
-    return 2
-  print(f'tfds:{name}')
-  return 0
-
-
-if __name__ == '__main__':
-  sys.exit(main())

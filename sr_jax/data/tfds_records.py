@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pathlib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from sr_jax.data import cache, sources
 from sr_jax.errors import UserError
+
+# Where a `features.json` names classes, by its older and its newer form.
+_CLASS_KEYS = ('type', 'pythonClassName', 'python_class_name')
+_OWN_FEATURES = 'tensorflow_datasets.core.features.'
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -73,8 +80,9 @@ def open_records(
   prepare = (
     f'prepare it: pip install "sr_jax[tf]", then tfds build {name} '
     '--file_format=array_record; a folder of images: see '
-    'python -m sr_jax.data.tfds_folder --help'
+    'sr-jax prepare tfds --help'
   )
+  _check_features(name, data_dir)
   try:
     builder: Any = tfds.builder(name, data_dir=data_dir)
   except (ValueError, AssertionError, ImportError) as error:
@@ -90,6 +98,42 @@ def open_records(
     ) from error
   except ValueError as error:
     raise UserError(f'tfds:{name}: {_first_line(error)}') from error
+
+
+def _check_features(name: str, data_dir: cache.PathLike | None) -> None:
+  """Refuses data sets whose files name classes of anybody else.
+
+  TFDS imports the module of every class that a `features.json` names, which
+  may be any module that Python finds.
+  """
+  from tensorflow_datasets.core import naming
+  from tensorflow_datasets.core.utils import file_utils
+
+  base = naming.camelcase_to_snakecase(re.split('[/:]', name)[0])
+  for root in file_utils.list_data_dirs(given_data_dir=data_dir):
+    for file in pathlib.Path(root, base).rglob('features.json'):
+      try:
+        classes = list(_classes(json.loads(file.read_bytes())))
+      except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f'{file}: cannot be read: {error}') from error
+      for found in classes:
+        if not found.startswith(_OWN_FEATURES):
+          raise UserError(
+            f'{file}: names the class {found[:80]!r}: only the features of'
+            f' tensorflow_datasets itself are read'
+          )
+
+
+def _classes(value: Any) -> Iterator[str]:
+  """Names of classes anywhere in the content of a `features.json`."""
+  if isinstance(value, list):
+    for item in value:
+      yield from _classes(item)
+  if isinstance(value, dict):
+    for key, item in value.items():
+      if key in _CLASS_KEYS and isinstance(item, str):
+        yield item
+      yield from _classes(item)
 
 
 def image_feature(name: str, features: Any, feature: str | None) -> str:

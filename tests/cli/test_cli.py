@@ -11,7 +11,7 @@ from sr_jax.cli import info
 from sr_jax.cli.main import main
 
 COMMANDS = ('doctor', 'upscale', 'evaluate', 'degrade', 'import', 'export')
-COMMANDS += ('interpolate', 'fit-niqe', 'rank-data', 'info')
+COMMANDS += ('interpolate', 'fit-niqe', 'prepare', 'rank-data', 'info')
 
 
 def python(code, **options):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sr_jax.cli.main import main
 from sr_jax.data import sr_raw
 from sr_jax.errors import UserError
 from sr_jax.metrics.psnr import psnr
@@ -249,10 +250,9 @@ def test_folders_that_are_none_of_sequences(tmp_path, capsys):
   assert not out.exists()
 
 
-def test_command(sequences, tmp_path, capsys, monkeypatch):
+def test_command(sequences, tmp_path, capsys):
   def run(*arguments):
-    monkeypatch.setattr('sys.argv', ['sr_raw', *map(str, arguments)])
-    return sr_raw.main()
+    return main(['prepare', 'sr-raw', *map(str, arguments)])
 
   assert run(sequences, '-o', tmp_path, '--scale', 8) == 0
   assert capsys.readouterr().out == (

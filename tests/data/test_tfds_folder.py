@@ -1,5 +1,7 @@
 """TFDS data sets: prepared from a folder and read, both without TensorFlow."""
 
+import json
+import shutil
 import sys
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from sr_jax.cli.main import main
 from sr_jax.data import opening, sources, tfds_folder, tfds_records
 from sr_jax.errors import UserError
 
@@ -147,6 +150,24 @@ def test_hr_is_the_second_choice_and_grey_is_repeated(root):
     assert np.all(image == image[0, 0, 0])
 
 
+@pytest.mark.parametrize('key', ['type', 'pythonClassName'])
+def test_a_data_set_imports_no_modules_of_its_own(root, tmp_path, key):
+  """TFDS would import the module of any class that a file names (W11)."""
+  shutil.copytree(root / 'tfds', tmp_path / 'tfds')
+  (file,) = (tmp_path / 'tfds' / 'image_folder_sr' / 'mine').rglob(
+    'features.json'
+  )
+  content = json.loads(file.read_text())
+  content['featuresDict']['features']['name'] = {
+    key: 'this.Class',  # importing `this` prints a poem
+    'content': {},
+  }
+  file.write_text(json.dumps(content))
+  with pytest.raises(UserError, match=r"features\.json: names .*'this\.Class'"):
+    _open(tmp_path, 'image_folder_sr/mine')
+  assert 'this' not in sys.modules
+
+
 def test_prepare_refuses_to_overwrite(root, monkeypatch):
   monkeypatch.setenv('SR_JAX_CACHE', str(root / 'cache'))
   with pytest.raises(UserError, match='exists already'):
@@ -155,10 +176,9 @@ def test_prepare_refuses_to_overwrite(root, monkeypatch):
 
 def test_command_line(root, tmp_path, monkeypatch, capsys):
   monkeypatch.setenv('SR_JAX_CACHE', str(root / 'cache'))
-  arguments = ['tfds_folder', str(root / 'photos'), '--name', 'second']
-  arguments += ['--data_dir', str(tmp_path)]
-  monkeypatch.setattr(sys, 'argv', arguments)
-  assert tfds_folder.main() == 0
+  arguments = ['prepare', 'tfds', str(root / 'photos'), '--name', 'second']
+  arguments += ['--data-dir', str(tmp_path)]
+  assert main(arguments) == 0
   assert capsys.readouterr().out.endswith('tfds:image_folder_sr/second\n')
-  assert tfds_folder.main() == 2
+  assert main(arguments) == 2
   assert 'exists already' in capsys.readouterr().err
