@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sr_jax.errors import UserError
+
+# How the hidden files are called that are written before their place is taken.
+_TEMPORARY = re.compile(r'\.[0-9a-f]{16}\.tmp')
 
 
 @contextlib.contextmanager
@@ -43,6 +47,18 @@ def open_atomically(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
       f'{path}: cannot be written ({reason}): free the disk or choose another '
       'place'
     ) from error
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+  """Removes what killed writers left of `open_atomically` in a folder.
+
+  For folders that have one writer at a time, when it starts.
+  """
+  with contextlib.suppress(OSError):  # there is no such folder yet
+    for entry in os.scandir(folder):
+      if _TEMPORARY.fullmatch(entry.name):
+        with contextlib.suppress(OSError):
+          os.unlink(entry)
 
 
 @contextlib.contextmanager

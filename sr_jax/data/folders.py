@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from sr_jax.data.image_formats import IMAGE_SUFFIXES
@@ -41,6 +41,23 @@ def passed_over(name: str) -> bool:
   degrade`.
   """
   return name.startswith('.') or name.lower() in _FOREIGN
+
+
+def distinct_names(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+  """A name for each of several folders: the fewest last parts that differ.
+
+  `sets/Set5` is `Set5`, unless `other/Set5` is there as well: then they are
+  `sets/Set5` and `other/Set5`.
+  """
+  parts = [pathlib.Path(os.path.abspath(path)).parts for path in paths]
+  names = []
+  for own in parts:
+    others = [other for other in parts if other != own]
+    count = 1
+    while any(own[-count:] == other[-count:] for other in others):
+      count += 1
+    names.append(pathlib.PurePath(*own[-count:]).as_posix())
+  return names
 
 
 def list_images(

@@ -15,11 +15,13 @@ import numpy as np
 from sr_jax import methods
 from sr_jax.data import batches, opening
 from sr_jax.data.degradation import Degradation
+from sr_jax.data.folders import distinct_names
 from sr_jax.data.image_io import find_images, save_png_strip
 from sr_jax.errors import UserError
 from sr_jax.evaluation.benchmark import evaluate_folder
 from sr_jax.evaluation.pairs import PairEvaluation
 from sr_jax.evaluation.scores import choose
+from sr_jax.files import remove_leftovers
 from sr_jax.inference.loading import at_scale, from_params
 from sr_jax.inference.options import UpscaleOptions
 from sr_jax.inference.upscaler import Upscaler
@@ -106,9 +108,11 @@ class PeriodicEvaluation:
         of `config.eval.folders` is missing or empty.
     """
     section, own = config['eval'], config['model']['scale']
-    self._folders = section['folders']
+    paths = section['folders']
+    self._folders = dict(zip(distinct_names(paths), paths, strict=True))
     if jax.process_index() == 0:  # it alone reads them, hours later
-      for folder in self._folders:
+      remove_leftovers(workdir / 'images')
+      for folder in self._folders.values():
         find_images([folder])
     made = config['degradation']
     self._degradation = Degradation(
@@ -154,7 +158,7 @@ class PeriodicEvaluation:
     Returns:
       Scores of the crops under `self.protocol` by the names of
       `config.eval.metrics`, and the PSNR of each benchmark folder under its
-      name.
+      name, see `folders.distinct_names`.
     """
     local = jax.device_get(params)
     found = []
@@ -277,14 +281,13 @@ class PeriodicEvaluation:
     """PSNR on each benchmark folder, measured as `sr-jax evaluate` does."""
     model = from_params(test.config, params, name='training')
     found = {}
-    for folder in self._folders:
+    for name, folder in self._folders.items():
       scores = evaluate_folder(
         model,
         hr_dir=folder,
         degradation=self._degradation,
         protocols=[self.protocol],
       )['mean']
-      name = pathlib.Path(folder).name
       prefix = f'{name}{_of_scale(test, self._at)}'
       writer.scalars(step, {f'{prefix}/{k}': v for k, v in scores.items()})
       found[name] = scores['psnr']

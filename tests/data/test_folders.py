@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sr_jax import files
 from sr_jax.cli import degrade
 from sr_jax.data import folders, sources
 from sr_jax.data.image_io import find_images
@@ -164,3 +165,40 @@ def test_simple_names_come_before_what_could_be_read_off():
     matched = folders.match_lr(hr, lr, 2)
     assert matched.pairs == dict(zip(hr, lr, strict=True))
     assert (matched.faults, matched.unused) == ({}, [])
+
+
+@pytest.mark.parametrize(
+  ('paths', 'names'),
+  [
+    (['sets/Set5', 'sets/Set14'], ['Set5', 'Set14']),
+    (['a/HR', 'b/HR'], ['a/HR', 'b/HR']),
+    (['x/a/HR', 'y/a/HR', 'B'], ['x/a/HR', 'y/a/HR', 'B']),
+    (['Set5/', './Set5'], ['Set5', 'Set5']),
+    (['/Set5', '/sets/Set5'], ['/Set5', 'sets/Set5']),
+  ],
+)
+def test_folders_of_one_name_are_told_apart(paths, names):
+  """Benchmark folders a/HR and b/HR wrote the same keys (B17)."""
+  assert folders.distinct_names(paths) == names
+
+
+def test_what_killed_writers_left_is_removed(tmp_path):
+  """Hidden halves of files in a run's `images` stayed for ever (T13)."""
+  left = tmp_path / '.0123456789abcdef.tmp'
+  left.write_bytes(b'half')
+  for name in ('a.png', '.hidden.tmp', 'b.tmp'):
+    (tmp_path / name).touch()
+  files.remove_leftovers(tmp_path)
+  assert {path.name for path in tmp_path.iterdir()} == {
+    *('a.png', '.hidden.tmp', 'b.tmp')
+  }
+  # The very names that are written.
+  with files.open_atomically(tmp_path / 'c.png'):
+    (name,) = {path.name for path in tmp_path.iterdir()} - {
+      *('a.png', '.hidden.tmp', 'b.tmp')
+    }
+  (tmp_path / name).touch()
+  files.remove_leftovers(tmp_path)
+  assert not (tmp_path / name).exists()
+  assert (tmp_path / 'c.png').exists()
+  files.remove_leftovers(tmp_path / 'none')
