@@ -69,7 +69,7 @@ class BatchSpec:
     patch: Side of an LR crop; the HR crop is `scale` times as large, rounded
       down where that is not whole.
     scales: One of these is chosen for each step, whole or not.
-    seed: Of everything random.
+    seed: Seed of everything random.
     augment: Whether crops are flipped and transposed at random, and their
       references by other coins.
     reference_size: Side of a reference's crop, 0 for that of the HR crop.
@@ -177,8 +177,8 @@ def batches(
   """Iterates over (step, scale, batch), beginning at `start_step`.
 
   Args:
-    source: Of the images.
-    spec: Of the batches.
+    source: Where the images come from.
+    spec: What the batches are made of.
     start_step: The first step.
     num_steps: The step to stop before, as in `range(start_step, num_steps)`:
       a resumed run passes its step and the same `num_steps`.
@@ -202,10 +202,10 @@ def fixed_crops(
   wide; where those are fewer than `count`, so are the crops.
 
   Args:
-    source: Of the images.
+    source: Where the images come from.
     size: Side of an HR crop, a multiple of `scale`.
     count: Largest number of crops, one per image; at least 1.
-    scale: Of HR to LR.
+    scale: Size of HR over size of LR.
 
   Returns:
     `{'hr': uint8 [N, size, size, 3]}`, for a paired source also

@@ -225,7 +225,7 @@ def _write(content: io.BytesIO, target: pathlib.Path) -> None:
 
 
 def _verified(target: pathlib.Path) -> _Stored | None:
-  """What is stored, or None where it is missing, damaged or not ours."""
+  """The stored image, or None if it is missing, damaged or of other layout."""
   try:
     with target.open('rb') as file:
       head = file.read(_HEADER_SIZE)

@@ -1,6 +1,6 @@
 """Label maps: the id of a class for every pixel of an image.
 
-Files are PNGs of one channel, or of a palette whose indices count. `ids` tells
+Files are PNGs of one channel, or of a palette whose indices count. `ids` names
 what their values stand for:
 
   coco-stuff      ids of COCO-Stuff's list: 0 for no label, 1 to 182
@@ -20,7 +20,8 @@ from sr_jax.errors import UserError
 IDS = ('coco-stuff', 'stuffthingmaps')
 _LARGEST_ID = 182
 
-# Of the labels that are made up: person, grass, other sky; by blocks of pixels.
+# The labels that are made up, person, grass and other sky, and the side in
+# pixels of the blocks that have one.
 _MADE_UP, _BLOCK = (1, 124, 157), 32
 
 

@@ -33,13 +33,13 @@ def with_labels(
   """The source with a label map for every HR image.
 
   Args:
-    source: Of the images.
+    source: The images.
     labels: Folder of the maps (see `label_maps`): that of `a/0001.jpg` is
       `a/0001.png`. `brightness` makes them up instead, to try things out.
     ids: One of `label_maps.IDS`.
     on_bad: `refuse` raises when an image has no map that serves, `skip` leaves
       it out.
-    cache_dir: Of the decoded maps, by default `default_cache_dir()`.
+    cache_dir: Folder of the decoded maps, by default `default_cache_dir()`.
 
   Raises:
     UserError: no map serves, or one is missing, cannot be read, has unknown ids
@@ -91,6 +91,6 @@ def _labelled(
   openers: Sequence[Callable[[], np.ndarray]],
   skipped: Skipped,
 ) -> ImageSource | PairedSource:
-  """What of a source is kept, with the label maps of its HR images."""
+  """The kept images of a source, with the label maps of their HR images."""
   kept = source.kept(keep).with_labels([openers[i] for i in keep])
   return dataclasses.replace(kept, skipped=(*source.skipped, *skipped))

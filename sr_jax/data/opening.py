@@ -81,7 +81,7 @@ def training(
   """The source to train on, which `config.data` names.
 
   Args:
-    config: Of the run.
+    config: The config of the run.
     uses: Those of `USES` that the method has a use for. One that uses rank data
       sets takes nothing else.
 
@@ -160,7 +160,7 @@ def held_out_patches(
   '' stands for that of the training data.
 
   Raises:
-    UserError: as `held_out`.
+    UserError: as for `held_out`.
   """
   section = config['eval']
   name = section['source'] or config['data']['source']
@@ -229,7 +229,7 @@ def open_source(
       `tfds:NAME[:SPLIT]`, where NAME may carry a config and a version.
     min_size: Least height and width of an image that serves.
     on_bad: `refuse` raises when a file cannot serve, `skip` leaves it out.
-    cache_dir: Of the decoded images, by default `default_cache_dir()`.
+    cache_dir: Folder of the decoded images, by default `default_cache_dir()`.
     data_dir: Where TFDS keeps prepared data sets.
     peak: The value that is white, see `image_io.read_native`.
 
@@ -270,16 +270,16 @@ def open_labelled(
   """The source a config names, with its LR images if they have a folder.
 
   Args:
-    name: As of `open_source`; a folder if there is one for LR.
-    lr_folder: Of real LR images, '' for none.
-    scale: Of HR to LR.
+    name: As for `open_source`; a folder where LR images have one.
+    lr_folder: Folder of real LR images, '' for none.
+    scale: Size of HR over size of LR.
     min_size: Least height and width of an HR image that serves.
     on_bad: `refuse` raises when a file cannot serve, `skip` leaves it out.
-    cache_dir: Of the decoded images, by default `default_cache_dir()`.
+    cache_dir: Folder of the decoded images, by default `default_cache_dir()`.
     peak: The value that is white, see `image_io.read_native`.
 
   Raises:
-    UserError: as `open_source` or `paired_source`.
+    UserError: as for `open_source` or `paired_source`.
   """
   options: dict[str, Any] = {
     'min_size': min_size,

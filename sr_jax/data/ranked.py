@@ -41,7 +41,7 @@ class RankedSource:
 
   Attributes:
     root: The folder.
-    names: Of the patches, such as `a_0_148.png`.
+    names: Names of the patches, such as `a_0_148.png`.
     scores: `[N, levels]`; higher is worse, whatever the metric.
     size: Side of every patch.
   """
@@ -51,7 +51,7 @@ class RankedSource:
   scores: np.ndarray
   size: int
 
-  # As of other sources: no patch is left out.
+  # No patch is left out.
   skipped = ()
 
   @property
@@ -113,8 +113,8 @@ class RankedSource:
     image = image_io.read_rgb(path)
     if image.shape[:2] != (self.size, self.size):
       raise UserError(
-        f'{path}: {image.shape[1]}x{image.shape[0]} pixels, but {RECORD} tells '
-        f'of {self.size}x{self.size}: make the data set anew'
+        f'{path}: {image.shape[1]}x{image.shape[0]} pixels, but {RECORD} '
+        f'says {self.size}x{self.size}: make the data set anew'
       )
     return image
 
@@ -188,7 +188,7 @@ def open_ranked(
 
 
 def _read_record(root: pathlib.Path) -> dict[str, Any]:
-  """What `rank.json` tells."""
+  """The content of `rank.json`, checked."""
   if not root.is_dir():
     raise UserError(f'{root}: no such folder: check the path')
   file = root / RECORD

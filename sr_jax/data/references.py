@@ -46,7 +46,7 @@ class ReferencedSource:
   """Images with references; `source.reference(i, ...)` cuts one out.
 
   Attributes:
-    images: Of the images, with LR if they have such.
+    images: The images, with their LR images if they have any.
     references: One tuple of openers per image; empty for self-made ones.
     skipped: (name, reason) of each file that is not part of the source.
     shift: By how many pixels self-made ones are shifted at most; 0 for the
@@ -116,7 +116,7 @@ class ReferencedSource:
     """A reference crop `[size, size, 3]` for a crop of an image.
 
     Args:
-      index: Of the image.
+      index: Index of the image.
       place: (row, column) of the crop's centre, as shares of the sides.
       size: Its side.
       words: Four integers in [0, 2**64) that all choices are made by.
@@ -218,7 +218,7 @@ def with_references(
     name: See the head of this file.
     folder: Where the images come from, as the config names it.
     on_bad: Whether images without reference are refused or left out.
-    cache_dir: Of the decoded images.
+    cache_dir: Folder of the decoded images.
     peak: The value that is white, see `image_io.read_native`.
 
   Raises:
@@ -284,8 +284,8 @@ class Matched(NamedTuple):
   """References by image, by relative paths.
 
   Attributes:
-    pairs: Of every image, the most similar first.
-    faults: Why an image has none.
+    pairs: The references of every image, the most similar first.
+    faults: Why an image has no reference.
   """
 
   pairs: dict[str, list[str]]
@@ -306,8 +306,8 @@ def match_references(
   CUFED5, where the numbers are levels of falling similarity.
 
   Args:
-    images: Their paths.
-    references: Those of the references.
+    images: Paths of the images.
+    references: Paths of the references.
     together: Whether both lie in one folder; those that are references of
       others then are no images, and no image is its own reference.
     level: The only number to take; 0 for all.

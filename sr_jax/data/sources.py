@@ -130,7 +130,7 @@ class PairedSource:
     lr: Images `[H, W, 3]`.
     hr: Their counterparts, at least `[scale * H, scale * W, 3]`; the rows and
       columns beyond (fewer than `scale`) are cut off.
-    scale: Of HR to LR.
+    scale: Size of HR over size of LR.
     skipped: (name, reason) of each file that is not part of the source.
   """
 
@@ -277,7 +277,7 @@ def folder_source(
     path: The folder; `folders.passed_over` says what is not looked at.
     min_size: Least height and width of an image that serves.
     on_bad: `refuse` raises when a file cannot serve, `skip` leaves it out.
-    cache_dir: Of the decoded images, by default `default_cache_dir()`.
+    cache_dir: Folder of the decoded images, by default `default_cache_dir()`.
     peak: The value that is white, see `image_io.read_native`.
 
   Raises:
@@ -336,10 +336,10 @@ def paired_source(
   Args:
     lr_dir: Folder of the small images.
     hr_dir: Folder of the large ones.
-    scale: Of HR to LR.
+    scale: Size of HR over size of LR.
     min_size: Least height and width of an HR image that serves.
     on_bad: `refuse` raises when a file cannot serve, `skip` leaves it out.
-    cache_dir: Of the decoded images, by default `default_cache_dir()`.
+    cache_dir: Folder of the decoded images, by default `default_cache_dir()`.
     peak: The value that is white, see `image_io.read_native`.
 
   Raises:

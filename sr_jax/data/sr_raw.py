@@ -69,7 +69,7 @@ def prepare(folder: Path, out: Path, scale: int) -> Prepared:
   """Writes all pairs of a folder of sequences; those already there stay.
 
   Args:
-    folder: Of sequences, such as SR-RAW's `train`.
+    folder: Folder of the sequences, such as SR-RAW's `train`.
     out: Where `X4` or `X8` is made.
     scale: 4 or 8.
 

@@ -68,8 +68,8 @@ def prepare(
   """Writes the images under `folder` as the data set `image_folder_sr/NAME`.
 
   Args:
-    folder: Of images, in any layout and format.
-    name: Of the data set's config.
+    folder: Folder of images, in any layout and format.
+    name: Name of the data set's config.
     data_dir: Where TFDS keeps data sets, by default its own place.
     on_bad: Whether files that are no images are refused or left out.
 

@@ -47,7 +47,7 @@ def tfds_source(
     on_bad: `refuse` raises when an image cannot serve, `skip` leaves it out.
     feature: The image's key in an example; by default `image`, else `hr`.
     data_dir: Where TFDS keeps prepared data sets.
-    cache_dir: Of the decoded images, by default `default_cache_dir()`.
+    cache_dir: Folder of the decoded images, by default `default_cache_dir()`.
 
   Raises:
     UserError: the data set is not there in a random-access format, has no such
