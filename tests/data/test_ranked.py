@@ -149,7 +149,7 @@ def test_a_patch_of_another_size(folder):
   record = json.loads((folder / ranked.RECORD).read_text())
   record['patch'] = 11
   (folder / ranked.RECORD).write_text(json.dumps(record))
-  with pytest.raises(UserError, match=r'12x12 pixels, but rank\.json tells'):
+  with pytest.raises(UserError, match=r'12x12 pixels, but rank\.json says'):
     _open(folder).image(0, 0)
   (folder / '0' / source.names[0]).unlink()
   with pytest.raises(UserError, match=r'training_0\.png'):
