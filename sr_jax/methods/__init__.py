@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from sr_jax.errors import UserError
+from sr_jax.errors import TEXT, OneOf, Optional, Rules, UserError
 from sr_jax.state import TrainState
 
 
@@ -137,6 +137,8 @@ class Referring(NamedTuple):
   turned: bool
 
 
+# Keys that every `config.method` may hold; `configs.common.base` sets both.
+COMMON_RULES: Rules = {'name': TEXT, 'outputs': Optional(OneOf(('none',)))}
 # Methods that became options of another: their configs are still read.
 _FORMER = {'curriculum': ('supervised', {'outputs': 'curriculum'})}
 

@@ -27,7 +27,7 @@ from sr_jax.errors import (
   whole,
 )
 from sr_jax.losses import adversarial, perceptual
-from sr_jax.methods import _losses, supervised
+from sr_jax.methods import COMMON_RULES, _losses, supervised
 from sr_jax.methods._adversarial import (
   FEATURES,
   Discriminator,
@@ -70,7 +70,7 @@ _TERMS = (
 )
 # What `config.method` may hold.
 _RULES: Rules = {
-  'name': TEXT,
+  **COMMON_RULES,
   **{f'{term}_weight': Range() for term in _TERMS},
   'perceptual': TEXT,
   'region_layers': Section(dict.fromkeys(NAMES, Optional(TEXT))),

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import optax
 
 from sr_jax import models, optimizers
-from sr_jax.errors import FLAG, TEXT, Range, Rules, check
-from sr_jax.methods import Inference, Method, _losses, supervised
+from sr_jax.errors import FLAG, Range, Rules, check
+from sr_jax.methods import COMMON_RULES, Inference, Method, _losses, supervised
 from sr_jax.models import drn
 from sr_jax.ops.degrade import degrade, quantize
 from sr_jax.ops.levels import to_unit
@@ -30,7 +30,7 @@ from sr_jax.transforms.dual_regression import closed_loop
 
 # What `config.method` may hold.
 _RULES: Rules = {
-  'name': TEXT,
+  **COMMON_RULES,
   'dual_weight': Range(),
   'hr_cycle': FLAG,
   'compose': FLAG,

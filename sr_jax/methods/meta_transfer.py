@@ -32,7 +32,14 @@ from sr_jax.errors import (
   check,
   whole,
 )
-from sr_jax.methods import Inference, Method, _losses, supervised, zero_shot
+from sr_jax.methods import (
+  COMMON_RULES,
+  Inference,
+  Method,
+  _losses,
+  supervised,
+  zero_shot,
+)
 from sr_jax.methods._gradient_fit import gradient_fitting
 from sr_jax.ops.blur_kernels import random_gaussian
 from sr_jax.ops.degrade import (
@@ -49,7 +56,7 @@ from sr_jax.typing import Network
 
 # What `config.method` may hold.
 _RULES: Rules = {
-  'name': TEXT,
+  **COMMON_RULES,
   'tasks': whole(1),
   'support': whole(1),
   'query': whole(1),

@@ -26,7 +26,7 @@ from sr_jax import models, optimizers
 from sr_jax.data.degradation import Degradation
 from sr_jax.errors import TEXT, OneOf, Range, Rules, check
 from sr_jax.losses import ranking
-from sr_jax.methods import Inference, Method, supervised
+from sr_jax.methods import COMMON_RULES, Inference, Method, supervised
 from sr_jax.ops.levels import to_unit
 from sr_jax.ops.resize import imresize
 from sr_jax.state import EMPTY, TrainState, check_frozen, start_from
@@ -35,7 +35,7 @@ from sr_jax.state import EMPTY, TrainState, check_frozen, start_from
 _STAND_IN = 4
 # What `config.method` may hold.
 _RULES: Rules = {
-  'name': TEXT,
+  **COMMON_RULES,
   'metric': TEXT,
   'better': OneOf(('lower', 'higher')),
   'margin': Range(),

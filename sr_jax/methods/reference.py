@@ -40,6 +40,7 @@ from sr_jax.errors import (
 )
 from sr_jax.losses import adversarial, perceptual, texture
 from sr_jax.methods import (
+  COMMON_RULES,
   Inference,
   Method,
   _adversarial,
@@ -65,7 +66,7 @@ _TERMS = (
 )
 # What `config.method` may hold.
 _RULES: Rules = {
-  'name': TEXT,
+  **COMMON_RULES,
   **{f'{term}_weight': Range() for term in _TERMS},
   'perceptual': TEXT,
   'texture_threshold': Many(Range(-1e6, 1e6)),

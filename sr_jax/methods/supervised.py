@@ -23,7 +23,7 @@ from sr_jax.errors import (
   check,
   whole,
 )
-from sr_jax.methods import Inference, Method
+from sr_jax.methods import COMMON_RULES, Inference, Method
 from sr_jax.methods._losses import easy_targets, loss_by_name, over_outputs
 from sr_jax.models.parts.luma import apply_to_image, as_seen
 from sr_jax.models.parts.parameters import expected_shapes
@@ -35,7 +35,7 @@ from sr_jax.typing import Network
 
 # What `config.method` may hold.
 _RULES: Rules = {
-  'name': TEXT,
+  **COMMON_RULES,
   'outputs': Optional(TEXT),
   'alpha_steps': Optional(whole(1)),
   'upsampling': Optional(OneOf(('bicubic', 'nearest'))),

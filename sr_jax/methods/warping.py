@@ -23,7 +23,14 @@ import optax
 
 from sr_jax import checkpoints, models, optimizers
 from sr_jax.errors import SECTION, TEXT, Range, Rules, UserError, check
-from sr_jax.methods import Inference, Method, Referring, _losses, supervised
+from sr_jax.methods import (
+  COMMON_RULES,
+  Inference,
+  Method,
+  Referring,
+  _losses,
+  supervised,
+)
 from sr_jax.models import crossnet
 from sr_jax.models.parts.parameters import check_parameters, shapes_of
 from sr_jax.ops.levels import to_unit
@@ -34,7 +41,7 @@ from sr_jax.typing import Network
 
 # What `config.method` may hold.
 _RULES: Rules = {
-  'name': TEXT,
+  **COMMON_RULES,
   'warp_weight': Range(),
   'sisr': SECTION,
   'sisr_from': TEXT,
