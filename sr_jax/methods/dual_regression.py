@@ -88,7 +88,7 @@ def make(config: Mapping[str, Any]) -> Method:
   loop = functools.partial(
     closed_loop,
     distance=_losses.loss_by_name(config['loss']),
-    **{k: v for k, v in config['method'].items() if k != 'name'},
+    **{k: config['method'][k] for k in ('dual_weight', 'hr_cycle', 'compose')},
   )
   degrader = supervised.degrader(config)
   training = _Training(networks, tx, rate, loop, degrader)
