@@ -131,6 +131,7 @@ def test_the_generator_s_turns_and_its_rate():
   run = Run(
     method={'generator_first': 1, 'generator_every': 2, 'pixel_weight': 1.0},
     optimizer={**SGD, 'b1': 0.0, 'schedule': 'cosine'},
+    steps=8,
   )
   states, metrics = [run.start], []
   for _ in range(5):
@@ -144,8 +145,8 @@ def test_the_generator_s_turns_and_its_rate():
   assert moved == [False, False, True, False, True]
   for a, b in itertools.pairwise(states):
     assert not same(a.params['discriminator'], b.params['discriminator'])
-  # A cosine over the run's 4 steps; its updates are the first and the second.
-  rates = [0.01 * (1 + np.cos(np.pi * count / 4)) / 2 for count in (0, 1)]
+  # A cosine over the run's 8 steps; its updates are the first and the second.
+  rates = [0.01 * (1 + np.cos(np.pi * count / 8)) / 2 for count in (0, 1)]
   np.testing.assert_allclose(
     [line['learning_rate'] for line in metrics[2:]],
     [rates[0], rates[0], rates[1]],

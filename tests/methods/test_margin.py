@@ -92,7 +92,9 @@ def test_batches_hold_what_lies_beside_the_crops():
 
 def test_all_levels_of_dual_regression_are_those_of_the_photograph():
   wide = jnp.asarray(_crop(40, 20, 32, 16), jnp.float32) / 255
-  levels = dual_regression._targets(jnp.zeros((1, 8, 8, 3)), wide, 2, 16)
+  levels = dual_regression._targets(
+    *(jnp.zeros((1, 8, 8, 3)), wide, 2, 16), np.uint8
+  )
   half = degrade(None, WHOLE, scale=2)[:, 20:36, 10:26]
   np.testing.assert_allclose(levels[1], half, atol=0.51 / 255)
   np.testing.assert_allclose(levels[2], WHOLE[:, 40:72, 20:52], atol=1e-6)

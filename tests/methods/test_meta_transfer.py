@@ -420,14 +420,14 @@ def test_noise_is_that_of_the_lr_image():
   [
     ({'data__batch_size': 8}, r'batch_size=8: 2 tasks of 1\+1 images need 4'),
     ({'degradation__name': 'bicubic'}, "name='bicubic': tasks draw a blur"),
-    ({'method__outer__weights': 'anneal'}, "weights='anneal': choose"),
-    ({'method__outer__task_axis': 'pmap'}, "task_axis='pmap': choose"),
-    ({'method__inner__learned_rates': 'all'}, "learned_rates='all': choose"),
+    ({'method__outer__weights': 'anneal'}, "weights='anneal': give"),
+    ({'method__outer__task_axis': 'pmap'}, "task_axis='pmap': give"),
+    ({'method__inner__learned_rates': 'all'}, "learned_rates='all': give"),
     ({'method__inner__steps': 0}, r'method\.inner\.steps=0: give a'),
     ({'method__support': 0, 'data__batch_size': 2}, 'support=0: give a'),
     ({'method__scales': ()}, 'scales'),
     ({'method__scales': (2.0, 0.5)}, 'scales'),
-    ({'method__min_variance': 0.0}, r'min_variance=0\.0'),
+    ({'method__min_variance': 0.0}, 'min_variance=0: give'),
     ({'method__max_variance': 0.4}, 'max_variance'),
     (
       {'method': {'name': 'meta_transfer'}},
