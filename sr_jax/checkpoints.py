@@ -122,13 +122,6 @@ class Keeper:
     """Steps of all complete checkpoints, oldest first."""
     return sorted(self._manager.all_steps())
 
-  def config(self) -> dict[str, Any] | None:
-    """The config stored with the newest checkpoint whose `about` is intact."""
-    for step in reversed(self.steps()):
-      with contextlib.suppress(UserError):
-        return _read_about(self.path / str(step))['config']
-    return None
-
   def would_be_best(self, scores: Mapping[str, float]) -> bool:
     """Whether a checkpoint with these scores would be kept for one of them."""
     return self._policy.would_be_best(scores)
@@ -362,6 +355,27 @@ def _check_space(folder: pathlib.Path, tree: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def has_checkpoints(workdir: pathlib.Path) -> bool:
+  """Whether a workdir holds complete checkpoints of a run."""
+  return bool(_step_folders(workdir / _FOLDER))
+
+
+def stored_config(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """The config in the newest checkpoint that has an intact one."""
+  for folder in reversed(_step_folders(workdir / _FOLDER)):
+    with contextlib.suppress(UserError):
+      return _read_about(folder)['config']
+  return None
+
+
+def _step_folders(root: pathlib.Path) -> list[pathlib.Path]:
+  """The folders of complete checkpoints, oldest first."""
+  if not root.is_dir():
+    return []
+  steps = [path for path in root.iterdir() if path.name.isdigit()]
+  return sorted(steps, key=lambda path: int(path.name))
+
+
 def save_params(
   path: PathLike,
   params: Mapping[str, Any],
@@ -478,20 +492,16 @@ def _resolve(path: pathlib.Path) -> pathlib.Path:
   if _about_file(path).is_file():
     return path
   root = path / _FOLDER if (path / _FOLDER).is_dir() else path
-  steps = (
-    [p for p in root.iterdir() if p.name.isdigit()] if root.is_dir() else []
+  steps = _step_folders(root)
+  for i, step in enumerate(reversed(steps)):
+    if _about_file(step).is_file():
+      if i:
+        _log.warning(
+          '%s is damaged: about/metadata is missing; step %s is taken instead',
+          *(steps[-1], step.name),
+        )
+      return step
+  raise UserError(
+    f'{path} holds no complete checkpoint; give a workdir, a checkpoint folder'
+    ' or a pretrained name'
   )
-  complete = [p for p in steps if _about_file(p).is_file()]
-  if not complete:
-    raise UserError(
-      f'{path} holds no complete checkpoint; give a workdir, a checkpoint'
-      ' folder or a pretrained name'
-    )
-  newest = max(complete, key=lambda p: int(p.name))
-  for step in sorted(set(steps) - set(complete)):
-    if int(step.name) > int(newest.name):
-      _log.warning(
-        '%s is damaged: about/metadata is missing; step %s is taken instead',
-        *(step, newest.name),
-      )
-  return newest

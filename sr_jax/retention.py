@@ -62,7 +62,8 @@ class KeepNewestAndBest(NamedTuple):
       if (rank := self._rank(name, self.scores.get(step, {}))) is not None
     ]
     ranked.sort()
-    return [step for _, step in ranked[len(ranked) - self.keep_best :]]
+    best = ranked[max(0, len(ranked) - self.keep_best) :]
+    return [step for _, step in best]
 
   def _rank(self, name: str, scores: Mapping[str, float]) -> float | None:
     """A number that is higher for better scores; None without a real score."""

@@ -1,9 +1,15 @@
-"""Data parallelism: one mesh axis, the state replicated, batches split."""
+"""Data parallelism: one mesh axis, the state replicated, batches split.
+
+And the processes of a run: how they find each other, and agree on what to do.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
-from collections.abc import Mapping
+import socket
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import jax
@@ -83,3 +89,69 @@ def to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
     name: jax.make_array_from_process_local_data(sharding, rows)
     for name, rows in batch.items()
   }
+
+
+@contextlib.contextmanager
+def together() -> Generator[dict[str, Any]]:
+  """Makes the processes of a run start together or not at all.
+
+  The body prepares this process and fills the dictionary with JSON values that
+  must be the same in all processes. If one fails, all end with its error.
+
+  Raises:
+    UserError: another process failed, or has other values.
+  """
+  facts: dict[str, Any] = {}
+  fault = None
+  try:
+    yield facts
+  except UserError as error:
+    if jax.process_count() == 1:
+      raise
+    fault = error
+  if jax.process_count() == 1:
+    return
+  said = {'fault': fault and str(fault), 'host': socket.gethostname(), **facts}
+  everyone = _gathered(said)
+  if fault:
+    raise fault
+  _check_alike(everyone)
+
+
+def _gathered(value: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """The JSON values of all processes, in their order."""
+  from jax.experimental import multihost_utils
+
+  text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+  sizes = multihost_utils.process_allgather(np.int32(text.size))
+  padded = np.zeros(int(np.max(sizes)), np.uint8)
+  padded[: text.size] = text
+  rows = np.asarray(multihost_utils.process_allgather(padded))
+  return [
+    json.loads(row[:size].tobytes())
+    for row, size in zip(rows, np.asarray(sizes), strict=True)
+  ]
+
+
+def _check_alike(everyone: list[dict[str, Any]]) -> None:
+  """Compares what the processes of a run are about to do with the first's.
+
+  Raises:
+    UserError: one failed, or is about to do something else.
+  """
+  names = [f'process {i} on {x["host"]}' for i, x in enumerate(everyone)]
+  for name, values in zip(names, everyone, strict=True):
+    if values['fault']:
+      raise UserError(f'{name} cannot start: {values["fault"]}')
+  first = everyone[0]
+  for name, values in zip(names[1:], everyone[1:], strict=True):
+    differing = [
+      f'{key} is {values.get(key)!r} there, {first.get(key)!r} in {names[0]}'
+      for key in sorted((first.keys() | values.keys()) - {'host'})
+      if values.get(key) != first.get(key)
+    ]
+    if differing:
+      raise UserError(
+        f'{name} was started differently: {"; ".join(differing[:3])}; start all'
+        ' processes with the same code, data and flags'
+      )

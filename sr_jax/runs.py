@@ -1,0 +1,177 @@
+"""A run before its first step: what it needs is opened, checked and claimed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pathlib
+from collections.abc import Generator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from sr_jax import checkpoints, experiment, methods, sharding, workdirs
+from sr_jax.data import batches, opening
+from sr_jax.errors import UserError
+from sr_jax.evaluation.crops import Evaluation, make_evaluation
+from sr_jax.evaluation.scores import LOWER_IS_BETTER
+from sr_jax.ops.compilation import jit
+from sr_jax.progress import Progress
+from sr_jax.state import TrainState
+
+_log = logging.getLogger(__name__)
+
+# Runs of fewer steps are trials.
+_TRIAL = 1000
+
+
+class Run(NamedTuple):
+  """What the steps of one run share."""
+
+  config: dict[str, Any]
+  folder: pathlib.Path
+  method: methods.Method
+  mesh: jax.sharding.Mesh
+  source: batches.Source
+  spec: batches.BatchSpec
+  digest: str
+  evaluate: Evaluation
+  progress: Progress
+
+
+def prepare(
+  config: dict[str, Any], folder: pathlib.Path, stack: contextlib.ExitStack
+) -> Run:
+  """Opens everything that a run needs and claims its folder.
+
+  Raises:
+    UserError: a part of the config cannot be used, or the folder is in use.
+  """
+  main = jax.process_index() == 0
+  progress = Progress(
+    config['steps'], config['data']['batch_size'], enabled=main
+  )
+  stack.callback(progress.close)
+  method = methods.make(config)
+  mesh = sharding.make_mesh()
+  sharding.check_batch_size(config['data']['batch_size'], mesh)
+  spec = opening.batch_spec(
+    config,
+    margin=method.margin,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  with progress.busy('opening the data; new images are decoded once'):
+    source = opening.training(config, method.uses)
+    digest = source.digest()
+    evaluate = make_evaluation(config, method, folder)
+  _check_best(config['checkpoint']['best_by'], evaluate.names)
+  if main:
+    stack.enter_context(workdirs.claimed(folder, experiment.FILE))
+  return Run(
+    *(config, folder, method, mesh, source, spec, digest, evaluate, progress)
+  )
+
+
+@contextlib.contextmanager
+def open_keeper(
+  folder: pathlib.Path,
+  *,
+  keep: int,
+  keep_best: int,
+  best_by: str,
+  **others: Any,
+) -> Generator[checkpoints.Keeper]:
+  del others  # when to save and what to start from are the loop's concern
+  keeper = checkpoints.Keeper(
+    folder,
+    keep=keep,
+    keep_best=keep_best,
+    best_by={name: name in LOWER_IS_BETTER for name in best_by.split(',')},
+  )
+  try:
+    yield keeper
+  finally:
+    keeper.close()
+
+
+def _check_best(best_by: str, names: Sequence[str]) -> None:
+  """Refuses scores that are not measured."""
+  for name in best_by.split(','):
+    if name not in names:
+      raise UserError(
+        f'config.checkpoint.best_by: {name!r} is not measured; choose from'
+        f' {", ".join(names)}, with commas between'
+      )
+
+
+def first_state(run: Run, keeper: checkpoints.Keeper) -> TrainState:
+  """The newest checkpoint, else a fresh state, on every device."""
+  config = run.config
+  first, _ = batches.sample(run.source, run.spec, 0)
+  shapes = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in first.items()}
+  scale, everywhere = config['model']['scale'], sharding.replicated(run.mesh)
+
+  def init(key: jax.Array, frozen: Any, pretrained: Any) -> TrainState:
+    return run.method.init(key, shapes, frozen, scale, pretrained)
+
+  def abstract(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere)
+
+  with run.progress.busy('making the state'):
+    key, frozen = jax.random.key(config['seed']), _frozen(run.method, keeper)
+    like = jax.tree.map(abstract, jax.eval_shape(init, key, frozen, {}))
+    state = keeper.restore(like, frozen)
+    if state is not None:
+      return state
+    path = config['checkpoint']['init_from']
+    pretrained = checkpoints.load_params(path).params if path else {}
+    # Inside jit no two leaves share a buffer, which donation forbids.
+    start = jit(init, once=True, out_shardings=everywhere)
+    return start(key, frozen, pretrained)
+
+
+def _frozen(
+  method: methods.Method, keeper: checkpoints.Keeper
+) -> dict[str, Any]:
+  """The networks that no step changes, from where the config says."""
+  try:
+    return method.frozen()
+  except UserError:
+    if (stored := keeper.stored_frozen()) is None:
+      raise
+    return stored
+
+
+def announce(run: Run, state: TrainState) -> None:
+  """Prints what is about to be trained, on what, and where."""
+  source, steps = run.config['data']['source'], run.config['steps']
+  count, size = (
+    len(run.source.names),
+    sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+  )
+  devices = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
+  run.progress.say(
+    f'{count:,} {"image" if count == 1 else "images"} of {source},'
+    f' {size:,} parameters, {devices}, workdir {run.folder}'
+  )
+  if source == 'embedded' and steps > _TRIAL:
+    _log.warning(
+      'config.data.source is embedded: %d photographs are enough to try things'
+      ' out, not to train a useful model; name your own with'
+      ' --config.data.source=folder:PATH',
+      count,
+    )
+  start = int(jax.device_get(state.step))
+  if start >= steps:
+    run.progress.say(f'already at step {start} of {steps}')
+  elif start:
+    run.progress.say(f'resuming at step {start} of {steps}')
+
+
+def announce_end(run: Run) -> None:
+  """Prints where the weights are, and how to use them."""
+  how = ''
+  if run.method.judges == 'images':
+    how = f'; enlarge with: sr-jax upscale PHOTO -o OUT --model {run.folder}'
+  run.progress.say(f'done: weights in {run.folder}{how}')

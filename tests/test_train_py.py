@@ -1,0 +1,159 @@
+"""train.py: wrong flags, signals, kills."""
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import skimage.data
+import skimage.io
+
+from sr_jax import checkpoints, train_loop
+from tests import tiny
+
+ROOT = pathlib.Path(__file__).parent.parent
+# The same tiny experiment through train.py's flags.
+FLAGS = (
+  '--config.data.batch_size=8',
+  '--config.data.patch=8',
+  '--config.eval.crop_size=32',
+  '--config.eval.crops=1',
+  '--config.optimizer.ema_decay=0.9',
+)
+
+
+def _train_py(workdir, *flags):
+  config = f'{ROOT / "configs/edsr_small.py"}:smoke'
+  command = [sys.executable, ROOT / 'train.py', '--config', config]
+  return [*command, '--workdir', workdir, *FLAGS, *flags]
+
+
+def _start(workdir, *flags):
+  return subprocess.Popen(
+    _train_py(workdir, *flags),
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env=os.environ | {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'},
+  )
+
+
+@pytest.mark.parametrize(
+  ('flag', 'reason'),
+  [
+    ('--config.modle.scale=2', '\'modle\' Did you mean "model"'),
+    ('--config.steps=many', 'steps'),
+    ('--config.data.source=folder:/nowhere/at/all', '/nowhere/at/all'),
+  ],
+)
+def test_train_py_answers_a_wrong_flag_in_one_line(tmp_path, flag, reason):
+  with _start(tmp_path / 'run', flag) as process:
+    _, err = process.communicate(timeout=120)
+  lines = [line for line in err.splitlines() if line.strip()]
+  assert process.returncode == 2
+  assert len(lines) == 1
+  assert lines[0].startswith('train.py: error: ')
+  assert reason in lines[0]
+
+
+def test_train_py_names_the_files_it_skips(tmp_path):
+  photo = skimage.data.astronaut()
+  for name, side in (('large', 80), ('small', 9)):
+    path = tmp_path / 'photos' / f'{name}.png'
+    path.parent.mkdir(exist_ok=True)
+    skimage.io.imsave(path, photo[:side, :side], check_contrast=False)
+  source = f'--config.data.source=folder:{path.parent}'
+  with _start(tmp_path / 'run', source, '--config.steps=1') as process:
+    _, err = process.communicate(timeout=120)
+  assert process.returncode == 0, err
+  assert 'small.png does not serve: 9x9 is smaller' in err
+  assert len(err.splitlines()) == 2
+
+
+def test_sigterm_saves_and_exits_with_status_0(tmp_path):
+  flags = ('--config.steps=100000', '--config.log_every=1')
+  with _start(tmp_path, *flags) as process:
+    begun = _first_step(process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+  assert process.returncode == 0
+  step = checkpoints.load_params(tmp_path).step
+  assert step >= begun
+  assert f'stopped by a signal; step {step} is saved' in err
+
+
+def _first_step(process):
+  """Waits for the first logged step of a run and returns its number."""
+  for line in process.stdout:
+    if line.startswith('step'):
+      return int(line.split()[1].split('/')[0])
+  raise AssertionError(process.stderr.read())
+
+
+def kill_and_resume(folder, kills, seed=0):
+  """Kills a run at random moments; it must end as one never killed."""
+  flags = (
+    '--config.steps=60',
+    '--config.checkpoint.every=1',
+    '--config.log_every=1',
+  )
+  whole, killed = folder / 'whole', folder / 'killed'
+  with _start(whole, *flags) as process:
+    process.communicate(timeout=120)
+  moments = random.Random(seed)
+  reached = 0
+  for _ in range(kills):
+    with _start(killed, *flags) as process:
+      begun = _first_step(process)
+      time.sleep(moments.uniform(0, 0.3))
+      process.kill()
+      rest = process.stdout.read().splitlines()
+    # The first step after a resume: at most one checkpoint was lost, the one
+    # that was being written, and the step that was being done.
+    assert begun >= reached - 1
+    done = [int(s.split()[1].split('/')[0]) for s in rest if s[:5] == 'step ']
+    reached = max([begun, *done])
+  with _start(killed, *flags) as process:
+    process.communicate(timeout=120)
+  ours, theirs = (checkpoints.load_params(p) for p in (killed, whole))
+  assert ours.step == theirs.step == 60
+  jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
+
+
+@pytest.mark.nightly
+def test_kill_9_at_random_moments_always_resumes(tmp_path):
+  kill_and_resume(tmp_path, kills=2)
+
+
+@pytest.mark.nightly
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path):
+  """In a process of its own: Orbax's other reads outlive the failed one."""
+  train_loop.train_and_evaluate(tiny.config(), tmp_path)
+  newest = tmp_path / 'checkpoints' / '4'
+  for path in newest.rglob('*'):
+    if path.is_file() and path.parent.name == 'd':
+      path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+  code = """
+import json, logging, sys
+from sr_jax import train_loop
+logging.basicConfig()
+config = json.load(open(sys.argv[1] + '/config.json')) | {'steps': 6}
+print(int(train_loop.train_and_evaluate(config, sys.argv[1]).step))
+"""
+  result = subprocess.run(
+    [sys.executable, '-c', code, tmp_path],
+    capture_output=True,
+    text=True,
+    timeout=120,
+    check=False,
+  )
+  assert result.stdout.split()[-1] == '6', result.stderr
+  assert 'resuming from step 2 instead' in result.stderr
+  # Done anew, it replaces the damaged one.
+  assert checkpoints.load_params(newest).step == 4
