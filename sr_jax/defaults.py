@@ -12,6 +12,7 @@ from sr_jax.errors import (
   OneOf,
   Range,
   Rules,
+  Section,
   whole,
 )
 
@@ -211,51 +212,59 @@ RULES: Rules = {
   'method': SECTION,
   'model': SECTION,
   'loss': TEXT,
-  'degradation': {
-    'name': TEXT,
-    'kernel': TEXT,
-    'noise_sigma': Range(0, 255),
-    'jpeg_quality': whole(0, 100),
-  },
-  'data': {
-    'source': TEXT,
-    'lr_folder': TEXT,
-    'unlabelled': TEXT,
-    'unlabelled_share': Range(0, 1),
-    'labels': TEXT,
-    'label_ids': TEXT,
-    'reference': TEXT,
-    'reference_size': whole(0, _SIDE),
-    'peak': Range(),
-    'on_bad': OneOf(('refuse', 'skip')),
-    'batch_size': whole(1, 2**20),
-    'patch': whole(1, _SIDE),
-    'scales': Many(_SCALE),
-    'augment': FLAG,
-    'margin': FLAG,
-    'workers': whole(0, 1024),
-    'prefetch': whole(0, _SIDE),
-    'cache_dir': TEXT,
-  },
-  'eval': {
-    'every': whole(1),
-    'source': TEXT,
-    'lr_folder': TEXT,
-    'reference': TEXT,
-    'crops': whole(1, _SIDE),
-    'crop_size': whole(1, _SIDE),
-    'folders': Many(TEXT),
-    'scales': Many(_SCALE),
-    'protocol': TEXT,
-    'metrics': TEXT,
-  },
-  'checkpoint': {
-    'every': whole(1),
-    'keep': whole(1),
-    'keep_best': whole(),
-    'best_by': TEXT,
-    'init_from': TEXT,
-  },
+  'degradation': Section(
+    {
+      'name': TEXT,
+      'kernel': TEXT,
+      'noise_sigma': Range(0, 255),
+      'jpeg_quality': whole(0, 100),
+    }
+  ),
+  'data': Section(
+    {
+      'source': TEXT,
+      'lr_folder': TEXT,
+      'unlabelled': TEXT,
+      'unlabelled_share': Range(0, 1),
+      'labels': TEXT,
+      'label_ids': TEXT,
+      'reference': TEXT,
+      'reference_size': whole(0, _SIDE),
+      'peak': Range(),
+      'on_bad': OneOf(('refuse', 'skip')),
+      'batch_size': whole(1, 2**20),
+      'patch': whole(1, _SIDE),
+      'scales': Many(_SCALE),
+      'augment': FLAG,
+      'margin': FLAG,
+      'workers': whole(0, 1024),
+      'prefetch': whole(0, _SIDE),
+      'cache_dir': TEXT,
+    }
+  ),
+  'eval': Section(
+    {
+      'every': whole(1),
+      'source': TEXT,
+      'lr_folder': TEXT,
+      'reference': TEXT,
+      'crops': whole(1, _SIDE),
+      'crop_size': whole(1, _SIDE),
+      'folders': Many(TEXT),
+      'scales': Many(_SCALE),
+      'protocol': TEXT,
+      'metrics': TEXT,
+    }
+  ),
+  'checkpoint': Section(
+    {
+      'every': whole(1),
+      'keep': whole(1),
+      'keep_best': whole(),
+      'best_by': TEXT,
+      'init_from': TEXT,
+    }
+  ),
 }
 # Keys that the sections of all models and methods have.
 COMMON: dict[str, Rules] = {

@@ -74,7 +74,8 @@ def complete(config: Any) -> dict[str, Any]:
     UserError: a key is unknown, or a value is not accepted.
   """
   filled = methods.updated(_filled(to_plain(config)))
-  rules = {**defaults.RULES, 'optimizer': optimizers.RULES}
+  optimizer = errors.Section(optimizers.RULES)
+  rules = {**defaults.RULES, 'optimizer': optimizer}
   errors.check('config', filled, rules)
   for section, common in defaults.COMMON.items():
     shown = {k: v for k, v in filled[section].items() if k in common}
