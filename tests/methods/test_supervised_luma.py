@@ -114,7 +114,7 @@ def test_recursions_are_supervised_until_alpha_is_gone():
   ('section', 'message'),
   [
     ({'outputs': 'all'}, r"config\.method\.outputs: unknown 'all'"),
-    ({'outputs': 'recursive'}, r'config\.method\.alpha_steps=0: give 1'),
+    ({'outputs': 'recursive'}, r'config\.method\.alpha_steps is missing'),
   ],
 )
 def test_bad_outputs_are_refused(section, message):
@@ -213,7 +213,7 @@ def test_statistics_come_along_with_pretrained_weights():
   slots = jax.device_get(method.averaged(_init(method, batch)))
   slots['batch_stats']['norm_tail']['var'] = np.full(4, 7.0, np.float32)
   init = functools.partial(method.init, scale=2)
-  state = jax.jit(init)(jax.random.key(1), batch, slots)
+  state = jax.jit(init)(jax.random.key(1), batch, {}, pretrained=slots)
   statistics = state.model_state['generator']['batch_stats']
   np.testing.assert_array_equal(statistics['norm_tail']['var'], np.full(4, 7.0))
   assert jax.tree.structure(state.params) == jax.tree.structure(
