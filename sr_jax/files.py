@@ -87,6 +87,24 @@ def folder_atomically(path: str | os.PathLike[str]) -> Generator[Path]:
     shutil.rmtree(hidden, ignore_errors=True)
 
 
+def refuse_links(folder: Path, path: Path) -> None:
+  """Refuses to write below a folder through a link to another folder.
+
+  Args:
+    folder: The folder of the results, which may be a link itself.
+    path: A file to write below it.
+
+  Raises:
+    UserError: a folder between them is a link.
+  """
+  for parent in path.relative_to(folder).parents:
+    if parent.parts and (folder / parent).is_symlink():
+      raise UserError(
+        f'{folder / parent}: is a link, through which results would be written'
+        f' elsewhere than into {folder}: remove it'
+      )
+
+
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
   """Writes JSON, whole or not at all; infinities as the string "Infinity".
 

@@ -29,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     '-o', dest='output', required=True, type=Path, metavar='DIR'
   )
   parser.add_argument(
-    '--scale', required=True, type=arguments.scale, metavar='S'
+    '--scale', required=True, type=arguments.any_scale, metavar='S'
   )
   arguments.add_degradation(parser)
 
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
   degradation = arguments.degradation_of(args)
   found = find_images([args.hr], skip=args.output)
   targets = [args.output / f.relative.with_suffix('.png') for f in found]
-  _check(found, targets)
+  _check(found, targets, args.output)
   for hr, target in zip(found, targets, strict=True):
     image = cut_to_multiple(read_levels(hr.path), args.scale, hr.path)
     lr = degradation.of_file(image, hr.relative.as_posix(), args.scale)
@@ -53,16 +53,18 @@ def run(args: argparse.Namespace) -> int:
   names = [target.relative_to(args.output).as_posix() for target in targets]
   record = {'scale': args.scale, **dataclasses.asdict(degradation)}
   write_json(args.output / DEGRADATION_RECORD, {**record, 'images': names})
-  print(f'{len(found)} images at 1/{args.scale}: {degradation}')
+  print(f'{len(found)} images at 1/{args.scale:g}: {degradation}')
   return 0
 
 
-def _check(found: list[Found], targets: list[Path]) -> None:
+def _check(found: list[Found], targets: list[Path], output: Path) -> None:
   """Refuses before any work what would mix or overwrite LR images."""
   from sr_jax.data.image_io import check_targets
+  from sr_jax.files import refuse_links
 
   check_targets((f.path, t) for f, t in zip(found, targets, strict=True))
   for target in targets:
+    refuse_links(output, target)
     if target.exists():
       raise UserError(
         f'{target}: exists already: choose another folder or remove it'

@@ -54,6 +54,7 @@ from sr_jax.data.image_io import (
 from sr_jax.data.references import match_references
 from sr_jax.errors import UserError
 from sr_jax.evaluation.report import Scores, Table, as_json
+from sr_jax.files import refuse_links
 from sr_jax.inference.model import SRModel
 from sr_jax.inference.options import UpscaleOptions
 from sr_jax.inference.upscaler import Upscaler
@@ -306,6 +307,7 @@ def _targets(
     if path
   }
   for target in targets:
+    refuse_links(Path(folder), target)
     if target.resolve() in inputs:
       raise UserError(
         f'{target}: is an input: choose another folder for the results'

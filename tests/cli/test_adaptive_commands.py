@@ -195,7 +195,7 @@ def test_kernel_with_another_sum_and_negative_taps(
   [
     ('adaptive', (), ('mzsr-tiny', 'give the kernel (--kernel SPEC)')),
     ('adaptive', ('--kernel', 'none.npy'), ('none.npy', 'no such kernel')),
-    ('adaptive', ('--kernel', 'BROKEN'), ('k.npy', 'not a readable kernel')),
+    ('adaptive', ('--kernel', 'BROKEN'), ('k.npy', 'damaged header')),
     ('adaptive', ('--kernel', 'gaussian:0'), ('gaussian:0', 'variances')),
     ('adaptive', ('--scale', '3'), ('mzsr-tiny', 'by 2, not by 3')),
     ('adaptive', ('--scale', '2.6'), ('by 2, not by 2.6',)),

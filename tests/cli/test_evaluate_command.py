@@ -228,3 +228,19 @@ def test_image_too_small_for_a_metric_is_left_out(run, tmp_path, metrics):
   path.unlink()
   assert run(*command, '--metrics', metrics, '--json', path).refused('a.png')
   assert not path.exists()
+
+
+def test_lr_at_a_scale_that_is_not_whole(run, photos, tmp_path):
+  """F8: degrade refused 2.5, at which evaluate makes LR by itself."""
+  out, path = tmp_path / 'lr', tmp_path / 'scores.json'
+  done = run('degrade', '--hr', photos, '-o', out, '--scale', '2.5')
+  assert done.status == 0, done
+  assert '2 images at 1/2.5: bicubic' in done.out
+  assert json.loads((out / 'degradation.json').read_text())['scale'] == 2.5
+  assert read_image(out / 'one.png').color.shape == (10, 12, 3)
+  command = ('evaluate', '--model', 'bicubic', '--scale', '2.5', '--hr', photos)
+  means = []
+  for lr in ((), ('--lr', out)):
+    assert run(*command, *lr, '--json', path).status == 0
+    means.append(json.loads(path.read_text())['mean'])
+  assert means[0] == means[1]

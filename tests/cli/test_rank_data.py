@@ -197,7 +197,7 @@ def test_nothing_is_left_of_an_interrupted_run(
   def interrupted(*unused):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(degradations.Degradation, 'apply', interrupted)
+  monkeypatch.setattr(degradations.Degradation, 'of_file', interrupted)
   before = sorted(tmp_path.iterdir())
   done = run(*command)
   assert done.status == 130

@@ -6,7 +6,7 @@ import io
 import imagecodecs
 import numpy as np
 import pytest
-from conftest import texture
+from conftest import texture, visible
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
@@ -14,12 +14,6 @@ from PIL import Image, ImageCms
 from sr_jax.data.image_io import Picture, read_image, write_image
 from sr_jax.inference import loading
 from sr_jax.ops.resize import imresize
-
-
-def names(folder):
-  return sorted(
-    p.relative_to(folder).as_posix() for p in folder.rglob('*') if p.is_file()
-  )
 
 
 def size_of(path):
@@ -32,7 +26,7 @@ def test_tree_is_mirrored_and_finished_files_are_skipped(run, photos, tmp_path):
   command = ('upscale', photos, '-o', out, '--model', 'bicubic', '--scale', 3)
   first = run(*command)
   assert first.status == 0
-  assert names(out) == ['one_x3.png', 'sub/two_x3.png']
+  assert visible(out) == ['one_x3.png', 'sub/two_x3.png']
   assert f'one.png 31x26 -> {out / "one_x3.png"} 93x78 (bicubic, ' in first.out
   assert first.out.endswith('2 enlarged\n')
   (out / 'one_x3.png').unlink()
@@ -45,7 +39,7 @@ def test_tree_is_mirrored_and_finished_files_are_skipped(run, photos, tmp_path):
   third = run(*command, '--overwrite')
   assert third.out.endswith('2 enlarged\n')
   assert (out / 'sub/two_x3.png').stat().st_mtime_ns != stamp
-  assert names(out) == ['one_x3.png', 'sub/two_x3.png']
+  assert visible(out) == ['one_x3.png', 'sub/two_x3.png']
 
 
 def test_results_beside_their_sources_are_no_input(run, photos):
@@ -53,7 +47,7 @@ def test_results_beside_their_sources_are_no_input(run, photos):
   run(*command, '--scale', 2)
   again = run(*command, '--scale', 2)
   assert again.out.startswith('0 enlarged, 2 already there')
-  assert len(names(photos)) == 4
+  assert len(visible(photos)) == 4
 
 
 def test_file_met_twice_goes_to_both_places(run, photos, tmp_path):
@@ -63,7 +57,7 @@ def test_file_met_twice_goes_to_both_places(run, photos, tmp_path):
     *('--model', 'bicubic', '--scale', 2),
   )
   assert done.status == 0, done
-  assert names(out) == ['one_x2.png', 'sub/two_x2.png', 'two_x2.png']
+  assert visible(out) == ['one_x2.png', 'sub/two_x2.png', 'two_x2.png']
 
 
 def test_pixels_are_those_of_the_model(run, photos, checkpoint, tmp_path):
@@ -115,7 +109,7 @@ def test_one_file_to_a_name_of_another_format(run, photos, tmp_path):
   options = ('--model', 'bicubic', '--scale', 2)
   assert run('upscale', source, '-o', target, *options).status == 0
   assert size_of(target) == (62, 52)
-  assert names(tmp_path / 'new') == ['big.webp']
+  assert visible(tmp_path / 'new') == ['big.webp']
 
 
 def sprite(kind):
@@ -193,7 +187,7 @@ def test_format_that_cannot_hold_the_result_becomes_png(run, tmp_path):
   command = ('upscale', tmp_path / 'a.jpg', tmp_path / 'wide.webp', '-o', out,
              '--model', 'bicubic', '--scale', 2)  # fmt: skip
   assert run(*command).status == 0
-  assert names(out) == ['a_x2.png', 'wide_x2.png']
+  assert visible(out) == ['a_x2.png', 'wide_x2.png']
   assert size_of(out / 'wide_x2.png') == (18000, 4)
   assert 'already there' in run(*command).out
 
@@ -205,7 +199,7 @@ def test_replaced_format_does_not_overwrite_another_result(run, tmp_path):
   out = tmp_path / 'out'
   done = run('upscale', tmp_path, '-o', out, '--model', 'bicubic', '--scale', 2)
   assert done.refused('a.jpg', 'holds no transparency')
-  assert names(out) == ['a_x2.png']
+  assert visible(out) == ['a_x2.png']
 
 
 def test_profile_is_kept_and_orientation_applied(run, tmp_path):
@@ -254,7 +248,7 @@ def test_many_sizes_compile_few_shapes(run, checkpoint, tmp_path, monkeypatch):
   out = tmp_path / 'out'
   done = run('upscale', folder, '-o', out, '--model', checkpoint)
   assert done.status == 0, done
-  assert len(names(out)) == 12
+  assert len(visible(out)) == 12
   assert 1 <= len(shapes) <= 8
   assert read_image(out / '3_x2.png').color.shape == (24, 34, 3)
 

@@ -1,0 +1,206 @@
+"""Where the results of `sr-jax upscale` go, and which of them are finished.
+
+A hidden file beside the results, `.sr-jax.jsonl`, records of every result which
+input it was made of (by the digest of its bytes) and how (model, weights and
+options). Only that decides what is finished: neither the name of a result nor
+the result of another file, model or option does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sr_jax.data.image_io import IMAGE_SUFFIXES
+from sr_jax.errors import UserError
+from sr_jax.files import refuse_links
+
+RECORD = '.sr-jax.jsonl'
+# Formats of pictures and the like that cannot be written: such a name after -o
+# is a slip and no folder.
+_FOREIGN = re.compile(
+  r'\.(ai|arw|avif|bpg|cr2|cr3|dds|dng|eps|exr|fits?|gif|h5|hdf5|hdr|hei[cf]|ico'
+  r'|j2k|jls|jp2|jpe|jpf|jpx|jxl|jxr|mat|mov|mp4|nef|npz|orf|pcx|pdf|pfm|p[bgnp]m'
+  r'|psd|qoi|raf|raw|rw2|svg|tga|xcf)'
+)
+_LONGEST_LABEL = 100
+
+
+class Job(NamedTuple):
+  """One input and its result.
+
+  Attributes:
+    source: The input file.
+    target: The file to write.
+    place: The name that the result has by itself, below the output folder.
+    digest: Of the bytes of the input.
+  """
+
+  source: Path
+  target: Path
+  place: str
+  digest: str
+
+
+class Output:
+  """The folder of the results, or the one file, with its record.
+
+  Attributes:
+    folder: Where the record lies.
+    file: The file that -o names; None for a folder.
+  """
+
+  def __init__(self, output: Path):
+    """Reads the record.
+
+    Raises:
+      UserError: -o names a file of a format that cannot be written.
+    """
+    suffix = output.suffix.lower()
+    if not output.is_dir() and _FOREIGN.fullmatch(suffix):
+      raise UserError(
+        f'{output}: cannot write {suffix}: choose from'
+        f' {" ".join(IMAGE_SUFFIXES)}'
+      )
+    is_file = not output.is_dir() and suffix in IMAGE_SUFFIXES
+    self.file = output if is_file else None
+    self.folder = output.parent if is_file else output
+    self._results = _read(self.folder / RECORD)
+
+  def results(self) -> set[Path]:
+    """Every recorded file that exists, with links resolved."""
+    files = (self.folder / name for name in self._results)
+    return {file.resolve() for file in files if file.exists()}
+
+  def finished(self, place: str, digest: str, made_by: Any) -> bool:
+    """Whether the result of this input, made in this way, exists."""
+    return any(
+      entry.get('place') == place
+      and entry.get('input') == digest
+      and entry.get('made_by') == made_by
+      and (self.folder / name).exists()
+      for name, entry in self._results.items()
+    )
+
+  def target(
+    self,
+    place: str,
+    label: str,
+    inputs: Collection[Path],
+    made_by: Mapping[str, Any],
+    *,
+    overwrite: bool,
+  ) -> Path:
+    """The file to write a result to.
+
+    It has its own name where that is free, or may be replaced. Where it is the
+    result of another model or option, the name also says how it was made.
+
+    Args:
+      place: Its own name.
+      label: What to add to the name in case of a clash.
+      inputs: Files that must not be replaced, with links resolved.
+      made_by: How the result is made.
+      overwrite: Whether earlier results may be replaced.
+
+    Raises:
+      UserError: no name is free, or the folder leads elsewhere.
+    """
+    own = self.folder / place
+    labelled = own.with_name(f'{own.stem}_{label}{own.suffix}')
+    names = [own] if self.file else [own, labelled]
+    for path in names:
+      refuse_links(self.folder, path)
+      if path.resolve() in inputs:
+        continue
+      if overwrite or not self._is_taken(path, place):
+        return path
+      if self._made(place, made_by):
+        raise UserError(
+          f'{path}: is the result of another input of this name: choose another'
+          ' folder, or replace it with --overwrite'
+        )
+    raise UserError(
+      f'{names[-1]}: exists already, and is no result of this input by these'
+      ' options: choose another name, or replace it with --overwrite'
+    )
+
+  def _made(self, place: str, made_by: Any) -> bool:
+    """Whether the same options made a result of this name, of any input."""
+    return any(
+      entry.get('place') == place
+      and entry.get('made_by') == made_by
+      and (self.folder / name).exists()
+      for name, entry in self._results.items()
+    )
+
+  def _is_taken(self, path: Path, place: str) -> bool:
+    """Whether there is a file, or the PNG that it had to become."""
+    if path.exists():
+      return True
+    png = path.with_suffix('.png')
+    entry = self._results.get(png.relative_to(self.folder).as_posix(), {})
+    return entry.get('place') == place and png.exists()
+
+  def forget(self, path: Path) -> None:
+    """Records that a file is about to be replaced."""
+    if path.exists():
+      self._append(path, {})
+
+  def add(self, path: Path, job: Job | None, made_by: Any = None) -> None:
+    """Records a result; without a job, a file that belongs to results."""
+    entry: dict[str, Any] = {'with_results': True}
+    if job is not None:
+      entry = {'place': job.place, 'input': job.digest, 'made_by': made_by}
+    self._append(path, entry)
+
+  def _append(self, path: Path, entry: dict[str, Any]) -> None:
+    name = path.relative_to(self.folder).as_posix()
+    self._results[name] = entry
+    record = self.folder / RECORD
+    try:
+      record.parent.mkdir(parents=True, exist_ok=True)
+      with record.open('a') as file:
+        file.write(json.dumps({'file': name, **entry}) + '\n')
+    except OSError as error:
+      raise UserError(
+        f'{record}: cannot be written ({error.strerror}): free the disk or'
+        ' choose another place'
+      ) from error
+
+
+def _read(record: Path) -> dict[str, dict[str, Any]]:
+  """Entries by file; the last line of a file counts, damaged lines do not."""
+  try:
+    lines = record.read_text(errors='replace').splitlines()
+  except OSError:
+    return {}
+  results = {}
+  for line in lines:
+    try:
+      entry = json.loads(line)
+      results[str(entry.pop('file'))] = entry
+    except (ValueError, AttributeError, TypeError, LookupError, RecursionError):
+      continue
+  return {name: entry for name, entry in results.items() if entry}
+
+
+def digest_of(path: Path) -> str:
+  """Digest of a file's bytes; '' for a file that cannot be read."""
+  try:
+    with path.open('rb') as file:
+      return hashlib.file_digest(file, 'sha256').hexdigest()[:16]
+  except OSError:
+    return ''  # it is reported when its turn comes
+
+
+def label_of(parts: Collection[str]) -> str:
+  """Part of a file name that says how a result was made."""
+  label = '_'.join(re.sub(r'[^\w.,=-]+', '-', part) for part in parts)
+  if len(label) <= _LONGEST_LABEL:
+    return label
+  return hashlib.sha256(label.encode()).hexdigest()[:16]
