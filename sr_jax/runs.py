@@ -14,7 +14,7 @@ from sr_jax import checkpoints, experiment, methods, sharding, workdirs
 from sr_jax.data import batches, opening
 from sr_jax.errors import UserError
 from sr_jax.evaluation.crops import Evaluation, make_evaluation
-from sr_jax.evaluation.scores import LOWER_IS_BETTER
+from sr_jax.metrics.protocol import LOWER_IS_BETTER
 from sr_jax.ops.compilation import jit
 from sr_jax.progress import Progress
 from sr_jax.state import TrainState

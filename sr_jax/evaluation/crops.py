@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
+import logging
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -33,6 +33,8 @@ from sr_jax.ops.degrade import quantize
 from sr_jax.ops.levels import to_unit
 from sr_jax.ops.resize import imresize
 from sr_jax.ops.scales import covered_size, reduced_size
+
+_log = logging.getLogger(__name__)
 
 
 class _Test(NamedTuple):
@@ -202,13 +204,17 @@ class PeriodicEvaluation:
     return mean
 
   def _mean_scores(self, test: _Test, sr: np.ndarray) -> dict[str, float]:
-    """Mean scores of SR crops `[N, H, W, C]`."""
+    """Mean scores of SR crops `[N, H, W, C]`.
+
+    A crop that a metric refuses, as NIQE does one without detail, has the worst
+    score there is.
+    """
 
     def score(metric: Metric, a: np.ndarray, b: np.ndarray) -> float:
       try:
         return self._measure(metric, test, a, b)
       except UserError:
-        return math.inf  # NIQE, of an image without detail
+        return metric.worst
 
     return {
       metric.name: float(
@@ -282,12 +288,15 @@ class PeriodicEvaluation:
     model = from_params(test.config, params, name='training')
     found = {}
     for name, folder in self._folders.items():
-      scores = evaluate_folder(
+      result = evaluate_folder(
         model,
         hr_dir=folder,
         degradation=self._degradation,
         protocols=[self.protocol],
-      )['mean']
+      )
+      for reason in result['left_out'].values():
+        _log.warning('step %d: not measured: %s', step, reason)
+      scores = result['mean']
       prefix = f'{name}{_of_scale(test, self._at)}'
       writer.scalars(step, {f'{prefix}/{k}': v for k, v in scores.items()})
       found[name] = scores['psnr']

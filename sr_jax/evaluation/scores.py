@@ -24,9 +24,6 @@ from sr_jax.weights.names import unwrap
 
 PathLike = str | os.PathLike[str]
 
-# Of the metrics below, and of others more is better.
-LOWER_IS_BETTER = ('rmse', 'niqe', 'lpips', 'pi')
-
 _NEEDING = {
   'niqe_params': ('niqe', 'pi'),
   'lpips_weights': ('lpips',),

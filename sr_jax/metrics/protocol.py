@@ -139,6 +139,10 @@ class Views(NamedTuple):
   crop: int
 
 
+# Names of the metrics whose smaller scores are the better ones.
+LOWER_IS_BETTER = frozenset({'rmse', 'niqe', 'lpips', 'pi'})
+
+
 class Metric(NamedTuple):
   """One score of an image pair.
 
@@ -157,6 +161,16 @@ class Metric(NamedTuple):
   rules: str = ''
   mean: Callable[[Sequence[float]], float] = lambda x: sum(x) / len(x)
   decimals: int = 4
+
+  @property
+  def lower_is_better(self) -> bool:
+    """Whether the smaller of two scores is the better one."""
+    return self.name in LOWER_IS_BETTER
+
+  @property
+  def worst(self) -> float:
+    """The score of an image that could not be measured."""
+    return math.inf if self.lower_is_better else -math.inf
 
 
 def _root_mean_square(values: Sequence[float]) -> float:
