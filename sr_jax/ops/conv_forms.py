@@ -30,7 +30,7 @@ _AT_ONCE = 1_500_000
 _MOST_PARTS = 8
 
 Shapes = tuple[tuple[int, ...], ...]
-Padding = tuple[tuple[int, int], tuple[int, int]]
+Padding = tuple[tuple[int, int], ...]
 
 
 class Geometry(NamedTuple):
@@ -216,7 +216,7 @@ def _cpu_kernel(
 
 
 def _kernel_gradient(
-  x: jax.Array, y: jax.Array, size: tuple[int, int], geometry: Geometry
+  x: jax.Array, y: jax.Array, size: tuple[int, ...], geometry: Geometry
 ) -> jax.Array:
   """Correlates x with y over images, rows and columns.
 
@@ -233,7 +233,7 @@ def _kernel_gradient(
 
 
 def _part_of_kernel_gradient(
-  x: jax.Array, y: jax.Array, size: tuple[int, int], geometry: Geometry
+  x: jax.Array, y: jax.Array, size: tuple[int, ...], geometry: Geometry
 ) -> jax.Array:
   """`_kernel_gradient` of all the images at once.
 

@@ -69,7 +69,8 @@ def convolve_transposed(
 
 
 def _precision() -> str | None:
-  return jax.config.jax_default_matmul_precision
+  config: Any = jax.config  # its values have no types
+  return config.jax_default_matmul_precision
 
 
 def _bind(
@@ -221,7 +222,7 @@ def _transpose(
   """Cotangents of the linear operands, None for the others."""
   rest = (geometry, tasks)
   linear = [ad.is_undefined_primal(x) for x in operands]
-  shape = operands[-1].aval.shape if linear[-1] else None
+  shape: Any = operands[-1].aval.shape if linear[-1] else None
   if all(type(ct) is ad.Zero for ct in cotangents):
     return [None] * len(operands)
   if role == 'image':
@@ -243,7 +244,7 @@ def _transpose(
   kernel, y = (other, ct) if role == 'value' else (ct, other)
   of = [x.aval.shape if ad.is_undefined_primal(x) else x.shape for x in parts]
   rows = _rows(kernel, [s[-1] for s in of], kept)
-  moved = iter(_bind('image', (rows, y), [of[i] for i in kept], *rest))
+  moved = iter(_bind('image', (rows, y), tuple(of[i] for i in kept), *rest))
   return [next(moved) if i in kept else None for i in range(len(operands))]
 
 

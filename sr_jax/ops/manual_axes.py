@@ -31,6 +31,7 @@ def _varying(x: jax.Array) -> frozenset[str]:
 def _marked(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
   if not axes:
     return x
-  if hasattr(jax.lax, 'pcast'):
-    return jax.lax.pcast(x, axes, to='varying')
-  return jax.lax.pvary(x, axes)  # older JAX
+  lax: Any = jax.lax
+  if hasattr(lax, 'pcast'):
+    return lax.pcast(x, axes, to='varying')
+  return lax.pvary(x, axes)  # older JAX

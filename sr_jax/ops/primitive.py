@@ -34,7 +34,8 @@ def define(
 
   @primitive.def_impl
   def run(*operands: jax.Array, **params: Any) -> Any:
-    if jax.config.jax_disable_jit:
+    config: Any = jax.config  # its values have no types
+    if config.jax_disable_jit:
       return plain(*operands, **params)
     return compiled(**params)(*operands)
 
