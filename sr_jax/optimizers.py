@@ -358,7 +358,7 @@ def step_slots(
   Args:
     tx: From `make`.
     rate: From `make`.
-    state: Of the training.
+    state: State of the training.
     grads: Gradients of `state.params`, by slot.
 
   Returns:
@@ -382,7 +382,7 @@ def step_metrics(
   Args:
     rate: The schedule of the slot `generator`.
     grads: Gradients whose norm is reported.
-    opt_state: Of every slot, after the step.
+    opt_state: Optimizer states of all slots, after the step.
 
   Returns:
     `gradient_norm`; `learning_rate`, which the generator's last update had;

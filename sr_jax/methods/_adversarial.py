@@ -42,8 +42,8 @@ class Discriminator(NamedTuple):
     network: Its Linen module.
     game: The losses of the generator and of the discriminator.
     term: Name of the generator's loss by it.
-    weight: Of that loss.
-    view: What it sees of an image.
+    weight: Weight of that loss.
+    view: Turns an image into what the discriminator sees of it.
     penalty: Weight of the gradient penalty (WGAN-GP), 0 for none.
     per_pixel: Form of the penalty, see `losses.adversarial`.
   """
@@ -102,7 +102,7 @@ def check_crops(
   """Refuses crops that a discriminator does not take, naming what it does.
 
   Args:
-    config: Of the experiment.
+    config: Config of the experiment.
     network: The discriminator.
     larger_by: Pixels by which its views may be larger than the crops.
 
@@ -130,8 +130,8 @@ def read_features(
   Args:
     spec: `config.method.features_from`.
     needed_by: What needs them, for the message where there is no spec.
-    layers: Of the network.
-    variant: Of the network.
+    layers: Names of layers, such as conv5_4.
+    variant: vgg16 or vgg19.
 
   Raises:
     UserError: there are none where the config says.
@@ -166,7 +166,7 @@ def critic(
     discriminator: See above.
     stats: Its running statistics before the step.
     hr: The real images.
-    key: Of the points at which the gradient penalty is taken.
+    key: PRNG key of the points at which the gradient penalty is taken.
   """
   network, view = discriminator.network, discriminator.view
   real = view(hr)
@@ -202,7 +202,7 @@ def critics(
   hr: jax.Array,
   key: jax.Array,
 ) -> dict[str, Critic]:
-  """All discriminators by slot, each with a key of its own."""
+  """All discriminators by slot, each with another PRNG key."""
   keys = jax.random.split(key, max(1, len(discriminators)))
   return {
     slot: critic(one, state.model_state.get(slot, {}), hr, keys[i])

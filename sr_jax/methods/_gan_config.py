@@ -99,14 +99,15 @@ class Players(NamedTuple):
     generator: Its Linen module.
     discriminators: Those that have a weight, by slot.
     ranker: The Linen module of the ranker.
-    weights: Of all terms, by name.
-    distance: Of SR to HR.
+    weights: Weights of the terms of the loss, by name.
+    distance: Pixel loss between SR and HR.
     recipe: The perceptual loss.
     regions: Layers that compare each region.
-    radius: Of the boundaries.
-    variant: Of the network of features.
-    optimizers: Of `generator`, of its held layers and of each discriminator.
-    early: Patterns of the generator's layers that are not held.
+    radius: Radius of the boundary regions in HR pixels.
+    variant: Variant of the network of features, vgg16 or vgg19.
+    optimizers: Optimizers of `generator`, of its held layers and of each
+      discriminator, by slot.
+    early: Name patterns of the generator's layers that learn from the start.
     turns: Arguments of `generator_turn`.
     degrader: Makes the pairs of a batch.
   """
@@ -288,7 +289,8 @@ def _optimizers(
   slots = make_optimizers(config, discriminators)
   held_steps = config['method']['held_steps']
   if held_steps:
-    # It counts its own updates, but goes on in the schedule of the others.
+    # It counts its updates from 0, but enters the schedule where the other
+    # layers are by then.
     before = max(0, held_steps - turns['first']) // turns['every']
     held = optimizers.make(
       steps=config['steps'],

@@ -43,7 +43,7 @@ def gradient_fitting(
   Args:
     config: Of the checkpoint: `model`, `method.adapt` with `steps` and `rates`,
       and `degradation.name` it was trained for, if that is known.
-    assumed: How the images were made; the kernel must be known.
+    assumed: How the images were degraded; the kernel must be known.
     steps: Number of steps, or 'auto' to stop when the image is reconstructed no
       better; None takes the checkpoint's.
 

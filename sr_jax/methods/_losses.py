@@ -63,7 +63,7 @@ def over_outputs(
   """The loss over all outputs of the network that `config.method` names.
 
   Raises:
-    UserError: unknown outputs, or a setting of theirs is missing.
+    UserError: unknown outputs, or a setting that they need is missing.
   """
   name = section.get('outputs', 'none')
   if name == 'residual':

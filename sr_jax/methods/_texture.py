@@ -45,8 +45,8 @@ class Reference(NamedTuple):
   """Features of a reference `[B, 4 * H, 4 * W, 3]`.
 
   Attributes:
-    blurred: `[B, H, W, C]`, of the reference reduced and enlarged again.
-    maps: Of the reference itself, by layer.
+    blurred: Features `[B, H, W, C]` of the reference, reduced and enlarged.
+    maps: Features of the sharp reference, by layer.
   """
 
   blurred: jax.Array
@@ -113,21 +113,21 @@ def swapped(
 
   def of_one(sample: tuple[jax.Array, list[Reference]]) -> Texture:
     content, references = sample
-    found = patch_match.match(content, [ref.blurred for ref in references])
+    matched = patch_match.match(content, [ref.blurred for ref in references])
     maps = {
       layer: patch_match.swap(
-        found.index, [ref.maps[layer] for ref in references], ratio
+        matched.index, [ref.maps[layer] for ref in references], ratio
       )[: ratio * height, : ratio * width]
       for layer, ratio in RATIOS.items()
     }
-    return Texture(maps, found.similarity[:height, :width])
+    return Texture(maps, matched.similarity[:height, :width])
 
   texture = jax.vmap(of_one)((content, list(references)))
   return jax.lax.stop_gradient(texture)
 
 
 def truth(features: Features, hr: jax.Array) -> Texture:
-  """What HR itself as its own reference would give, unmatched."""
+  """HR's features, as if HR were a reference that matches perfectly."""
   maps = features(hr)
   shape = (hr.shape[0], *(n // SCALE for n in hr.shape[1:3]))
   texture = Texture({k: maps[k] for k in RATIOS}, jnp.ones(shape))

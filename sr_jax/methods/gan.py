@@ -2,8 +2,8 @@
 
 The `generator` learns from distances to HR and from what discriminators make
 of its images; all move at once, from their old parameters, as in
-`transforms.adversarial`. Which terms there are is told by their weights in
-`config.method`; zero leaves one out:
+`transforms.adversarial`. The terms of its loss are weighted in `config.method`;
+a weight of zero leaves a term out:
 
   pixel_weight           distance of SR to HR, by `config.loss`
   perceptual_weight      distance of features of VGG, by `perceptual`, a
@@ -227,7 +227,7 @@ def _content(
       )
     terms['branch'] = pixel.l1(aux['gradient'], gradient_map(hr))
   if players.weights['rank']:
-    # By its running statistics: the score of an image is its own.
+    # By running statistics, so that no image changes the score of another.
     terms['rank'] = ranking.content(players.ranker.apply(frozen[RANKER], sr))
   total = jnp.zeros(())
   for name, value in terms.items():

@@ -101,10 +101,10 @@ class Tasks(NamedTuple):
     query: Images of the outer loss, per task.
     scales: One is drawn for each task, uniformly.
     kernel_size: Taps per axis.
-    min_variance: Of the kernels, in HR pixels squared.
-    max_variance: The same, per unit of scale.
+    min_variance: Smallest variance of the kernels, in HR pixels squared.
+    max_variance: Largest variance, per unit of scale.
     degradation: 'direct' or 'blur-bicubic'.
-    noise_sigma: Of the LR images, in grey levels of 255.
+    noise_sigma: Noise of the LR images, in grey levels of 255.
     wide: Whether images come with the margin that LR within them depends on.
   """
 
@@ -182,7 +182,9 @@ class _Training(NamedTuple):
     tx: The optimizer of each slot.
     rate: Its learning rate.
     loss: `(params, (enlarged, hr)) -> value`, inner and outer.
-    tasks: See `Tasks`, and so the others.
+    tasks: Distribution of the tasks.
+    inner: Settings of the inner loop.
+    outer: Settings of the outer loss.
   """
 
   network: Network
@@ -386,9 +388,9 @@ def draw_task(key: jax.Array, hr: jax.Array, tasks: Tasks) -> jax.Array:
   """Degrades images by one random kernel and scale, and enlarges them again.
 
   Args:
-    key: Of the task.
+    key: PRNG key of the task.
     hr: `[N, S, S, C]` in [0, 1].
-    tasks: What to draw from.
+    tasks: Distribution of the tasks.
 
   Returns:
     `[N, S, S, C]`, input of the network whose target is `hr`; not clipped.

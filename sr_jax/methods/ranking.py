@@ -8,7 +8,7 @@ photographs and their bicubic enlargements, which tries things out.
 
 Batch statistics are those of each side of the pairs by itself, as in the
 released code. There the first image of a pair is always of the more perceptual
-generator, and the statistics alone may tell the sides apart; here sides are
+generator, and the statistics alone may reveal the sides; here sides are
 drawn.
 """
 
@@ -50,8 +50,8 @@ class _Training(NamedTuple):
     ranker: Its Linen module.
     tx: The optimizer.
     rate: Its learning rate.
-    margin: By which the worse image shall score higher.
-    l2_weight: Of the squared norm of the parameters in the loss.
+    margin: Difference by which the worse image shall score higher.
+    l2_weight: Weight of the squared norm of the parameters in the loss.
     make_lr: `Method.degrade`.
   """
 
@@ -142,7 +142,7 @@ def pairs(
   hr = to_unit(batch['hr'])
   lr = make_lr(key, hr, _STAND_IN)
   blurred = imresize(lr, scale=_STAND_IN, shape=hr.shape[1:3]).clip(0, 1)
-  # In turns: sides that differ would be told apart by their statistics.
+  # In turns: batch statistics must not reveal which side is blurred.
   swapped = jnp.arange(len(hr)) % 2 == 1
   turn = swapped[:, None, None, None]
   images = jnp.where(turn, blurred, hr), jnp.where(turn, hr, blurred)

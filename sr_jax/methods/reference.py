@@ -85,8 +85,8 @@ class _Training(NamedTuple):
   Attributes:
     generator: Its Linen module.
     discriminators: The discriminator by its slot, none if it has no weight.
-    weights: Of all terms, by name.
-    distance: Of SR to HR.
+    weights: Weights of the terms of the loss, by name.
+    distance: Pixel loss between SR and HR.
     recipe: The perceptual loss.
     threshold: Weights of the texture loss by similarity, None for all 1.
     cycle: Steps of one round.

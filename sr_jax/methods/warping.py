@@ -62,8 +62,8 @@ class _Training(NamedTuple):
     sisr: The frozen network that enlarges LR, None for bicubic.
     tx: The optimizer.
     rate: Its learning rate.
-    distance: Of two images.
-    warp_weight: Of the warped reference in the loss.
+    distance: Pixel loss of two images.
+    warp_weight: Weight of the warped reference in the loss.
     degrader: Makes the pairs of a batch.
   """
 

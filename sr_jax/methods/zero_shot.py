@@ -27,7 +27,7 @@ from sr_jax.transforms import meta
 from sr_jax.transforms.self_training import (
   Augmentation,
   Policy,
-  Progress,
+  Training,
   draw_crop,
   train_on_fathers,
 )
@@ -43,7 +43,7 @@ _CROP = 128
 _PICTURE_CHANNELS = 4
 # Channels of a father where one network serves all channels one by one.
 _TOGETHER = 2
-# Channels at most whose whole images tell the error of such a network.
+# Most channels on which the error of such a network is measured.
 _TESTED = 8
 # Side in LR pixels of what is fitted at once.
 _TRAINING_SIDE = 1024
@@ -58,12 +58,12 @@ def make_son(
   kernel: jax.Array | None,
   noise_sigma: float,
 ) -> jax.Array:
-  """The image reduced as it was made itself, and enlarged to its own size.
+  """The son of an image: reduced as the image was, and enlarged again.
 
   Args:
     network: Offers `scale` and `enlarge`.
     lr: `[B, H, W, C]` in [0, 1].
-    key: Of the noise.
+    key: PRNG key of the noise.
     degradation: How LR images are made, see `ops.degrade`.
     kernel: Its blur.
     noise_sigma: Grey levels of 255.
@@ -151,7 +151,7 @@ def fitting(
 
   Args:
     config: `model`, and `method` with `gradual` and `channels`.
-    assumed: How the images were made.
+    assumed: How the images were degraded.
     steps: Most training steps; None or 'auto' leaves the end to the
       learning-rate policy.
 
@@ -204,13 +204,13 @@ class Recipe(NamedTuple):
   """How ZSSR trains, beside the network.
 
   Attributes:
-    degradation: Of father to son, see `ops.degrade`.
-    noise_sigma: Of the sons, in grey levels of 255.
+    degradation: How sons are made of fathers, see `ops.degrade`.
+    noise_sigma: Noise of the sons, in grey levels of 255.
     scales: Scales to solve before the network's own, each from where the one
       before ended; their results join the images that fathers are cut from.
-    augmentation: Of the fathers.
-    policy: Of the learning rate.
-    channels: What is one image, see `fitting`.
+    augmentation: How fathers are drawn.
+    policy: When the learning rate falls and the training ends.
+    channels: Which channels make one image, see `fitting`.
   """
 
   degradation: str
@@ -310,7 +310,7 @@ def _training_program(
         ' zssr-shared',
         lr.shape[-1],
       )
-    # One after the other everywhere: each ends when its own policy says so, and
+    # One after the other everywhere: each ends when its policy says so, and
     # under vmap the occasional look at the whole image would be taken always.
     one = functools.partial(fit_one, kernel)
     return jax.lax.map(lambda pair: one(*pair), (lr, keys))
@@ -350,7 +350,7 @@ def _train_stage(
   pool: Sequence[jax.Array],
   params: Any,
   key: jax.Array,
-) -> Progress:
+) -> Training:
   """Trains for one scale on fathers from a pool whose first image is LR.
 
   Where channels are images of their own, a father is some of them.

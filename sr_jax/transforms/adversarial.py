@@ -37,7 +37,7 @@ class Critic(NamedTuple):
       real images, which it holds, and of what it sees of the outputs; aux, such
       as running statistics, is handed on.
     game: The losses of both.
-    weight: Of the game in the generator's loss.
+    weight: Weight of the game in the generator's loss.
     penalty: `(phi, outputs) -> value`, added to the discriminator's loss.
   """
 
@@ -48,11 +48,11 @@ class Critic(NamedTuple):
 
 
 class Verdict(NamedTuple):
-  """What came of one discriminator, before any weight.
+  """The losses and logits of one discriminator, before any weight.
 
   Attributes:
-    generator: The generator's loss by it.
-    discriminator: Its own loss, penalty included.
+    generator: The generator's loss by this discriminator.
+    discriminator: The discriminator's loss, penalty included.
     accuracy: How often it judges a real image more real than a fake.
     real: Mean logit of the real images.
     fake: Mean logit of the generated ones.
@@ -70,11 +70,11 @@ class Report(NamedTuple):
 
   Attributes:
     loss: The generator's, all terms with their weights.
-    terms: What `content` tells of itself.
+    terms: The values that `content` reports.
     verdicts: By discriminator.
-    outputs: What the generator made.
-    aux: Of the generator's pass.
-    critic_aux: Of the discriminators' passes.
+    outputs: The generator's outputs.
+    aux: What the generator's pass hands on.
+    critic_aux: What the discriminators' passes hand on, by discriminator.
   """
 
   loss: jax.Array
@@ -128,21 +128,21 @@ def _judged(
 ) -> tuple[Verdict, PyTree, PyTree, PyTree]:
   """A verdict, the gradients by outputs and by phi, and aux."""
   (real, fake), back, aux = jax.vjp(critic.judge, phi, outputs, has_aux=True)
-  theirs, to_them = jax.value_and_grad(critic.game.generator, (0, 1))(
+  generator, to_generator = jax.value_and_grad(critic.game.generator, (0, 1))(
     real, fake
   )
-  ours, to_us = jax.value_and_grad(critic.game.discriminator, (0, 1))(
-    real, fake
-  )
+  discriminator, to_critic = jax.value_and_grad(
+    critic.game.discriminator, (0, 1)
+  )(real, fake)
   # One pass forward, two back; of each only one half is used, and computed.
-  _, by_outputs = back(to_them)
-  by_phi, _ = back(to_us)
+  _, by_outputs = back(to_generator)
+  by_phi, _ = back(to_critic)
   if critic.penalty is not None:
     more, by_penalty = jax.value_and_grad(critic.penalty)(phi, outputs)
-    ours += more
+    discriminator += more
     by_phi = jax.tree.map(jnp.add, by_phi, by_penalty)
   verdict = Verdict(
-    theirs, ours, accuracy(real, fake), real.mean(), fake.mean()
+    generator, discriminator, accuracy(real, fake), real.mean(), fake.mean()
   )
   return verdict, by_outputs, by_phi, aux
 
@@ -154,16 +154,16 @@ def update_in_turn(
   params: PyTree,
   turn: jax.Array | bool = True,
 ) -> tuple[PyTree, PyTree]:
-  """Parameters and optimizer state after one update, if it is one's turn.
+  """Parameters and optimizer state after one update, where it is due.
 
   The rest of a step is computed either way: which of the two trees is kept is
   no part of the compiled program, so that update ratios cost no second one.
 
   Args:
     tx: The optimizer.
-    grads: Of the parameters.
-    opt_state: The optimizer's.
-    params: The old ones.
+    grads: Gradients of the parameters.
+    opt_state: State of the optimizer before the update.
+    params: Parameters before the update.
     turn: Boolean; where false nothing changes, the optimizer's counts neither.
   """
   updates, after = tx.update(grads, opt_state, params)

@@ -52,10 +52,10 @@ def _median(versions: list[Any]) -> Any:
   if array_namespace(*versions) is not np:
     return jnp.median(jnp.stack(versions), axis=0)
   # By rows: stacked, the versions of a large image would be there twice.
-  found = np.empty_like(versions[0])
-  for row in range(found.shape[1]):
-    found[:, row] = np.median([x[:, row] for x in versions], axis=0)
-  return found
+  medians = np.empty_like(versions[0])
+  for row in range(medians.shape[1]):
+    medians[:, row] = np.median([x[:, row] for x in versions], axis=0)
+  return medians
 
 
 def _turn(x: Any, rows: bool, columns: bool, transpose: bool) -> Any:

@@ -73,12 +73,12 @@ class Policy(NamedTuple):
   ratio: float = 1.5
 
 
-class Progress(NamedTuple):
-  """State of a training.
+class Training(NamedTuple):
+  """State of a training on one image.
 
   Attributes:
     params: Parameters.
-    opt_state: Of Adam.
+    opt_state: State of Adam.
     step: Steps done.
     rate: Current learning rate.
     changed: Step at which the rate last fell.
@@ -100,7 +100,7 @@ def train_on_fathers(
   params: PyTree,
   key: jax.Array,
   policy: Policy,
-) -> Progress:
+) -> Training:
   """Trains by Adam on a fresh father per step, as `policy` says.
 
   Args:
@@ -109,11 +109,11 @@ def train_on_fathers(
     draw_father: `key -> father`.
     params: Where to start.
     key: Step i draws from `fold_in(key, i)`.
-    policy: Of the learning rate.
+    policy: When the rate falls and the training ends.
   """
   adam = optax.scale_by_adam()
 
-  def step(now: Progress) -> Progress:
+  def step(now: Training) -> Training:
     father = draw_father(jax.random.fold_in(key, now.step))
     grads = jax.grad(loss_fn)(now.params, father)
     updates, opt_state = adam.update(grads, now.opt_state)
@@ -125,7 +125,7 @@ def train_on_fathers(
     )
     done = now.step + 1
     falls = _falls(policy, done, now.changed, errors)
-    return Progress(
+    return Training(
       params=params,
       opt_state=opt_state,
       step=done,
@@ -134,7 +134,7 @@ def train_on_fathers(
       errors=errors,
     )
 
-  start = Progress(
+  start = Training(
     params=params,
     opt_state=adam.init(params),
     step=jnp.zeros((), jnp.int32),
@@ -183,7 +183,7 @@ def draw_crop(
   Args:
     key: PRNG key.
     image: `[H, W, C]`.
-    side: Of the crop, at most the smaller of H and W.
+    side: Side of the crop, at most the smaller of H and W.
     augmentation: Distribution.
 
   Returns:

@@ -47,14 +47,14 @@ def windows(size: int, tile: int, halo: int, cell: int = 1) -> list[Window]:
   tile -= (tile - size) % cell
   if tile <= 2 * halo + cell - 1:
     raise ValueError(f'tile {tile} leaves nothing inside a halo of {halo}')
-  found, kept = [], 0
+  cut, kept = [], 0
   while kept < size:
     start = min(max(kept - halo, 0) // cell * cell, size - tile)
     stop = start + tile
     end = size if stop == size else stop - halo
-    found.append(Window(start, stop, kept, end))
+    cut.append(Window(start, stop, kept, end))
     kept = end
-  return found
+  return cut
 
 
 def tiled(
