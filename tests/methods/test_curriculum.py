@@ -111,6 +111,7 @@ def _start(method):
   return state, batch, step
 
 
+@pytest.mark.nightly
 def test_three_steps_learn_and_pairs_of_files_train_too():
   method = _method(name='srfbn', groups=1, steps=2, features=4)
   state, batch, step = _start(method)

@@ -147,6 +147,7 @@ def test_three_steps_learn_in_one_trace_with_an_optimizer_for_each_network():
   assert moments == jax.tree.map(np.shape, state.opt_state['dual_1'])
 
 
+@pytest.mark.nightly
 def test_without_the_dual_loss_the_duals_stay():
   state, metrics = _step(_batch(), dual_weight=0.0)
   assert _changed(state) == {'generator'}
@@ -155,6 +156,7 @@ def test_without_the_dual_loss_the_duals_stay():
 
 
 @pytest.mark.parametrize('compose', [False, True])
+@pytest.mark.nightly
 def test_lr_alone_teaches_the_primal_through_the_duals(compose):
   batch = _mixed([False] * 4)
   state, metrics = _step(batch, compose=compose)
@@ -166,6 +168,7 @@ def test_lr_alone_teaches_the_primal_through_the_duals(compose):
   assert _changed(state) == reached
 
 
+@pytest.mark.nightly
 def test_hr_of_unlabelled_samples_has_no_effect():
   labelled = [True, True, False, True]
   batch = _mixed(labelled)
@@ -177,6 +180,7 @@ def test_hr_of_unlabelled_samples_has_no_effect():
   assert _step(other, compose=True)[1]['primary'] != one[1]['primary']
 
 
+@pytest.mark.nightly
 def test_all_labelled_is_paired_training():
   plain, _ = _step(_batch())
   mixed, _ = _step(_mixed([True] * 4))
@@ -187,6 +191,7 @@ def test_all_labelled_is_paired_training():
   )
 
 
+@pytest.mark.nightly
 def test_the_loop_from_hr_is_one_more_term():
   _, without = _step(_batch())
   _, metrics = _step(_batch(), hr_cycle=True)
@@ -196,6 +201,7 @@ def test_the_loop_from_hr_is_one_more_term():
   )
 
 
+@pytest.mark.nightly
 def test_networks_with_one_output_can_be_primal():
   model = {'name': 'edsr', 'variant': 'small', 'scale': 2}
   method = _make(model=model)
@@ -248,6 +254,7 @@ def _trained(devices):
   return jax.device_get((state.params, metrics))
 
 
+@pytest.mark.nightly
 def test_one_and_eight_devices_agree():
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
@@ -267,6 +274,7 @@ def lr_folder(tmp_path):
   return folder
 
 
+@pytest.mark.nightly
 def test_adaptation_resumes_exactly_and_loads(tmp_path, lr_folder):
   """Paired training, then Algorithm 1 from its weights, in two parts."""
   small = functools.partial(_config, model={'scale': 2})

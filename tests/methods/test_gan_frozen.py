@@ -52,6 +52,7 @@ RANK = {
 }
 
 
+@pytest.mark.nightly
 def test_a_frozen_ranker_teaches_and_stays():
   """Its parameters and its running statistics are bit for bit the same."""
   run, without = Run(method=RANK), run_of()

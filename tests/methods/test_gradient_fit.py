@@ -86,6 +86,7 @@ def test_gradient_fitting_is_plain_descent_on_the_son(
 
 
 @pytest.mark.parametrize('per', ['layer', 'weight'])
+@pytest.mark.nightly
 def test_learned_rates_take_the_place_of_given_ones(per):
   start = meta_weights()
   rng = np.random.default_rng(0)
@@ -106,6 +107,7 @@ def test_learned_rates_take_the_place_of_given_ones(per):
   assert relative_error(fitted['generator'], expected) < 1e-4
 
 
+@pytest.mark.nightly
 def test_auto_keeps_the_best_and_stops_when_it_gains_no_more():
   config = meta_config(rates=[0.1])
   image = smooth(14, 12)
@@ -126,6 +128,7 @@ def test_auto_keeps_the_best_and_stops_when_it_gains_no_more():
   assert relative_error(fitted['generator'], expected) < 1e-3
 
 
+@pytest.mark.nightly
 def test_noise_of_the_son_is_drawn_from_the_key():
   params = {'generator': meta_weights()}
   image = smooth(12, 12)

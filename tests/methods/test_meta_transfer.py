@@ -163,6 +163,7 @@ def _tasks(config):
   )
 
 
+@pytest.mark.nightly
 def test_exact_from_divides_first_order_from_exact_steps():
   """Both against plain loops, with the weights on their way."""
   changes = {'method__outer__exact_from': 700}
@@ -189,6 +190,7 @@ def _move(params, state):
   return jax.tree.map(jnp.subtract, params, state.params['generator'])
 
 
+@pytest.mark.nightly
 def test_other_ways_to_run_the_same_step_agree():
   """Until the weights anneal, which uniform ones do not."""
   _, start, step, _ = _compiled()
@@ -213,6 +215,7 @@ def test_other_ways_to_run_the_same_step_agree():
 
 
 @pytest.mark.parametrize('per', ['layer', 'weight'])
+@pytest.mark.nightly
 def test_learned_rates_are_trained_and_averaged(per):
   changes = {
     'method__inner__learned_rates': per,
@@ -291,6 +294,7 @@ def _stepped(monkeypatch, devices, **changes):
 
 
 @pytest.mark.parametrize('tasks', [8, 4])
+@pytest.mark.nightly
 def test_eight_devices_agree_with_one(monkeypatch, tasks):
   """8 tasks are divided over the devices; 4 do not divide, their images do."""
   changes = {

@@ -101,6 +101,7 @@ def test_it_learns_an_order(folder):
   assert smooth > noisy
 
 
+@pytest.mark.nightly
 def test_the_loss_and_the_running_statistics_of_one_step(folder):
   """Each side by its own statistics; L2 moves the parameters alone."""
   run = _run(folder)
@@ -128,6 +129,7 @@ def test_the_loss_and_the_running_statistics_of_one_step(folder):
   )
 
 
+@pytest.mark.nightly
 def test_an_order_that_is_right_leaves_the_l2_term(folder, monkeypatch):
   """It is no part of the reported loss; SGD shows its gradient."""
   changes = {
@@ -174,6 +176,7 @@ def test_every_held_out_patch_counts_once(folder, monkeypatch):
   np.testing.assert_array_equal(labels, held_out.scores)
 
 
+@pytest.mark.nightly
 def test_train_loop(folder, tmp_path, capsys):
   """Logs, and the best checkpoint by accuracy; resuming is exact."""
   steps = {'steps': 4, 'eval.every': 2, 'checkpoint.every': 2, 'log_every': 2}
@@ -207,6 +210,7 @@ def test_train_loop(folder, tmp_path, capsys):
   )
 
 
+@pytest.mark.nightly
 def test_the_best_checkpoint_is_that_of_highest_accuracy(
   folder, tmp_path, monkeypatch
 ):
@@ -225,6 +229,7 @@ def test_the_best_checkpoint_is_that_of_highest_accuracy(
   assert kept == ['2', '4']
 
 
+@pytest.mark.nightly
 def test_photographs_stand_in_for_a_data_set(tmp_path):
   """A photograph is better than its bicubic enlargement."""
   state = train_loop.train_and_evaluate(

@@ -94,6 +94,7 @@ def _same(a, b):
   )
 
 
+@pytest.mark.nightly
 def test_the_loss_is_the_weighted_sum_of_the_terms():
   run = _all()
   _, metrics = run.step(run.start, _batch(**REF))
@@ -103,6 +104,7 @@ def test_the_loss_is_the_weighted_sum_of_the_terms():
   assert all(np.isfinite(value) for value in metrics.values())
 
 
+@pytest.mark.nightly
 def test_a_round_of_four_steps_in_one_trace():
   """Two of the discriminator, one of swapped features, one of HR's own."""
   run = _all()
@@ -126,6 +128,7 @@ def test_a_round_of_four_steps_in_one_trace():
   assert _same(state.frozen, run.start.frozen)
 
 
+@pytest.mark.nightly
 def test_every_parameter_learns():
   run = _all()
   rng = np.random.default_rng(0)
@@ -151,6 +154,7 @@ def test_every_parameter_learns():
   assert unmoved == ["['discriminator']['head']['dense_2']['bias']"]
 
 
+@pytest.mark.nightly
 def test_the_reference_is_what_is_matched():
   run = _all()
   batch = _batch(**REF)
@@ -161,6 +165,7 @@ def test_the_reference_is_what_is_matched():
   assert first['loss'] != second['loss']
 
 
+@pytest.mark.nightly
 def test_without_references_lr_is_its_own():
   run = _Run(method={'truth_steps': False})
   state, metrics = run.step(run.start, _batch())
@@ -169,6 +174,7 @@ def test_without_references_lr_is_its_own():
   assert 0 < metrics['similarity'] < 1
 
 
+@pytest.mark.nightly
 def test_hr_as_reference_is_what_truth_steps_see():
   run = _all()
   hr = _batch()['hr']
@@ -255,6 +261,7 @@ def test_other_methods_refuse_references(tmp_path):
     train_loop.train_and_evaluate(config, tmp_path)
 
 
+@pytest.mark.nightly
 def test_the_train_loop_and_a_second_stage(tmp_path):
   config = _config(data={'patch': 12, 'batch_size': 8}, model=NORMED)
   config.steps = config.eval.every = config.checkpoint.every = 1

@@ -56,6 +56,7 @@ def test_three_steps_learn_in_one_trace():
 
 
 @pytest.mark.parametrize('weight_decay', [0.0, 0.1])
+@pytest.mark.nightly
 def test_the_mean_shift_stays_and_the_rest_moves(weight_decay):
   _, method = _setup(optimizer={'weight_decay': weight_decay})
   state = _init(method, _batch())
@@ -99,6 +100,7 @@ def test_a_non_finite_loss_changes_nothing_but_the_counters():
   jax.tree.map(np.testing.assert_array_equal, before, after.params)
 
 
+@pytest.mark.nightly
 def test_every_step_of_a_feedback_network_counts_once():
   """The sum over the steps, the last one being the output."""
   config = experiment.to_plain(tiny.config(method={'outputs': 'steps'}))
@@ -190,6 +192,7 @@ def _trained(devices, steps=3):
   return state, batch, losses, text
 
 
+@pytest.mark.nightly
 def test_one_two_and_eight_devices_agree():
   state, _, losses, text = _trained(1)
   assert 'all-reduce' not in text
@@ -220,6 +223,7 @@ SRNET = {
 }
 
 
+@pytest.mark.nightly
 def test_the_hybrid_loss_of_sr_and_the_residual():
   sections = {
     'method': {'outputs': 'residual', 'upsampling': 'nearest'},

@@ -75,6 +75,7 @@ def test_srcnn_learns_luma_of_what_lies_inside():
   assert losses[2] < losses[0]
 
 
+@pytest.mark.nightly
 def test_the_pyramid_is_supervised_at_every_level():
   config, method = _setup(
     LAPSRN | {'scale': 4},
@@ -94,6 +95,7 @@ def test_the_pyramid_is_supervised_at_every_level():
   assert metrics['loss'] == pytest.approx(float(expected), rel=1e-4)
 
 
+@pytest.mark.nightly
 def test_recursions_are_supervised_until_alpha_is_gone():
   config, method = _setup(
     DRCN, loss='l2', method={'outputs': 'recursive', 'alpha_steps': 2}
@@ -129,6 +131,7 @@ def test_a_model_of_one_output_is_refused_by_name():
     _step(method, state, _batch())
 
 
+@pytest.mark.nightly
 def test_one_network_trains_at_several_scales():
   _, method = _setup(DRRN)
   state = _init(method, _batch())
@@ -170,6 +173,7 @@ def test_several_scales_need_a_network_that_serves_them(sections, reason):
     _setup(edsr, **sections)
 
 
+@pytest.mark.nightly
 def test_running_statistics_are_learnt_kept_and_used(tmp_path):
   config, method = _setup(DRRN, optimizer={'learning_rate': 0.01})
   batch = _batch()

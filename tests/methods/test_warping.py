@@ -85,6 +85,7 @@ def test_a_step_moves_the_network_and_not_what_enlarges_for_it(edsr):
   assert set(method.averaged(after)) == {'generator', 'sisr'}
 
 
+@pytest.mark.nightly
 def test_the_train_loop_and_its_checkpoint(tmp_path):
   config = _config(
     data={'patch': 8, 'batch_size': 8, 'reference': 'shifted'},
@@ -180,6 +181,7 @@ def test_a_checkpoint_of_another_network_is_refused(edsr):
     _make(sisr=wider, sisr_from=str(edsr)).frozen()
 
 
+@pytest.mark.nightly
 def test_an_import_warps_onto_what_a_model_enlarges(edsr, tmp_path, capsys):
   network = models.create(MODEL)
   params = jit(network.init)(jax.random.key(1), jnp.ones((1, 8, 8, 3)))

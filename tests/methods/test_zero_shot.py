@@ -156,6 +156,7 @@ CASES = {
 
 
 @pytest.mark.parametrize('name', CASES)
+@pytest.mark.nightly
 def test_any_image_is_fitted(name):
   size, channels, settings, assumed = CASES[name]
   fitting = zero_shot.fitting(settings, assumed, 3)
@@ -179,6 +180,7 @@ def test_any_image_is_fitted(name):
   assert abs(leaf[0] - leaf[1]).max() > 0
 
 
+@pytest.mark.nightly
 def test_shared_weights_restore_every_channel_alone():
   """One network of one channel, that has learned from all of them."""
   image = smooth(32, 32, 9)
@@ -198,6 +200,7 @@ def test_shared_weights_restore_every_channel_alone():
   assert after < 0.8 * before
 
 
+@pytest.mark.nightly
 def test_each_channel_may_have_weights_of_its_own():
   image = smooth(12, 10, 3)
   each = zero_shot.fitting(config(channels='each'), Assumed(), 5)
@@ -229,6 +232,7 @@ def test_an_empty_image_ends_as_early_as_the_policy_allows():
   assert steps == 900
 
 
+@pytest.mark.nightly
 def test_training_restores_the_image_from_its_son():
   """Better than the enlargement it starts from, and repeatably."""
   settings = config(depth=3, features=8)
@@ -254,6 +258,7 @@ def test_training_restores_the_image_from_its_son():
   assert abs(jax.tree.leaves(params)[0] - jax.tree.leaves(other)[0]).max() > 0
 
 
+@pytest.mark.nightly
 def test_images_together_as_on_other_devices(monkeypatch):
   """Those get one program for a batch; CPUs take one image at a time."""
   images = np.stack([smooth(10, 8, 1, seed=i) for i in range(2)])

@@ -108,6 +108,7 @@ def plain_outer_loss(
 
 
 @pytest.mark.parametrize('name', OPTIMIZERS)
+@pytest.mark.nightly
 def test_equals_reverse_over_reverse_of_a_plain_loop(name):
   optimizer, params = OPTIMIZERS[name], network_params()
   batches = image_batch(1), image_batch(2)
@@ -154,6 +155,7 @@ def indexed_inputs():
   return params, jnp.asarray(0.7), batch
 
 
+@pytest.mark.nightly
 def test_curvature_grad_is_grad_and_so_are_its_derivatives():
   params, scale, batch = indexed_inputs()
   ours, theirs = meta.curvature_grad(indexed_loss), jax.grad(indexed_loss)
@@ -200,6 +202,7 @@ def test_values_that_need_a_derivative_may_not_hide_in_a_closure():
     jax.grad(outer)(2.0)
 
 
+@pytest.mark.nightly
 def test_scan_unrolled_and_every_policy_agree():
   params, batches = network_params(), (image_batch(1), image_batch(2))
   nothing = jax.checkpoint_policies.nothing_saveable

@@ -61,6 +61,7 @@ def test_one_number_is_the_rate_of_every_step():
   jax.tree.map(np.testing.assert_array_equal, one, each)
 
 
+@pytest.mark.nightly
 def test_each_leaf_takes_its_own_rates():
   params, batch = network_params(), image_batch(1)
   rates = meta.learned_rates(params, 2, RATE, per='weight')
@@ -74,6 +75,7 @@ def test_each_leaf_takes_its_own_rates():
 
 
 @pytest.mark.parametrize('per', ['step', 'layer', 'weight'])
+@pytest.mark.nightly
 def test_derivative_by_the_rates_equals_finite_differences(per):
   with jax.enable_x64(True):
     params = network_params(jnp.float64)
@@ -176,6 +178,7 @@ def stacked_tasks(count):
 
 
 @pytest.mark.parametrize('axis', ['map', 'vmap', 'unroll'])
+@pytest.mark.nightly
 def test_task_axes_and_devices_agree(axis):
   """16 tasks: one after the other, and two on each of eight devices."""
   w = jnp.linspace(-1.0, 1.0, 4)
@@ -206,6 +209,7 @@ def test_unknown_task_axis_and_tasks_that_do_not_divide_are_refused():
     mean(jnp.ones(4), stacked_tasks(3)[1])
 
 
+@pytest.mark.nightly
 def test_memory_does_not_grow_with_the_inner_steps():
   def deep(params, batch):
     x = batch[0]

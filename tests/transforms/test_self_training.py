@@ -165,6 +165,7 @@ def test_one_trace_and_a_fresh_father_from_the_key_of_every_step():
   )
 
 
+@pytest.mark.nightly
 def test_trainings_under_vmap_end_each_on_their_own():
   """As devices other than CPUs run them: images of one size at once."""
 
