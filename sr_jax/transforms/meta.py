@@ -20,10 +20,12 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.ad_checkpoint import checkpoint_name
+from jax.custom_derivatives import SymbolicZero
 from jax.sharding import Mesh, PartitionSpec
+
+from sr_jax.ops.linear_call import linear_call
 
 PyTree = Any
 LossFn = Callable[..., jax.Array]
@@ -37,73 +39,91 @@ _LEAN = jax.checkpoint_policies.save_only_these_names(_INNER_GRADIENT)
 
 
 def curvature_grad(loss_fn: LossFn) -> Callable[..., PyTree]:
-  """`jax.grad(loss_fn)` whose own derivative runs forward-over-reverse.
+  """`jax.grad(loss_fn)` whose derivative in reverse mode is a forward pass.
 
   Args:
-    loss_fn: `(params, *args) -> scalar`, twice differentiable. What it closes
-      over cannot be differentiated: JAX refuses that.
+    loss_fn: `(params, *args) -> scalar`, twice differentiable.
 
   Returns:
-    `(params, *args) -> gradient` with respect to params. Reverse-mode
-    differentiable in params and in the floating-point leaves of args.
+    `(params, *args) -> gradient` with respect to params. Differentiable in
+    params, in the floating-point leaves of args and in what loss_fn closes
+    over, in both modes and to any order.
+
+  Example:
+    >>> def loss(x, scale):
+    ...   return (scale * x**3).sum()
+    >>> gradient = curvature_grad(loss)
+    >>> jax.grad(lambda x: gradient(x, 2.0).sum())(jnp.asarray([1.0, 2.0]))
+    Array([12., 24.], dtype=float32)
   """
-  value_and_grad = _curvature_value_and_grad(loss_fn)
-  return lambda params, *args: value_and_grad(params, *args)[1]
+  return lambda params, *args: _value_and_grad(loss_fn, params, *args)[1]
+
+
+def _value_and_grad(loss_fn: LossFn, params: PyTree, *args: Any) -> Any:
+  """(value, gradient) by `curvature_grad`; the value has no derivative."""
+  # Values that are differentiated may not hide in a closure.
+  loss_fn, hidden = jax.closure_convert(loss_fn, params, *args)
+  return _curvature_value_and_grad(loss_fn)(params, *args, *hidden)
 
 
 def _curvature_value_and_grad(loss_fn: LossFn) -> Callable[..., Any]:
-  """(value, gradient); the value itself has no derivative."""
+  """`_value_and_grad` of a loss that closes over no differentiated value."""
 
-  @jax.custom_vjp
+  @jax.custom_jvp
   def value_and_grad(params: PyTree, *args: Any) -> tuple[jax.Array, PyTree]:
     return jax.value_and_grad(loss_fn)(params, *args)
 
-  def forward(params: PyTree, *args: Any) -> tuple[Any, Any]:
-    return jax.value_and_grad(loss_fn)(params, *args), (params, args)
+  def jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    value, grads = value_and_grad(*primals)
+    leaves, treedef = jax.tree.flatten(primals)
+    moved = dict(enumerate(treedef.flatten_up_to(tangents)))
+    # Those of integers and of what is not differentiated are symbolic.
+    moved = {i: t for i, t in moved.items() if not isinstance(t, SymbolicZero)}
+    weights, grad_tree = jax.tree.flatten(grads)
 
-  def backward(primals: Any, cotangents: Any) -> tuple[PyTree, ...]:
-    params, args = primals
-    _, direction = cotangents
-    floats, merge = _split_floats(args)
+    def loss(leaves: Sequence[Any]) -> jax.Array:
+      return loss_fn(*treedef.unflatten(leaves))
 
-    def gradients(params: PyTree) -> tuple[PyTree, list[jax.Array]]:
-      of_both = jax.grad(lambda p, f: loss_fn(p, *merge(f)), (0, 1))
-      return of_both(params, floats)
+    def gradients(
+      by: Sequence[int], of: Sequence[int], leaves: Sequence[Any]
+    ) -> Callable[[Sequence[Any]], list[Any]]:
+      """Gradient with respect to the leaves `by`, as a function of `of`."""
 
-    # Because second derivatives are symmetric, the change of both gradients
-    # along `direction` is the product that reverse mode asks for.
-    _, (curved, mixed) = jax.jvp(gradients, (params,), (direction,))
-    return curved, *merge(mixed, _no_cotangent)
+      def function(values: Sequence[Any]) -> list[Any]:
+        now = _replaced(leaves, of, values)
+        at = [now[i] for i in by]
+        return jax.grad(lambda x: loss(_replaced(now, by, x)))(at)
 
-  value_and_grad.defvjp(forward, backward)
+      return function
+
+    params = range(len(weights))  # the first leaves
+    which = list(moved)
+
+    def forward(leaves: Sequence[Any], along: Sequence[Any]) -> list[Any]:
+      function = gradients(params, which, leaves)
+      return jax.jvp(function, ([leaves[i] for i in which],), (along,))[1]
+
+    # Because second derivatives are symmetric, the change of the gradients by
+    # `moved` along a cotangent is the product that reverse mode asks for.
+    def backward(leaves: Sequence[Any], cotangent: Sequence[Any]) -> list[Any]:
+      function = gradients(which, params, leaves)
+      return jax.jvp(function, ([leaves[i] for i in params],), (cotangent,))[1]
+
+    change = linear_call(forward, backward, leaves, list(moved.values()))
+    return (value, grads), (jnp.zeros_like(value), grad_tree.unflatten(change))
+
+  value_and_grad.defjvp(jvp, symbolic_zeros=True)
   return value_and_grad
 
 
-def _split_floats(
-  args: PyTree,
-) -> tuple[list[jax.Array], Callable[..., PyTree]]:
-  """Floating-point leaves of `args`, and a function that puts them back.
-
-  That function takes new leaves for them and, optionally, what to do with the
-  others, which are kept otherwise.
-  """
-  leaves, treedef = jax.tree.flatten(args)
-  real = [jnp.issubdtype(jnp.result_type(x), jnp.inexact) for x in leaves]
-
-  def merge(
-    floats: Sequence[Any], others: Callable[[Any], Any] = lambda x: x
-  ) -> PyTree:
-    given = iter(floats)
-    pairs = zip(leaves, real, strict=True)
-    return treedef.unflatten(
-      [next(given) if is_real else others(x) for x, is_real in pairs]
-    )
-
-  return [x for x, r in zip(leaves, real, strict=True) if r], merge
-
-
-def _no_cotangent(x: Any) -> np.ndarray:
-  return np.zeros(jnp.shape(x), jax.dtypes.float0)
+def _replaced(
+  leaves: Sequence[Any], which: Sequence[int], values: Sequence[Any]
+) -> list[Any]:
+  """The leaves, with new values at some places."""
+  leaves = list(leaves)
+  for i, value in zip(which, values, strict=True):
+    leaves[i] = value
+  return leaves
 
 
 class Adapted(NamedTuple):
@@ -183,11 +203,10 @@ def _inner_step(
   observe: Callable[[PyTree], PyTree] | None,
 ) -> Callable[..., tuple[Any, Any]]:
   """One step of `adapt`, as `jax.lax.scan` takes it."""
-  value_and_grad = _curvature_value_and_grad(loss_fn)
 
   def step(carry: tuple[PyTree, PyTree], rates: PyTree) -> tuple[Any, Any]:
     params, opt_state = carry
-    loss, grads = value_and_grad(params, batch)
+    loss, grads = _value_and_grad(loss_fn, params, batch)
     grads = checkpoint_name(grads, _INNER_GRADIENT)
     if order == 'first':
       grads = jax.lax.stop_gradient(grads)

@@ -189,17 +189,75 @@ def test_curvature_grad_under_vmap_and_with_python_numbers():
     assert relative_error(each, alone) < 1e-6
 
 
-def test_values_that_need_a_derivative_may_not_hide_in_a_closure():
-  """Their derivative would be lost: JAX refuses, which must stay so."""
-
+def test_values_in_a_closure_are_differentiated_as_well():
   def outer(scale):
     def loss(params, batch):
       return ((scale * params - batch) ** 2).sum()
 
     return meta.adapt(loss, jnp.ones(3), 0.5, steps=1).params.sum()
 
-  with pytest.raises(Exception, match='closed-over'):
-    jax.grad(outer)(2.0)
+  # One step from 1 arrives at 1 - 2 s (s - 1/2) in each of three numbers.
+  for derivative in (jax.grad, jax.jacfwd):
+    np.testing.assert_allclose(derivative(outer)(2.0), -3 * (8 - 1), rtol=1e-6)
+
+
+def test_curvature_grad_in_both_modes_and_to_any_order():
+  """B12: forward mode was refused."""
+
+  def loss(params, scale):
+    return jnp.sin(scale * params['w'] ** 2).sum() * jnp.exp(params['b'])
+
+  with jax.enable_x64(True):
+    params = {'w': jnp.linspace(-1.0, 1.0, 3), 'b': jnp.asarray(0.3)}
+    scale = jnp.asarray(0.7)
+
+    def every(grad_of):
+      def norm(params, scale):
+        return optax.tree.norm(grad_of(loss)(params, scale), squared=True)
+
+      forward = jax.jacfwd(norm, (0, 1))
+      reverse = jax.grad(norm, (0, 1))
+      by_scale = jax.grad(lambda s: reverse(params, s)[1])
+      return (
+        forward(params, scale),
+        reverse(params, scale),
+        jax.hessian(norm, (0, 1))(params, scale),
+        jax.jacfwd(forward, (0, 1))(params, scale),
+        jax.jacrev(forward, (0, 1))(params, scale),
+        jax.jacrev(reverse, (0, 1))(params, scale),
+        jax.grad(by_scale)(scale),
+        jax.vmap(forward, (None, 0))(params, jnp.linspace(0.1, 1.0, 2)),
+        jax.vmap(reverse, (None, 0))(params, jnp.linspace(0.1, 1.0, 2)),
+      )
+
+    ours, theirs = (
+      jax.jit(every, static_argnums=0)(f)
+      for f in (meta.curvature_grad, jax.grad)
+    )
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-10),
+    ours,
+    theirs,
+  )
+
+
+def test_an_inner_loop_in_forward_mode_equals_reverse_mode():
+  (support, _), (query, _) = regression(0), regression(1)
+  w = jnp.linspace(-1.0, 1.0, 4)
+
+  def outer(w):
+    return meta.meta_loss(
+      square_loss,
+      w,
+      support,
+      query,
+      meta.uniform_weights(3),
+      learning_rates=RATE,
+    )[0]
+
+  np.testing.assert_allclose(
+    jax.jit(jax.jacfwd(outer))(w), jax.jit(jax.grad(outer))(w), rtol=1e-5
+  )
 
 
 @pytest.mark.nightly
