@@ -34,6 +34,7 @@ import orbax.checkpoint as ocp
 from sr_jax import checksums
 from sr_jax.errors import UserError
 from sr_jax.files import folder_atomically
+from sr_jax.ops.devices import find_devices
 from sr_jax.retention import KeepNewestAndBest
 from sr_jax.state import EMPTY, TrainState, place_frozen
 
@@ -52,12 +53,14 @@ class Loaded(NamedTuple):
     params: Inference parameters by slot, NumPy arrays.
     step: Updates done, None for weights that were imported.
     protocol: How the stored scores were measured, None without scores.
+    scores: The stored scores by name; empty if there are none.
   """
 
   config: dict[str, Any]
   params: dict[str, Any]
   step: int | None
   protocol: dict[str, Any] | None
+  scores: Mapping[str, float] = {}
 
 
 @contextlib.contextmanager
@@ -431,6 +434,7 @@ def load_params(path: PathLike) -> Loaded:
   """
   folder = _resolve(pathlib.Path(path).expanduser().absolute())
   about = _read_about(folder)
+  find_devices()  # Orbax asks for them, and its errors do not say so
   with _one_line('read checkpoint', folder):
     handler = ocp.CompositeCheckpointHandler(
       params=ocp.StandardCheckpointHandler(),
@@ -455,6 +459,7 @@ def load_params(path: PathLike) -> Loaded:
     params=restored['params'],
     step=about.get('step'),
     protocol=about.get('protocol'),
+    scores=_stored_scores(folder),
   )
 
 

@@ -25,6 +25,7 @@ from sr_jax.data import batches
 from sr_jax.errors import UserError
 from sr_jax.metric_writers import MetricWriter
 from sr_jax.ops.compilation import jit
+from sr_jax.ops.devices import find_devices
 from sr_jax.progress import Diverged, Monitor
 from sr_jax.state import TrainState
 
@@ -61,6 +62,7 @@ def train_and_evaluate(
     stack.enter_context(faults.out_of_memory(_LESS))
     if config['multihost']:
       sharding.start_processes()
+    find_devices()
     with sharding.together() as facts:
       run = runs.prepare(config, folder, stack)
       if before is not None:

@@ -1,5 +1,6 @@
 """Every notebook runs from its first cell to its last, at smoke size."""
 
+import ast
 import json
 import pathlib
 
@@ -76,6 +77,7 @@ def _check_quickstart(names, folder):
   assert max(np.abs(leaf).max() for leaf in gradient) > 0
 
 
+@pytest.mark.nightly
 def test_quickstart_runs(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   _check_quickstart(_run(ROOT / 'colabs' / 'quickstart.ipynb'), tmp_path)
@@ -132,7 +134,7 @@ print(json.dumps({
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures('own_kernel')
 def test_meta_learning_runs(tmp_path):
   path = ROOT / 'colabs' / 'meta_learning.ipynb'
@@ -186,3 +188,31 @@ def test_notebook_is_stored_without_results(path):
   assert all(c['outputs'] == [] for c in code)
   assert all(c['execution_count'] is None for c in code)
   assert sum(_has_tag(c, 'colab-only') for c in code) == 1
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
+def test_imports_of_a_notebook_exist(path):
+  """What changes most often under a notebook, without running the rest."""
+  for cell in _notebook(path)['cells']:
+    if cell['cell_type'] != 'code' or _has_tag(cell, 'colab-only'):
+      continue
+    tree = ast.parse(''.join(cell['source']))
+    found = [
+      node
+      for node in ast.walk(tree)
+      if isinstance(node, ast.ImportFrom)
+      and (node.module or '').partition('.')[0] in ('sr_jax', 'configs')
+    ]
+    module = ast.Module(found, [])
+    exec(compile(module, path.name, 'exec'), {'__name__': '__main__'})
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_cell_shows_a_state(path):
+  """A cell that ends in a train state prints thousands of lines of it."""
+  for cell in _notebook(path)['cells']:
+    if cell['cell_type'] != 'code' or _has_tag(cell, 'colab-only'):
+      continue
+    *_, last = ast.parse(''.join(cell['source'])).body
+    shown = ast.unparse(last) if isinstance(last, ast.Expr) else ''
+    assert 'train_and_evaluate' not in shown

@@ -20,6 +20,7 @@ from sr_jax import checkpoints, models
 from sr_jax.errors import UserError
 from sr_jax.ops.compilation import jit
 from sr_jax.ops.conv import conv2d
+from sr_jax.ops.devices import find_devices
 from sr_jax.ops.resize import imresize
 
 _PACKAGES = (
@@ -48,23 +49,13 @@ def report() -> None:
   print(f'sr_jax {sr_jax.__version__}, Python {platform.python_version()}')
   print(', '.join(f'{p} {importlib.metadata.version(p)}' for p in _PACKAGES))
   print(f'host: {platform.platform()}, {_host_memory()}')
-  for device in _devices():
+  for device in find_devices():
     kind = f'{device.platform} {device.device_kind}'
     print(f'device {device.id}: {kind}, {_device_memory(device)}')
   failures = [_check(name, check) for name, check in _CHECKS.items()]
   if any(failures):
     broken = '; '.join(filter(None, failures))
     raise UserError(f'{broken}: reinstall jax and sr_jax for this machine')
-
-
-def _devices() -> list[jax.Device]:
-  try:
-    return jax.devices()
-  except Exception as error:  # a backend's plugin may raise anything
-    reason = ' '.join(str(error).split())[:200] or type(error).__name__
-    raise UserError(
-      f'JAX cannot start: {reason}; check JAX_PLATFORMS and the installed jax'
-    ) from error
 
 
 def _host_memory() -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-  """Adds the options of the command."""
+  """Adds the options of the command: a list, however long."""
   parser.add_argument('--model', required=True, help=arguments.MODEL)
   parser.add_argument(
     '--hr', required=True, type=Path, help='folder or file of large images'

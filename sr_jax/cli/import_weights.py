@@ -11,7 +11,7 @@ from sr_jax.errors import UserError
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-  """Adds the options of the command."""
+  """Adds the options of the command: a list, however long."""
   parser.add_argument(
     'weights',
     type=Path,

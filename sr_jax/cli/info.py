@@ -15,7 +15,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  """Prints training step, config, protocol and parameter counts."""
+  """Prints training step, config, scores, protocol and parameter counts."""
   from sr_jax import checkpoints
   from sr_jax.inference import loading
 
@@ -26,6 +26,8 @@ def run(args: argparse.Namespace) -> int:
   step = 'none, imported weights' if loaded.step is None else loaded.step
   print(f'training step: {step}')
   _print_section('config', loaded.config)
+  if loaded.scores:
+    _print_section('scores at this step', loaded.scores)
   if loaded.protocol is not None:
     _print_section('protocol of its scores', loaded.protocol)
   for slot, tree in loaded.params.items():

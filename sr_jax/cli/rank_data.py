@@ -9,7 +9,7 @@ from sr_jax.cli import arguments
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-  """Adds the options of the command."""
+  """Adds the options of the command: a list, however long."""
   parser.description = (
     "Make the data set of RankSRGAN's ranker: patches of photographs, reduced "
     'and enlarged by three models, with their NIQE, and rank.json, which '

@@ -11,7 +11,7 @@ _DEFAULT_MODEL = 'edsr-small-x2'
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-  """Adds the options of the command."""
+  """Adds the options of the command: a list, however long."""
   parser.description = (
     'Enlarge images. Folders are mirrored below OUT; photo.png becomes '
     'photo_x2.png. Grey, 16 bits and ICC profiles are kept; palettes become '

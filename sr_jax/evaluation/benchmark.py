@@ -112,6 +112,8 @@ def evaluate_folder(
 ) -> dict[str, Any]:
   """Enlarges the LR image of every HR image and measures the results.
 
+  Longer than most functions by the description of its arguments.
+
   HR is rounded to 8 bit and cut to a multiple of the scale; where that is not
   whole, to the pixels that whole LR pixels cover, and SR to these. Grey images
   are repeated to RGB for models that take RGB, as the field does. Networks get
@@ -160,16 +162,13 @@ def evaluate_folder(
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
     sizes = list(pool.map(lambda pair: _lr_size(pair, model), pairs))
   upscaler = Upscaler(model, options, sizes=sizes)
-  width = max(len('image'), *(len(pair.name) for pair in pairs))
-  table = Table(protocols, metrics, width)
+  table = Table(protocols, metrics, [pair.name for pair in pairs])
   report(f'{os.fspath(hr_dir)}: {len(pairs)} images')
   if reference_dir is not None:
     which = f'number {reference_level}' if reference_level else 'all together'
     report(f'references: {os.fspath(reference_dir)}, {which}')
-  for line in table.header(model, made, lr_dir):
+  for line in table.header(model, made, lr_dir, options.tile):
     report(line)
-  if options.tile == 'chop':
-    report('tiles: four overlapping parts, as the test scripts of RCAN and SAN')
   scores = _scores_of(pairs, targets, upscaler, made, table, report)
   result = as_json(model, made, protocols, metrics, scores)
   result |= {
@@ -215,7 +214,7 @@ def _scores_of(
     except UserError as error:
       faults.append(error)
       scores.left_out[pair.name] = str(error)
-      report(f'{pair.name:<{table.width}}  left out: {error}')
+      report(f'{table.first(pair.name)}  left out: {error}')
       continue
     if target is not None:
       write_image(target, Picture(sr))

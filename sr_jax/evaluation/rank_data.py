@@ -85,6 +85,8 @@ def make(
 ) -> None:
   """Writes the data set, whole or not at all.
 
+  Longer than most functions by the description of its arguments.
+
   Args:
     hr: Folder or file of photographs.
     output: The folder to make.

@@ -76,15 +76,23 @@ class Table(NamedTuple):
   Attributes:
     protocols: In the order of their columns.
     metrics: In the order of their columns.
-    width: Characters of the first column, which holds names.
+    names: Names of the images.
   """
 
   protocols: Sequence[Protocol]
   metrics: Sequence[Metric]
-  width: int
+  names: Sequence[str]
+
+  def first(self, name: str) -> str:
+    """The first column of a row."""
+    return f'{name:<{max(len("image"), *map(len, self.names))}}'
 
   def header(
-    self, model: SRModel, made: Degradation | None, lr_dir: PathLike | None
+    self,
+    model: SRModel,
+    made: Degradation | None,
+    lr_dir: PathLike | None,
+    tile: int | str,
   ) -> list[str]:
     """What the numbers mean, and the names of the columns."""
     if made is None:
@@ -102,13 +110,17 @@ class Table(NamedTuple):
       'resize as MATLAB imresize, no border added before the network'
     )
     lines += [f'{m.title}: {m.rules}' for m in self.metrics if m.rules]
+    if tile == 'chop':
+      lines.append(
+        'tiles: four overlapping parts, as the test scripts of RCAN and SAN'
+      )
     titles = ' '.join(f'{metric.title:>{_WIDTH}}' for metric in self.metrics)
     names = ''.join(f'  {p.name:>{len(titles)}}' for p in self.protocols)
     columns = f'  {titles}' * len(self.protocols)
     return [
       *lines,
-      f'{"":<{self.width}}{names}',
-      f'{"image":<{self.width}}{columns}   seconds',
+      f'{self.first("")}{names}',
+      f'{self.first("image")}{columns}   seconds',
     ]
 
   def line(
@@ -124,4 +136,4 @@ class Table(NamedTuple):
       for row in rows
     )
     end = '' if seconds is None else f' {seconds:9.3f}'
-    return f'{name:<{self.width}}{cells}{end}'
+    return f'{self.first(name)}{cells}{end}'

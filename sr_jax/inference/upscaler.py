@@ -40,6 +40,7 @@ from sr_jax.inference.shapes import Size, shared_shapes
 from sr_jax.ops.blur_kernels import Kernel, correlation_taps
 from sr_jax.ops.color import rgb_to_y
 from sr_jax.ops.compilation import jit
+from sr_jax.ops.devices import find_devices
 from sr_jax.transforms import tiling
 
 # Number of shapes that are compiled for images of announced sizes.
@@ -122,6 +123,9 @@ class Upscaler:
   ):
     """Puts the weights on this process's first device.
 
+    Longer than most functions: one after the other it derives what all images
+    share.
+
     Args:
       model: From `load`.
       options: How images are enlarged; the defaults if not given.
@@ -135,6 +139,7 @@ class Upscaler:
       UserError: references that are too small or of no use, an option that does
         not suit the model, a kernel that cannot be read.
     """
+    find_devices()
     options = options or UpscaleOptions()
     taps = _taps(options.kernel)
     self.model = model

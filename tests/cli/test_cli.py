@@ -4,11 +4,13 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
-from sr_jax import errors
+from sr_jax import errors, train_loop
 from sr_jax.cli import info
 from sr_jax.cli.main import main
+from tests import tiny
 
 COMMANDS = ('doctor', 'upscale', 'evaluate', 'degrade', 'import', 'export')
 COMMANDS += ('interpolate', 'fit-niqe', 'prepare', 'rank-data', 'info')
@@ -156,3 +158,37 @@ sys.exit(main(['info', 'x']))
       'sr-jax: error: the reader of the output went away\n'
     )
   assert process.returncode == 2
+
+
+@pytest.mark.parametrize(
+  'command',
+  [
+    ('upscale', 'PHOTO', '-o', 'OUT', '--model', 'bicubic', '--scale', '2'),
+    ('upscale', 'PHOTO', '-o', 'OUT'),
+    ('evaluate', '--hr', 'PHOTO', '--model', 'bicubic', '--scale', '2'),
+    ('info', 'edsr-small-x2'),
+    ('doctor',),
+  ],
+  ids=' '.join,
+)
+def test_jax_that_cannot_start(run, command, photos, tmp_path, monkeypatch):
+  """T11: JAX_PLATFORMS=cuda without a GPU ended in tracebacks."""
+
+  def devices(*unused):
+    raise RuntimeError("Unable to initialize backend 'cuda':\nno device")
+
+  monkeypatch.setattr(jax, 'devices', devices)
+  places = {'PHOTO': photos / 'one.png', 'OUT': tmp_path / 'out'}
+  done = run(*(places.get(word, word) for word in command))
+  assert done.refused("backend 'cuda': no device", 'check JAX_PLATFORMS')
+
+
+def test_training_with_jax_that_cannot_start(tmp_path, monkeypatch):
+  """T11: train.py says the same as doctor."""
+
+  def devices(*unused):
+    raise RuntimeError("Unable to initialize backend 'cuda'")
+
+  monkeypatch.setattr(jax, 'devices', devices)
+  with pytest.raises(errors.UserError, match='check JAX_PLATFORMS'):
+    train_loop.train_and_evaluate(tiny.config(steps=1), tmp_path / 'run')

@@ -187,7 +187,7 @@ def test_doctor_tells_that_jax_cannot_start(run, monkeypatch):
   def devices():
     raise RuntimeError('Unable to initialize backend\n  cuda')
 
-  monkeypatch.setattr(_self_check.jax, 'devices', devices)
+  monkeypatch.setattr(jax, 'devices', devices)
   assert run('doctor').refused('Unable to initialize backend cuda')
 
 

@@ -1,0 +1,22 @@
+"""The devices of this machine, or one line that says why JAX has none."""
+
+from __future__ import annotations
+
+import jax
+
+from sr_jax.errors import UserError
+
+
+def find_devices() -> list[jax.Device]:
+  """All devices that JAX has; call it before the first computation.
+
+  Raises:
+    UserError: JAX cannot start, as with JAX_PLATFORMS=cuda without a GPU.
+  """
+  try:
+    return jax.devices()
+  except Exception as error:  # a backend's plugin may raise anything
+    reason = ' '.join(str(error).split())[:200] or type(error).__name__
+    raise UserError(
+      f'JAX cannot start: {reason}; check JAX_PLATFORMS and the installed jax'
+    ) from error
