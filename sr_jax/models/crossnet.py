@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sr_jax.errors import whole
 from sr_jax.models.parts import base, common
-from sr_jax.models.parts.options import AnyScale, Channels, Width
+from sr_jax.models.parts.options import AnyScale, Channels
 from sr_jax.ops.resize import imresize
 from sr_jax.ops.scaled_conv import enlarging_conv, reducing_conv
 from sr_jax.ops.warp import warp
@@ -89,7 +90,7 @@ class CrossNet(base.Network):
   """
 
   scale: AnyScale
-  features: Width
+  features: Annotated[int, whole(4, 4096)]
   channels: Channels = 3
   dtype: Any = jnp.float32
 

@@ -84,7 +84,7 @@ def levels(scale: int) -> int:
   return scale.bit_length() - 1
 
 
-class DownBlock(nn.Module):
+class DownBlock(base.Network):
   """Halves height and width; by itself also a dual network.
 
   Without biases it commutes with positive factors: a dual network is the same
@@ -99,6 +99,7 @@ class DownBlock(nn.Module):
   features: int
   channels: int
   dtype: Any = jnp.float32
+  scale = 0.5
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:

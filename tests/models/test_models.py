@@ -10,180 +10,88 @@ import pytest
 from sr_jax import models
 from sr_jax.errors import UserError
 from sr_jax.models import zssr
+from sr_jax.models.parts import base
 from sr_jax.ops.resize import imresize, resize_matrix
+from tests import model_checks
 
-CASES = [
-  (name, variant, scale, count)
-  for name in models.names()
-  for variant, entry in models.module(name).VARIANTS.items()
-  for scale, count in entry.parameters.items()
-]
-# Overrides that make any architecture small enough for a test.
-TINY = {
-  'carn': {'features': 8, 'groups': 2, 'efficient': True, 'multi_scale': False},
-  'crossnet': {'features': 4},
-  'drcn': {'features': 8, 'recursions': 2},
-  'drn': {'blocks': 1, 'features': 8},
-  'drrn': {'features': 8, 'units': 2},
-  'edsr': {'blocks': 2, 'features': 8},
-  'lapsrn': {'depth': 2, 'features': 8},
-  'lrfnet': {'blocks': 2, 'features': 8, 'kernel_size': 5},
-  'metasr': {'blocks': 2, 'features': 8, 'layers': 2, 'growth': 4},
-  'msrresnet': {'blocks': 1, 'features': 8},
-  'mzsr': {'depth': 3, 'features': 8},
-  'ranksrgan': {'blocks': 1, 'features': 8},
-  'rcan': {'groups': 2, 'blocks': 1, 'features': 8, 'reduction': 1},
-  'rrdbnet': {'blocks': 1, 'features': 8, 'growth': 4},
-  'san': {'groups': 1, 'blocks': 1, 'features': 16, 'reduction': 4},
-  'srcnn': {'features': (8, 4)},
-  'spsr': {'blocks': 1, 'features': 4, 'growth': 2, 'look_every': 1},
-  'srfbn': {'groups': 2, 'steps': 2, 'features': 4},
-  'srnet': {'blocks': 1, 'features': 32, 'reduction': 4},
-  'srntt': {'blocks': 1, 'transfer_blocks': (1, 1, 1), 'features': 8},
-  'srresnet': {'blocks': 1, 'features': 8},
-  'vdsr': {'depth': 4, 'features': 8},
-  'zssr': {'depth': 3, 'features': 8},
-}
-# Scales of any variant.
-SCALES = sorted({(name, scale) for name, _, scale, _ in CASES})
-# Luma alone; the others take RGB and, by an option, other channels.
-LUMA = ('drcn', 'drrn', 'lapsrn', 'srcnn', 'vdsr')
-COLOUR = [name for name in models.names() if name not in LUMA]
-# These enlarge by any factor; the factor is no part of their weights.
-ANY_SCALE = ('lrfnet', 'mzsr', 'zssr')
-# These enlarge by 4 alone.
-FOUR = ('srntt',)
-# These see the whole image, wherever they look.
-GLOBAL = ('crossnet', 'drn', 'rcan', 'san', 'srnet')
-# What reaches farthest is too faint for float32; see its own tests.
-FAINT = ('spsr',)
-# Their mean shifts are trained, as in the releases.
-TRAINED_MEAN = ('drn', 'rcan', 'san')
-
-
-def _tiny(name, scale, **overrides):
-  return models.module(name).Model(scale=scale, **TINY[name], **overrides)
-
-
-def _least(name):
-  """The scale at which tests look at an architecture: 2, if it has it."""
-  return 4 if name in FOUR else 2
-
-
-def _channels(name):
-  return 1 if name in LUMA else 3
-
-
-@pytest.mark.parametrize(('name', 'variant', 'scale', 'count'), CASES)
-def test_parameter_count_is_the_published(name, variant, scale, count):
-  model = models.module(name).Model(scale=scale, variant=variant)
-  shapes = jax.eval_shape(
-    model.init, jax.random.key(0), jnp.zeros((1, 16, 16, _channels(name)))
+NAMES = models.names()
+# Every published count; by default one scale of a variant where all are equal.
+COUNTS = [
+  pytest.param(
+    *(name, variant, scale),
+    marks=[pytest.mark.nightly]
+    if count in list(entry.parameters.values())[:i]
+    else [],
   )
-  leaves = jax.tree.leaves(shapes['params'])
-  total = sum(math.prod(leaf.shape) for leaf in leaves)
-  assert total == count
+  for name in NAMES
+  for variant, entry in models.module(name).VARIANTS.items()
+  for i, (scale, count) in enumerate(entry.parameters.items())
+]
+
+
+def _scales(name):
+  """Scales of any variant, and the least one that the architecture takes."""
+  variants = models.module(name).VARIANTS.values()
+  published = {scale for entry in variants for scale in entry.parameters}
+  return sorted(published | {model_checks.least_scale(name)})
+
+
+SCALES = [(name, scale) for name in NAMES for scale in _scales(name)]
+# At scale 1 pixels in the middle of RRDBNet's cells reach less than others.
+REACHES = [
+  pytest.param(
+    *(name, scale),
+    marks=[]
+    if scale == model_checks.least_scale(name)
+    else [pytest.mark.nightly],
+  )
+  for name, scale in SCALES
+  if scale > 1
+]
+REFINING = [
+  name
+  for name in NAMES
+  if isinstance(model_checks.tiny(name), base.RefiningNetwork)
+]
+
+
+@pytest.mark.parametrize(('name', 'variant', 'scale'), COUNTS)
+def test_parameter_count_is_the_published(name, variant, scale):
+  model_checks.check_count(name, variant, scale)
 
 
 @pytest.mark.parametrize(('name', 'scale'), SCALES)
 def test_shapes_at_odd_sizes_and_batches(name, scale):
-  model, channels = _tiny(name, scale), _channels(name)
-  for batch, height, width in ((1, 1, 1), (2, 7, 5)):
-    lr = jnp.zeros((batch, height, width, channels))
-    (sr, _), _ = jax.eval_shape(model.init_with_output, jax.random.key(0), lr)
-    assert sr.shape == (batch, scale * height, scale * width, channels)
+  model_checks.check_shapes(name, scale)
 
 
-@pytest.mark.parametrize('name', models.names())
-def test_finite_gradients_jit_equals_eager_and_types(name):
-  model = _tiny(name, _least(name))
-  lr = jax.random.uniform(jax.random.key(1), (1, 8, 9, _channels(name)))
-  variables = model.init(jax.random.key(0), lr)
-  # Layers that start at zero would keep the gradient from what is before them.
-  variables = jax.tree.map(
-    lambda x: x + 0.05 * (x == 0).all().astype(x.dtype), variables
-  )
-  eager, aux = model.apply(variables, lr)
-  if 'outputs' in aux:
-    np.testing.assert_array_equal(aux['outputs'][-1], eager)
-  compiled, _ = jax.jit(model.apply)(variables, lr)
-  np.testing.assert_allclose(eager, compiled, atol=1e-5)
-  assert compiled.dtype == jnp.float32
-
-  def all_outputs(variables):
-    return sum(
-      (y**2).sum() for y in jax.tree.leaves(model.apply(variables, lr))
-    )
-
-  grads = jax.jit(jax.grad(all_outputs))(variables)
-  leaves = jax.tree_util.tree_leaves_with_path(grads['params'])
-  for path, leaf in leaves:
-    keys = jax.tree_util.keystr(path)
-    assert jnp.isfinite(leaf).all(), keys
-    constant = '_mean' in keys and name not in TRAINED_MEAN
-    if "['phi']['bias']" not in keys:  # cancels in SAN's softmax
-      assert jnp.any(leaf != 0) != constant, keys
+@pytest.mark.parametrize('name', NAMES)
+def test_other_channel_counts(name):
+  model_checks.check_channels(name)
 
 
-@pytest.mark.parametrize('name', models.names())
+@pytest.mark.parametrize('name', NAMES)
 def test_bfloat16_computes_low_but_keeps_float32_parameters(name):
-  lr = jax.random.uniform(jax.random.key(1), (1, 6, 5, _channels(name)))
-  full, half = (
-    _tiny(name, _least(name)),
-    _tiny(name, _least(name), dtype='bfloat16'),
-  )
-  variables = half.init(jax.random.key(0), lr)
-  assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {
-    jnp.dtype('float32')
-  }
-  difference = jnp.abs(
-    half.apply(variables, lr)[0] - full.apply(variables, lr)[0]
-  )
-  assert 0 < difference.max() < 0.02
+  model_checks.check_low_precision(name)
 
 
-@pytest.mark.parametrize('name', GLOBAL)
-def test_no_halo_where_a_corner_reaches_the_other(name):
-  model = _tiny(name, _least(name))
-  assert getattr(model, 'halo', None) is None
-  lr = jax.random.uniform(jax.random.key(1), (1, 80, 80, 3))
-  variables = model.init(jax.random.key(0), lr)
-  (before, _), (after, _) = (
-    model.apply(variables, x) for x in (lr, lr.at[:, 0, 0].add(100))
-  )
-  # Of one colour at least: the influence may be as faint as the rounding.
-  assert (before[:, -1, -1] != after[:, -1, -1]).any()
+@pytest.mark.parametrize(('name', 'scale'), REACHES)
+def test_finite_gradients_and_receptive_radius(name, scale):
+  model_checks.check_gradients_and_reach(name, scale)
 
 
-# At scale 1 pixels in the middle of RRDBNet's cells reach less than others.
-@pytest.mark.parametrize(
-  ('name', 'scale'),
-  [case for case in SCALES if case[0] not in (*GLOBAL, *FAINT) and case[1] > 1],
-)
-def test_halo_is_the_receptive_radius(name, scale):
-  """The centre's outputs depend on pixels within `halo`, and no farther.
-
-  Told by gradients, in which the faintest dependence shows. Noise on the
-  weights, for those that start as the identity.
-  """
-  model = _tiny(name, scale)
-  halo = getattr(model, 'halo', None)
-  side = 21 if halo is None else 2 * halo + 3
-  centre = side // 2
-  lr = jax.random.uniform(jax.random.key(1), (4, side, 7, _channels(name)))
-  rng = np.random.default_rng(0)
-  variables = jax.tree.map(
-    lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32),
-    model.init(jax.random.key(0), lr),
-  )
-
-  def middle(lr):
-    sr, _ = model.apply(variables, lr)
-    return sr[:, scale * centre : scale * (centre + 1)].sum()
-
-  seen = np.asarray(jax.jit(jax.grad(middle))(lr) != 0).any((0, 2, 3))
-  rows = np.flatnonzero(seen)
-  assert max(centre - rows[0], rows[-1] - centre) == model.halo
+@pytest.mark.nightly
+@pytest.mark.parametrize('name', NAMES)
+def test_jit_equals_eager_and_bfloat16_is_near(name):
+  network = model_checks.tiny(name)
+  lr = model_checks.image(network, 8, 9)
+  variables = jax.jit(network.init)(jax.random.key(0), lr)
+  eager, _ = network.apply(variables, lr)
+  compiled, _ = jax.jit(network.apply)(variables, lr)
+  np.testing.assert_allclose(eager, compiled, atol=1e-5)
+  half = model_checks.tiny(name, dtype='bfloat16')
+  low, _ = jax.jit(half.apply)(variables, lr)
+  assert 0 < jnp.abs(low - compiled).max() < 0.02
 
 
 @pytest.mark.parametrize('offset', [None, 0.0, -3.5, 7.0])
@@ -199,38 +107,34 @@ def test_halo_of_enlarging_networks_of_any_depth(scale, offset):
     assert zssr.enlarged_halo(scale, depth, offset) == reach
 
 
-@pytest.mark.parametrize('channels', [1, 4])
-@pytest.mark.parametrize('name', COLOUR)
-def test_other_channel_counts(name, channels):
-  model = _tiny(name, _least(name), channels=channels)
-  lr = jnp.full((1, 4, 4, channels), 0.5)
-  (sr, _), _ = model.init_with_output(jax.random.key(0), lr)
-  assert sr.shape == (1, 4 * _least(name), 4 * _least(name), channels)
-
-
-@pytest.mark.parametrize('name', ANY_SCALE)
+@pytest.mark.parametrize('name', REFINING)
 def test_scales_that_are_not_whole(name):
-  model = _tiny(name, 2.5)
-  assert model.halo is None
-  lr = jax.random.uniform(jax.random.key(1), (2, 5, 4, 3))
-  (sr, _), variables = model.init_with_output(jax.random.key(0), lr)
-  assert sr.shape == (2, 13, 10, 3)
-  # The weights are a correction of the cubic enlargement, at every scale.
-  nothing = jax.tree.map(jnp.zeros_like, variables)
-  for scale in (1.7, 2, 3):
-    sr, _ = _tiny(name, scale).apply(nothing, lr)
-    np.testing.assert_array_equal(sr, imresize(lr, scale=scale))
+  """The weights are a correction of the cubic enlargement, at every scale."""
+  network = model_checks.tiny(name, 2.5)
+  assert network.halo is None
+  lr = model_checks.image(network, 5, 4, batch=2)
+  nothing = jax.tree.map(jnp.zeros_like, model_checks.noise(network))
+  for scale, shape in ((1.7, (9, 7)), (2, (10, 8)), (2.5, (13, 10))):
+    sr, _ = jax.jit(model_checks.tiny(name, scale).apply)(nothing, lr)
+    assert sr.shape == (2, *shape, 3)
+    np.testing.assert_allclose(sr, imresize(lr, scale=scale), atol=1e-6)
 
 
-@pytest.mark.parametrize('name', ANY_SCALE)
+@pytest.mark.parametrize('name', REFINING)
 def test_refine_is_what_follows_the_enlargement(name):
-  model = _tiny(name, _least(name))
-  lr = jax.random.uniform(jax.random.key(1), (1, 5, 4, 3))
-  variables = model.init(jax.random.key(0), lr)
+  network = model_checks.tiny(name, 2)
+  lr = model_checks.image(network, 5, 4)
+  variables = model_checks.noise(network)
   enlarged = imresize(lr, scale=2)
-  refined = model.apply(variables, enlarged, method='refine')
-  np.testing.assert_array_equal(refined, model.apply(variables, lr)[0])
-  assert (refined != enlarged).any()
+
+  @jax.jit
+  def both(variables, lr):
+    refined = network.apply(variables, enlarged, method='refine')
+    return refined, network.apply(variables, lr)[0]
+
+  refined, sr = both(variables, lr)
+  np.testing.assert_allclose(refined, sr, rtol=1e-4, atol=1e-4)
+  assert np.abs(refined - enlarged).max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -243,8 +147,8 @@ def test_refine_is_what_follows_the_enlargement(name):
   ],
 )
 def test_initial_weights_of_the_papers(name, spread, largest, biases):
-  model = models.create({'name': name, 'scale': 2})
-  init = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
+  network = models.create({'name': name, 'scale': 2})
+  init = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
   params = init['params']
   for i in range(1, 9):
     kernel = np.asarray(params[f'conv{i}']['kernel'])
@@ -254,19 +158,14 @@ def test_initial_weights_of_the_papers(name, spread, largest, biases):
     )
     assert abs(normal).max() <= largest * 1.0001
     assert abs(normal).max() > 1.9 * spread
-  found = [layer['bias'] for layer in params.values() if 'bias' in layer]
-  assert len(found) == biases
-  assert not any(bias.any() for bias in found)
+  initial = [layer['bias'] for layer in params.values() if 'bias' in layer]
+  assert len(initial) == biases
+  assert not any(bias.any() for bias in initial)
 
 
-def test_unknown_names_and_options_are_told_in_one_line():
-  with pytest.raises(UserError, match="did you mean 'edsr'"):
-    models.create({'name': 'edsrr', 'scale': 2})
-  with pytest.raises(UserError, match='variant'):
-    models.create({'name': 'edsr', 'scale': 2, 'variant': 'huge'})
-  for name in models.names():
-    with pytest.raises(UserError, match='blokcs'):
-      models.create({'name': name, 'scale': _least(name), 'blokcs': 3})
-  # An architecture with trained upsampling knows some scales only.
-  with pytest.raises(UserError, match='scale=5: give 2, 3, 4 or 8'):
-    models.create({'name': 'edsr', 'scale': 5})
+def test_refining_networks_alone_train_on_enlarged_images():
+  """A network with a `refine` of its own kind, as CrossNet's, is refused."""
+  assert REFINING == ['lrfnet', 'mzsr', 'zssr']
+  for name in ('edsr', 'crossnet'):
+    with pytest.raises(UserError, match='meta_transfer trains networks that'):
+      models.create_refining({'name': name, 'scale': 4}, 'meta_transfer')

@@ -95,7 +95,7 @@ def of_file(module: ModuleType) -> Architecture:
   for needed in ('Model', 'VARIANTS'):
     if needed not in offered:
       raise UserError(
-        f'{module.__file__}: has no {needed}; see CONTRIBUTING.md, "Add a'
+        f'{module.__name__}: has no {needed}; see CONTRIBUTING.md, "Add a'
         ' model"'
       )
   given: dict[str, Any] = {
