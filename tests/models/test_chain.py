@@ -31,13 +31,14 @@ class Chain(nn.Module):
 
 def test_a_chain_is_its_blocks_one_after_the_other():
   x = np.random.default_rng(0).normal(size=(1, 5, 6, 4)).astype(np.float32)
-  params = Chain().init(jax.random.key(0), x)['params']
-  last, every = Chain().apply({'params': params}, x)
+  params = jax.jit(Chain().init)(jax.random.key(0), x)['params']
+  last, every = jax.jit(Chain().apply)({'params': params}, x)
+  resblock = jax.jit(common.ResBlock(**BLOCK).apply)
   for name, found in (('other_*', every), ('body_*', [None, None, last])):
     y = x
     for i, result in enumerate(found):
       block = jax.tree.map(lambda leaf, i=i: leaf[i], params[name])
-      y = common.ResBlock(**BLOCK).apply({'params': block}, y)
+      y = resblock({'params': block}, y)
       if result is not None:
         np.testing.assert_allclose(y, result, atol=1e-5)
 
@@ -55,7 +56,7 @@ class Long(nn.Module):
 
 def test_a_chain_written_out_is_the_loop():
   x = np.random.default_rng(0).normal(size=(1, 5, 6, 4)).astype(np.float32)
-  params = Long(unroll=False).init(jax.random.key(0), x)['params']
+  params = jax.jit(Long(unroll=False).init)(jax.random.key(0), x)['params']
   results = []
   for unroll in (False, True):
 
@@ -65,7 +66,7 @@ def test_a_chain_written_out_is_the_loop():
     program = jax.jit(jax.value_and_grad(loss)).lower(params).compile()
     assert (' while(' in program.as_text()) != unroll
     results.append(program(params))
-    initial = Long(unroll).init(jax.random.key(0), x)['params']
+    initial = jax.jit(Long(unroll).init)(jax.random.key(0), x)['params']
     jax.tree.map(np.testing.assert_array_equal, initial, params)
   close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
   jax.tree.map(close, *results)

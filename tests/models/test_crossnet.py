@@ -16,7 +16,7 @@ from sr_jax.ops.compilation import jit
 from sr_jax.ops.resize import imresize
 from sr_jax.weights.names import to_flax_layout, torch_to_flax
 from sr_jax.weights.published import import_weights
-from tests import golden_files
+from tests import golden_files, model_checks
 
 # What the release has, and the layer of it that changes nothing.
 RELEASED, UNUSED = 35_183_841, 64 * 64 * 25 + 64
@@ -40,6 +40,7 @@ def _check(golden, names, found):
     assert golden.difference(name, ours) < 1e-4 * span
 
 
+@pytest.mark.nightly
 def test_flows_at_every_scale():
   golden, variables = _part('flownet', 'FlowNet')
   network = crossnet.Flow(64)
@@ -49,6 +50,7 @@ def test_flows_at_every_scale():
   _check(golden, [f'flow_12_{i}' for i in (1, 2, 3, 4)], flows)
 
 
+@pytest.mark.nightly
 def test_features_at_every_scale():
   golden, variables = _part('encoder', 'Encoder')
   finest, *coarser = jit(crossnet.Encoder(64).apply)(
@@ -58,6 +60,7 @@ def test_features_at_every_scale():
   _check(golden, names, [finest[..., :8], *coarser])
 
 
+@pytest.mark.nightly
 def test_decoder():
   golden, variables = _part('decoder', 'UNet_decoder_2')
   of_sisr, warped = (
@@ -99,15 +102,15 @@ def test_published_parameter_count():
 def tiny():
   """A small network, compiled, its variables and images."""
   network = crossnet.Model(scale=4, features=4)
-  keys = jax.random.split(jax.random.key(0), 4)
-  lr = jax.random.uniform(keys[0], (1, 6, 9, 3))
+  lr = model_checks.image(network, 6, 9)
   reference, sisr = (
-    jax.random.uniform(key, (1, 24, 36, 3)) for key in keys[1:3]
+    model_checks.image(network, 24, 36, seed=seed) for seed in (1, 2)
   )
-  variables = jit(network.init, once=True)(keys[3], lr)
+  variables = model_checks.noise(network)
   return network, jit(network.apply), variables, (lr, reference, sisr)
 
 
+@pytest.mark.nightly
 def test_gradients_reach_every_tensor_through_sr_alone(tiny):
   network, _, variables, images = tiny
 
@@ -149,6 +152,7 @@ def test_flows_see_the_enlarged_image_and_not_sisr(tiny):
   ).any()
 
 
+@pytest.mark.nightly
 def test_sides_that_are_no_multiple_of_64_are_filled_up(tiny):
   network, apply, variables, (lr, reference, sisr) = tiny
   sr, aux = apply(variables, lr, reference, sisr)

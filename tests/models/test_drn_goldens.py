@@ -14,10 +14,11 @@ from sr_jax import models
 from sr_jax.models import drn
 from sr_jax.weights.published import import_duals, import_weights
 from tests import golden_files
+from tests.nightly import nightly
 from tests.weights import torch_files
 
 
-@pytest.mark.parametrize(('scale', 'features'), [(2, 8), (8, 4)])
+@pytest.mark.parametrize(('scale', 'features'), [(2, 8), nightly(8, 4)])
 def test_options_outputs_and_parameter_counts(tmp_path, scale, features):
   golden = golden_files.load(f'drn_x{scale}')
   levels = drn.levels(scale)

@@ -14,10 +14,17 @@ import pytest
 from sr_jax import models
 from sr_jax.weights.published import import_weights
 from tests import golden_files
+from tests.nightly import nightly
 
 
-@pytest.mark.parametrize('scale', [2, 3, 4])
-@pytest.mark.parametrize('system', ['edsr', 'basicsr_edsr'])
+@pytest.mark.parametrize(
+  ('system', 'scale'),
+  [
+    ('edsr', 2),
+    *(nightly('edsr', scale) for scale in (3, 4)),
+    *(nightly('basicsr_edsr', scale) for scale in (2, 3, 4)),
+  ],
+)
 def test_parity_with_released_code(system, scale):
   """Within 1e-4 of the value range, and within float32's own noise."""
   golden = golden_files.load(f'{system}_x{scale}')

@@ -15,6 +15,7 @@ from sr_jax.models import spsr
 from sr_jax.models.parts.parameters import shapes_of
 from sr_jax.weights.published import import_weights
 from tests import golden_files
+from tests.nightly import first_by_default
 
 RANK = {'channels': 3, 'features': 16, 'blocks': 2}
 SPSR = {'channels': 3, 'features': 64, 'growth': 32, 'blocks': 23}
@@ -59,6 +60,7 @@ def test_spsr_starts_from_all_of_rrdbnet_but_its_tail():
   assert all(ours[path] == theirs[path] for path in set(theirs) & set(ours))
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize('blocks', [1, 3])
 def test_what_one_pixel_reaches_in_spsr(blocks):
   """Positive weights, and maps that are zero where nothing changes."""
@@ -86,7 +88,9 @@ def test_what_one_pixel_reaches_in_spsr(blocks):
   assert rows[-1] == side // 2 + network.halo
 
 
-@pytest.mark.parametrize('file', ['ranksrgan_g_x2', 'ranksrgan_g_x4_old'])
+@pytest.mark.parametrize(
+  'file', first_by_default(['ranksrgan_g_x2', 'ranksrgan_g_x4_old'])
+)
 def test_ranksrgan_generator_is_the_released(tmp_path, file):
   golden, imported = _imported(file, 'ranksrgan', tmp_path)
   scale = golden.meta['config']['scale']
@@ -106,14 +110,15 @@ def test_srresnet_learns_and_keeps_running_statistics():
   """SR in [0, 1] is [-1, 1] inside; inference uses what training has seen."""
   network = models.module('srresnet').Model(scale=2, blocks=1, features=4)
   lr = jax.random.uniform(jax.random.key(1), (4, 6, 5, 3))
-  variables = network.init(jax.random.key(0), lr)
+  variables = jax.jit(network.init)(jax.random.key(0), lr)
+  apply = jax.jit(network.apply, static_argnames=('train', 'mutable'))
   nothing = jax.tree.map(jnp.zeros_like, variables['params'])
-  grey, _ = network.apply({**variables, 'params': nothing}, lr)
+  grey, _ = apply({**variables, 'params': nothing}, lr)
   np.testing.assert_array_equal(grey, 0.5)
-  (by_batch, _), changed = network.apply(
-    variables, lr, train=True, mutable=['batch_stats']
+  (by_batch, _), changed = apply(
+    variables, lr, train=True, mutable=('batch_stats',)
   )
-  by_running, _ = network.apply(variables, lr)
+  by_running, _ = apply(variables, lr)
   assert jnp.abs(by_batch - by_running).max() > 1e-3
   mean = changed['batch_stats']['body_0']['norm1']['mean']
   params = variables['params']

@@ -1,5 +1,7 @@
 """Masked application: padded images as if they were alone."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import pytest
 
 from sr_jax import models
 from sr_jax.models.parts.masking import masked_apply
+from tests.nightly import first_by_default
 
 
 def padded(lr, height, width):
@@ -18,12 +21,11 @@ def padded(lr, height, width):
 
 
 def init(network, channels=3):
-  return network.init(jax.random.key(0), jnp.ones((1, 8, 8, channels)))[
-    'params'
-  ]
+  lr = jnp.ones((1, 8, 8, channels))
+  return jax.jit(network.init)(jax.random.key(0), lr)['params']
 
 
-@pytest.mark.parametrize('scale', [2, 3, 4, 8])
+@pytest.mark.parametrize('scale', first_by_default([3, 2, 4, 8]))
 def test_padding_changes_nothing(scale):
   network = models.create(
     {
@@ -61,8 +63,9 @@ def test_padding_changes_nothing_within_parts_and_loops(name, options):
   network = models.create({'name': name, 'scale': 4, **options})
   params = init(network)
   lr = np.random.default_rng(0).random((1, 5, 4, 3), np.float32)
-  alone = masked_apply(network, params, lr, None)
-  large = masked_apply(network, params, *padded(lr, 7, 9))
+  apply = jax.jit(functools.partial(masked_apply, network))
+  alone = apply(params, lr, None)
+  large = apply(params, *padded(lr, 7, 9))
   np.testing.assert_allclose(large[:, :20, :16], alone, atol=5e-7)
 
 
@@ -70,8 +73,9 @@ def test_without_the_mask_padding_shows():
   network = models.create({'name': 'edsr', 'scale': 2, 'variant': 'small'})
   params = init(network)
   lr = np.random.default_rng(0).random((1, 6, 6, 3), np.float32)
-  alone = masked_apply(network, params, lr, None)
-  large = masked_apply(network, params, padded(lr, 9, 9)[0], None)
+  apply = jax.jit(functools.partial(masked_apply, network))
+  alone = apply(params, lr, None)
+  large = apply(params, padded(lr, 9, 9)[0], None)
   assert np.abs(large[:, :12, :12] - alone).max() > 1e-3
 
 

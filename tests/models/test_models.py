@@ -13,19 +13,20 @@ from sr_jax.models import zssr
 from sr_jax.models.parts import base
 from sr_jax.ops.resize import imresize, resize_matrix
 from tests import model_checks
+from tests.nightly import first_by_default, nightly
 
 NAMES = models.names()
-# Every published count; by default one scale of a variant where all are equal.
+# Every published count; by default the first of each architecture.
 COUNTS = [
-  pytest.param(
-    *(name, variant, scale),
-    marks=[pytest.mark.nightly]
-    if count in list(entry.parameters.values())[:i]
-    else [],
-  )
+  case
   for name in NAMES
-  for variant, entry in models.module(name).VARIANTS.items()
-  for i, (scale, count) in enumerate(entry.parameters.items())
+  for case in first_by_default(
+    [
+      (name, variant, scale)
+      for variant, entry in models.module(name).VARIANTS.items()
+      for scale in entry.parameters
+    ]
+  )
 ]
 
 
@@ -36,18 +37,18 @@ def _scales(name):
   return sorted(published | {model_checks.least_scale(name)})
 
 
-SCALES = [(name, scale) for name in NAMES for scale in _scales(name)]
-# At scale 1 pixels in the middle of RRDBNet's cells reach less than others.
-REACHES = [
-  pytest.param(
-    *(name, scale),
-    marks=[]
+def _by_least_scale(least):
+  """Each architecture at all its scales from `least` on; nightly but for one."""
+  return [
+    (name, scale)
     if scale == model_checks.least_scale(name)
-    else [pytest.mark.nightly],
-  )
-  for name, scale in SCALES
-  if scale > 1
-]
+    else nightly(name, scale)
+    for name in NAMES
+    for scale in _scales(name)
+    if scale >= least
+  ]
+
+
 REFINING = [
   name
   for name in NAMES
@@ -60,7 +61,7 @@ def test_parameter_count_is_the_published(name, variant, scale):
   model_checks.check_count(name, variant, scale)
 
 
-@pytest.mark.parametrize(('name', 'scale'), SCALES)
+@pytest.mark.parametrize(('name', 'scale'), _by_least_scale(1))
 def test_shapes_at_odd_sizes_and_batches(name, scale):
   model_checks.check_shapes(name, scale)
 
@@ -75,7 +76,8 @@ def test_bfloat16_computes_low_but_keeps_float32_parameters(name):
   model_checks.check_low_precision(name)
 
 
-@pytest.mark.parametrize(('name', 'scale'), REACHES)
+# At scale 1 pixels in the middle of RRDBNet's cells reach less than others.
+@pytest.mark.parametrize(('name', 'scale'), _by_least_scale(2))
 def test_finite_gradients_and_receptive_radius(name, scale):
   model_checks.check_gradients_and_reach(name, scale)
 

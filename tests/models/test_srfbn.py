@@ -15,6 +15,7 @@ from sr_jax.models.parts.masking import masked_apply
 from sr_jax.models.parts.parameters import expected_shapes
 from sr_jax.weights.published import import_weights
 from tests import golden_files
+from tests.nightly import first_by_default
 from tests.weights import torch_files
 
 
@@ -25,7 +26,7 @@ def _golden(scale):
   return golden, tensors
 
 
-@pytest.mark.parametrize('scale', [2, 3, 4, 8])
+@pytest.mark.parametrize('scale', first_by_default([2, 3, 4, 8]))
 def test_options_outputs_and_parameter_count(scale, tmp_path):
   """Arrays of Paper99/SRFBN_CVPR19 046f693 under PyTorch 2.13."""
   golden, tensors = _golden(scale)

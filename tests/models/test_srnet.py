@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -14,7 +15,8 @@ from sr_jax.errors import UserError
 from sr_jax.models import edsr, rcan, srnet
 from sr_jax.weights.names import torch_to_flax
 from sr_jax.weights.published import import_weights
-from tests import golden_files
+from tests import golden_files, model_checks
+from tests.nightly import first_by_default, nightly
 
 RELEASED = {
   'srnet_x4': (4, ('ca', 'mpr-sa'), 4),
@@ -37,7 +39,7 @@ def _imported(golden, tmp_path):
   return imported, network, variables
 
 
-@pytest.mark.parametrize('name', RELEASED)
+@pytest.mark.parametrize('name', first_by_default(RELEASED))
 def test_parity_with_the_released_code(name, tmp_path):
   golden = golden_files.load(name)
   scale, attention, reduction = RELEASED[name]
@@ -94,7 +96,7 @@ def test_parity_in_training(tmp_path):
     np.testing.assert_allclose(found, values, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', MODULES)
+@pytest.mark.parametrize('name', first_by_default(MODULES))
 def test_parity_of_the_spatial_attentions(name):
   golden = golden_files.load(f'srnet_mprsa_{name}')
   weights = torch_to_flax(
@@ -114,9 +116,10 @@ def test_parity_of_the_spatial_attentions(name):
     empty,
   )
   assert len(jax.tree.leaves(variables)) == len(weights.arrays)
-  found = module.apply(variables, x, train=False)
+  found = jax.jit(functools.partial(module.apply, train=False))(variables, x)
   golden.check('y', found)
-  found, _ = module.apply(variables, x, train=True, mutable=['batch_stats'])
+  train = functools.partial(module.apply, train=True, mutable=['batch_stats'])
+  found, _ = jax.jit(train)(variables, x)
   np.testing.assert_allclose(found, golden.outputs['train:y'], atol=1e-5)
 
 
@@ -127,7 +130,7 @@ def _count(network):
 
 
 @pytest.mark.parametrize(
-  ('scale', 'released'), [(4, 3_058_398), (8, 3_353_822)]
+  ('scale', 'released'), [(4, 3_058_398), nightly(8, 3_353_822)]
 )
 def test_attention_that_is_never_called_is_told(scale, released, tmp_path):
   """The release makes two modules too many where attention is off."""
@@ -158,21 +161,23 @@ def test_attention_that_is_never_called_is_told(scale, released, tmp_path):
 
 def test_bases_are_edsr_and_rcan_minus():
   """A main stream alone is the ablation's base."""
-  lr = jax.random.uniform(jax.random.key(1), (1, 6, 5, 3))
   sizes = {'blocks': 2, 'features': 16}
   ours = srnet.Model(scale=4, variant='edsr', **sizes)
   theirs = edsr.Model(scale=4, variant='baseline', **sizes)
-  params = ours.init(jax.random.key(0), lr)['params']['main']
+  lr = model_checks.image(ours, 6, 5)
+  params = model_checks.noise(ours)['params']['main']
   renamed = {k.replace('block_', 'body_'): v for k, v in params.items()}
-  np.testing.assert_array_equal(
-    ours.apply({'params': {'main': params}}, lr)[0],
-    theirs.apply({'params': renamed}, lr)[0],
+  np.testing.assert_allclose(
+    jax.jit(ours.apply)({'params': {'main': params}}, lr)[0],
+    jax.jit(theirs.apply)({'params': renamed}, lr)[0],
+    rtol=1e-5,
+    atol=1e-5,
   )
 
   ours = srnet.Model(scale=4, variant='rcan-minus', **sizes)
   theirs = rcan.Model(scale=4, variant='rcan-minus', **sizes)
-  params = ours.init(jax.random.key(0), lr)['params']['main']
-  ours_of_rcan, _ = ours.apply({'params': {'main': params}}, lr)
+  params = model_checks.noise(ours)['params']['main']
+  ours_of_rcan, _ = jax.jit(ours.apply)({'params': {'main': params}}, lr)
   blocks = [params.pop(f'block_{i}') for i in range(2)]
   for block in blocks:
     block['attention'] = block['attention']['channel']
@@ -180,15 +185,23 @@ def test_bases_are_edsr_and_rcan_minus():
   chain = jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
   np.testing.assert_allclose(
     ours_of_rcan,
-    theirs.apply({'params': {**params, 'block_*': chain}}, lr)[0],
-    atol=1e-6,
+    jax.jit(theirs.apply)({'params': {**params, 'block_*': chain}}, lr)[0],
+    rtol=1e-5,
+    atol=1e-5,
   )
 
 
 @pytest.mark.parametrize(
-  'size', [(1, 1), (1, 9), (2, 31), (3, 4), (5, 5), (17, 6)]
+  ('kind', 'size'),
+  first_by_default(
+    [
+      (kind, size)
+      for kind in ('mpr-sa', 'ssa')
+      for size in ((2, 31), (17, 6), (1, 1), (1, 9), (3, 4), (5, 5))
+    ],
+    2,
+  ),
 )
-@pytest.mark.parametrize('kind', ['mpr-sa', 'ssa'])
 def test_any_shape_is_the_middle_of_its_square(kind, size):
   module = srnet.Attention((kind,), 16)
   rng = np.random.default_rng(0)
@@ -198,10 +211,14 @@ def test_any_shape_is_the_middle_of_its_square(kind, size):
   top, left = rows // 2, columns // 2
   pad = ((0, 0), (top, rows - top), (left, columns - left), (0, 0))
   square = np.pad(x, pad, mode='reflect')
-  variables = module.init(jax.random.key(0), square, train=False)
-  expected = module.apply(variables, square, train=False)
+  init, apply = (
+    jax.jit(functools.partial(f, train=False))
+    for f in (module.init, module.apply)
+  )
+  variables = init(jax.random.key(0), square)
+  expected = apply(variables, square)
   np.testing.assert_allclose(
-    module.apply(variables, x, train=False),
+    apply(variables, x),
     expected[:, top : top + height, left : left + width],
     atol=1e-6,
   )
@@ -211,7 +228,11 @@ def test_turned_images_give_turned_attention_of_equal_weights():
   """With one kernel for all four rotations, what is turned stays so."""
   module = srnet.SpatialAttention((1, 2, 4))
   x = jax.random.normal(jax.random.key(0), (1, 6, 9, 16))
-  variables = module.init(jax.random.key(1), x, train=False)
+  init, apply = (
+    jax.jit(functools.partial(f, train=False))
+    for f in (module.init, module.apply)
+  )
+  variables = init(jax.random.key(1), x)
   for i, pool in enumerate((1, 2, 4), 1):
     kernel = variables['params'][f'conv_{i}']['kernel']
     middle = (
@@ -220,8 +241,8 @@ def test_turned_images_give_turned_attention_of_equal_weights():
     variables['params'][f'conv_{i}']['kernel'] = middle
   turned = jnp.rot90(x, 1, (1, 2))
   np.testing.assert_allclose(
-    module.apply(variables, turned, train=False),
-    jnp.rot90(module.apply(variables, x, train=False), 1, (1, 2)),
+    apply(variables, turned),
+    jnp.rot90(apply(variables, x), 1, (1, 2)),
     atol=1e-6,
   )
 
@@ -233,17 +254,20 @@ def _tiny(**overrides):
 
 def test_sr_trains_both_streams_and_the_residual_one():
   network = _tiny()
-  lr = jax.random.uniform(jax.random.key(1), (2, 7, 5, 3))
-  variables = network.init(jax.random.key(0), lr)
+  lr = model_checks.image(network, 7, 5, batch=2)
+  variables = model_checks.noise(network)
 
-  def gradients(pick):
-    def total(params):
-      (sr, aux), _ = network.apply(
-        {**variables, 'params': params}, lr, train=True, mutable=['batch_stats']
-      )
-      return (pick(sr, aux) ** 2).sum()
+  @jax.jit
+  @jax.grad
+  def gradient(params, of_sr, of_residual):
+    (sr, aux), _ = network.apply(
+      {**variables, 'params': params}, lr, train=True, mutable=['batch_stats']
+    )
+    total = of_sr * (sr**2).sum()
+    return total + of_residual * (aux['residual'] ** 2).sum()
 
-    grads = jax.jit(jax.grad(total))(variables['params'])
+  def sums(of_sr, of_residual):
+    grads = gradient(variables['params'], of_sr, of_residual)
     return {
       name: sum(float(jnp.abs(leaf).sum()) for leaf in jax.tree.leaves(tree))
       for name, tree in {
@@ -253,8 +277,7 @@ def test_sr_trains_both_streams_and_the_residual_one():
       }.items()
     }
 
-  by_sr = gradients(lambda sr, aux: sr)
-  by_residual = gradients(lambda sr, aux: aux['residual'])
+  by_sr, by_residual = sums(1.0, 0.0), sums(0.0, 1.0)
   assert by_sr['main'] > 0
   assert by_sr['auxiliary head'] > 0
   # The image of the auxiliary stream is not what crosses over.
@@ -272,7 +295,7 @@ def test_sign_and_skip_of_the_figure():
   lr = jax.random.uniform(jax.random.key(1), (1, 5, 6, 3))
   base = {'variant': 'edsr-rat', 'scale': 2, 'blocks': 1, 'features': 8}
   network = srnet.Model(**base)
-  variables = network.init(jax.random.key(0), lr)
+  variables = model_checks.noise(network)
   for stream in variables['params'].values():
     for name in ('block_0', 'body_end'):
       stream[name] = jax.tree.map(jnp.zeros_like, stream[name])
@@ -284,10 +307,11 @@ def test_sign_and_skip_of_the_figure():
       **variables['params']['main'],
       'head': jax.tree.map(lambda x, y: x + times * y, x, y),
     }
-    return network.apply({'params': {**variables['params'], 'main': main}}, lr)
+    params = {**variables['params'], 'main': main}
+    return jax.jit(network.apply)({'params': params}, lr)
 
   def with_options(**options):
-    return srnet.Model(**base, **options).apply(variables, lr)
+    return jax.jit(srnet.Model(**base, **options).apply)(variables, lr)
 
   for options, times in (
     ({'head_fusion_sign': 1}, 2),
@@ -301,14 +325,14 @@ def test_sign_and_skip_of_the_figure():
   assert (figure['head_fusion_sign'], figure['skip_source']) == (1, 'head')
 
 
-@pytest.mark.parametrize('rat', [False, True])
+@pytest.mark.parametrize('rat', first_by_default([True, False]))
 def test_halo_without_attention(rat):
   network = srnet.Model(
     scale=2, variant='edsr-rat', blocks=1, features=8, rat=rat
   )
   side = 2 * network.halo + 3
   lr = jax.random.uniform(jax.random.key(1), (2, side, 5, 3))
-  variables = network.init(jax.random.key(0), lr)
+  variables = model_checks.noise(network)
 
   def middle(lr):
     sr, _ = network.apply(variables, lr)
