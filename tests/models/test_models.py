@@ -38,7 +38,7 @@ def _scales(name):
 
 
 def _by_least_scale(least):
-  """Each architecture at all its scales from `least` on; nightly but for one."""
+  """Architectures at all scales from `least` on, the least one by default."""
   return [
     (name, scale)
     if scale == model_checks.least_scale(name)
