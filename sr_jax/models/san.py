@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from sr_jax.errors import UserError, whole
 from sr_jax.models.parts import base, common
 from sr_jax.models.parts.options import Channels, Count, SubPixelScale, Width
+from sr_jax.models.parts.sizes import smaller
 from sr_jax.ops.relu import relu
 
 VARIANTS = {
@@ -128,7 +129,7 @@ def matrix_sqrt(matrix: jax.Array, iterations: int = 5) -> jax.Array:
 def _middle(x: jax.Array) -> jax.Array:
   """The middle of `[B, H, W, C]`, at most 1000 x 1000."""
   for axis in (1, 2):
-    size = jax.core.min_dim(x.shape[axis], _STATISTICS_SIDE)
+    size = smaller(x.shape[axis], _STATISTICS_SIDE)
     start = (x.shape[axis] - size) // 2
     x = jax.lax.slice_in_dim(x, start, start + size, axis=axis)
   return x

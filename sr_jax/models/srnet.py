@@ -28,6 +28,7 @@ from sr_jax.models.parts.options import (
   SubPixelScale,
   Width,
 )
+from sr_jax.models.parts.sizes import larger
 from sr_jax.ops.relu import relu
 
 # Spatial attentions by name: options of `SpatialAttention`.
@@ -194,12 +195,12 @@ def _recognise_attention(
 
 def _square(x: jax.Array) -> jax.Array:
   """The middle of a square is `[B, H, W, C]`, the rest its reflection."""
-  side = jax.core.max_dim(*x.shape[1:3])  # sizes may be symbols in an export
+  side = larger(*x.shape[1:3])  # sizes may be symbols in an export
   for axis in (1, 2):
     size = x.shape[axis]
     if size != side:
       # By index: a long way out a reflection goes to and fro many times.
-      period = jax.core.max_dim(2 * (size - 1), 1)
+      period = larger(2 * (size - 1), 1)
       index = (jnp.arange(side) - (side - size) // 2) % period
       x = jnp.take(x, jnp.minimum(index, period - index), axis)
   return x
