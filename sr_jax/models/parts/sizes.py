@@ -1,7 +1,7 @@
 """Arithmetic of image sizes that may be symbols, in programs for all sizes.
 
-Two symbols cannot be compared, so `max` and `min` fail on them. Slicing an array
-beyond its end does the same arithmetic, and JAX carries it out on symbols.
+Two symbols cannot be compared, so `max` and `min` fail on them. Slicing an
+array beyond its end does the same arithmetic, and JAX does it on symbols.
 """
 
 from __future__ import annotations
