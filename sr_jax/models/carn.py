@@ -68,9 +68,9 @@ CONSTANTS = ('sub_mean', 'add_mean')
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell, by Flax path (`entry/kernel`).
+  """Options that follow from parameter shapes, by Flax path (`entry/kernel`).
 
-  The scale is told by the head of a network that has but one.
+  The scale follows from the head where the network has but one.
   """
   channels, features = shapes['entry/kernel'][2:]
   stages = [
@@ -144,7 +144,7 @@ class Unit(nn.Module):
 
   Attributes:
     features: Channels in and out.
-    groups: Of the 3x3 convolutions.
+    groups: Parts of the channels that the 3x3 convolutions keep apart.
     efficient: Whether a 1x1 convolution follows them (CARN-M).
     dtype: Computation type.
   """
@@ -174,7 +174,7 @@ class Block(nn.Module):
 
   Attributes:
     features: Channels in and out.
-    groups: Of the units.
+    groups: Parts of the channels that the convolutions keep apart.
     efficient: Whether the three are one unit applied three times (CARN-M).
     dtype: Computation type.
   """
@@ -208,7 +208,7 @@ class Head(nn.Module):
   Attributes:
     scale: 2, 3, 4 or 8.
     features: Channels in and out.
-    groups: Of the convolutions.
+    groups: Parts of the channels that the convolutions keep apart.
     dtype: Computation type.
   """
 
@@ -236,7 +236,7 @@ class CARN(base.Network):
   Attributes:
     scale: Enlargement: 2, 3 or 4; also 8 for a single scale.
     features: Width of every layer.
-    groups: Of the 3x3 convolutions but the first and the last.
+    groups: Parts of the 3x3 convolutions, except the first and the last.
     efficient: CARN-M: shared units with a 1x1 convolution more.
     multi_scale: Whether the parameters hold the heads of x2, x3 and x4, of
       which `scale` chooses one.
@@ -286,7 +286,7 @@ class CARN(base.Network):
       known.append(Block(*options, name=f'block_{i}')(x))
       x = relu(merge(name=f'merge_{i}')(*known))
     x = self._enlarge(x)
-    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    # In float32 also under mixed precision: bfloat16 merges grey levels.
     x = common.Conv(self.channels, name='exit')(x)
     return common.MeanShift(mean, 1, value_range=1.0, name='add_mean')(x), {}
 

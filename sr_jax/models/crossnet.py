@@ -71,9 +71,9 @@ METHOD = {'name': 'warping', 'sisr': {'name': 'bicubic', 'variant': ''}}
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell, by Flax path.
+  """Options that follow from parameter shapes, by Flax path.
 
-  They do not tell the scale: all is done at the size of SR.
+  The scale does not: all is computed at the size of SR.
   """
   channels, features = shapes['encoder/head/kernel'][2:]
   return {'channels': channels, 'features': features}
@@ -260,7 +260,7 @@ class Decoder(nn.Module):
 
   Attributes:
     features: Width of every layer.
-    channels: Of the image.
+    channels: Channels of the image.
     dtype: Computation type.
   """
 
@@ -280,7 +280,7 @@ class Decoder(nn.Module):
       x = nn.selu(up(x))
       x = jnp.concatenate([x, of_sisr[i - 1], warped[i - 1]], -1)
     x = nn.selu(common.Conv(width, 5, dtype=dtype, name='fusion')(x))
-    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    # In float32 also under mixed precision: bfloat16 merges grey levels.
     return common.Conv(self.channels, 5, name='tail')(x)
 
 

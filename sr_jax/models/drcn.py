@@ -35,7 +35,7 @@ _INIT = nn.initializers.he_normal()
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell; the scale leaves no trace in them."""
+  """Options that follow from parameter shapes; the scale does not."""
   return {
     'features': shapes['recursion/kernel'][3],
     'recursions': shapes['ensemble'][0],
@@ -97,7 +97,7 @@ class DRCN(base.Network):
       return lambda x: relu(layer(x))
 
     recursion, rebuild = conv('recursion', _identity), conv('rebuild_1')
-    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    # In float32 also under mixed precision: bfloat16 merges grey levels.
     last = common.Conv(
       1, kernel_init=_INIT, bias_init=nn.initializers.zeros, name='rebuild_2'
     )

@@ -57,7 +57,7 @@ METHOD = {'name': 'dual_regression'}
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell, by Flax path (`head/kernel`)."""
+  """Options that follow from parameter shapes, by Flax path (`head/kernel`)."""
   channels, features = shapes['head/kernel'][2:]
   names = {path.rpartition('/')[0] for path in shapes}
   halvings = sum(n.startswith('down_') and n.endswith('/conv1') for n in names)
@@ -180,7 +180,7 @@ class DRN(base.Network):
     unshift = common.MeanShift(mean, 1, trainable=True, name='add_mean')
 
     def output(x: jax.Array, level: int) -> jax.Array:
-      # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+      # In float32 also under mixed precision: bfloat16 merges grey levels.
       tail = common.Conv(self.channels, name=f'tail_{level}')
       return unshift(tail(x)) / 255
 

@@ -48,7 +48,7 @@ _INIT = nn.initializers.he_normal()
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell; the scale leaves no trace in them.
+  """Options that follow from parameter shapes; the scale does not.
 
   Nor does the number of units without normalisation.
   """
@@ -116,7 +116,7 @@ class DRRN(base.Network):
     for i in range(self.units):
       y = conv1(active(x, f'{i}_1'))
       x = first + conv2(active(y, f'{i}_2'))
-    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    # In float32 also under mixed precision: bfloat16 merges grey levels.
     tail = conv('tail', 1, jnp.float32)
     return enlarged + tail(active(x, 'tail')), {}
 

@@ -28,7 +28,7 @@ VARIANTS = {
     {'blocks': 32, 'features': 256, 'residual_scale': 0.1},
     {2: 40_729_627, 3: 43_680_027, 4: 43_089_947, 8: 45_450_267},
   ),
-  # Ours, not the paper's: trains in minutes on two CPU cores.
+  # Not the paper's: a size that trains in minutes on two CPU cores.
   'small': common.Variant(
     {'blocks': 4, 'features': 32, 'residual_scale': 1.0},
     {2: 122_011},
@@ -68,7 +68,7 @@ CONSTANTS = ('sub_mean', 'add_mean')
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell, by Flax path (`head/kernel`).
+  """Options that follow from parameter shapes, by Flax path (`head/kernel`).
 
   The residual scale leaves no trace in the shapes: it is given only for a
   published width and depth.
@@ -124,7 +124,7 @@ class EDSR(base.Network):
       x = block(x)
     x = skip + common.Conv(width, dtype=dtype, name='body_end')(x)
     x = common.Upsampler(self.scale, width, dtype=dtype, name='upsample')(x)
-    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    # In float32 also under mixed precision: bfloat16 merges grey levels.
     x = common.Conv(self.channels, name='tail')(x)
     return common.MeanShift(mean, 1, name='add_mean')(x) / 255, {}
 

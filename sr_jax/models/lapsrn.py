@@ -74,7 +74,7 @@ def _bilinear(
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell."""
+  """Options that follow from parameter shapes."""
   return {
     'scale': 2 ** sum(path.endswith('_image/kernel') for path in shapes),
     'features': shapes['head/kernel'][3],
@@ -204,7 +204,7 @@ class LapSRN(base.Network):
         )(x)
       )
       enlarge = _Deconv(1, 4, kernel_init=_bilinear, name=f'level{level}_image')
-      # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+      # In float32 also under mixed precision: bfloat16 merges grey levels.
       rest = conv(f'level{level}_rest', 1, jnp.float32)
       image = enlarge(image) + rest(x)
       images.append(image)

@@ -4,9 +4,9 @@ EDSR-like residual blocks on the bicubically enlarged image, whose receptive
 field grows by large kernels (the baseline), by large kernels taken apart into
 1 x k and k x 1 (LRFNet-S), by dilation (LRFNet-A) or by both (LRFNet-SA).
 
-The printed parameter counts fix the layout. Neither paper nor code tell the
-rest; our choices are zero padding, both convolutions of a block dilated, and
-the enlarged image added to the output.
+The printed parameter counts fix the layout. The paper leaves the rest open and
+there is no code. Chosen here: zero padding, both convolutions of a block
+dilated, and the enlarged image added to the output.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _SCHEMES = ('', 'A', 'B', 'C', 'D')
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell: not scale, scheme and dilations."""
+  """Options that follow from shapes: not scale, scheme and dilations."""
   channels, features = shapes['head/kernel'][2:]
   return {
     'channels': channels,
@@ -87,7 +87,7 @@ class Block(nn.Module):
     features: Channels in and out.
     kernel_size: k, odd.
     scheme: '', 'A', 'B', 'C' or 'D'.
-    dilation: Of both convolutions.
+    dilation: Step between the pixels that both convolutions see.
     dtype: Computation type.
   """
 
@@ -127,9 +127,9 @@ class LRFNet(base.RefiningNetwork):
     scale: Enlargement, whole or not.
     blocks: Number of residual blocks.
     features: Width of every layer.
-    kernel_size: Of the blocks' convolutions, odd; head and tail have 3.
+    kernel_size: Odd side of the blocks' kernels; head and tail have 3.
     scheme: Arrangement of the blocks, see `Block`.
-    dilations: Of as many runs of equally many blocks.
+    dilations: One for each of as many runs of equally many blocks.
     channels: Image channels.
     dtype: Computation type; parameters stay float32.
   """
@@ -157,7 +157,7 @@ class LRFNet(base.RefiningNetwork):
         dtype=dtype,
         name=f'body_{i}',
       )(x)
-    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    # In float32 also under mixed precision: bfloat16 merges grey levels.
     return enlarged + common.Conv(self.channels, name='tail')(x)
 
   def check(self) -> None:

@@ -50,7 +50,7 @@ VARIANTS = {
     {**_EDSR, 'blocks': 16, 'features': 64},
     dict.fromkeys((2, 3, 4), 1_665_560),
   ),
-  # Ours, not the paper's: trains in minutes on two CPU cores.
+  # Not the paper's: a size that trains in minutes on two CPU cores.
   'edsr-small': common.Variant(
     {**_EDSR, 'blocks': 4, 'features': 32},
     dict.fromkeys((2, 3, 4), 307_224),
@@ -88,7 +88,7 @@ METHOD = {'name': 'supervised', 'scales': _SCALES}
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell; the scale leaves no trace in them."""
+  """Options that follow from parameter shapes; the scale does not."""
   channels, features = shapes['head/kernel'][2:]
   bodies = {p.split('/')[0] for p in shapes if p.startswith('body_')}
   dense = 'fuse/kernel' in shapes
@@ -263,7 +263,7 @@ def _filter(
     x: From `_grouped`.
     taps: `[slots, group, slots, F, K, K, C]`, filters by row slot, column and
       column slot.
-    index: Of the row within its group.
+    index: Position of the row within its group.
     rows: The vertical axis.
     columns: The horizontal axis.
 
@@ -372,7 +372,7 @@ class MetaSR(base.Network):
     mean = common.default_mean(self.channels)
     x = common.MeanShift(mean, -1, name='sub_mean')(255 * lr)
     x = self._rdn(x) if self.body == 'rdn' else self._edsr(x)
-    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    # In float32 also under mixed precision: bfloat16 merges grey levels.
     x = MetaUpscale(self.scale, self.channels, name='upscale')(x)
     return common.MeanShift(mean, 1, name='add_mean')(x) / 255, {}
 

@@ -51,7 +51,7 @@ _SLOPE = 0.1
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell, by Flax path (`head/kernel`)."""
+  """Options that follow from parameter shapes, by Flax path (`head/kernel`)."""
   channels, features = shapes['head/kernel'][2:]
   return {
     'scale': common.upsampling_scale(shapes, 'upsample_'),
@@ -98,7 +98,7 @@ class MSRResNet(base.Network):
       x = conv(width * factor**2, dtype=dtype, name=f'upsample_{i}')(x)
       x = leaky_relu(pixel_shuffle(x, factor))
     x = leaky_relu(conv(width, dtype=dtype, name='refine')(x))
-    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    # In float32 also under mixed precision: bfloat16 merges grey levels.
     x = conv(self.channels, name='tail')(x)
     return x + jax.image.resize(lr, x.shape, 'bilinear'), {}
 

@@ -1,8 +1,8 @@
 """MZSR: meta-transfer learning for zero-shot SR (Soh et al., CVPR 2020).
 
 ZSSR's layout with biases: 8 convolutions on the bicubically enlarged image.
-What makes it MZSR is how its weights are found, `methods.meta_transfer`, and
-how they are fitted to an image, `methods.zero_shot`.
+MZSR differs from ZSSR in how the weights are trained, `methods.meta_transfer`,
+and in how they are adapted to an image, by a few gradient steps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TINY = {'depth': 3, 'features': 8}
 TORCH_NAMES: dict[str, dict[str, str]] = {}
 # Variable names of the released TensorFlow checkpoints.
 TF_NAMES = {'MZSR': {'MODEL/conv{i}': 'conv{i}'}}
-# Of imported weights: how the released direct x2 model is fitted.
+# How the released direct x2 model is adapted to an image.
 METHOD = {
   'name': 'meta_transfer',
   'adapt': {'steps': 10, 'rates': (0.02, 0.01, 0.01, 0.01, 0.005)},
@@ -31,7 +31,7 @@ METHOD = {
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell; the scale leaves no trace in them."""
+  """Options that follow from parameter shapes; the scale does not."""
   return zssr.recognise(shapes)
 
 

@@ -60,7 +60,7 @@ TORCH_NAMES = {
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell, by Flax path (`head/kernel`)."""
+  """Options that follow from parameter shapes, by Flax path (`head/kernel`)."""
   channels, features = shapes['head/kernel'][2:]
   return {
     'scale': common.upsampling_scale(shapes, 'upsample_'),
@@ -108,7 +108,7 @@ class RankSRGANGenerator(base.Network):
       x = conv(width * factor**2, dtype=dtype, name=f'upsample_{i}')(x)
       x = relu(pixel_shuffle(x, factor))
     x = relu(conv(width, dtype=dtype, name='refine')(x))
-    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    # In float32 also under mixed precision: bfloat16 merges grey levels.
     return conv(self.channels, name='tail')(x), {}
 
   @property

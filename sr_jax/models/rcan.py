@@ -98,7 +98,7 @@ CONSTANTS = ('sub_mean', 'add_mean')
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell, by Flax path (`head/kernel`)."""
+  """Options that follow from parameter shapes, by Flax path (`head/kernel`)."""
   channels, features = shapes['head/kernel'][2:]
   groups = sum(path.endswith('/end/kernel') for path in shapes)
   blocks = sum(path.endswith('/conv1/kernel') for path in shapes)
@@ -120,7 +120,7 @@ class Group(nn.Module):
   Attributes:
     blocks: Number of blocks.
     features: Channels in and out.
-    reduction: Of the attention.
+    reduction: Divides the width within the attention.
     dtype: Computation type.
   """
 
@@ -181,7 +181,7 @@ class RCAN(base.Network):
       x = common.chain(block, self.blocks, x)
     x = skip + common.Conv(width, dtype=dtype, name='body_end')(x)
     x = common.Upsampler(self.scale, width, dtype=dtype, name='upsample')(x)
-    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    # In float32 also under mixed precision: bfloat16 merges grey levels.
     x = common.Conv(self.channels, name='tail')(x)
     return common.MeanShift(mean, 1, trained, name='add_mean')(x) / 255, {}
 

@@ -78,9 +78,9 @@ _leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.2)
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell, by Flax path (`head/kernel`).
+  """Options that follow from parameter shapes, by Flax path (`head/kernel`).
 
-  The scale is not told by a single upsampling, which may be by 2 or 3.
+  A single upsampling leaves the scale open: it may be by 2 or 3.
   """
   inputs, features = shapes['head/kernel'][2:]
   channels = shapes['tail/kernel'][3]
@@ -134,7 +134,7 @@ class RRDB(nn.Module):
 
   Attributes:
     features: Channels in and out.
-    growth: Of the dense blocks.
+    growth: Channels that each convolution of a dense block adds.
     dtype: Computation type.
   """
 
@@ -200,7 +200,7 @@ class RRDBNet(base.Network):
       x = x.repeat(factor, 1).repeat(factor, 2)
       x = _leaky_relu(conv(name=f'upsample_{i}')(x))
     x = _leaky_relu(conv(name='refine')(x))
-    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    # In float32 also under mixed precision: bfloat16 merges grey levels.
     x = common.Conv(self.channels, name='tail')(x)
     height, width = (self.scale * n for n in lr.shape[1:3])
     return x[:, :height, :width], {}

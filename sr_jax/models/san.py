@@ -74,7 +74,7 @@ _SIMILARITIES = 64_000_000
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell, by Flax path (`head/kernel`)."""
+  """Options that follow from parameter shapes, by Flax path (`head/kernel`)."""
   channels, features = shapes['head/kernel'][2:]
   groups = sum(path.endswith('/end/kernel') for path in shapes)
   blocks = sum(path.endswith('/conv1/kernel') for path in shapes)
@@ -136,7 +136,7 @@ def _middle(x: jax.Array) -> jax.Array:
 
 
 class SecondOrderAttention(nn.Module):
-  """Weights the channels by what the root of their covariance tells (SOCA).
+  """Weights the channels by the root of their covariance (SOCA).
 
   Attributes:
     reduction: Narrows the layer between statistics and weights.
@@ -269,7 +269,7 @@ class Group(nn.Module):
 
   Attributes:
     blocks: Number of residual blocks.
-    reduction: Of the attention.
+    reduction: Divides the width within the attention.
     dtype: Computation type.
   """
 
@@ -295,7 +295,7 @@ class SAN(base.Network):
     groups: Number of residual groups.
     blocks: Residual blocks of each.
     features: Width of every layer, 8 or more.
-    reduction: Of the attention on channels.
+    reduction: Divides the width within the channel attention.
     channels: Image channels; 3 uses DIV2K's mean, others mid-grey.
     dtype: Computation type; parameters stay float32.
   """
@@ -342,7 +342,7 @@ class SAN(base.Network):
       x = group(x) + gamma * source
     x = head + non_local(x)
     x = common.Upsampler(self.scale, width, dtype=dtype, name='upsample')(x)
-    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    # In float32 also under mixed precision: bfloat16 merges grey levels.
     x = common.Conv(self.channels, name='tail')(x)
     return common.MeanShift(mean, 1, trainable=True, name='add_mean')(
       x

@@ -67,7 +67,7 @@ _leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.2)
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell, by Flax path (`head/kernel`)."""
+  """Options that follow from parameter shapes, by Flax path (`head/kernel`)."""
   channels, features = shapes['head/kernel'][2:]
   stages = sum(
     path.startswith('upsample_') and path.endswith('/kernel') for path in shapes
@@ -132,7 +132,7 @@ class SPSR(base.Network):
       bias_init=nn.initializers.zeros,
       dtype=self.dtype,
     )
-    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    # In float32 also under mixed precision: bfloat16 merges grey levels.
     image = functools.partial(conv, features=self.channels, dtype=jnp.float32)
 
     def both(a: jax.Array, b: jax.Array, name: str, merge: str) -> jax.Array:

@@ -39,7 +39,7 @@ _INIT = nn.initializers.normal(0.001)
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell; the scale leaves no trace in them."""
+  """Options that follow from parameter shapes; the scale does not."""
   kernels = [shapes[f'conv{i}/kernel'] for i in (1, 2, 3)]
   return {
     'sizes': tuple(kernel[0] for kernel in kernels),
@@ -105,8 +105,8 @@ class SRCNN(base.Network):
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Enlarges luma `lr` `[B, H, W, 1]` to `[B, sH, sW, 1]`, unclipped.
 
-    In training nothing outside the image is made up: the border, as wide as
-    the network's radius, is left out of the result.
+    In training the result lacks the border, as wide as the network's radius:
+    there it would depend on pixels that are no part of the image.
     """
     x = imresize(jnp.asarray(lr), scale=self.scale)
     for i, features in enumerate(self.features):
@@ -114,7 +114,7 @@ class SRCNN(base.Network):
         features, self.sizes[i], train, dtype=self.dtype, name=f'conv{i + 1}'
       )
       x = relu(conv(x))
-    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    # In float32 also under mixed precision: bfloat16 merges grey levels.
     return _Conv(1, self.sizes[2], train, name='conv3')(
       x.astype(jnp.float32)
     ), {}

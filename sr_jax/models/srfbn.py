@@ -66,7 +66,7 @@ CONSTANTS = ('sub_mean', 'add_mean')
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell, by Flax path (`feat_in/kernel`).
+  """Options that follow from parameter shapes, by Flax path (`feat_in/kernel`).
 
   The steps leave no trace in the shapes: they are given only for a published
   width and depth.
@@ -194,7 +194,7 @@ class SRFBN(base.Network):
     block = FeedbackBlock(self.scale, self.groups, width, dtype, name='block')
     up = functools.partial(enlarging_conv, scale=self.scale)
     out = Layer(width, _KERNELS[self.scale], up, dtype, name='out')
-    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    # In float32 also under mixed precision: bfloat16 merges grey levels.
     last = common.Conv(
       self.channels,
       kernel_init=_init,

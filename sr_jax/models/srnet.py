@@ -87,7 +87,7 @@ VARIANTS = {
   'rcan-minus-mpr': _variant(('ca', 'mpr-sa'), False, {}),
   'rcan-minus-rat': _variant(('ca',), True, {}),
   'rcan-minus-rat-ssa': _variant(('ca', 'ssa'), True, {}),
-  # Ours, for two CPU cores: as `srnet`, and its main stream alone.
+  # Not the paper's, for two CPU cores: `srnet`, and its main stream alone.
   'small': _variant(('ca', 'mpr-sa'), True, {}, blocks=4, features=32),
   'small-alone': _variant(('ca', 'mpr-sa'), False, {}, blocks=4, features=32),
 }
@@ -151,7 +151,7 @@ def place(path: str, options: Mapping[str, Any]) -> str:
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell, by Flax path (`main/head/kernel`).
+  """Options that follow from shapes, by Flax path (`main/head/kernel`).
 
   Sign and skip leave no trace in them: these are the release's.
   """
@@ -215,7 +215,7 @@ def _middle(x: jax.Array, height: int, width: int) -> jax.Array:
 
 
 class SpatialAttention(nn.Module):
-  """Weights positions by what channel means tell, seen in four rotations.
+  """Weights positions by the means of the channels, in four rotations.
 
   Neighbouring channels are averaged to `pools[i]` maps. In each branch i a 7x7
   convolution sees these maps and their rotations, which are not turned back.
@@ -260,7 +260,7 @@ class Attention(nn.Module):
   Attributes:
     kinds: Any of 'ca', 'mpr-sa', 'ssa' and 'sa'; one of the last three alone.
     features: Channels in and out.
-    reduction: Of 'ca'.
+    reduction: Divides the width within 'ca'.
     dtype: Computation type.
   """
 
@@ -290,7 +290,7 @@ class Block(nn.Module):
   Attributes:
     features: Channels in and out.
     attention: Kinds of attention.
-    reduction: Of attention on channels.
+    reduction: Divides the width within the channel attention.
     dtype: Computation type.
   """
 
@@ -367,7 +367,7 @@ class Stream(nn.Module):
     x = deep = skip + x
     # Released streams alone are EDSR, which has no ReLU there.
     x = common.Upsampler(self.scale, width, dtype, self.rat, name='upsample')(x)
-    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    # In float32 also under mixed precision: bfloat16 merges grey levels.
     x = common.Conv(self.channels, name='tail')(x)
     x = common.MeanShift(mean, 1, name='add_mean')(x) / 255
     return x, (shallow, deep)
@@ -380,7 +380,7 @@ class SRNet(base.Network):
     scale: Enlargement: 2, 3, 4 or 8.
     blocks: Residual blocks of each stream.
     features: Width of every layer; a multiple of 8 with spatial attention.
-    reduction: Of attention on channels in the blocks.
+    reduction: Divides the width within the channel attention of the blocks.
     block_attention: Attention in the blocks, see `Attention`.
     fusion_attention: Attention after each of the two fusions.
     rat: Whether there is an auxiliary stream.

@@ -74,9 +74,9 @@ TORCH_NAMES = {
     'content_extractor.tail.6': 'enlarge/refine',
     'content_extractor.tail.8': 'enlarge/tail',
     **{
-      f'texture_transfer.{theirs}': ours
+      f'texture_transfer.{layer}': path
       for part in _PARTS
-      for theirs, ours in (
+      for layer, path in (
         (f'head_{part}.0', f'{part}/head'),
         (f'body_{part}.{{i}}.body.0', f'{part}/body_{{i}}/layer1/conv'),
         (f'body_{part}.{{i}}.body.2', f'{part}/body_{{i}}/layer2/conv'),
@@ -153,7 +153,7 @@ def METHOD(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell, by Flax path."""
+  """Options that follow from parameter shapes, by Flax path."""
   transfer = 'small/head/kernel' in shapes
   if transfer and 'content/head/kernel' not in shapes:
     raise UserError(
@@ -413,7 +413,7 @@ class _Enlarge(_Part):
   """What makes SR of the content alone.
 
   Attributes:
-    channels: Of the image.
+    channels: Channels of the image.
   """
 
   channels: int = 3
@@ -426,7 +426,7 @@ class _Enlarge(_Part):
     if not self.norm:
       refine = _conv(self.features, dtype=self.dtype, name='refine')
       x = self.active(refine(x))
-    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    # In float32 also under mixed precision: bfloat16 merges grey levels.
     return _conv(self.channels, 1 if self.norm else 3, name='tail')(x)
 
 
@@ -434,7 +434,7 @@ class _Last(_Part):
   """What makes SR of the finest features.
 
   Attributes:
-    channels: Of the image.
+    channels: Channels of the image.
   """
 
   channels: int = 3

@@ -30,7 +30,7 @@ _WIDE = 9
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell, by Flax path (`head/kernel`)."""
+  """Options that follow from parameter shapes, by Flax path (`head/kernel`)."""
   channels, features = shapes['head/kernel'][2:]
   return {
     'scale': common.upsampling_scale(shapes, 'upsample_'),
@@ -82,7 +82,7 @@ class SRResNet(base.Network):
     for i, factor in enumerate(common.upsampling_stages(self.scale), 1):
       x = conv(f'upsample_{i}', width * factor**2)(x)
       x = prelu(f'prelu_{i}')(pixel_shuffle(x, factor))
-    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    # In float32 also under mixed precision: bfloat16 merges grey levels.
     x = common.Conv(self.channels, _WIDE, name='tail')(x)
     return (x + 1) / 2, {}
 

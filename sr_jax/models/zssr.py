@@ -23,7 +23,7 @@ from sr_jax.models.parts.options import Among, AnyScale, Channels, Count, Width
 from sr_jax.ops.relu import relu
 from sr_jax.ops.resize import imresize, resize_matrix
 
-# The network works on the enlarged image: its size does not know the scale.
+# The network works on the enlarged image, so one size serves every scale.
 VARIANTS = {
   'released': common.Variant(
     {'depth': 8, 'features': 64},
@@ -48,7 +48,7 @@ _INITIALISERS = {
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell; the scale leaves no trace in them."""
+  """Options that follow from parameter shapes; the scale does not."""
   channels, features = shapes['conv1/kernel'][2:]
   depth = sum(path.endswith('/kernel') for path in shapes)
   return {'channels': channels, 'features': features, 'depth': depth}
@@ -96,7 +96,7 @@ class ZSSR(base.RefiningNetwork):
     x = enlarged
     for i in range(1, self.depth):
       x = relu(conv(self.features, dtype=self.dtype, name=f'conv{i}')(x))
-    # In float32 also under mixed precision: bfloat16 cannot tell grey levels.
+    # In float32 also under mixed precision: bfloat16 merges grey levels.
     return enlarged + conv(self.channels, name=f'conv{self.depth}')(x)
 
   @property

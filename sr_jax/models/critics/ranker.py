@@ -40,7 +40,7 @@ TORCH_IGNORED = critic.TORCH_IGNORED
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell, by Flax path."""
+  """Options that follow from parameter shapes, by Flax path."""
   channels, features = shapes['trunk/conv_0_0/kernel'][2:]
   return {
     'scale': 1,

@@ -46,7 +46,7 @@ def npz_arrays(arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray] | None:
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell, by Flax path."""
+  """Options that follow from parameter shapes, by Flax path."""
   channels, features = shapes['trunk/conv_0_0/kernel'][2:]
   inputs, hidden = shapes['head/dense_1/kernel']
   return {
@@ -63,7 +63,7 @@ class SRNTTDiscriminator(critic.Critic):
 
   Attributes:
     features: Channels of the first pair of convolutions.
-    side: Of the map that the dense layers see.
+    side: Height and width of the map that the dense layers see.
     hidden: Width of the first dense layer.
     channels: Image channels.
     dtype: Computation type; parameters stay float32.

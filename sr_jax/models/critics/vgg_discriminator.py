@@ -60,7 +60,7 @@ TORCH_IGNORED = critic.TORCH_IGNORED
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that parameter shapes tell, by Flax path."""
+  """Options that follow from parameter shapes, by Flax path."""
   active = 'trunk/conv_0_0/kernel' in shapes
   first = 'trunk/conv_0_0' if active else 'trunk/stem'
   channels, features = shapes[f'{first}/kernel'][2:]
@@ -86,7 +86,7 @@ class VGGDiscriminator(critic.Critic):
   Attributes:
     features: Channels of the first pair of convolutions.
     stages: Halvings.
-    side: Of the map that the dense layers see.
+    side: Height and width of the map that the dense layers see.
     use_bias: Whether the normalised convolutions have biases.
     activate_first: Whether an activation follows the first convolution.
     channels: Image channels.

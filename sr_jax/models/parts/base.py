@@ -12,9 +12,9 @@ from sr_jax.ops.resize import imresize
 class Network(nn.Module):
   """Base class of the networks that enlarge images.
 
-  It gives what `sr_jax.typing.Network` lists the value that most networks have.
-  A network overrides what differs, and declares its options as fields. Three
-  fields are read of every network:
+  It gives each attribute of `sr_jax.typing.Network` the value that most
+  networks have. A network overrides those that differ, and declares its options
+  as fields. Three fields are read of every network:
 
   - `scale`: the enlargement,
   - `channels`, where images need not be RGB,

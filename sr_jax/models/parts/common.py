@@ -24,7 +24,7 @@ from sr_jax.ops.relu import relu
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 # RGB mean and deviation of ImageNet in [0, 1], for torchvision's networks.
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Blocks of a chain that are not worth a loop.
+# A chain of this many blocks or fewer is written out.
 _FEW = 4
 
 
@@ -122,7 +122,7 @@ class MeanShift(nn.Module):
     mean: Channel means in [0, 1].
     sign: -1 before the body, +1 after it.
     trainable: Whether gradients reach the convolution.
-    value_range: What white is in x.
+    value_range: The value of white in x.
   """
 
   mean: Sequence[float]
@@ -153,7 +153,7 @@ class MeanShift(nn.Module):
 
 
 def imagenet_normalised(image: jax.Array) -> jax.Array:
-  """`[B, H, W, 3]` in [0, 1] as torchvision's networks take it."""
+  """`[B, H, W, 3]` in [0, 1], normalised for torchvision's networks."""
   mean, deviation = (
     jnp.asarray(x, jnp.float32).reshape(1, 1, 1, 3) for x in _IMAGENET
   )
@@ -161,11 +161,11 @@ def imagenet_normalised(image: jax.Array) -> jax.Array:
 
 
 def up_to(layers: Iterable[str], convolutions: Iterable[str]) -> list[str]:
-  """The convolutions that the last of some layers needs.
+  """The convolutions that have to run for the given layers.
 
   Args:
-    layers: `convN` or, after its activation, `reluN`.
-    convolutions: All of a network, from the image on.
+    layers: Names such as `conv3`, or `relu3` for after its activation.
+    convolutions: Names of all convolutions, from the image on.
 
   Raises:
     UserError: the network has no such layer.
@@ -183,7 +183,7 @@ def up_to(layers: Iterable[str], convolutions: Iterable[str]) -> list[str]:
   return names[: last + 1]
 
 
-# What a released `.npz` holds of a convolution, and of a normalisation.
+# Arrays of a convolution and of a normalisation in a released `.npz`.
 _NPZ_CONV = ('kernel', 'bias')
 _NPZ_NORM = ('bias', 'scale', 'mean', 'var')
 
@@ -195,8 +195,8 @@ def npz_layer(
 
   Args:
     conv: Path of the convolution.
-    bias: Whether it has one.
-    norm: Path of its normalisation.
+    bias: Whether the convolution has a bias.
+    norm: Path of the normalisation behind it, None for none.
   """
   paths = [f'{conv}/{leaf}' for leaf in _NPZ_CONV[: 1 + bias]]
   return paths + [f'{norm}/{leaf}' for leaf in _NPZ_NORM if norm]
@@ -213,7 +213,7 @@ class ResBlock(nn.Module):
   Attributes:
     features: Channels in and out.
     residual_scale: Factor on the residual branch.
-    conv: Class of the convolutions, for other initial values.
+    conv: Makes the convolutions, for other initial values.
     dtype: Computation type.
   """
 
@@ -234,25 +234,25 @@ class ResBlock(nn.Module):
 def chain(
   block: nn.Module, length: int, x: jax.Array, *, unroll: bool = False
 ) -> jax.Array:
-  """Applies `length` blocks like `block`, one to the result of the other.
+  """Applies `length` blocks like `block`, each to the result of the last one.
 
-  They are compiled as one, in a loop, unless they are few; their parameters are
-  stacked along a first axis, and their name has a `*` where their numbers would
-  stand, see `sr_jax.models.parts.parameters`. A chain of chains is slower: what
-  the inner ones keep for the gradient is copied once more.
+  Many blocks compile as one, in a loop; a few are written out. Their parameters
+  are stacked along a first axis, under a name that has a `*` in place of the
+  number, see `sr_jax.models.parts.parameters`. Chains should not be nested: the
+  gradient would copy what the inner ones keep once more.
 
   Args:
-    block: The first one; its name ends in `*`.
+    block: The first block; its name ends in `*`.
     length: Number of blocks.
-    x: `[B, H, W, C]`, what the first one sees.
-    unroll: Whether many are written out as well: a gradient takes less time,
-      for nothing is copied, and its compilation more.
+    x: Input of the first block, `[B, H, W, C]`.
+    unroll: Whether many blocks are written out as well. A gradient then takes
+      less time, because nothing is copied, and its compilation more.
   """
   return _scan(block, length, x, lambda x: None, unroll)[0]
 
 
 def chain_outputs(block: nn.Module, length: int, x: jax.Array) -> jax.Array:
-  """As `chain`; the results of all blocks, `[length, B, H, W, C]`."""
+  """As `chain`, with the results of all blocks, `[length, B, H, W, C]`."""
   return _scan(block, length, x, lambda x: x, unroll=False)[1]
 
 
@@ -263,7 +263,7 @@ def _scan(
   keep: Callable[..., Any],
   unroll: bool,
 ) -> Any:
-  """The last block's result, and what is kept of all."""
+  """The last block's result, and what `keep` makes of each result."""
 
   def apply(block: nn.Module, x: jax.Array, unused: None) -> Any:
     del unused
@@ -284,7 +284,7 @@ def _scan(
 
 
 class ChannelAttention(nn.Module):
-  """Scales each channel by what the means of all channels tell (RCAN).
+  """Scales each channel by a factor computed from all channel means (RCAN).
 
   Attributes:
     features: Channels in and out.
@@ -313,7 +313,7 @@ class RCAB(nn.Module):
 
   Attributes:
     features: Channels in and out.
-    reduction: Of the attention.
+    reduction: Divides the width within the attention.
     dtype: Computation type.
   """
 
@@ -376,8 +376,9 @@ def upsampling_scale(
   """Scale of sub-pixel stages, from parameter shapes by path.
 
   Args:
-    shapes: Of the whole network.
-    prefix: Of the stages' paths; by default of an `Upsampler` named `upsample`.
+    shapes: Shapes of all parameters of the network, by path.
+    prefix: Beginning of the stages' paths; an `Upsampler` named `upsample` has
+      the default.
   """
   stages = [
     shape[3] // shape[2]

@@ -199,15 +199,15 @@ def flat(x: jax.Array) -> jax.Array:
   return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
 
 
-def torch_norm(theirs: str, ours: str) -> dict[str, str]:
-  """Names of a normalisation's four tensors."""
+def torch_norm(torch: str, path: str) -> dict[str, str]:
+  """PyTorch names of a normalisation's four tensors, to Flax paths."""
   leaves = {
     'weight': 'scale',
     'bias': 'bias',
     'running_mean': 'mean',
     'running_var': 'var',
   }
-  return {f'{theirs}.{a}': f'{ours}/{b}' for a, b in leaves.items()}
+  return {f'{torch}.{a}': f'{path}/{b}' for a, b in leaves.items()}
 
 
 def numbered_names(stages: int, *, activate_first: bool) -> dict[str, str]:

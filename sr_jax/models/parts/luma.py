@@ -20,7 +20,7 @@ from sr_jax.typing import Network
 
 
 def as_seen(network: Network, image: jax.Array) -> jax.Array:
-  """What the network sees of an image `[B, H, W, C]`: Y of RGB, or all."""
+  """The network's input from an image `[B, H, W, C]`: Y of RGB, or all."""
   return rgb_to_y(image) if network.luma else image
 
 
@@ -33,7 +33,8 @@ def apply_to_image(
 ) -> jax.Array:
   """SR `[B, sH, sW, C]` of an image `[B, H, W, C]`, unclipped.
 
-  For a network of luma the image is RGB. The rest as in `masked_apply`.
+  A network of luma is given an RGB image. The arguments are those of
+  `masked_apply`.
   """
   if not network.luma:
     return masked_apply(network, params, lr, mask, stats)

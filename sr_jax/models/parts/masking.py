@@ -1,4 +1,4 @@
-"""Padded images through local networks as if they were not padded.
+"""Padded images in local networks, with the results of the images alone.
 
 A convolution pads with zeros. If the input of every spatial convolution is zero
 outside the image, an image that was padded to a larger shape gives there what
@@ -25,7 +25,7 @@ def masked_apply(
   mask: jax.Array | None,
   stats: Mapping[str, Any] | None = None,
 ) -> jax.Array:
-  """SR of the valid part of `lr`; outside it the output means nothing.
+  """SR of the valid part of `lr`; outside it the output has no meaning.
 
   Holds for networks whose only spatial operations are stride-1 and transposed
   convolutions, padded with zeros or the edge, each a Linen module with a
@@ -39,7 +39,7 @@ def masked_apply(
     lr: `[B, H, W, C]` in [0, 1].
     mask: `[B, H, W, 1]`, 1 inside the image and 0 outside; None where all of
       `lr` is image. With edge padding it must begin at (0, 0).
-    stats: Running statistics, where the network has such.
+    stats: Running statistics, for a network with normalisation.
 
   Returns:
     `[B, sH, sW, C]`, unclipped.

@@ -29,7 +29,7 @@ def shapes_of(tree: Any) -> Shapes:
 
 
 def expected_shapes(network: Network, collection: str = 'params') -> Shapes:
-  """Shapes that a Linen network initialises; nothing is computed.
+  """Shapes of the variables of a network, by path; nothing is computed.
 
   Empty for a `collection` of variables that it does not have.
   """
@@ -79,7 +79,11 @@ def _names(path: str, shape: tuple[int, ...]) -> list[str]:
 
 
 def check_parameters(network: Network, slots: Any) -> None:
-  """Refuses inference parameters by slot that are not the network's.
+  """Refuses parameters whose paths or shapes are not the network's.
+
+  Args:
+    network: The network that they are for.
+    slots: Parameters and statistics by slot, as a checkpoint holds them.
 
   Raises:
     UserError: naming up to three that differ.
