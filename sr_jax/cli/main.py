@@ -18,6 +18,7 @@ from sr_jax.cli import (
   arguments,
   degrade,
   doctor,
+  estimate_kernel,
   evaluate,
   export,
   fit_niqe,
@@ -37,6 +38,10 @@ _COMMANDS = {
     'Show devices, versions and memory, and check that all works.',
   ),
   'upscale': (upscale, 'Enlarge images.'),
+  'estimate-kernel': (
+    estimate_kernel,
+    'Estimate the blur of images from themselves.',
+  ),
   'evaluate': (evaluate, 'Measure a model on HR images.'),
   'degrade': (degrade, 'Make LR images of HR images.'),
   'import': (import_weights, 'Turn published weights into a checkpoint.'),

@@ -18,6 +18,7 @@ from sr_jax.data import (
   ranked,
   references,
   sources,
+  spectra,
   tfds_records,
 )
 from sr_jax.data.ranked import RankedSource
@@ -39,6 +40,7 @@ USES = {
   'labels': 'label maps',
   'unlabelled': 'LR images without HR',
   'ranked': 'rank data sets',
+  'spectra': 'power spectra of its own making',
 }
 
 
@@ -94,6 +96,8 @@ def training(
   data, spec = config['data'], batch_spec(config)
   if 'ranked' in uses:
     return _ranked(config, data['source'], 'training', spec.crop_size)
+  if 'spectra' in uses:
+    return _spectra(config, data['source'], data['on_bad'], config['seed'])
   options: dict[str, Any] = {
     'on_bad': data['on_bad'],
     'cache_dir': data['cache_dir'] or None,
@@ -173,6 +177,38 @@ def _peak(config: Mapping[str, Any]) -> float:
   if not 0 <= peak < math.inf:
     raise UserError(f'config.data.peak={peak}: give a positive value, or 0')
   return peak
+
+
+def held_out_spectra(config: Mapping[str, Any]) -> spectra.SpectraSource:
+  """Reductions of the photographs that `config.eval.source` names.
+
+  Raises:
+    UserError: as `held_out`.
+  """
+  # Another seed than training's, should both have the same photographs.
+  return _spectra(
+    config, config['eval']['source'], 'skip', config['seed'] + 2**32
+  )
+
+
+def _spectra(
+  config: Mapping[str, Any], name: str, on_bad: OnBad, seed: int
+) -> spectra.SpectraSource:
+  data = config['data']
+  scales = [int(scale) for scale in data['scales']]
+  images = open_source(
+    name,
+    min_size=min(scales) * data['patch'],
+    on_bad=on_bad,
+    cache_dir=data['cache_dir'] or None,
+  )
+  return spectra.make(
+    images,
+    scales=scales,
+    per_image=config['method']['per_image'],
+    seed=seed,
+    workers=data['workers'],
+  )
 
 
 def _check_uses(

@@ -21,6 +21,7 @@ from sr_jax.errors import UserError
 from sr_jax.evaluation.benchmark import evaluate_folder
 from sr_jax.evaluation.pairs import PairEvaluation
 from sr_jax.evaluation.scores import choose
+from sr_jax.evaluation.spectra import SpectraEvaluation
 from sr_jax.files import remove_leftovers
 from sr_jax.inference.loading import at_scale, from_params
 from sr_jax.inference.options import UpscaleOptions
@@ -88,6 +89,8 @@ def make_evaluation(
   """
   if method.judges == 'pairs':
     return PairEvaluation(config, method)
+  if method.judges == 'spectra':
+    return SpectraEvaluation(config)
   return PeriodicEvaluation(config, method, workdir)
 
 

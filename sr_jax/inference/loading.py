@@ -164,7 +164,8 @@ def _check_loaded(loaded: checkpoints.Loaded, path: pathlib.Path) -> None:
   sections = (loaded.config.get(s) or () for s in ('method', 'model'))
   if not all('name' in section for section in sections):
     raise UserError(f'{path}: its config names no method and model')
-  if loaded.config['model']['name'] in models.critic_names():
+  others = [*models.critic_names(), *models.estimator_names()]
+  if loaded.config['model']['name'] in others:
     raise UserError(
       f'{path}: {loaded.config["model"]["name"]} judges images; give a model'
       ' that enlarges them'

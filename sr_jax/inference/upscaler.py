@@ -23,6 +23,7 @@ import numpy as np
 from sr_jax import methods
 from sr_jax.data.kernel_files import as_kernel
 from sr_jax.errors import UserError
+from sr_jax.inference.blind import estimate_kernel
 from sr_jax.inference.fitting import Fitted, fit_images
 from sr_jax.inference.loading import BICUBIC_HALO
 from sr_jax.inference.memory import TileSides
@@ -67,7 +68,7 @@ def upscale(
     image: `[H, W, C]`, float in [0, 1] or uint8.
     scale: Checked against the model's if given.
     kernel: Blur that produced the image; see `UpscaleOptions`, also for the
-      other options.
+      other options. 'auto' estimates it from the image, see `inference.blind`.
     adapt_steps: Gradient steps of the adaptation to the image, or 'auto'.
     self_ensemble: Whether to average over the eight flips and rotations.
     back_project: Number of back-projections after it.
@@ -83,6 +84,9 @@ def upscale(
     UserError: as `Upscaler`, or a kernel that nothing would use.
   """
   check_scale(model, scale)
+  if isinstance(kernel, str) and kernel == 'auto':
+    check_image(image, model)
+    kernel = estimate_kernel(_unit(image), scale=model.scale).spec
   options = UpscaleOptions(
     self_ensemble=self_ensemble,
     back_project=back_project,

@@ -40,8 +40,9 @@ class Method(NamedTuple):
     advice: Takes the means of the metrics, returns what to do about them, or
       None for nothing.
     uses: Data beyond HR images that it learns from, see `data.opening.USES`.
-    judges: What its scores are about: 'images' that it enlarges, or 'pairs' of
-      images whose order it predicts.
+    judges: What its scores are about: 'images' that it enlarges, 'pairs' of
+      images whose order it predicts, or 'spectra' of images whose blur it
+      estimates.
   """
 
   init: Callable[..., TrainState]
@@ -52,7 +53,7 @@ class Method(NamedTuple):
   margin: Callable[[float], int] = lambda scale: 0
   advice: Callable[[Mapping[str, float]], str | None] = lambda metrics: None
   uses: frozenset[str] = frozenset()
-  judges: Literal['images', 'pairs'] = 'images'
+  judges: Literal['images', 'pairs', 'spectra'] = 'images'
 
 
 class Inference(NamedTuple):

@@ -140,7 +140,7 @@ class Views(NamedTuple):
 
 
 # Names of the metrics whose smaller scores are the better ones.
-LOWER_IS_BETTER = frozenset({'rmse', 'niqe', 'lpips', 'pi'})
+LOWER_IS_BETTER = frozenset({'rmse', 'niqe', 'lpips', 'pi', 'root_error'})
 
 
 class Metric(NamedTuple):

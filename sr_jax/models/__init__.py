@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sr_jax.errors import UserError
-from sr_jax.models import critics, features
+from sr_jax.models import critics, estimators, features
 from sr_jax.models.parts import base
 from sr_jax.models.parts.architecture import Architecture, of_file
 from sr_jax.models.parts.options import check
@@ -39,6 +39,11 @@ def feature_names() -> list[str]:
   return _files_of(features.__path__)
 
 
+def estimator_names() -> list[str]:
+  """Names of the networks that tell how an image was made."""
+  return _files_of(estimators.__path__)
+
+
 def _files_of(path: Iterable[str]) -> list[str]:
   return sorted(m.name for m in pkgutil.iter_modules(path) if not m.ispkg)
 
@@ -53,6 +58,8 @@ def module(name: str) -> Architecture:
     return of_file(importlib.import_module(f'sr_jax.models.{name}'))
   if name in critic_names():
     return of_file(importlib.import_module(f'sr_jax.models.critics.{name}'))
+  if name in estimator_names():
+    return of_file(importlib.import_module(f'sr_jax.models.estimators.{name}'))
   if name in feature_names():
     raise UserError(f'model {name!r} gives features and does not enlarge')
   known = [*names(), *critic_names()]

@@ -12,8 +12,16 @@ from sr_jax.cli import info
 from sr_jax.cli.main import main
 from tests import tiny
 
-COMMANDS = ('doctor', 'upscale', 'evaluate', 'degrade', 'import', 'export')
-COMMANDS += ('interpolate', 'fit-niqe', 'prepare', 'rank-data', 'info')
+COMMANDS = ('doctor', 'upscale', 'estimate-kernel', 'evaluate', 'degrade')
+COMMANDS += (
+  'import',
+  'export',
+  'interpolate',
+  'fit-niqe',
+  'prepare',
+  'rank-data',
+  'info',
+)
 
 
 def python(code, **options):

@@ -120,7 +120,7 @@ def _shapes(config):
 
 
 def test_a_method_file_offers_two_functions():
-  assert set(methods.names()) == {*CONFIGS, 'zero_shot'}
+  assert {*CONFIGS, 'zero_shot'} <= set(methods.names())
   for name in methods.names():
     module = importlib.import_module(f'sr_jax.methods.{name}')
     assert callable(module.make)
@@ -268,21 +268,20 @@ def test_the_method_curriculum_became_an_option_of_supervised():
 
 def test_a_workdir_of_the_method_curriculum_resumes(tmp_path):
   old, now = _old_curriculum()
-  (tmp_path / experiment.FILE).write_text(json.dumps(old))
-  experiment.check_same(tmp_path, now)
-  experiment.check_same(tmp_path, old)
+  assert experiment.resumed(old, now, tmp_path) == now
   other = {**now, 'method': {'name': 'supervised', 'outputs': 'steps'}}
   with pytest.raises(UserError, match=r'method\.outputs'):
-    experiment.check_same(tmp_path, other)
+    experiment.resumed(old, other, tmp_path)
 
 
 def test_frozen_networks_may_move(tmp_path):
   """Their checksums are compared, not their paths."""
   config = _plain('gan')
-  (tmp_path / experiment.FILE).write_text(json.dumps(config))
-  experiment.check_same(tmp_path, _with(config, ('features_from',), 'moved'))
+  moved = _with(config, ('features_from',), 'moved')
+  assert experiment.resumed(config, moved, tmp_path) == moved
   with pytest.raises(UserError, match=r'method\.game'):
-    experiment.check_same(tmp_path, _with(config, ('game',), 'vanilla'))
+    other = _with(config, ('game',), 'vanilla')
+    experiment.resumed(config, other, tmp_path)
 
 
 def test_a_checkpoint_of_the_method_curriculum_opens(tmp_path):

@@ -1,0 +1,58 @@
+r"""The network that estimates the blur of LR images for `--kernel auto`.
+
+Our own; its features are those of `sr_jax/ops/power_spectrum.py`.
+
+  python train.py --config configs/kernel_estimator.py \
+    --workdir runs/kernel_estimator --config.data.source=folder:PHOTOGRAPHS
+
+At its start it reduces every photograph by x2, x3 and x4, eight times each:
+with random Gaussian kernels, by plain bicubic, or not at all. Only the features
+of their power spectra are kept. Any photographs serve that are sharp
+themselves: what an original lacks in detail counts as blur.
+
+Other numbers of reductions:
+  --config.method.per_image=20
+"""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config(preset=None):
+  """Three perceptrons of two hidden layers of 64."""
+  config = common.base()
+  config.steps = 5000
+  config.log_every = 500
+  config.method = ml_collections.ConfigDict(
+    {
+      'name': 'kernel_estimation',
+      'per_image': 8,  # reductions of a photograph at each scale
+      # Factor of errors towards a wider kernel.
+      'wide_penalty': 1.2,
+      # Weights beside that of the kernel: its expected error, and the origin.
+      'error_weight': 0.005,
+      'origin_weight': 0.03,
+    }
+  )
+  config.model.name = 'spectrum_mlp'
+  config.model.variant = 'small'
+  config.model.scale = 1
+  config.optimizer.learning_rate = 2e-3
+  config.optimizer.schedule = 'cosine'
+  config.optimizer.warmup_steps = 500
+  config.optimizer.weight_decay = 0.02
+  config.data.scales = (2, 3, 4)
+  config.data.batch_size = 512
+  config.data.patch = 36  # smallest LR image
+  config.data.workers = 2
+  config.data.on_bad = 'skip'
+  config.eval.every = 1000
+  config.checkpoint.every = 1000
+  config.checkpoint.best_by = 'root_error'
+  config = common.finish(config, preset)
+  if preset == 'smoke':
+    config.method.per_image = 1
+    config.data.batch_size = 32
+    config.data.patch = 36
+  return config

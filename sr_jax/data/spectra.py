@@ -1,0 +1,236 @@
+"""Power spectra of reduced photographs, with the blur that reduced them.
+
+Examples for `methods.kernel_estimation`: photographs are blurred by random
+Gaussians and sampled, or reduced by plain bicubic, or left as they are, then
+rounded, made noisy and compressed, as files of unknown origin are. Only the
+features of their spectra are kept, so a whole data set fits into memory.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import io
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from scipy import signal
+
+from sr_jax.data import draws
+from sr_jax.data.draws import Arrays, Draw
+from sr_jax.data.sources import ImageSource
+from sr_jax.ops import power_spectrum
+from sr_jax.ops.blur_kernels import gaussian_kernel
+from sr_jax.ops.color import rgb_to_y
+from sr_jax.ops.resize import imresize
+
+# (share, name) of how an example is made. `models.estimators.spectrum_mlp`
+# knows the last three groups as `ORIGINS`.
+_SHARES = {'direct': 0.6, 'blur-bicubic': 0.12, 'bicubic': 0.14, 'none': 0.14}
+_ORIGIN = {'direct': 0, 'blur-bicubic': 0, 'bicubic': 1, 'none': 2}
+# Standard deviations of the Gaussians in HR pixels: least, and most by scale.
+_NARROWEST = 0.15
+
+
+def widest(scale: float) -> float:
+  """Largest standard deviation of the Gaussians at a scale, in HR pixels."""
+  return 0.8 + 0.8 * scale
+
+
+class Example(NamedTuple):
+  """One reduced photograph.
+
+  Attributes:
+    features: `power_spectrum.FEATURES` float16.
+    root: `[3]`, symmetric square root (xx, xy, yy) of the kernel's covariance
+      in LR pixels; 0 where there was no kernel.
+    known: Whether `root` is to be learned: not so for other kinds of sampling.
+    origin: Index into `models.estimators.spectrum_mlp.ORIGINS`.
+    scale: HR pixels to an LR pixel.
+  """
+
+  features: np.ndarray
+  root: np.ndarray
+  known: np.ndarray
+  origin: np.ndarray
+  scale: np.ndarray
+
+
+def root_of(covariance: np.ndarray) -> np.ndarray:
+  """Symmetric square root (xx, xy, yy) of a covariance `[2, 2]`."""
+  values, vectors = np.linalg.eigh(covariance)
+  root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
+  return np.array([root[0, 0], root[0, 1], root[1, 1]])
+
+
+def covariance(var1: float, var2: float, theta: float) -> np.ndarray:
+  """Covariance `[2, 2]`, x before y, of `gaussian:VAR1,VAR2,THETA`."""
+  cos, sin = math.cos(theta), math.sin(theta)
+  turn = np.array([[cos, -sin], [sin, cos]])
+  return turn @ np.diag([var1, var2]) @ turn.T
+
+
+def _blurred(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+  """Correlation of `[H, W]` with a kernel, mirrored borders."""
+  beside = [(n // 2, n - 1 - n // 2) for n in kernel.shape]
+  padded = np.pad(image, beside, mode='symmetric')
+  return signal.fftconvolve(padded, kernel[::-1, ::-1], mode='valid')
+
+
+def _soiled(luma: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+  """Rounding of colours alone, or noise and rounding, and perhaps JPEG."""
+  choice = rng.random()
+  if choice < 0.4:
+    # Luma of three rounded colours lies between the grey levels.
+    return luma + rng.normal(0, rng.uniform(0.15, 0.28), luma.shape)
+  if choice < 0.75:
+    luma = luma + rng.normal(0, 10 ** rng.uniform(-0.5, 1.0), luma.shape)
+  luma = np.clip(np.round(luma), 0, 255)
+  if choice > 0.6:
+    file = io.BytesIO()
+    quality = int(rng.uniform(60, 98))
+    Image.fromarray(luma.astype(np.uint8)).save(file, 'JPEG', quality=quality)
+    luma = np.asarray(Image.open(file)).astype(np.float64)
+  return luma
+
+
+def _part(
+  image: np.ndarray, step: int, least: int, rng: np.random.Generator
+) -> np.ndarray:
+  """A random rectangle with its corner and sides at multiples of `step`."""
+  height, width = (
+    max(int(rng.uniform(0.5, 1) * n) // step * step, min(n, least))
+    for n in image.shape
+  )
+  top, left = (
+    int(rng.integers(0, (n - m) // step + 1)) * step
+    for n, m in zip(image.shape, (height, width), strict=True)
+  )
+  return image[top : top + height, left : left + width]
+
+
+def example(luma: np.ndarray, scale: int, rng: np.random.Generator) -> Example:
+  """A random reduction of a photograph.
+
+  Args:
+    luma: `[H, W]` in grey levels of 0 to 255, at least
+      `scale * power_spectrum.LEAST_SIDE` high and wide.
+    scale: HR pixels to an LR pixel.
+    rng: Where everything random comes from.
+  """
+  kind = str(rng.choice(list(_SHARES), p=list(_SHARES.values())))
+  wide = rng.uniform(_NARROWEST, widest(scale))
+  narrow = wide
+  if rng.random() > 0.3:
+    narrow = rng.uniform(max(_NARROWEST, wide / 4), wide)
+  theta = rng.uniform(0, math.pi)
+  height, width = (n // scale * scale for n in luma.shape)
+  hr = luma[:height, :width]
+  if rng.random() < 0.5:
+    hr = _part(hr, scale, scale * (power_spectrum.LEAST_SIDE + 8), rng)
+  if kind in ('direct', 'blur-bicubic'):
+    size = 2 * math.ceil(4 * wide) + 1
+    kernel = gaussian_kernel(wide**2, narrow**2, theta, size=max(size, 9))
+    hr = _blurred(hr, np.asarray(kernel))
+  if kind == 'direct':
+    lr = hr[::scale, ::scale]
+  elif kind == 'none':
+    lr = hr
+  else:
+    lr = imresize(hr[..., None], scale=1 / scale)[..., 0]
+  root = np.zeros(3)
+  if kind == 'direct':
+    root = root_of(covariance(wide**2, narrow**2, theta)) / scale
+  return Example(
+    power_spectrum.features(_soiled(lr, rng)).astype(np.float16),
+    root.astype(np.float32),
+    np.array(kind == 'direct'),
+    np.array(_ORIGIN[kind], np.int32),
+    np.array(scale, np.float32),
+  )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SpectraSource:
+  """Examples by index, stacked.
+
+  Attributes:
+    names: One name per example: photograph, scale and number.
+    stacked: All examples, each field along a first axis.
+    images: Digest of the photographs.
+    skipped: (name, reason) of each photograph that is too small or unreadable.
+  """
+
+  names: tuple[str, ...]
+  stacked: Example
+  images: str
+  skipped: tuple[tuple[str, str], ...] = ()
+
+  def __len__(self) -> int:
+    return len(self.names)
+
+  def example(self, draw: Draw) -> Arrays:
+    """The example that a draw selects, flipped and transposed by coins."""
+    words = draw.words(draws.EXAMPLES)
+    found = Example(*(field[words[0] % len(self)] for field in self.stacked))
+    features, root = found.features, found.root
+    if words[3] & 1:
+      features = power_spectrum.flipped(features)
+      root = root * np.array([1, -1, 1], np.float32)
+    if words[3] & 2:
+      features, root = power_spectrum.transposed(features), root[::-1]
+    return found._replace(features=features, root=root)._asdict()
+
+  def check_scales(self, scales: tuple[float, ...]) -> None:
+    """Accepts any: every example has a scale of its own."""
+
+  def digest(self) -> str:
+    """See `batches.Source`."""
+    text = '\n'.join((self.images, *self.names))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def make(
+  images: ImageSource,
+  *,
+  scales: Sequence[int],
+  per_image: int,
+  seed: int,
+  workers: int,
+) -> SpectraSource:
+  """Reduces every photograph by every scale, some times each.
+
+  Args:
+    images: The photographs.
+    scales: Whole scales.
+    per_image: Reductions of a photograph at each scale.
+    seed: Seed of all that is random; the same examples for any `workers`.
+    workers: Threads.
+  """
+  jobs = [
+    (i, scale)
+    for i in range(len(images))
+    for scale in scales
+    if min(images[i].shape[:2]) >= scale * power_spectrum.LEAST_SIDE
+  ]
+
+  def reductions(job: tuple[int, int]) -> list[Example]:
+    index, scale = job
+    luma = rgb_to_y(np.asarray(images[index]) / 255.0)[..., 0] * 255
+    rng = np.random.default_rng((seed, index, scale))
+    return [example(luma, scale, rng) for _ in range(per_image)]
+
+  with concurrent.futures.ThreadPoolExecutor(max(workers, 1)) as pool:
+    groups = list(pool.map(reductions, jobs))
+  names = tuple(
+    f'{images.names[i]} x{scale} {k}'
+    for i, scale in jobs
+    for k in range(per_image)
+  )
+  examples = [example for group in groups for example in group]
+  stacked = Example(*(np.stack(field) for field in zip(*examples, strict=True)))
+  return SpectraSource(names, stacked, images.digest(), images.skipped)

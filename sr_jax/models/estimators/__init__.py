@@ -1,0 +1,1 @@
+"""Networks that tell how an image was made, instead of enlarging it."""

@@ -1,0 +1,95 @@
+"""The blur of an LR image, estimated from its power spectrum. Our own.
+
+A few small perceptrons see the polar log spectra of `ops.power_spectrum` and
+the scale. They are trained on photographs that were reduced with known kernels,
+so they know how sharp photographs are, which no fit to one spectrum does.
+Widths are counted in LR pixels: spectra of photographs have no scale of their
+own, so one network serves every scale.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sr_jax.errors import Range, whole
+from sr_jax.models.parts import base, common
+from sr_jax.models.parts.options import Width
+
+VARIANTS = {
+  'small': common.Variant({'hidden': 64, 'members': 3}, {1: 112_533}),
+}
+TINY = {'hidden': 4, 'members': 2}
+# Of no published network.
+TORCH_NAMES: dict[str, dict[str, str]] = {}
+METHOD = {'name': 'kernel_estimation'}
+# How an LR image may have been made, in the order of the network's answers.
+ORIGINS = ('blurred', 'bicubic', 'photograph')
+
+
+class SpectrumMLP(base.Network):
+  """The network.
+
+  Attributes:
+    hidden: Units of either hidden layer.
+    members: Perceptrons whose answers are averaged.
+    dropout: Share of hidden units that training leaves out.
+    dtype: Computation type; parameters stay float32.
+  """
+
+  hidden: Width
+  members: Annotated[int, whole(1, 64)]
+  dropout: Annotated[float, Range(0, 1, open='right')] = 0.1
+  scale: int = 1
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, features: jax.Array, scale: jax.Array, *, train: bool = False
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Estimates from the features of images.
+
+    Args:
+      features: `[B, *power_spectrum.FEATURES]`.
+      scale: `[B]`, HR pixels to an LR pixel.
+      train: Whether running statistics move and units are left out; draws from
+        the stream `dropout`.
+
+    Returns:
+      For each member, `[members, B, 3]`: the symmetric square root (xx, xy, yy)
+      of the kernel's covariance in LR pixels; `[members, B]`: the expected
+      error of its entries; `[members, B, len(ORIGINS)]`: logits.
+    """
+    x = features.reshape(len(features), -1).astype(jnp.float32)
+    x = nn.BatchNorm(
+      use_running_average=not train,
+      use_scale=False,
+      use_bias=False,
+      epsilon=1e-3,
+      name='standard',
+    )(x)
+    x = jnp.concatenate([x, scale[:, None].astype(x.dtype) - 3], axis=1)
+    answers = jnp.stack(
+      [self._member(x, i, train) for i in range(self.members)]
+    )
+    error = jax.nn.softplus(answers[..., 3]) + 1e-3
+    return answers[..., :3], error, answers[..., 4:]
+
+  def _member(self, x: jax.Array, index: int, train: bool) -> jax.Array:
+    for layer in range(2):
+      x = nn.Dense(
+        self.hidden, dtype=self.dtype, name=f'member_{index}_dense_{layer}'
+      )(x)
+      x = nn.Dropout(self.dropout, deterministic=not train)(nn.gelu(x))
+    return nn.Dense(4 + len(ORIGINS), name=f'member_{index}_answer')(x)
+
+
+def Model(
+  *, scale: int = 1, variant: str = 'small', **overrides: Any
+) -> SpectrumMLP:
+  """The network; overrides replace single options of it."""
+  options = {**common.select_variant(VARIANTS, variant), **overrides}
+  return SpectrumMLP(scale=scale, **options)

@@ -1,0 +1,47 @@
+"""Every network that tells how an image was made, discovered by name."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sr_jax import models
+from sr_jax.errors import UserError
+from sr_jax.ops.power_spectrum import FEATURES
+
+
+@pytest.mark.parametrize('name', models.estimator_names())
+def test_counts_shapes_and_averages(name):
+  architecture = models.module(name)
+  for variant, entry in architecture.VARIANTS.items():
+    network = models.create({'name': name, 'variant': variant, 'scale': 1})
+    variables = jax.eval_shape(
+      network.init, jax.random.key(0), jnp.zeros((1, *FEATURES)), jnp.ones(1)
+    )
+    sizes = (math.prod(x.shape) for x in jax.tree.leaves(variables['params']))
+    assert sum(sizes) == entry.parameters[1]
+
+
+def test_statistics_standardise_the_features():
+  """Brightening a feature of all images makes no difference in training."""
+  network = models.create({'name': 'spectrum_mlp', 'hidden': 4, 'dropout': 0.0})
+  rng = np.random.default_rng(0)
+  features = jnp.asarray(rng.normal(size=(8, *FEATURES)), jnp.float32)
+  scale = jnp.full(8, 2.0)
+  variables = network.init(jax.random.key(0), features, scale)
+
+  def run(features):
+    answers, _ = network.apply(
+      variables, features, scale, train=True, mutable=['batch_stats']
+    )
+    return answers[0]
+
+  np.testing.assert_allclose(run(3 * features + 5), run(features), atol=0.02)
+
+
+def test_it_is_no_model_that_enlarges(tmp_path):
+  assert 'spectrum_mlp' not in models.names()
+  with pytest.raises(UserError, match="unknown model 'spectrum_ml'"):
+    models.create({'name': 'spectrum_ml', 'scale': 1})
