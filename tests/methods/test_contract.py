@@ -279,8 +279,8 @@ def test_frozen_networks_may_move(tmp_path):
   config = _plain('gan')
   moved = _with(config, ('features_from',), 'moved')
   assert experiment.resumed(config, moved, tmp_path) == moved
+  other = _with(config, ('game',), 'vanilla')
   with pytest.raises(UserError, match=r'method\.game'):
-    other = _with(config, ('game',), 'vanilla')
     experiment.resumed(config, other, tmp_path)
 
 
