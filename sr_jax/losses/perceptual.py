@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from sr_jax.losses.pixel import l1, l2
 from sr_jax.ops.namespace import Array, array_namespace
-from sr_jax.ops.precision import as_float
+from sr_jax.ops.precision import as_float, check_floats
 
 
 def squared(sr: Array, hr: Array) -> Any:
@@ -89,6 +89,7 @@ def total_variation(image: Array) -> Any:
   Over all of `[B, H, W, C]`, as the weight 2e-8 of SRGAN's VGG22 needs it; its
   images are in [-1, 1], where this is twice as much as in [0, 1].
   """
+  check_floats(image)
   image = as_float(image)
   rows = image[:, 1:] - image[:, :-1]
   columns = image[:, :, 1:] - image[:, :, :-1]

@@ -10,12 +10,13 @@ import math
 from typing import Any
 
 from sr_jax.ops.namespace import Array, array_namespace
-from sr_jax.ops.precision import as_float
+from sr_jax.ops.precision import as_float, check_floats
 
 
 def _difference(sr: Array, hr: Array) -> Any:
   if sr.shape != hr.shape:
     raise ValueError(f'shapes differ: sr {sr.shape}, hr {hr.shape}')
+  check_floats(sr, hr)
   return as_float(sr) - as_float(hr)
 
 

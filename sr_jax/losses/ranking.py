@@ -31,7 +31,8 @@ def order(
   )
   direction = jnp.where(label_first >= label_second, 1.0, -1.0)
   short = margin - direction * (first - second)
-  return jnp.where(short > 0, short, 0.0).mean()
+  # Not `short > 0`, which would make a loss of 0 of scores that are NaN.
+  return jnp.where(short <= 0, 0.0, short).mean()
 
 
 def content(scores: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from sr_jax.ops.precision import as_float
+from sr_jax.ops.precision import as_float, check_floats
 
 
 def masked_distance(
@@ -30,6 +30,7 @@ def masked_distance(
     hr: The same; its features get no gradient.
     mask: `[B, H, W, 1]`, 1 where the images are compared and 0 elsewhere.
   """
+  check_floats(sr, hr)
   of_sr, of_hr = (features(mask * image) for image in (sr, hr))
   sums = [
     ((as_float(x) - jax.lax.stop_gradient(as_float(of_hr[layer]))) ** 2).sum()

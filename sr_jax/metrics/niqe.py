@@ -95,8 +95,11 @@ def niqe(levels: np.ndarray, pristine: Pristine) -> np.ndarray:
     `[...]`.
 
   Raises:
-    UserError: fewer than two blocks, or fewer than two that are not flat.
+    UserError: fewer than two blocks, fewer than two that are not flat, or
+      pixels that are no numbers.
   """
+  if not np.isfinite(levels).all():
+    raise UserError('NIQE of an image with pixels that are not finite')
   found, _ = features(levels.reshape(-1, *levels.shape[-2:]))
   scores = [_distance(blocks, pristine) for blocks in found]
   return np.array(scores).reshape(levels.shape[:-2])

@@ -190,11 +190,22 @@ RMSE = Metric(
 )
 
 
-def _levels(image: Array) -> np.ndarray:
+# Largest value of an HR image of floats: far beyond it are levels, not [0, 1].
+_MOST_FLOAT = 4.0
+
+
+def _levels(image: Array, title: str) -> np.ndarray:
   """8-bit levels as float64."""
   levels = np.asarray(image)
   if levels.dtype == np.uint8:
     return levels.astype(np.float64)
+  if levels.dtype == np.uint16:
+    return np.round(levels / 65535.0 * 255.0)
+  if levels.dtype.kind in 'biuc':
+    raise UserError(
+      f'{title} is of type {levels.dtype}: give uint8, uint16, or floats in '
+      '[0, 1]'
+    )
   return np.round(np.clip(levels.astype(np.float64), 0.0, 1.0) * 255.0)
 
 
@@ -237,7 +248,7 @@ def measure(
   """Scores of one image pair under `protocol`.
 
   Args:
-    sr: `[H, W, C]` in [0, 1] (or uint8).
+    sr: `[H, W, C]` in [0, 1], or uint8 or uint16.
     hr: the same.
     protocol: see `get_protocol`.
     scale: the SR factor, which is the default border crop.
@@ -256,8 +267,13 @@ def measure(
       f'SR {sr.shape} and HR {hr.shape} differ in size: crop HR to a multiple '
       'of the scale'
     )
+  if hr.dtype.kind == 'f' and hr.max() > _MOST_FLOAT:
+    raise UserError(
+      f'HR has values up to {hr.max():g}, but floats are taken in [0, 1]:'
+      ' divide by the largest level or give uint8 or uint16'
+    )
   crop = math.ceil(scale) if protocol.crop is None else protocol.crop
-  whole_sr, whole_hr = _levels(sr), _levels(hr)
+  whole_sr, whole_hr = _levels(sr, 'SR'), _levels(hr, 'HR')
   views = Views(
     name=name,
     sr=_view(whole_sr, protocol, crop),

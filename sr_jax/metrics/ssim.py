@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sr_jax.errors import UserError
+from sr_jax.metrics.pairs import check_pair
 from sr_jax.ops.namespace import Array
 from sr_jax.ops.precision import as_float
 
@@ -35,7 +36,7 @@ def _window_mean(x: Any) -> Any:
   return _filter_rows(_filter_rows(x).swapaxes(-3, -2)).swapaxes(-3, -2)
 
 
-def ssim(a: Array, b: Array, peak: float = 255.0) -> Any:
+def ssim(a: Array, b: Array, peak: float | None = None) -> Any:
   """Mean SSIM of each image of `[..., H, W, C]`, channels averaged.
 
   11x11 Gaussian window of sigma 1.5, K = (0.01, 0.03), windows inside the image
@@ -44,16 +45,22 @@ def ssim(a: Array, b: Array, peak: float = 255.0) -> Any:
   Args:
     a: images in [0, peak], already in the colour and rounding of a protocol.
     b: images of the same shape.
-    peak: largest possible value.
+    peak: largest possible value; by default that of uint8 and uint16, and 255
+      of floats.
 
   Returns:
-    `[...]`: `[B]` for a batch, a scalar for one image.
+    `[...]`: `[B]` for a batch, a scalar for one image; NaN if a pixel is.
 
   Raises:
-    UserError: an image smaller than the window.
+    UserError: an image smaller than the window; shapes or types that differ, or
+      are not those of images.
+
+  Example:
+    >>> image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    >>> float(ssim(image, image))
+    1.0
   """
-  if a.shape != b.shape:
-    raise ValueError(f'shapes differ: {a.shape} and {b.shape}')
+  peak = check_pair('SSIM', a, b, peak)
   if min(a.shape[-3:-1]) < WINDOW:
     height, width = a.shape[-3:-1]
     raise UserError(

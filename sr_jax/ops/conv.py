@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from sr_jax.errors import UserError
 from sr_jax.ops.bias import add_bias
 from sr_jax.ops.conv_forms import Geometry
 from sr_jax.ops.conv_primitive import convolve
@@ -32,6 +33,14 @@ def conv2d(
 
   Returns:
     `[B, H, W, C_out]`.
+
+  Raises:
+    UserError: the kernel has an even side, which has no middle.
+
+  Example:
+    >>> conv2d(jnp.ones((1, 2, 3, 1)), jnp.ones((3, 3, 1, 1)), None)[0, ..., 0]
+    Array([[4., 6., 4.],
+           [4., 6., 4.]], dtype=float32)
   """
   return joint_conv2d([x], kernel, bias, dilation)
 
@@ -56,6 +65,12 @@ def joint_conv2d(
   Returns:
     `[B, H, W, C_out]`.
   """
+  height, width = kernel.shape[:2]
+  if height % 2 == 0 or width % 2 == 0:
+    raise UserError(
+      f'a convolution that keeps the size needs a kernel of odd sides, not '
+      f'{height}x{width}'
+    )
   padding = tuple((dilation * (n // 2),) * 2 for n in kernel.shape[:2])
   geometry = Geometry(padding, dilation=dilation)
   return add_bias(convolve(parts, kernel, geometry), bias)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sr_jax.errors import UserError
 from sr_jax.ops.namespace import Array, array_namespace
 
 
@@ -16,6 +17,20 @@ def as_float(x: Array) -> Any:
   if array_namespace(x) is np:
     return np.asarray(x, np.float64)
   return jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
+
+
+def check_floats(*images: Array) -> None:
+  """Refuses images of whole levels, whose scale a loss cannot know.
+
+  Raises:
+    UserError: an array is not of a floating-point type.
+  """
+  for image in images:
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+      raise UserError(
+        f'losses take images as floats, not as {image.dtype}: divide by the '
+        'largest level first'
+      )
 
 
 def einsum(spec: str, *operands: Array) -> Any:

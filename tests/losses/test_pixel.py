@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sr_jax.errors import UserError
 from sr_jax.losses import pixel
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'losses_pixel.npz'
@@ -48,3 +49,15 @@ def test_low_precision_images_are_compared_in_float32():
 def test_refuses_shapes_that_would_broadcast():
   with pytest.raises(ValueError, match='shapes differ'):
     pixel.l1(np.zeros((1, 4, 4, 3)), np.zeros((4, 4, 3)))
+
+
+@pytest.mark.parametrize('name', ['l1', 'l2', 'charbonnier', 'euclidean'])
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'int32'])
+def test_whole_levels_are_refused_and_nan_stays(name, dtype):
+  """W10: levels of 0..255 were compared with images in [0, 1]."""
+  loss = getattr(pixel, name)
+  image = np.ones((1, 4, 4, 3), np.float32)
+  for pair in ((image, image.astype(dtype)), (image.astype(dtype), image)):
+    with pytest.raises(UserError, match=f'not as {dtype}'):
+      loss(*pair)
+  assert np.isnan(loss(image * np.nan, image))

@@ -33,3 +33,9 @@ def test_content():
   value, slope = jax.value_and_grad(ranking.content)(SCORES[0])
   assert value == pytest.approx(float(GOLDEN['out:rank_content']), rel=1e-6)
   np.testing.assert_allclose(slope, GOLDEN['out:rank_content_g'], atol=1e-6)
+
+
+def test_scores_that_are_nan_have_no_loss_of_zero():
+  scores = jnp.asarray([[jnp.nan], [1.0]])
+  labels = jnp.asarray([[1.0], [2.0]])
+  assert jnp.isnan(ranking.order(scores, -scores, labels, labels))

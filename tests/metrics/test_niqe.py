@@ -233,3 +233,11 @@ def test_files_that_unpack_to_far_more_than_parameters(tmp_path):
     assert tracemalloc.get_traced_memory()[1] < 2**24, path
     tracemalloc.stop()
     assert '\n' not in str(error.value)
+
+
+def test_pixels_that_are_not_finite_are_refused():
+  """W10: blocks with NaN were left out of the score in silence."""
+  levels = np.random.default_rng(0).integers(0, 256, (96, 192)).astype(float)
+  levels[5, 5] = np.nan
+  with pytest.raises(UserError, match='not finite'):
+    niqe.niqe(levels, niqe.own_pristine())

@@ -122,3 +122,20 @@ def test_unlike_protocols_are_not_compared():
     comparable(get_protocol('y-uint8'), get_protocol('y-float'))
   with pytest.raises(UserError, match="crop 'scale' against 4"):
     comparable(get_protocol('rgb'), get_protocol('rgb', 4).to_dict())
+
+
+def test_the_levels_of_a_type_are_those_of_the_score():
+  """W10: uint16 images were clipped to white, and scored as equal."""
+  rng = np.random.default_rng(0)
+  sr, hr = rng.integers(0, 256, (2, 24, 24, 3), np.uint8)
+  rules = {'protocol': get_protocol('rgb'), 'scale': 2}
+  expected = measure(sr, hr, **rules)
+  assert np.isfinite(expected['psnr'])
+  wide = [x.astype(np.uint16) * 257 for x in (sr, hr)]
+  assert measure(*wide, **rules) == expected
+  assert measure(sr, wide[1], **rules) == expected
+  for dtype in ('int32', 'int64', 'uint32', 'bool'):
+    with pytest.raises(UserError, match=f'HR is of type {dtype}'):
+      measure(sr, hr.astype(dtype), **rules)
+  with pytest.raises(UserError, match='HR has values up to 255'):
+    measure(sr, hr.astype(np.float32), **rules)

@@ -103,3 +103,44 @@ def test_refusals():
   for metric in (psnr, ssim):
     with pytest.raises(ValueError, match='shapes differ'):
       metric(np.zeros((12, 12, 3)), np.zeros((12, 12, 1)))
+
+
+# W10: types. Scores of uint16 images were infinite.
+
+
+@pytest.mark.parametrize('metric', [psnr, ssim])
+@pytest.mark.parametrize('on', [np.asarray, jnp.asarray])
+def test_integers_have_the_peak_of_their_type(metric, on):
+  a, b = PHOTO.astype(np.uint8), noisy(10.0).astype(np.uint8)
+  expected = metric(a.astype(np.float64), b.astype(np.float64))
+  np.testing.assert_allclose(metric(on(a), on(b)), expected, rtol=1e-5)
+  wide = [on(x.astype(np.uint16) * 257) for x in (a, b)]
+  np.testing.assert_allclose(metric(*wide), expected, rtol=1e-5)
+  # Twelve bits in sixteen: only the caller knows.
+  twelve = [x.astype(np.uint16) * 16 for x in (a, b)]
+  np.testing.assert_allclose(metric(*twelve, 4080.0), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('metric', [psnr, ssim])
+@pytest.mark.parametrize(
+  ('first', 'second'),
+  [
+    ('uint8', 'uint16'),
+    ('uint8', 'float32'),
+    ('int64', 'int64'),
+    ('bool', 'bool'),
+  ],
+)
+def test_types_without_a_common_peak_are_refused(metric, first, second):
+  a, b = (np.zeros((16, 16, 3), dtype) for dtype in (first, second))
+  with pytest.raises(UserError, match='or say the peak'):
+    metric(a, b)
+
+
+@pytest.mark.parametrize('metric', [psnr, ssim])
+def test_shapes_that_are_no_images_are_refused_and_nan_stays(metric):
+  with pytest.raises(UserError, match='add the axis of channels'):
+    metric(np.zeros((16, 16)), np.zeros((16, 16)))
+  broken = PHOTO.copy()
+  broken[3, 4, 0] = np.nan
+  assert np.isnan(metric(broken, PHOTO))

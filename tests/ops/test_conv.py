@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sr_jax.errors import UserError
+from sr_jax.models.parts.common import Conv
 from sr_jax.ops import conv, conv_forms
 from sr_jax.ops.compilation import jit
 
@@ -209,3 +211,16 @@ def test_groups_are_convolutions_of_their_own(monkeypatch, backend, use_bias):
 def test_jit_passes_its_arguments_on():
   scaled = jit(lambda x, factor: x * factor, static_argnames='factor')
   assert scaled(2.0, factor=3) == 6.0
+
+
+@pytest.mark.parametrize('size', [(2, 2), (4, 4), (3, 2), (4, 1)])
+def test_kernels_of_even_sides_are_refused(size):
+  """B15: a kernel of side 4 made 9x9 out of 8x8."""
+  x, kernel, bias = _inputs(size)
+  for convolve in (conv.conv2d, lambda x, *rest: conv.joint_conv2d([x], *rest)):
+    with pytest.raises(UserError, match=f'odd sides, not {size[0]}x{size[1]}'):
+      convolve(x, kernel, bias)
+  with pytest.raises(UserError, match='odd sides'):
+    jax.eval_shape(
+      lambda x: Conv(4, size).init(jax.random.key(0), x), jnp.ones((1, 8, 8, 3))
+    )
