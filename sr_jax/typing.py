@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Protocol, Self
 
 import jax
 
-# Arrays in nested dictionaries: of one network, or of several by slot.
-Params = Mapping[str, Any]
-# Arrays of one training step by name: `hr`, or `lr` and `hr`, ...
-Batch = Mapping[str, jax.Array]
 # `(params, *data) -> scalar`
 LossFn = Callable[..., jax.Array]
 
@@ -85,3 +81,10 @@ class Refining(Network, Protocol):
 
   def refine(self, enlarged: jax.Array) -> jax.Array:
     """The corrected enlargement `[B, H, W, C]`."""
+
+
+class Critic(Network, Protocol):
+  """A network that judges images, of the heights and widths in `sides`."""
+
+  @property
+  def sides(self) -> range: ...

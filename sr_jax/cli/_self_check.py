@@ -22,6 +22,7 @@ from sr_jax.ops.compilation import jit
 from sr_jax.ops.conv import conv2d
 from sr_jax.ops.devices import find_devices
 from sr_jax.ops.resize import imresize
+from sr_jax.typing import Network
 
 _PACKAGES = (
   'jax',
@@ -106,7 +107,7 @@ def _check_resize() -> float:
   )
 
 
-def _tiny_params(network: Any) -> Any:
+def _tiny_params(network: Network) -> Any:
   """Parameters from a formula, the same on every machine."""
   like = jax.eval_shape(
     network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3))

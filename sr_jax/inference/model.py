@@ -10,6 +10,7 @@ import numpy as np
 
 from sr_jax import methods
 from sr_jax.errors import UserError
+from sr_jax.typing import Predict
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,7 +41,7 @@ class SRModel:
   halo: int | None
   config: Mapping[str, Any]
   params: Mapping[str, Any]
-  predict: Callable[..., Any]
+  predict: Predict
   fitting: Callable[..., methods.Fitting] | None = None
   referring: methods.Referring | None = None
   on_host: bool = False

@@ -13,6 +13,7 @@ from sr_jax.errors import UserError
 from sr_jax.losses import adversarial
 from sr_jax.state import TrainState
 from sr_jax.transforms.adversarial import Critic, Report, update_in_turn
+from sr_jax.typing import Critic, Network
 from sr_jax.weights import features as feature_weights
 
 PyTree = Any
@@ -48,7 +49,7 @@ class Discriminator(NamedTuple):
     per_pixel: Form of the penalty, see `losses.adversarial`.
   """
 
-  network: Any
+  network: Network
   game: adversarial.Game
   term: str
   weight: float
@@ -97,7 +98,7 @@ def constants(config: Mapping[str, Any]) -> Sequence[str]:
 
 
 def check_crops(
-  config: Mapping[str, Any], network: Any, *, larger_by: int = 0
+  config: Mapping[str, Any], network: Critic, *, larger_by: int = 0
 ) -> None:
   """Refuses crops that a discriminator does not take, naming what it does.
 
@@ -145,7 +146,7 @@ def read_features(
 
 
 def generate(
-  network: Any, model_state: Mapping[str, Any], *inputs: Any
+  network: Network, model_state: Mapping[str, Any], *inputs: Any
 ) -> Callable[[PyTree], tuple[Any, Any]]:
   """`theta -> (outputs, running statistics)` of the generator."""
   stats = model_state.get('generator', {})

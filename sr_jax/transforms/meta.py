@@ -26,9 +26,9 @@ from jax.custom_derivatives import SymbolicZero
 from jax.sharding import Mesh, PartitionSpec
 
 from sr_jax.ops.linear_call import linear_call
+from sr_jax.typing import LossFn
 
 PyTree = Any
-LossFn = Callable[..., jax.Array]
 Order = Literal['exact', 'first']
 TaskAxis = Literal['map', 'vmap', 'unroll']
 
