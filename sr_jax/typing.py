@@ -83,7 +83,7 @@ class Refining(Network, Protocol):
     """The corrected enlargement `[B, H, W, C]`."""
 
 
-class Critic(Network, Protocol):
+class Judging(Network, Protocol):
   """A network that judges images, of the heights and widths in `sides`."""
 
   @property

@@ -13,7 +13,7 @@ from sr_jax.errors import UserError
 from sr_jax.losses import adversarial
 from sr_jax.state import TrainState
 from sr_jax.transforms.adversarial import Critic, Report, update_in_turn
-from sr_jax.typing import Critic, Network
+from sr_jax.typing import Judging, Network
 from sr_jax.weights import features as feature_weights
 
 PyTree = Any
@@ -98,7 +98,7 @@ def constants(config: Mapping[str, Any]) -> Sequence[str]:
 
 
 def check_crops(
-  config: Mapping[str, Any], network: Critic, *, larger_by: int = 0
+  config: Mapping[str, Any], network: Judging, *, larger_by: int = 0
 ) -> None:
   """Refuses crops that a discriminator does not take, naming what it does.
 
