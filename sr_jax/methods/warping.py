@@ -206,19 +206,19 @@ def _enlarged(
 
 
 def _loss(
-  training: _Training,
+  distance: Callable[..., jax.Array],
+  warp_weight: float,
   sr: jax.Array,
   hr: jax.Array,
   reference: jax.Array | None,
   flows: Sequence[jax.Array],
 ) -> jax.Array:
   """Of SR, and of the warped reference (as in CrossNet++, there at scale 1)."""
-  total = training.distance(sr, hr)
-  if training.warp_weight and reference is not None:
+  total = distance(sr, hr)
+  if warp_weight and reference is not None:
     for i, flow in enumerate(flows):
       seen, wanted = (imresize(x, scale=1 / 2**i) for x in (reference, hr))
-      distance = training.distance(warp(seen, flow), wanted)
-      total += training.warp_weight * distance
+      total += warp_weight * distance(warp(seen, flow), wanted)
   return total
 
 
@@ -231,13 +231,14 @@ def _train_step(
   lr, hr = training.degrader.pair(state.step_key(), batch, scale)
   reference = to_unit(batch['ref']) if 'ref' in batch else None
   enlarged = _enlarged(training.sisr, state.frozen, lr)
+  loss = functools.partial(_loss, training.distance, training.warp_weight)
 
   def objective(params: Any) -> tuple[jax.Array, jax.Array]:
     sr, aux = training.network.apply(
       {'params': params}, lr, reference, enlarged, train=True
     )
     motion = jnp.abs(aux['flows'][0]).mean()
-    return _loss(training, sr, hr, reference, aux['flows']), motion
+    return loss(sr, hr, reference, aux['flows']), motion
 
   old = state.params['generator']
   (value, motion), grads = jax.value_and_grad(objective, has_aux=True)(old)
