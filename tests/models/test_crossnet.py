@@ -106,7 +106,7 @@ def tiny():
   reference, sisr = (
     model_checks.image(network, 24, 36, seed=seed) for seed in (1, 2)
   )
-  variables = model_checks.noise(network)
+  variables = model_checks.noise(network, spread=0.03)
   return network, jit(network.apply), variables, (lr, reference, sisr)
 
 

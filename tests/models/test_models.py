@@ -66,9 +66,10 @@ def test_shapes_at_odd_sizes_and_batches(name, scale):
   model_checks.check_shapes(name, scale)
 
 
+@pytest.mark.parametrize('channels', [4, nightly(1)])
 @pytest.mark.parametrize('name', NAMES)
-def test_other_channel_counts(name):
-  model_checks.check_channels(name)
+def test_other_channel_counts(name, channels):
+  model_checks.check_channels(name, channels)
 
 
 @pytest.mark.parametrize('name', NAMES)

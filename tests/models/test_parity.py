@@ -23,10 +23,12 @@ def _system(file):
 
 
 def _by_default(file):
-  """Whether the file is the smallest one of its architecture."""
+  """Whether the file has the least parameters of its architecture's."""
   same = [other for other in FILES if _system(other) == _system(file)]
-  sizes = {o: (golden_files.GOLDEN / f'{o}.npz').stat().st_size for o in same}
-  return file == min(same, key=sizes.get)
+  counts = {
+    o: sum(golden_files.load_meta(o)['n_params'].values()) for o in same
+  }
+  return file == min(same, key=counts.get)
 
 
 @pytest.mark.parametrize(
