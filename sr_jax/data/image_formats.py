@@ -8,6 +8,7 @@ PNG. TIFF has its own module, which leaves rarer colour models to Pillow.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import threading
@@ -41,6 +42,8 @@ _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _PNG_KINDS = {0: 'grey', 2: 'RGB', 3: 'palette', 4: 'grey + alpha', 6: 'RGBA'}
 _NPY_SIGNATURE = b'\x93NUMPY'
 _ORIENTATION = 274  # the EXIF and TIFF tag
+# Arrays of more than these (RGBA) may well have another order of axes.
+_USUAL_CHANNELS = 4
 # Bits of a pixel in the modes of Pillow that have fewer than 32.
 _BITS = {'1': 1, 'L': 8, 'P': 8, 'LA': 16, 'I;16': 16, 'RGB': 24, 'YCbCr': 24}
 # What the encoders of these formats can address.
@@ -160,7 +163,22 @@ def _decode_npy(path: Path) -> Samples:
     )
   bits = {'uint8': 8, 'uint16': 16}.get(array.dtype.name)
   values = array if array.ndim == 3 else array[..., None]
+  height, width, channels = values.shape
+  check_size(path, width, height, 8 * channels * array.dtype.itemsize)
+  if channels > _USUAL_CHANNELS:
+    _say_axes(path, values.shape)
   return Samples(values, bits, ndim=array.ndim)
+
+
+@functools.lru_cache(maxsize=1024)
+def _say_axes(path: Path, shape: tuple[int, ...]) -> None:
+  """Warns, once for a file, of axes that may be meant otherwise."""
+  height, width, channels = shape
+  _log.warning(
+    '%s: read as %d x %d pixels of %d channels; if the first axis is that of '
+    'the channels, save numpy.moveaxis(array, 0, -1)',
+    *(path, width, height, channels),
+  )
 
 
 def _needs_libpng(head: bytes) -> bool:

@@ -199,6 +199,21 @@ def test_pages_of_rgb(tmp_path, how, caplog):
 # Odd types and tags
 
 
+def test_axes_of_arrays_are_named(tmp_path, caplog):
+  """P9: 31 bands of 48x64 pixels were read as 64 bands, without a word."""
+  path = tmp_path / 'x.npy'
+  np.save(path, random_image(31, 48, 64))
+  with caplog.at_level(logging.WARNING):
+    for _ in range(2):
+      assert read_image(path).color.shape == (31, 48, 64)
+    np.save(tmp_path / 'rgb.npy', LEVELS)
+    read_image(tmp_path / 'rgb.npy')
+  (record,) = caplog.records
+  message = record.getMessage()
+  assert f'{path}: read as 48 x 31 pixels of 64 channels' in message
+  assert 'moveaxis(array, 0, -1)' in message
+
+
 def test_tiff_of_complex_numbers(tmp_path):
   """P7: it ended in a traceback, and the rest of the folder was not done."""
   tifffile.imwrite(tmp_path / 'x.tif', np.zeros((4, 5), np.complex64))
