@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -204,3 +204,18 @@ def label_of(parts: Collection[str]) -> str:
   if len(label) <= _LONGEST_LABEL:
     return label
   return hashlib.sha256(label.encode()).hexdigest()[:16]
+
+
+def summary(done: int, there: list[Path], failed: list[Path]) -> str:
+  """What became of all inputs."""
+  parts = [f'{done} enlarged']
+  if there:
+    parts.append(f'{len(there)} already there ({_names(there)})')
+  if failed:
+    parts.append(f'{len(failed)} failed ({_names(failed)})')
+  return ', '.join(parts)
+
+
+def _names(paths: Sequence[Path]) -> str:
+  listed = ', '.join(map(str, paths[:5]))
+  return listed if len(paths) <= 5 else f'{listed}, ...'

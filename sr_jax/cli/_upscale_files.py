@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     progress.close()
   total = len(jobs) + len(there) + len(faults)
   if total > 1 or there:
-    print(_summary(total - len(there) - len(failed), there, failed))
+    print(_results.summary(total - len(there) - len(failed), there, failed))
   return 2 if failed else 0
 
 
@@ -122,6 +122,7 @@ def _made_by(args: argparse.Namespace, model: SRModel) -> dict[str, Any]:
     'self_ensemble': args.self_ensemble,
     'back_project': args.back_project,
     'tile': tile,
+    'peak': args.peak,
     'references': [_results.digest_of(path) for path in args.reference],
   }
   return json.loads(json.dumps(options, default=str))
@@ -134,7 +135,7 @@ def _label(args: argparse.Namespace) -> str:
   for name in ('adapt_steps', 'back_project'):
     if getattr(args, name) is not None:
       parts.append(f'{name.replace("_", "-")}-{getattr(args, name)}')
-  for name in ('noise', 'seed'):
+  for name in ('noise', 'seed', 'peak'):
     if value := getattr(args, name):
       parts.append(f'{name}-{value:g}')
   if args.kernel is not None:
@@ -343,7 +344,8 @@ class _Files:
     for job in jobs:
       progress.start(f'{job.source}: reading')
       try:
-        picture = read_image(job.source, per_channel=True)
+        peak = self._made_by['peak']
+        picture = read_image(job.source, per_channel=True, peak=peak)
         picture = without_hidden_color(picture)
         self._upscaler.check(picture.color)
         pictures.append((job, picture))
@@ -485,18 +487,3 @@ def _beside(path: Path, what: str) -> Path:
 
 def _size(picture: Picture) -> str:
   return f'{picture.color.shape[1]}x{picture.color.shape[0]}'
-
-
-def _summary(done: int, there: list[Path], failed: list[Path]) -> str:
-  """What became of all inputs."""
-  parts = [f'{done} enlarged']
-  if there:
-    parts.append(f'{len(there)} already there ({_names(there)})')
-  if failed:
-    parts.append(f'{len(failed)} failed ({_names(failed)})')
-  return ', '.join(parts)
-
-
-def _names(paths: Sequence[Path]) -> str:
-  listed = ', '.join(map(str, paths[:5]))
-  return listed if len(paths) <= 5 else f'{listed}, ...'

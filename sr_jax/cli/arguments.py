@@ -151,6 +151,14 @@ def add_model_options(parser: argparse.ArgumentParser, purpose: str) -> None:
   )
 
 
+def white(text: str) -> float:
+  """A positive finite number."""
+  value = float(text)
+  if not 0 < value < math.inf:
+    raise argparse.ArgumentTypeError(f'{text} is not above 0: give a value')
+  return value
+
+
 def add_upscaler(parser: argparse.ArgumentParser) -> None:
   """How a model is applied to one image."""
   parser.add_argument(
@@ -180,6 +188,14 @@ def add_upscaler(parser: argparse.ArgumentParser) -> None:
     help='work on tiles of N LR pixels; auto fits them to the memory; the '
     'result is the same but for rcan and san, whose published scores need '
     'chop, the four parts of their test scripts (default: auto)',
+  )
+  parser.add_argument(
+    '--peak',
+    type=white,
+    default=0.0,
+    metavar='VALUE',
+    help='value that is white in files of 16 bits and of plain numbers, such '
+    'as 4095 for 12 bits (default: 65535; plain numbers as the README says)',
   )
   add_model_options(
     parser,

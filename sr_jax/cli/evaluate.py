@@ -131,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
     metrics=metrics,
     options=arguments.upscale_options(args),
     save_images=args.save_images,
+    peak=args.peak,
     report=functools.partial(print, flush=True),
   )
   if args.json is not None:

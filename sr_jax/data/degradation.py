@@ -68,16 +68,19 @@ class Degradation:
     """The kernel's `[K1, K2]` taps; None where nothing is blurred."""
     return None if self.kernel is None else parse_kernel_spec(self.kernel)
 
-  def of_file(self, hr: np.ndarray, name: str, scale: float) -> np.ndarray:
-    """LR on 8-bit levels of `hr` `[H, W, C]` in [0, 1], float64.
+  def of_file(
+    self, hr: np.ndarray, name: str, scale: float, dtype: Any = np.uint8
+  ) -> np.ndarray:
+    """LR of `hr` `[H, W, C]` in [0, 1] on the levels of a type, float64.
 
     Args:
       hr: The image.
       name: Name of the image, from which its noise is drawn.
       scale: Reduction factor.
+      dtype: Type whose levels the result has, see `ops.degrade.quantize`.
     """
     digest = hashlib.sha256(f'{self.seed}:{name}'.encode()).digest()
-    return self._degrade(int.from_bytes(digest[:8]), hr, scale)
+    return self._degrade(int.from_bytes(digest[:8]), hr, scale, dtype)
 
   def on_device(
     self,

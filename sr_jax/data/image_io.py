@@ -20,7 +20,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sr_jax.data import arrays, folders, image_formats, transparency
+from sr_jax.data import (
+  arrays,
+  folders,
+  image_formats,
+  sample_values,
+  transparency,
+)
 from sr_jax.data.image_formats import IMAGE_SUFFIXES
 from sr_jax.data.metadata import NO_METADATA, Metadata
 from sr_jax.data.samples import Layout, Samples
@@ -65,6 +71,7 @@ class Picture:
     metadata: what the file says beside the pixels.
     nodata: value in the file of pixels that hold no data; these have an alpha
       of 0. None where alpha is transparency, or None.
+    peak: value of white in files of 16 bits; None for 65535.
   """
 
   color: np.ndarray
@@ -78,6 +85,7 @@ class Picture:
   layout: Layout = 'contig'
   metadata: Metadata = NO_METADATA
   nodata: float | None = None
+  peak: float | None = None
 
   @property
   def mapped(self) -> bool:
@@ -85,7 +93,9 @@ class Picture:
     return not (np.all(self.low == 0) and np.all(self.high == 1))
 
 
-def read_image(path: Path | str, *, per_channel: bool = False) -> Picture:
+def read_image(
+  path: Path | str, *, per_channel: bool = False, peak: float = 0.0
+) -> Picture:
   """Reads PNG, JPEG, BMP, WebP, TIFF or `.npy`, by content, not by suffix.
 
   Integers of up to 16 bits are divided by their largest value. Other numbers
@@ -99,15 +109,20 @@ def read_image(path: Path | str, *, per_channel: bool = False) -> Picture:
     path: the file.
     per_channel: map other numbers of neither 1 nor 3 channels, whatever their
       range, channel by channel, each from its own [minimum, maximum].
+    peak: the value that is white in files of more than 8 bits and of other
+      numbers; 0 stands for the above. Values far below white are warned of.
 
   Raises:
-    UserError: missing, damaged, empty or oversized file; NaN or infinities.
+    UserError: missing, damaged, empty or oversized file; NaN or infinities; a
+      value is negative or larger than `peak`.
   """
   path = Path(path)
   samples = image_formats.decode(path)
-  samples, present = _without_nodata(path, samples)
+  samples, present = sample_values.without_nodata(path, samples)
   if samples.bits is None:
-    color, low, high = _to_unit_range(path, samples.values, per_channel)
+    color, low, high = sample_values.to_unit_range(
+      path, samples.values, per_channel, peak
+    )
     dtype = samples.values.dtype
     return Picture(
       color,
@@ -124,9 +139,10 @@ def read_image(path: Path | str, *, per_channel: bool = False) -> Picture:
     )
   values, alpha = samples.values, present
   if samples.alpha:
-    alpha = _divided(values[..., -1:], samples.bits)
+    alpha = sample_values.divided(values[..., -1:], 2**samples.bits - 1)
     values = values[..., :-1]
-  color = _divided(values, samples.bits)
+  white = sample_values.white(path, samples, peak)
+  color = sample_values.divided(values, white)
   if alpha is not None and samples.alpha == 'premultiplied':
     color = transparency.straighten(color, alpha)
   bit_depth = 8 if samples.bits <= 8 else 16
@@ -139,65 +155,8 @@ def read_image(path: Path | str, *, per_channel: bool = False) -> Picture:
     layout=samples.layout,
     metadata=samples.metadata,
     nodata=samples.nodata,
+    peak=white if bit_depth == 16 and peak else None,
   )
-
-
-def _without_nodata(
-  path: Path, samples: Samples
-) -> tuple[Samples, np.ndarray | None]:
-  """Samples whose pixels without data are filled, and where the others are.
-
-  Returns:
-    The samples, whose `nodata` is None if every pixel has data; and float32
-    `[H, W, 1]`, 1 where there are data and 0 elsewhere, or None alike.
-
-  Raises:
-    UserError: no pixel has data.
-  """
-  values, nodata = samples.values, samples.nodata
-  if nodata is None or samples.alpha:
-    return samples._replace(nodata=None), None
-  empty = np.isnan(values) if np.isnan(nodata) else values == nodata
-  # A band of a photograph may well be black; a height of -9999 is none.
-  several = np.any if samples.bits is None else np.all
-  empty = several(empty, axis=-1, keepdims=True)
-  if not empty.any():
-    return samples._replace(nodata=None), None
-  if empty.all():
-    raise UserError(f'{path}: all pixels are without data: leave it out')
-  filled = np.where(empty, values[~empty[..., 0]].min(axis=0), values)
-  present = np.where(empty, np.float32(0), np.float32(1))
-  return samples._replace(values=filled), present
-
-
-def _divided(values: np.ndarray, bits: int) -> np.ndarray:
-  """Unsigned samples of `bits` as float32 in [0, 1], in one copy."""
-  largest = np.float32(2**bits - 1)
-  return np.divide(values, largest, dtype=np.float32, order='C')
-
-
-def _to_unit_range(
-  path: Path, values: np.ndarray, per_channel: bool = False
-) -> tuple[np.ndarray, float | np.ndarray, float | np.ndarray]:
-  """Numbers of any range as float32 in [0, 1], with `low` and `high`."""
-  bad = values.size - int(np.count_nonzero(np.isfinite(values)))
-  if bad:
-    raise UserError(
-      f'{path}: {bad} of {values.size} values are NaN or infinite: replace them'
-    )
-  least, largest = float(values.min()), float(values.max())
-  low, high = least, largest
-  if per_channel and values.shape[-1] not in (1, 3):
-    low = values.min(axis=(0, 1)).astype(np.float64)
-    high = values.max(axis=(0, 1)).astype(np.float64)
-  elif least >= 0 and largest <= 1:
-    return np.array(values, np.float32, order='C'), 0.0, 1.0
-  if max(-least, largest) > float(np.finfo(np.float32).max) / 2:
-    raise UserError(
-      f'{path}: values of {least:g} to {largest:g} do not fit float32: rescale '
-      'them'
-    )
-  return arrays.to_unit(values, low, high), low, high
 
 
 def read_rgb(path: Path | str) -> np.ndarray:
@@ -210,13 +169,15 @@ def read_rgb(path: Path | str) -> np.ndarray:
     UserError: as `read_image`, or the channels are neither 1 nor 3.
   """
   path = Path(path)
-  samples = _complete(path, image_formats.decode(path))
+  samples = sample_values.complete(path, image_formats.decode(path))
   values = samples.values
   if samples.bits is None:
-    values = _quantized(_to_unit_range(path, values)[0], 8)
+    unit, _, _ = sample_values.to_unit_range(path, values)
+    values = sample_values.quantized(unit, 8)
   elif samples.bits != 8:
-    values = _quantized(_divided(values, samples.bits), 8)
-  return _three_channels(path, samples, values)
+    white = sample_values.white(path, samples, 0.0)
+    values = sample_values.quantized(sample_values.divided(values, white), 8)
+  return sample_values.three_channels(path, samples, values)
 
 
 def read_native(
@@ -242,10 +203,10 @@ def read_native(
     UserError: as `read_rgb`; or a value is negative or larger than `peak`.
   """
   path = Path(path)
-  samples = image_formats.decode(path)
+  samples = sample_values.complete(path, image_formats.decode(path))
   values = samples.values
   if samples.bits is None and not peak:
-    values, low, high = _to_unit_range(path, values)
+    values, low, high = sample_values.to_unit_range(path, values)
     if one_range and (low, high) != (0.0, 1.0):
       raise UserError(
         f'{path}: values of {low:g} to {high:g}: set data.peak to the value of'
@@ -253,7 +214,8 @@ def read_native(
       )
   elif samples.bits is not None and samples.bits <= 8:
     if samples.bits != 8:
-      values = _quantized(_divided(values, samples.bits), 8)
+      values = sample_values.divided(values, 2**samples.bits - 1)
+      values = sample_values.quantized(values, 8)
   else:
     color = values[..., :-1] if samples.alpha else values
     largest = peak or 2 ** (samples.bits or 16) - 1
@@ -266,41 +228,7 @@ def read_native(
       values = np.divide(values, largest, dtype=np.float64).astype(np.float32)
     elif largest != 65535:
       values = np.rint(values * (65535 / largest)).astype(np.uint16)
-  return _three_channels(path, samples, values)
-
-
-def _three_channels(
-  path: Path, samples: Samples, values: np.ndarray
-) -> np.ndarray:
-  """Colour as `[H, W, 3]`, of samples whose values were mapped."""
-  if samples.alpha:
-    values = values[..., :-1]
-  if values.shape[-1] not in (1, 3):
-    raise UserError(
-      f'{path}: has {values.shape[-1]} channels: give a grey or RGB image'
-    )
-  shape = (*values.shape[:2], 3)
-  return np.array(np.broadcast_to(values, shape), order='C')
-
-
-def _complete(path: Path, samples: Samples) -> Samples:
-  """Refuses images with pixels that hold no data."""
-  _, present = _without_nodata(path, samples)
-  if present is not None:
-    missing = int(np.count_nonzero(present == 0))
-    raise UserError(
-      f'{path}: {missing} of {present.size} pixels hold no data '
-      f'({samples.nodata:g}): fill them, or leave it out'
-    )
-  return samples
-
-
-def _quantized(values: np.ndarray, bits: int) -> np.ndarray:
-  """Float `[H, W, C]` clipped to [0, 1] and rounded to uint8 or uint16."""
-  out = np.empty(values.shape, np.uint8 if bits == 8 else np.uint16)
-  for row, source in zip(out, values, strict=True):  # no second float image
-    row[...] = np.round(np.clip(source, 0, 1) * (2**bits - 1))
-  return out
+  return sample_values.three_channels(path, samples, values)
 
 
 def write_image(path: Path | str, picture: Picture) -> None:
@@ -330,7 +258,9 @@ def write_image(path: Path | str, picture: Picture) -> None:
     dtype = image_formats.number_dtype(path, picture.dtype)
     parts[0] = arrays.from_unit(parts[0], picture.low, picture.high, dtype)
   else:
-    parts = [_quantized(part, bits) for part in parts]
+    peak = picture.peak if bits == 16 else None
+    parts[0] = sample_values.quantized(parts[0], bits, peak)
+    parts[1:] = [sample_values.quantized(part, bits) for part in parts[1:]]
   if masked:
     assert picture.alpha is not None
     assert picture.nodata is not None
@@ -537,7 +467,7 @@ def save_png_strip(
     canvas[header : header + rows, left : left + columns] = image
     lefts.append(left)
     left += columns + gap
-  strip = Image.fromarray(_quantized(canvas, 8))
+  strip = Image.fromarray(sample_values.quantized(canvas, 8))
   draw = ImageDraw.Draw(strip)
   for label, start in zip(labels or (), lefts, strict=False):
     draw.text((start + 1, 1), label, fill=(0, 0, 0))

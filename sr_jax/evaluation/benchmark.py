@@ -18,6 +18,7 @@ The result is the JSON of `sr-jax evaluate`:
   compile_seconds     spent compiling in all, not part of any image's seconds
   reference_dir       folder of the references, or null
   reference_level     number of the references that were used, 0 for all
+  peak                value that is white in files of more than 8 bits, if given
   others              [{protocol, images, mean}, ...]: the same images under
                       further protocols, empty unless they were asked for
 
@@ -109,12 +110,14 @@ def evaluate_folder(
   options: UpscaleOptions | None = None,
   save_images: PathLike | None = None,
   report: Report | None = None,
+  peak: float = 0.0,
 ) -> dict[str, Any]:
   """Enlarges the LR image of every HR image and measures the results.
 
   Longer than most functions by the description of its arguments.
 
-  HR is rounded to 8 bit and cut to a multiple of the scale; where that is not
+  HR keeps the levels of its file, 8 or 16 bits or floats, to which LR and SR
+  are rounded too. It is cut to a multiple of the scale; where that is not
   whole, to the pixels that whole LR pixels cover, and SR to these. Grey images
   are repeated to RGB for models that take RGB, as the field does. Networks get
   LR without a mirrored border, as for published scores.
@@ -135,6 +138,8 @@ def evaluate_folder(
       from `degradation`, and no border is mirrored.
     save_images: folder for the results as PNG, under the names of HR.
     report: called with each line of the table as soon as it is known.
+    peak: the value that is white in files of more than 8 bits, see
+      `image_io.read_image`.
 
   Returns:
     The result that the head of this file describes; PSNR may be inf.
@@ -160,7 +165,7 @@ def evaluate_folder(
     mirror_border=False,
   )
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
-    sizes = list(pool.map(lambda pair: _lr_size(pair, model), pairs))
+    sizes = list(pool.map(lambda pair: _lr_size(pair, model, peak), pairs))
   upscaler = Upscaler(model, options, sizes=sizes)
   table = Table(protocols, metrics, [pair.name for pair in pairs])
   report(f'{os.fspath(hr_dir)}: {len(pairs)} images')
@@ -169,7 +174,7 @@ def evaluate_folder(
     report(f'references: {os.fspath(reference_dir)}, {which}')
   for line in table.header(model, made, lr_dir, options.tile):
     report(line)
-  scores = _scores_of(pairs, targets, upscaler, made, table, report)
+  scores = _scores_of(pairs, targets, upscaler, made, table, report, peak)
   result = as_json(model, made, protocols, metrics, scores)
   result |= {
     'adapt_steps': options.adapt_steps,
@@ -178,6 +183,8 @@ def evaluate_folder(
     'reference_dir': None if reference_dir is None else str(reference_dir),
     'reference_level': reference_level,
   }
+  if peak:
+    result['peak'] = peak
   means = [result['mean'], *(other['mean'] for other in result['others'])]
   report(table.line('mean', means))
   return result
@@ -190,6 +197,7 @@ def _scores_of(
   made: Degradation | None,
   table: Table,
   report: Report,
+  peak: float,
 ) -> Scores:
   """Enlarges, writes and measures one image after the other.
 
@@ -200,7 +208,7 @@ def _scores_of(
   scores = Scores([[] for _ in table.protocols], {}, [])
   faults: list[UserError] = []
   for pair, target in zip(pairs, targets, strict=True):
-    hr, lr = _read_pair(pair, model, made)
+    hr, lr, dtype = _read_pair(pair, model, made, peak)
     run = functools.partial(_upscaled, upscaler, pair.references)
     sr, seconds, compiling = _timed(run, lr)
     sr = sr[: hr.shape[0], : hr.shape[1]]
@@ -210,14 +218,15 @@ def _scores_of(
       )
     scores.compiling.append(compiling)
     try:
-      rows = _measure(pair, sr, hr, table, model.scale)
+      rows = _measure(pair, sr, hr, table, model.scale, dtype)
     except UserError as error:
       faults.append(error)
       scores.left_out[pair.name] = str(error)
       report(f'{table.first(pair.name)}  left out: {error}')
       continue
     if target is not None:
-      write_image(target, Picture(sr))
+      depth = 8 if dtype == np.uint8 else 16
+      write_image(target, Picture(sr, bit_depth=depth))
     for images, row in zip(scores.images, rows, strict=True):
       images.append({'name': pair.name, **row, 'seconds': seconds})
     report(table.line(pair.name, rows, seconds))
@@ -322,17 +331,25 @@ def read_levels(path: Path) -> np.ndarray:
   Raises:
     UserError: it cannot be read, or is an array of another value range.
   """
-  return quantize(_read_unit(path))
+  return quantize(_read_unit(path)[0])
 
 
-def _read_unit(path: Path) -> np.ndarray:
-  picture = read_image(path)
-  if (picture.low, picture.high) != (0.0, 1.0):
+def _read_unit(path: Path, peak: float = 0.0) -> tuple[np.ndarray, np.dtype]:
+  """An image file as `[H, W, C]` in [0, 1], and the type of its levels."""
+  picture = read_image(path, peak=peak)
+  if (picture.low, picture.high) != (0.0, peak or 1.0) and picture.mapped:
     raise UserError(
       f'{path}: values of {picture.low:g} to {picture.high:g}: scale them to '
-      '[0, 1], so that LR, SR and HR have one range'
+      '[0, 1], so that LR, SR and HR have one range, or give the value that is '
+      'white: --peak'
     )
-  return picture.color
+  if picture.nodata is not None:
+    raise UserError(
+      f'{path}: has pixels without data ({picture.nodata:g}): fill them, or '
+      'leave it out'
+    )
+  types = {8: np.uint8, 16: np.uint16}
+  return picture.color, np.dtype(types.get(picture.bit_depth or 0, np.float32))
 
 
 def cut_to_multiple(image: np.ndarray, scale: float, path: Path) -> np.ndarray:
@@ -359,18 +376,22 @@ def _for_model(image: np.ndarray, model: SRModel) -> np.ndarray:
   return image
 
 
-def _read_hr(pair: _Pair, scale: float) -> np.ndarray:
-  return cut_to_multiple(read_levels(pair.hr), scale, pair.hr)
+def _read_hr(
+  pair: _Pair, scale: float, peak: float
+) -> tuple[np.ndarray, np.dtype]:
+  """HR on the levels of its file, and their type."""
+  image, dtype = _read_unit(pair.hr, peak)
+  return cut_to_multiple(quantize(image, dtype), scale, pair.hr), dtype
 
 
-def _lr_size(pair: _Pair, model: SRModel) -> tuple[int, int]:
+def _lr_size(pair: _Pair, model: SRModel, peak: float) -> tuple[int, int]:
   """LR height and width; reads the files, so that bad ones show early."""
   height, width = (
     resized_size(n, 1 / model.scale)
-    for n in _read_hr(pair, model.scale).shape[:2]
+    for n in _read_hr(pair, model.scale, peak)[0].shape[:2]
   )
   if pair.lr is not None:
-    given = _read_unit(pair.lr).shape[:2]
+    given = _read_unit(pair.lr, peak)[0].shape[:2]
     if given != (height, width):
       raise UserError(
         f'{pair.lr}: {given[1]}x{given[0]} pixels, but {pair.hr} at scale '
@@ -380,16 +401,17 @@ def _lr_size(pair: _Pair, model: SRModel) -> tuple[int, int]:
 
 
 def _read_pair(
-  pair: _Pair, model: SRModel, made: Degradation | None
-) -> tuple[np.ndarray, np.ndarray]:
-  """(hr, lr) of one pair, lr as float32."""
-  hr = _for_model(_read_hr(pair, model.scale), model)
+  pair: _Pair, model: SRModel, made: Degradation | None, peak: float
+) -> tuple[np.ndarray, np.ndarray, np.dtype]:
+  """HR and LR of one pair, LR as float32, and the type of HR's levels."""
+  hr, dtype = _read_hr(pair, model.scale, peak)
+  hr = _for_model(hr, model)
   if made is None:
     assert pair.lr is not None
-    lr = _for_model(_read_unit(pair.lr), model)
+    lr = _for_model(_read_unit(pair.lr, peak)[0], model)
   else:
-    lr = made.of_file(hr, pair.name, model.scale)
-  return hr, np.asarray(lr, np.float32)
+    lr = made.of_file(hr, pair.name, model.scale, dtype)
+  return hr, np.asarray(lr, np.float32), dtype
 
 
 @functools.cache
@@ -430,18 +452,25 @@ def _timed(
 
 
 def _measure(
-  pair: _Pair, sr: np.ndarray, hr: np.ndarray, table: Table, scale: float
+  pair: _Pair,
+  sr: np.ndarray,
+  hr: np.ndarray,
+  table: Table,
+  scale: float,
+  dtype: np.dtype,
 ) -> list[dict[str, float]]:
   """Scores under each protocol.
 
   Raises:
     UserError: naming the image, which a metric cannot be measured on.
   """
-  metrics = table.metrics
+  options: dict[str, Any] = {
+    'scale': scale,
+    'metrics': table.metrics,
+    'name': pair.name,
+    'dtype': dtype,
+  }
   try:
-    return [
-      measure(sr, hr, protocol=p, scale=scale, metrics=metrics, name=pair.name)
-      for p in table.protocols
-    ]
+    return [measure(sr, hr, protocol=p, **options) for p in table.protocols]
   except UserError as error:
     raise UserError(f'{pair.hr}: {error}') from None

@@ -106,8 +106,9 @@ class Table(NamedTuple):
         f'{protocol.name}: {protocol.description}, {crop} px of border cut'
       )
     lines.append(
-      'all: HR cut to a multiple of the scale, SR and HR rounded to 8 bit, '
-      'resize as MATLAB imresize, no border added before the network'
+      'all: HR cut to a multiple of the scale, SR and HR rounded to 8 bit '
+      '(to 16 where HR has them, floats not at all), resize as MATLAB '
+      'imresize, no border added before the network'
     )
     lines += [f'{m.title}: {m.rules}' for m in self.metrics if m.rules]
     if tile == 'chop':

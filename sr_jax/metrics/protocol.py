@@ -18,6 +18,7 @@ from sr_jax.errors import UserError
 from sr_jax.metrics.psnr import psnr
 from sr_jax.metrics.ssim import ssim
 from sr_jax.ops.color import rgb_to_y
+from sr_jax.ops.degrade import quantize
 from sr_jax.ops.namespace import Array
 
 
@@ -48,7 +49,8 @@ class Protocol:
     """
     return dataclasses.asdict(self) | {
       'crop': 'scale' if self.crop is None else self.crop,
-      'quantisation': 'SR and HR clipped and rounded to 8 bit first',
+      'quantisation': 'SR and HR clipped and rounded to 8 bit first; to 16 bit'
+      ' where HR has them, and not at all where it has floats',
       'ssim': '11x11 Gaussian, sigma 1.5, windows inside the image',
       'resize': 'MATLAB imresize, cubic, antialiased',
       'border': 'LR enters the network without an added border',
@@ -194,19 +196,22 @@ RMSE = Metric(
 _MOST_FLOAT = 4.0
 
 
-def _levels(image: Array, title: str) -> np.ndarray:
-  """8-bit levels as float64."""
+def _levels(image: Array, title: str, dtype: Any) -> np.ndarray:
+  """The levels of a type as float64 from 0 to 255."""
   levels = np.asarray(image)
   if levels.dtype == np.uint8:
     return levels.astype(np.float64)
   if levels.dtype == np.uint16:
-    return np.round(levels / 65535.0 * 255.0)
-  if levels.dtype.kind in 'biuc':
+    levels = levels / 65535.0
+  elif levels.dtype.kind in 'biuc':
     raise UserError(
       f'{title} is of type {levels.dtype}: give uint8, uint16, or floats in '
       '[0, 1]'
     )
-  return np.round(np.clip(levels.astype(np.float64), 0.0, 1.0) * 255.0)
+  unit = np.clip(levels.astype(np.float64), 0.0, 1.0)
+  if np.dtype(dtype) == np.uint8:
+    return np.round(unit * 255.0)
+  return 255.0 * np.asarray(quantize(unit, dtype))
 
 
 def _view(levels: np.ndarray, protocol: Protocol, crop: int) -> np.ndarray:
@@ -244,6 +249,7 @@ def measure(
   scale: float,
   metrics: Sequence[Metric] = (PSNR, SSIM),
   name: str = '',
+  dtype: Any = np.uint8,
 ) -> dict[str, float]:
   """Scores of one image pair under `protocol`.
 
@@ -254,6 +260,8 @@ def measure(
     scale: the SR factor, which is the default border crop.
     metrics: what to measure; by default PSNR and SSIM, in float64 on the host.
     name: of the image, for metrics that know scores by name.
+    dtype: type to whose levels SR and HR are rounded: that of the HR file,
+      uint8, uint16 or a float type, for which nothing is rounded.
 
   Returns:
     Scores by the metrics' names; PSNR is inf for equal images.
@@ -273,7 +281,7 @@ def measure(
       ' divide by the largest level or give uint8 or uint16'
     )
   crop = math.ceil(scale) if protocol.crop is None else protocol.crop
-  whole_sr, whole_hr = _levels(sr, 'SR'), _levels(hr, 'HR')
+  whole_sr, whole_hr = _levels(sr, 'SR', dtype), _levels(hr, 'HR', dtype)
   views = Views(
     name=name,
     sr=_view(whole_sr, protocol, crop),

@@ -129,7 +129,7 @@ def test_a_mutated_file_is_an_image_or_one_line(folder, kind, changes):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize('kind', sorted(FILES))
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(changes=mutations)
 def test_many_mutated_files(folder, kind, changes):
   check(folder, kind, changes)

@@ -1,4 +1,4 @@
-"""sr-jax upscale of heights with places that hold no data."""
+"""sr-jax upscale of heights and other measured values."""
 
 import numpy as np
 import pytest
@@ -32,3 +32,21 @@ def test_heights_beside_a_hole_stay_right(run, tmp_path, model):
   rows, columns = (np.mgrid[:32, :36] + 0.5) / 2 - 0.5
   expected = 1000 + 3 * rows - 2 * columns
   assert np.abs(result - expected)[~hole].max() < 6
+
+
+def test_white_of_fewer_bits(run, tmp_path):
+  """P3: 12 bits in a file of 16 are enlarged at the levels of photographs."""
+  y, x = np.mgrid[:16, :18]
+  values = np.uint16(4095 * (x + y) / 32)
+  tifffile.imwrite(tmp_path / 'a.tif', values)
+  command = ('upscale', tmp_path / 'a.tif', '-o', tmp_path)
+  done = run(*command, '--peak', 4095)
+  assert done.status == 0, done
+  result = tifffile.imread(tmp_path / 'a_x2.tif')
+  assert result.dtype == np.uint16
+  assert result.max() <= 4095
+  rows, columns = (np.mgrid[:32, :36] + 0.5) / 2 - 0.5
+  expected = 4095 * (rows + columns).clip(0, 32) / 32
+  assert np.abs(result - expected)[2:-2, 2:-2].max() < 120
+  assert run(*command, '--peak', 1023, '--overwrite').refused('peak of 1023')
+  assert run(*command, '--peak', 0).refused('--peak')
