@@ -100,6 +100,7 @@ def test_saved_kernels_are_no_images_of_a_later_run(run, adaptive, photos):
   assert not list(photos.glob('kernel_*_x2*'))
 
 
+@pytest.mark.nightly
 def test_folder_as_file_by_file(run, adaptive, tiny_zssr, tmp_path):
   """Images of one size are fitted together, and get what they get alone."""
   folder = tmp_path / 'in'
@@ -127,7 +128,13 @@ def test_folder_as_file_by_file(run, adaptive, tiny_zssr, tmp_path):
 
 @pytest.mark.parametrize(
   ('model', 'scale'),
-  [('zssr', '2'), ('zssr', '2.5'), ('zssr-shared', '2.5'), ('zssr-each', '2')],
+  [
+    ('zssr-shared', '2.5'),
+    *(
+      pytest.param(*case, marks=pytest.mark.nightly)
+      for case in (('zssr', '2'), ('zssr', '2.5'), ('zssr-each', '2'))
+    ),
+  ],
 )
 def test_array_of_seven_channels(run, tiny_zssr, tmp_path, model, scale):
   """Each channel keeps its range, its zeros, its constant."""
@@ -279,6 +286,7 @@ def test_evaluate_of_given_lr_images_needs_their_kernel(
   assert run(*command, '--lr', lr, *blur, '--jpeg', 90).refused('--jpeg')
 
 
+@pytest.mark.nightly
 def test_evaluate_of_given_lr_images_heeds_noise_and_seed(
   run, tiny_zssr, photos, tmp_path
 ):

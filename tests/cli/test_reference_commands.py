@@ -121,7 +121,16 @@ def test_what_would_be_beside_a_result_is_kept(run, srntt, files, what):
   assert own.read_bytes() != before
 
 
-@pytest.mark.parametrize('kind', ['other', 'grey', 'flat', 'alpha'])
+@pytest.mark.parametrize(
+  'kind',
+  [
+    'other',
+    *(
+      pytest.param(kind, marks=pytest.mark.nightly)
+      for kind in ('grey', 'flat', 'alpha')
+    ),
+  ],
+)
 def test_any_image_serves(run, srntt, files, kind):
   out = files / f'{kind}_out.png'
   done = run(
@@ -149,6 +158,7 @@ def test_bad_references(run, srntt, files, checkpoint, slots):
   assert not (files / 'out').exists()
 
 
+@pytest.mark.nightly
 def test_tiles_see_the_whole_reference(srntt):
   model = sr_jax.load(srntt)
   halo = model.halo
@@ -167,6 +177,7 @@ def test_tiles_see_the_whole_reference(srntt):
   assert tiled.tile_for(image) == 2 * halo + 4
 
 
+@pytest.mark.nightly
 def test_the_python_interface(srntt):
   model = sr_jax.load(srntt)
   image, other = texture(9, 8), texture(16, 16, seed=1)

@@ -141,6 +141,7 @@ def test_lpips_of_alexnet(tmp_path, linear):
   assert np.isfinite(score([metric], sr[:31, :31], hr[:31, :31])['lpips'])
 
 
+@pytest.mark.nightly
 def test_lpips_of_vgg16(tmp_path, linear):
   tensors = feature_oracle.random_vgg(feature_oracle.VGG16, seed=0)
   backbone = tmp_path / 'vgg16.pth'

@@ -78,6 +78,7 @@ def test_a_kernel_given_as_an_array_is_checked():
 ULP = 1e-7
 
 
+@pytest.mark.nightly
 @hypothesis.given(
   height=st.integers(1, 70),
   width=st.integers(1, 70),

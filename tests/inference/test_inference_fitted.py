@@ -153,6 +153,7 @@ def test_adapt_steps_of_other_models_are_refused():
   )
 
 
+@pytest.mark.nightly
 def test_zssr_at_a_scale_that_is_not_whole(monkeypatch):
   monkeypatch.setitem(zssr.VARIANTS, 'released', SMALL_ZSSR)
   model = load('zssr', scale=2.37)

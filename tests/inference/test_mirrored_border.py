@@ -35,7 +35,7 @@ def untrained(name, scale=2):
     'model': {'name': name, 'scale': scale, **NETWORKS[name]},
   }
   network = models.create(config['model'])
-  channels = 1 if loading.sees_luma(network) else 3
+  channels = 1 if network.luma else 3
   init = jax.jit(network.init)
   params = init(jax.random.key(0), np.ones((1, 8, 8, channels)))['params']
   return loading.from_params(config, {'generator': params}, name=name)
