@@ -66,7 +66,9 @@ def distance(a, b):
   return max(jax.tree.leaves(differences))
 
 
-@pytest.mark.parametrize('made', [mzsr, zssr])
+@pytest.mark.parametrize(
+  'made', [mzsr, pytest.param(zssr, marks=pytest.mark.nightly)]
+)
 def test_together_as_alone(made):
   fit, params = made()
   sizes = [(12, 14), (10, 12), (12, 14), (14, 12), (12, 14)]
@@ -85,7 +87,9 @@ def fitted_steps(made):
   return 2 if made is mzsr else 3
 
 
-@pytest.mark.parametrize('made', [mzsr, zssr])
+@pytest.mark.parametrize(
+  'made', [mzsr, pytest.param(zssr, marks=pytest.mark.nightly)]
+)
 def test_more_images_of_one_size_than_one_program_takes(made):
   fit, params = made()
   images = [picture(12, 14, seed=i) for i in range(11)]
