@@ -19,13 +19,13 @@ from typing import Any
 from sr_jax import checkpoints, methods, models
 from sr_jax.errors import UserError
 from sr_jax.inference.model import SRModel, check_scale
+from sr_jax.inference.stored import MOST_SCALE, by_config, check_stored
 from sr_jax.models.parts.parameters import check_parameters
 from sr_jax.ops.resize import imresize
 from sr_jax.ops.scales import whole
 
 # Reach of the cubic kernel in LR pixels when it enlarges.
 BICUBIC_HALO = 2
-_MOST_SCALE = 100
 
 
 def pretrained() -> dict[str, pathlib.Path]:
@@ -69,12 +69,16 @@ def load(
     hint = f'did you mean {near[0]}?' if near else 'give one of these or a path'
     raise UserError(f'no model {str(name)!r}; {hint} ({", ".join(names)})')
   loaded = checkpoints.load_params(path)
-  _check_loaded(loaded, path)
+  check_stored(loaded, path)
   config = _asked_scale(loaded.config, scale, str(name))
   if options:
     config = _with_options(config, options, loaded.params)
   told = f'{name} ({_keys(options)})' if options else str(name)
-  model = from_params(config, loaded.params, name=told)
+  build = functools.partial(from_params, name=told)
+  try:
+    model = by_config(build, config, loaded.params)
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from error
   check_scale(model, scale)
   return model
 
@@ -153,28 +157,11 @@ def from_params(
     config=config,
     params=params,
     predict=inference.predict,
-    fitting=inference.fitting,
+    fitting=inference.fitting
+    and functools.partial(by_config, inference.fitting),
     referring=referring,
     cell=network.cell,
   )
-
-
-def _check_loaded(loaded: checkpoints.Loaded, path: pathlib.Path) -> None:
-  """Refuses a config without model, or parameters of another model."""
-  sections = (loaded.config.get(s) or () for s in ('method', 'model'))
-  if not all('name' in section for section in sections):
-    raise UserError(f'{path}: its config names no method and model')
-  others = [*models.critic_names(), *models.estimator_names()]
-  if loaded.config['model']['name'] in others:
-    raise UserError(
-      f'{path}: {loaded.config["model"]["name"]} judges images; give a model'
-      ' that enlarges them'
-    )
-  try:
-    network = models.create(loaded.config['model'])
-    check_parameters(network, loaded.params)
-  except UserError as error:
-    raise UserError(f'{path}: {error}') from error
 
 
 @functools.lru_cache(maxsize=16)
@@ -187,9 +174,9 @@ def _needed_scale(name: str, scale: float | None) -> float:
   """The scale of a model that has none of its own."""
   if scale is None:
     raise UserError(f'model {name} needs a scale: give --scale S (scale=S)')
-  if not 1 < scale <= _MOST_SCALE:
+  if not 1 < scale <= MOST_SCALE:
     raise UserError(
-      f'scale must be above 1 and at most {_MOST_SCALE}, not {scale:g}'
+      f'scale must be above 1 and at most {MOST_SCALE}, not {scale:g}'
     )
   return whole(scale)
 
