@@ -15,7 +15,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from sr_jax import methods, models
+from sr_jax import models
 from sr_jax.checkpoints import Loaded
 from sr_jax.errors import UserError, wants_traceback
 from sr_jax.models.parts.parameters import (
@@ -49,7 +49,6 @@ def check_stored(loaded: Loaded, path: str | os.PathLike[str]) -> None:
     if loaded.config['model']['name'] in others:
       name = loaded.config['model']['name']
       raise UserError(f'{name} judges images; give a model that enlarges them')
-    methods.module(loaded.config)
     _check_numbers(loaded.config['model'], loaded.params)
     by_config(_check_network, loaded.config['model'], loaded.params)
   except UserError as error:
