@@ -25,7 +25,7 @@ class Golden(NamedTuple):
     inputs: NHWC in [0, 1], by name.
     outputs: The same of the official code, in its own value range; after a
       step in training also running statistics, under `train_bn:`.
-    meta: What the file tells of itself.
+    meta: The description that the file carries.
   """
 
   state_dict: dict[str, np.ndarray]
@@ -91,7 +91,7 @@ def load(name, folder=GOLDEN):
 
 
 def load_meta(name, folder=GOLDEN):
-  """What a golden file tells of itself; its arrays stay where they are."""
+  """The description that a golden file carries; its arrays are not read."""
   with np.load(folder / f'{name}.npz') as data:
     return json.loads(str(data['meta']))
 

@@ -1,7 +1,7 @@
 """Golden files of released networks through the importer, to their outputs.
 
 The weights are written under their official names as a `.pth` or `.mat` file,
-and all options that the importer can tell are left to it.
+and the importer recognises all options that it can.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Case:
 
   Attributes:
     outputs: The file's names of the images, smallest first.
-    given: Arguments of `import_weights` that the weights do not tell.
+    given: Arguments of `import_weights` that do not follow from the weights.
     weights: Share of each of the file's state_dicts; '' is the main one.
   """
 
@@ -41,7 +41,7 @@ class System(NamedTuple):
   """A released code.
 
   Attributes:
-    model: Our name of its network.
+    model: Name of its network in `sr_jax.models`.
     cases: What of a golden file is compared.
     matlab: Whether its weights are MATLAB's.
   """
@@ -118,7 +118,7 @@ SYSTEMS = {
 
 
 def images(golden: Golden, folder: Any) -> Iterator[tuple[str, Any]]:
-  """Our images of a golden file, by the names of its outputs.
+  """Images that this package makes of a golden file, by names of its outputs.
 
   Args:
     golden: A file of one of `SYSTEMS`.

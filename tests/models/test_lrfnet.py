@@ -110,6 +110,6 @@ def test_the_radius_is_what_a_pixel_reaches(scheme, dilations):
     ({'dilations': (1, 2, 3, 4, 5)}, r'dilations=\(1, 2, 3, 4, 5\): 12 blocks'),
   ],
 )
-def test_what_makes_no_network_is_told_in_one_line(option, message):
+def test_options_that_make_no_network_are_refused(option, message):
   with pytest.raises(UserError, match=message):
     models.create({'name': 'lrfnet', 'scale': 4, **option})

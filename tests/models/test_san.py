@@ -41,7 +41,7 @@ def test_options_and_ignored_tensors(scale, tmp_path):
     },
   }
   count = sum(leaf.size for leaf in jax.tree.leaves(imported.params))
-  # conv_last, non_local.soca and RG.i.gamma, told as ignored.
+  # conv_last, non_local.soca and RG.i.gamma, listed as ignored.
   unused = (16 * 16 * 9 + 16, 2 * 16 * 2 + 16 + 2, 2)
   assert count + sum(unused) == golden.meta['n_params']['main']
   told = zip(san.TORCH_IGNORED.values(), unused, strict=True)

@@ -60,7 +60,7 @@ def test_options_outputs_and_parameter_count(scale, tmp_path):
   np.testing.assert_array_equal(sr, aux['outputs'][-1])
 
 
-def test_a_training_record_tells_all_but_the_steps(tmp_path):
+def test_a_training_record_determines_all_but_the_steps(tmp_path):
   """As the release writes it: `state_dict` beside what training needs."""
   _, tensors = _golden(2)
   path = tmp_path / 'record.pth'
@@ -79,7 +79,7 @@ def test_a_training_record_tells_all_but_the_steps(tmp_path):
   assert "used 'state_dict'" in imported.notes
 
 
-def test_published_sizes_tell_the_steps_too():
+def test_published_sizes_determine_the_steps_too():
   for variant, entry in srfbn.VARIANTS.items():
     network = srfbn.Model(scale=4, variant=variant)
     assert srfbn.recognise(expected_shapes(network)) == {
@@ -116,7 +116,7 @@ def test_padding_changes_nothing_under_a_mask():
   np.testing.assert_allclose(large[:, :24, :28], alone, atol=5e-6)
 
 
-def test_impossible_options_are_told_in_one_line():
+def test_impossible_options_are_refused():
   for options, reason in (
     ({'scale': 5}, 'scale=5: give 2, 3, 4 or 8'),
     ({'scale': 2, 'steps': 0}, 'steps=0: give a whole number from 1 to 256'),

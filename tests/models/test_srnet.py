@@ -22,7 +22,7 @@ RELEASED = {
   'srnet_x4': (4, ('ca', 'mpr-sa'), 4),
   'srnet_x8': (8, ('ca', 'mpr-sa'), 4),
   'srnet_x4_ca': (4, ('ca',), 4),
-  # Without attention nothing tells its reduction, and nothing needs it.
+  # Without attention its reduction is unknown, and nothing needs it.
   'srnet_x4_noattn': (4, (), 16),
 }
 MODULES = {'64': 'mpr-sa', 'ssa64': 'ssa', 'sa64': 'sa'}
@@ -132,7 +132,7 @@ def _count(network):
 @pytest.mark.parametrize(
   ('scale', 'released'), [(4, 3_058_398), nightly(8, 3_353_822)]
 )
-def test_attention_that_is_never_called_is_told(scale, released, tmp_path):
+def test_attention_that_is_never_called_is_named(scale, released, tmp_path):
   """The release makes two modules too many where attention is off."""
   full = srnet.Model(scale=scale, variant='srnet')
   lr = jnp.zeros((1, 8, 8, 3))
@@ -350,6 +350,6 @@ def test_halo_without_attention(rat):
     ({'skip_source': 'tail'}, "skip_source='tail': give 'fused' or 'head'"),
   ],
 )
-def test_bad_options_are_told(options, message):
+def test_bad_options_are_refused(options, message):
   with pytest.raises(UserError, match=message):
     models.create({'name': 'srnet', 'scale': 4, **options})
