@@ -20,7 +20,8 @@ def to_unit(
   Args:
     values: `[H, W, C]` of any real dtype, finite.
     low: least value, of all or `[C]`, float64.
-    high: largest value, alike; where it equals `low` the result is 0.
+    high: largest value, in the same form; where it equals `low` the result
+      is 0.
 
   Returns:
     float32 `[H, W, C]`.
@@ -47,7 +48,7 @@ def from_unit(
   Args:
     unit: float `[H, W, C]`, finite.
     low: what 0 stands for, for all channels or `[C]`.
-    high: what 1 stands for, alike.
+    high: what 1 stands for, in the same form.
     dtype: real dtype of the result.
 
   Returns:
@@ -87,7 +88,7 @@ def keep_zeros(
       default range).
     scale: enlargement, at least 1, not necessarily whole.
     low: source value that 0 stands for, for all channels or `[C]`.
-    high: source value that 1 stands for, alike.
+    high: source value that 1 stands for, in the same form.
 
   Returns:
     `[sH, sW, C]`; `sr` itself if no support is zero throughout.

@@ -54,7 +54,7 @@ _pillow_lock = threading.Lock()
 
 
 def decode(path: Path) -> Samples:
-  """Reads one image file; its content, not its suffix, tells the format.
+  """Reads one image file; the format is that of its content.
 
   Raises:
     UserError: missing, unreadable, empty, damaged, oversized or no image.
@@ -191,7 +191,7 @@ def _needs_libpng(head: bytes) -> bool:
 
 @contextlib.contextmanager
 def _pillow_unchecked() -> Generator[None]:
-  """Lifts Pillow's pixel limit (ours is larger) and mutes its warnings.
+  """Lifts Pillow's pixel limit, below `MAX_PIXELS`, and mutes its warnings.
 
   Both are global in Pillow and Python, hence the lock and the restoring.
   """

@@ -1,4 +1,4 @@
-"""What the first bytes of an image file tell, read without a decoder.
+"""What the first bytes of an image file say, read without a decoder.
 
 Some decoders reserve memory or work for minutes before they look at what they
 were given; others read the small copy inside a raw photograph.

@@ -63,11 +63,12 @@ class Picture:
     icc_profile: the colour profile of `color`, or None.
     low: value that 0 in `color` stands for, 0 unless the source was mapped;
       float64 `[C]` if channel by channel.
-    high: value that 1 in `color` stands for, alike.
-    ndim: axes of the source array, 2 or 3: `.npy` files come back alike.
+    high: value that 1 in `color` stands for, of the same form as `low`.
+    ndim: axes of the source array, 2 or 3; a `.npy` file is written with as
+      many.
     dtype: type of the source's plain numbers, None for float32; unused where
       there is a bit depth.
-    layout: how a TIFF held its channels: as it will again.
+    layout: how a TIFF held its channels; a TIFF is written in the same way.
     metadata: what the file says beside the pixels.
     nodata: value in the file of pixels that hold no data; these have an alpha
       of 0. None where alpha is transparency, or None.

@@ -25,7 +25,8 @@ def without_nodata(
 
   Returns:
     The samples, whose `nodata` is None if every pixel has data; and float32
-    `[H, W, 1]`, 1 where there are data and 0 elsewhere, or None alike.
+    `[H, W, 1]`, 1 where there are data and 0 elsewhere, or None
+    if every pixel has data.
 
   Raises:
     UserError: no pixel has data.
