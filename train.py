@@ -5,13 +5,36 @@ Any value of the config can be set on the command line, as in
 resumes exactly where the last checkpoint left off.
 """
 
+import difflib
 import logging
+import os
+import pathlib
+import runpy
+import signal
 import sys
+from collections.abc import Sequence
 
-from absl import app, flags
-from ml_collections import config_flags
+_STOPPED = 'train.py: stopped by a signal before the first step'
 
-from sr_jax.errors import UserError
+
+def _stop_early(*unused: object) -> None:
+  """Ends the process before there is a run that could save anything.
+
+  At once: an exception in the middle of an import crashes some libraries.
+  """
+  del unused
+  print(_STOPPED, file=sys.stderr)
+  sys.stderr.flush()
+  os._exit(0)
+
+
+if __name__ == '__main__':  # before the imports, which take seconds
+  signal.signal(signal.SIGTERM, _stop_early)
+
+from absl import app, flags  # noqa: E402
+from ml_collections import config_flags  # noqa: E402
+
+from sr_jax.errors import UserError, wants_traceback  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Experiment, a file of configs/.', lock_config=True
@@ -19,6 +42,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder for checkpoints, logs and image strips.'
 )
+_CONFIGS = pathlib.Path('configs')
 flags.mark_flags_as_required(['config', 'workdir'])
 
 
@@ -27,21 +51,81 @@ def _parse(argv: list[str]) -> list[str]:
   try:
     rest = flags.FLAGS(argv)
     _CONFIG.value.to_dict()  # a file that cannot be loaded fails here
-  except (
-    flags.Error,
-    AttributeError,
-    KeyError,
-    OSError,
-    TypeError,
-    ValueError,
-  ) as error:
-    sys.exit(_complain(_reason(error)))
+  except Exception as error:  # a config file is any Python
+    if wants_traceback():
+      raise
+    hint = _missing_file(argv) or _unknown_key(argv) or _reason(error)
+    sys.exit(_complain(hint))
   return rest
 
 
-def _reason(error: Exception) -> str:
+def _missing_file(argv: Sequence[str]) -> str | None:
+  """Says that the config's file does not exist, and which ones do."""
+  name = _value_of('--config', argv)
+  path = pathlib.Path(name.partition(':')[0]) if name else None
+  if path is None or path.is_file():
+    return None
+  known = sorted(p for p in _CONFIGS.glob('*.py') if p.stem != 'common')
+  nearby = {p.stem: p for p in (*known, *path.parent.glob('*.py'))}
+  near = difflib.get_close_matches(path.stem, nearby, n=1)
+  hint = f'did you mean {nearby[near[0]]}? ' if near else ''
+  listed = ', '.join(p.stem for p in known)
+  return f'--config={name}: no such file; {hint}{_CONFIGS} has {listed}'
+
+
+def _unknown_key(argv: Sequence[str]) -> str | None:
+  """Names the first flag that sets a key the config does not have."""
+  config = _loaded(_value_of('--config', argv))
+  if config is None:
+    return None
+  for argument in argv:
+    name, prefix, key = argument.partition('=')[0].partition('--config.')
+    if name or not prefix:
+      continue
+    *sections, last = key.split('.')
+    part, path = config, 'config'
+    for section in (*sections, last):
+      keys = sorted(part.keys()) if hasattr(part, 'keys') else []
+      if section not in keys:
+        near = difflib.get_close_matches(section, keys, n=1)
+        near = near or [k for k in keys if _abbreviates(section, k)]
+        hint = f'did you mean --{path}.{near[0]}? ' if near else ''
+        return (
+          f'--{path}.{section}: no such key; {hint}{path} has'
+          f' {", ".join(keys) or "no keys"}'
+        )
+      part, path = part[section], f'{path}.{section}'
+  return None
+
+
+def _loaded(name: str | None) -> object | None:
+  """The config that a file gives, before flags change it; None if it fails."""
+  try:
+    path, colon, preset = (name or '').partition(':')
+    get_config = runpy.run_path(path)['get_config']
+    return get_config(preset) if colon else get_config()
+  except Exception:
+    return None  # the error of the flag itself says why
+
+
+def _abbreviates(short: str, key: str) -> bool:
+  """Whether `short` is the initials of a key's words, as lr and its like."""
+  return short == ''.join(word[0] for word in key.split('_'))
+
+
+def _value_of(flag: str, argv: Sequence[str]) -> str | None:
+  """What the command line gives a flag, in either of the two spellings."""
+  for argument, following in zip(argv, [*argv[1:], None], strict=True):
+    if argument == flag:
+      return following
+    if argument.startswith(f'{flag}='):
+      return argument.partition('=')[2]
+  return None
+
+
+def _reason(error: BaseException) -> str:
   """What went wrong, without the traceback that ml_collections quotes."""
-  while error.args and isinstance(error.args[0], Exception):
+  while error.args and isinstance(error.args[0], BaseException):
     error = error.args[0]
   # str() of a KeyError is the repr of its message.
   text = str(error.args[0] if isinstance(error, KeyError) else error)
@@ -66,18 +150,28 @@ def main(argv: list[str]) -> int:
     # In place of absl's handler, whose level is that of all loggers.
     logging.basicConfig(format='%(message)s', level=logging.WARNING, force=True)
   from sr_jax import train_loop
+  from sr_jax.stopping import StoppedEarly
 
   try:
     train_loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
-  except UserError as error:
-    return _complain(str(error))
-  except KeyboardInterrupt:
+  except StoppedEarly:
+    print(_STOPPED, file=sys.stderr)
+  except (UserError, OSError, KeyboardInterrupt) as error:
+    if wants_traceback():
+      raise
+    return _failed(error)
+  return 0
+
+
+def _failed(error: BaseException) -> int:
+  """Prints one line for what ended a run; returns the exit status."""
+  if isinstance(error, KeyboardInterrupt):
     _complain('interrupted; the last checkpoint is kept')
     return 130
-  except OSError as error:
+  if isinstance(error, OSError):
     where = f'{error.filename}: ' if error.filename else ''
     return _complain(f'{where}{error.strerror or error}')
-  return 0
+  return _complain(str(error))
 
 
 if __name__ == '__main__':

@@ -116,6 +116,7 @@ class Keeper:
       enable_async_checkpointing=True,
     )
     self._unreadable: set[int] = set()
+    _set_aside_damaged_scores(self.path)
     with _one_line('open checkpoints in', self.path):
       self._manager = ocp.CheckpointManager(self.path, options=options)
     for step in self.steps():
@@ -294,6 +295,21 @@ class Keeper:
     """
     with _one_line('save checkpoint in', self.path):
       self._manager.close()
+
+
+def _set_aside_damaged_scores(root: pathlib.Path) -> None:
+  """Renames what older versions wrote where Orbax would stumble over it.
+
+  Orbax reads all such files when it opens a folder: one that is damaged would
+  block the run.
+  """
+  for path in root.glob('*/metrics/metrics'):
+    try:
+      json.loads(path.read_text())
+    except (OSError, ValueError):
+      _log.warning('%s is damaged; its scores are not compared', path)
+      with contextlib.suppress(OSError):
+        path.rename(path.with_name('metrics.damaged'))
 
 
 def _stored_scores(folder: pathlib.Path) -> dict[str, float]:

@@ -44,22 +44,85 @@ def _start(workdir, *flags):
   )
 
 
+def _one_line(arguments, **environment):
+  """The line that train.py ends with, which must be its only one."""
+  result = subprocess.run(
+    [sys.executable, ROOT / 'train.py', *map(str, arguments)],
+    capture_output=True,
+    text=True,
+    timeout=120,
+    check=False,
+    cwd=ROOT,
+    env=os.environ | environment,
+  )
+  lines = [line for line in result.stderr.splitlines() if line.strip()]
+  assert result.returncode == 2
+  assert len(lines) == 1, result.stderr
+  assert lines[0].startswith('train.py: error: ')
+  return lines[0]
+
+
 @pytest.mark.parametrize(
-  ('flag', 'reason'),
+  ('flags', 'reason'),
   [
-    ('--config.modle.scale=2', '\'modle\' Did you mean "model"'),
-    ('--config.steps=many', 'steps'),
-    ('--config.data.source=folder:/nowhere/at/all', '/nowhere/at/all'),
+    (
+      ['--config=configs/edsr_small.py', '--config.modle.scale=2'],
+      '--config.modle: no such key; did you mean --config.model?',
+    ),
+    (
+      ['--config=configs/edsr_small.py', '--config.optimizer.lr=1e-4'],
+      'did you mean --config.optimizer.learning_rate? config.optimizer has b1',
+    ),
+    (
+      ['--config', 'configs/edsr_small.py', '--config.loss.x=1'],
+      '--config.loss.x: no such key; config.loss has no keys',
+    ),
+    (['--config=configs/edsr_small.py', '--config.steps=many'], 'steps'),
+    (
+      ['--config', 'configs/edsr_smal.py'],
+      'no such file; did you mean configs/edsr_small.py? configs has carn',
+    ),
+    (['--config=configs/edsr_small.py:smke'], "unknown preset 'smke'"),
   ],
 )
-def test_train_py_answers_a_wrong_flag_in_one_line(tmp_path, flag, reason):
-  with _start(tmp_path / 'run', flag) as process:
-    _, err = process.communicate(timeout=120)
-  lines = [line for line in err.splitlines() if line.strip()]
-  assert process.returncode == 2
-  assert len(lines) == 1
-  assert lines[0].startswith('train.py: error: ')
-  assert reason in lines[0]
+def test_a_wrong_flag_is_answered_in_one_line(tmp_path, flags, reason):
+  """`--config.optimizer.lr` was answered by 'lr', a wrong file by no list."""
+  assert reason in _one_line([*flags, '--workdir', tmp_path / 'run'])
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_wrong_config_file_is_answered_in_one_line(tmp_path):
+  """Typos in a config file were ignored: the default stayed in force."""
+  path = tmp_path / 'mine.py'
+  path.write_text(
+    'from configs import edsr_small\n'
+    'def get_config(preset=None):\n'
+    '  config = edsr_small.get_config(preset)\n'
+    '  config.data.batchsize = 2\n'
+    '  return config\n'
+  )
+  line = _one_line(['--config', path, '--workdir', tmp_path / 'run'])
+  assert "config.data has no key 'batchsize': did you mean batch_size?" in line
+
+
+def test_a_missing_accelerator_is_answered_in_one_line(tmp_path):
+  """T11: it was a traceback."""
+  flags = ['--config=configs/edsr_small.py', '--workdir', tmp_path / 'run']
+  line = _one_line(flags, JAX_PLATFORMS='cuda')
+  assert 'JAX cannot start' in line
+  assert 'check JAX_PLATFORMS' in line
+
+
+@pytest.mark.parametrize('seconds', [0.3, 2.5])
+def test_sigterm_while_starting_is_a_clean_exit(tmp_path, seconds):
+  """T13: exit status -15, without a word."""
+  with _start(tmp_path / 'run', '--config.steps=100000') as process:
+    time.sleep(seconds)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+  assert process.returncode == 0
+  assert len(err.splitlines()) == 1
+  assert 'stopped by a signal' in err
 
 
 def test_train_py_names_the_files_it_skips(tmp_path):
