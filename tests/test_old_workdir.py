@@ -1,7 +1,7 @@
 """A workdir written by version 0.1 opens and resumes as it did then.
 
-`golden/workdir_0_1.tar.gz` holds a tiny run of that version after two of four
-steps, without its image strips; `workdir_0_1_state.npz` the state with which
+`golden/workdir_0_1/run.tar.gz` holds a tiny run of that version after two of four
+steps, without its image strips; `state.npz` the state with which
 that version ended the run.
 """
 
@@ -15,12 +15,12 @@ import pytest
 from sr_jax import checkpoints, train_loop
 from tests import tiny
 
-GOLDEN = pathlib.Path(__file__).parent / 'golden'
+GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'workdir_0_1'
 
 
 @pytest.fixture
 def workdir(tmp_path):
-  with tarfile.open(GOLDEN / 'workdir_0_1.tar.gz') as archive:
+  with tarfile.open(GOLDEN / 'run.tar.gz') as archive:
     archive.extractall(tmp_path, filter='data')
   return tmp_path
 
@@ -47,7 +47,7 @@ def test_a_workdir_of_the_version_before_resumes_exactly(workdir, caplog):
     jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(leaf)
     for path, leaf in jax.tree_util.tree_leaves_with_path(state)
   }
-  with np.load(GOLDEN / 'workdir_0_1_state.npz') as theirs:
+  with np.load(GOLDEN / 'state.npz') as theirs:
     assert ours.keys() == set(theirs.files)
     for name in theirs.files:
       # Other processors round convolutions differently.
