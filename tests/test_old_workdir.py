@@ -1,7 +1,7 @@
 """A workdir written by version 0.1 opens and resumes as it did then.
 
-`golden/workdir_0_1/run.tar.gz` holds a tiny run of that version after two of four
-steps, without its image strips; `state.npz` the state with which
+`golden/workdir_0_1/run.tar.gz` holds a tiny run of that version after two of
+four steps, without its image strips; `state.npz` holds the state with which
 that version ended the run.
 """
 
