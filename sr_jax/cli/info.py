@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sr_jax.errors import UserError
+from sr_jax.errors import UserError, printable
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -33,9 +33,9 @@ def run(args: argparse.Namespace) -> int:
   for slot, tree in loaded.params.items():
     counts = {name: _count(part) for name, part in tree.items()}
     total = f'{sum(counts.values()):,}'
-    print(f'parameters of {slot}: {total}')
+    print(f'parameters of {printable(slot)}: {total}')
     for name, count in counts.items():
-      print(f'  {name:<20} {count:>{len(total)},}')
+      print(f'  {printable(name):<20} {count:>{len(total)},}')
   return 0
 
 
@@ -48,7 +48,7 @@ def _count(tree: Any) -> int:
 def _print_section(title: str, values: Mapping[str, Any]) -> None:
   print(f'{title}:')
   for line in _lines(values):
-    print(f'  {line}')
+    print(f'  {printable(line)}')
 
 
 def _lines(values: Mapping[str, Any], prefix: str = '') -> Iterator[str]:

@@ -22,7 +22,11 @@ _WRAPPERS = (
   'model',
   'net',
 )
-_PREFIXES = ('module.', 'model.', 'net.')
+# First words under which training codes keep the network that enlarges, beside
+# those of losses and judges.
+_MODEL_WORDS = frozenset(
+  {'ema_model', 'g', 'generator', 'model', 'module', 'net', 'netG', 'net_g'}
+)
 # A rule without the ending names a layer, one with it a single tensor, which
 # wins.
 _TORCH_LEAVES = {
@@ -92,6 +96,64 @@ def unwrap(value: Any) -> tuple[dict[str, np.ndarray], list[str]]:
   return tensors, notes
 
 
+def _fitting_part(
+  value: Any, schemes: Mapping[str, Mapping[str, str]]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+  """The state_dict of the only part of a file that fits, and notes.
+
+  Files of training name their parts as they please: `generator` beside
+  `discriminator`, `g` beside `d`. Where none of the usual names is there, the
+  parts are tried.
+
+  Raises:
+    UserError: none of the parts fits, or several.
+  """
+  parts = (
+    {
+      key: part
+      for key, part in value.items()
+      if isinstance(part, dict) and _holds_tensors(part)
+    }
+    if isinstance(value, dict) and not _holds_arrays(value)
+    else {}
+  )
+  if not parts or any(key in parts for key in _WRAPPERS):
+    return unwrap(value)
+  fitting = []
+  for key, part in parts.items():
+    try:
+      tensors, notes = _fitting_part(part, schemes)
+      if not any('/' in name for name in tensors):
+        _translate_all(tensors, schemes)
+    except UserError:
+      continue
+    fitting.append((key, tensors, notes))
+  if len(fitting) != 1:
+    count = 'none' if not fitting else 'several'
+    raise UserError(f'of its parts {_list(list(parts))}, {count} fit')
+  ((key, tensors, notes),) = fitting
+  used = [f'used {key!r}']
+  if others := [k for k in value if k != key]:
+    used.append(f'ignored beside it: {_list(others)}')
+  return tensors, [*used, *notes]
+
+
+def _holds_arrays(value: Mapping[Any, Any]) -> bool:
+  return any(isinstance(v, np.ndarray) for v in value.values())
+
+
+def _holds_tensors(value: Mapping[Any, Any], depth: int = 3) -> bool:
+  """Whether there are tensors in it or not far below."""
+  return _holds_arrays(value) or (
+    depth > 0
+    and any(
+      _holds_tensors(v, depth - 1)
+      for v in value.values()
+      if isinstance(v, dict)
+    )
+  )
+
+
 def _check_names(names: Iterable[Any]) -> None:
   for name in names:
     if not isinstance(name, str) or not name.isprintable() or len(name) > 200:
@@ -128,7 +190,7 @@ def torch_to_flax(
     UserError: no scheme knows any name, two names mean one parameter, or a
       tensor is empty or not of finite floating-point numbers.
   """
-  tensors, notes = unwrap(value)
+  tensors, notes = _fitting_part(value, schemes)
   counts = [name for name in tensors if name.endswith(_TORCH_COUNT)]
   if counts:
     notes.append(f'ignored, counts of training batches: {_list(counts)}')
@@ -138,7 +200,8 @@ def torch_to_flax(
     paths = {name: name for name in tensors}
     layouts = tensors
   else:
-    tensors, paths = _translate_all(tensors, schemes)
+    tensors, paths, taken = _translate_all(tensors, schemes)
+    notes += taken
     layouts = {
       name: to_flax_layout(tensors[name])
       if path.endswith('/kernel')
@@ -307,17 +370,33 @@ def to_flax_layout(weight: np.ndarray) -> np.ndarray:
 
 def _translate_all(
   tensors: dict[str, np.ndarray], schemes: Mapping[str, Mapping[str, str]]
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-  """Tensors without a wrapper's prefix, and the Flax paths of their names.
+) -> tuple[dict[str, np.ndarray], dict[str, str], list[str]]:
+  """Tensors without a wrapper's prefix, their names' Flax paths, and notes.
 
-  A prefix is taken off only where no scheme knows the names as they are.
+  A prefix is taken off only where no scheme knows the names as they are. Of
+  tensors under several prefixes those are taken that a scheme knows wholly, as
+  Lightning keeps the networks of its losses beside the model.
+
+  Raises:
+    UserError: no scheme knows the names, or those of several parts.
   """
-  stripped: dict[str, np.ndarray] | None = tensors
-  while stripped:
-    paths = _translate_by_best(stripped, schemes, _TORCH_LEAVES)
-    if paths:
-      return stripped, paths
-    stripped = _strip(stripped)
+  parts = [(tensors, '')]
+  while parts:
+    known = [
+      (part, paths, prefix)
+      for part, prefix in parts
+      if (paths := _translate_by_best(part, schemes, _TORCH_LEAVES))
+    ]
+    whole = [k for k in known if len(k[0]) == len(k[1])] or known
+    if len(whole) > 1:
+      names = _list([prefix for _, _, prefix in whole])
+      raise UserError(f'holds several networks that fit: {names}')
+    if whole:
+      ((part, paths, prefix),) = whole
+      left = len(tensors) - len(part)
+      notes = [f'used {prefix!r}, ignored {left} tensors beside it']
+      return part, paths, notes if left else []
+    parts = [sub for part, prefix in parts for sub in _strip(part, prefix)]
   raise _unknown(tensors, schemes)
 
 
@@ -328,12 +407,25 @@ def _unknown(names: Iterable[str], schemes: Iterable[str]) -> UserError:
   )
 
 
-def _strip(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
-  """Tensors without the wrapper prefix of all their names; None without one."""
-  for prefix in _PREFIXES:
-    if all(name.startswith(prefix) for name in tensors):
-      return {k.removeprefix(prefix): v for k, v in tensors.items()}
-  return None
+def _strip(
+  tensors: Mapping[str, np.ndarray], prefix: str
+) -> list[tuple[dict[str, np.ndarray], str]]:
+  """Tensors by the first word of their names, without it; and that prefix.
+
+  A word that is not common to all names must be usual for a model: layers of
+  some networks are networks that others' schemes know.
+  """
+  parts: dict[str, dict[str, np.ndarray]] = {}
+  for name, array in tensors.items():
+    first, dot, rest = name.partition('.')
+    if dot:
+      parts.setdefault(first, {})[rest] = array
+  common = [len(part) == len(tensors) for part in parts.values()]
+  return [
+    (part, f'{prefix}{first}.')
+    for (first, part), alone in zip(parts.items(), common, strict=True)
+    if alone or first in _MODEL_WORDS
+  ]
 
 
 def _translate_by_best(

@@ -13,6 +13,7 @@ from sr_jax.cli import _self_check
 from sr_jax.inference import loading
 from sr_jax.weights.formats.safetensors_io import read_safetensors
 from sr_jax.weights.stablehlo import load_stablehlo
+from tests.tiny_models import tiny, tiny_config
 from tests.weights import torch_files
 
 GOLDEN = Path(__file__).parents[1] / 'golden'
@@ -230,3 +231,12 @@ def test_expected_values_of_doctor_are_those_of_scipy():
   sr = _shift(_conv(parts.reshape(24, 24, 32), p['tail']), p['add_mean']) / 255
   assert sr.mean() == pytest.approx(_self_check._SR_MEAN, abs=1e-6)
   np.testing.assert_allclose(sr[11, 11], _self_check._SR_PIXEL, atol=1e-6)
+
+
+def test_info_escapes_what_would_move_the_cursor(run, tmp_path):
+  """Escapes in a stranger's config reached the terminal raw (W11)."""
+  config = tiny_config() | {'data': {'\x1b[2J': 'a\x1b]0;b\x07'}}
+  checkpoints.save_params(tmp_path / 'a', tiny().params, config)
+  done = run('info', tmp_path / 'a')
+  assert '\x1b' not in done.out
+  assert r'data.\x1b[2J: a\x1b]0;b\x07' in done.out

@@ -40,6 +40,19 @@ def test_the_library_reads_our_files(tmp_path):
   assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
+def test_scales_that_are_not_whole(tmp_path):
+  """A Meta-SR at x2.5 could be exported and not imported again (B10)."""
+  path = tmp_path / 'weights.safetensors'
+  config = {'name': 'metasr', 'scale': 2.5, 'options': {}}
+  export_safetensors({'a': np.ones(2)}, path, config=config)
+  assert read_safetensors(path)[1] == config
+  for scale in (0, 1e9, float('nan'), '2', True, None):
+    bad = {**config, 'scale': scale}
+    export_safetensors({'a': np.ones(2)}, path, config=bad)
+    with pytest.raises(UserError, match='damaged'):
+      read_safetensors(path)
+
+
 def test_bfloat16_becomes_float32(tmp_path):
   values = np.array([1.5, -256], np.float32)
   upper = (values.view(np.uint32) >> 16).astype(np.uint16)

@@ -1,6 +1,8 @@
 """TensorLayer's `.npz` files, and what is refused of others."""
 
 import pickle
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -92,3 +94,27 @@ def test_other_archives_are_not_taken_for_it(tmp_path):
   np.savez(path, weights=ARRAYS[0])
   assert not holds_params(path)
   assert not holds_params(tmp_path / 'missing.npz')
+
+
+def test_members_that_unpack_to_more_than_they_declare(tmp_path):
+  """An archive that understates a member's size filled the memory (W3)."""
+  path = tmp_path / 'a.npz'
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr('params.npy', bytes(10**8))
+    archive.getinfo('params.npy').file_size = 400
+  tracemalloc.start()
+  with pytest.raises(UserError, match='damaged'):
+    read_params(path)
+  assert tracemalloc.get_traced_memory()[1] < 2**24
+  tracemalloc.stop()
+
+
+def test_damaged_headers_are_refused_in_one_line(tmp_path):
+  """The header's parser let tokenize.TokenError through (W6)."""
+  path = tmp_path / 'a.npz'
+  header = b'\x93NUMPY\x01\x00\x10\x00' + b'(' * 16
+  with zipfile.ZipFile(path, 'w') as archive:
+    archive.writestr('params.npy', header)
+  with pytest.raises(UserError, match='damaged') as error:
+    read_params(path)
+  assert '\n' not in str(error.value)

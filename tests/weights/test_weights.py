@@ -11,6 +11,7 @@ from flax import traverse_util
 
 from sr_jax.errors import UserError
 from sr_jax.models import edsr
+from sr_jax.weights import names as names_module
 from sr_jax.weights.formats.safetensors_io import export_safetensors
 from sr_jax.weights.published import import_weights
 
@@ -92,11 +93,48 @@ def test_names_and_layouts(write, scale):
   assert jax.tree.map(jnp.shape, initial) == jax.tree.map(jnp.shape, params)
 
 
+def test_a_part_is_chosen_by_what_fits():
+  """Names of parts differ from code to code; only one fits (W8)."""
+  tensors, other = released(), {'features.0.weight': np.ones((4, 3, 3, 3))}
+  schemes = edsr.TORCH_NAMES
+  for names in (('g', 'd'), ('generator', 'discriminator'), ('a', 'b')):
+    parts = dict(zip(names, (tensors, other), strict=True))
+    weights = names_module.torch_to_flax(parts, schemes)
+    assert weights.notes == [
+      f'used {names[0]!r}',
+      f'ignored beside it: {names[1]!r}',
+    ]
+    assert len(weights.arrays) == len(tensors)
+  with pytest.raises(UserError, match='several fit'):
+    names_module.torch_to_flax({'a': tensors, 'b': tensors}, schemes)
+  with pytest.raises(UserError, match='none fit'):
+    names_module.torch_to_flax({'a': other, 'b': other}, schemes)
+
+
+def test_networks_of_losses_beside_the_model_are_left_out():
+  """Lightning keeps them under prefixes of their own (W8)."""
+  tensors = {f'model.{k}': v for k, v in released().items()}
+  losses = {'loss.vgg.features.0.weight': np.ones((4, 3, 3, 3))}
+  weights = names_module.torch_to_flax(
+    {'state_dict': {**losses, **tensors}}, edsr.TORCH_NAMES
+  )
+  assert len(weights.arrays) == len(tensors)
+  assert not weights.unused
+  assert "used 'model.', ignored 1 tensors beside it" in weights.notes
+
+
 @pytest.mark.parametrize(
   ('wrappers', 'prefix', 'notes'),
   [
     ((), 'module.', []),
     ((), 'module.model.', []),
+    # Of torch.compile, in either order, and of ema_pytorch (W7, W8).
+    ((), '_orig_mod.', []),
+    ((), 'module._orig_mod.', []),
+    ((), '_orig_mod.module.', []),
+    ((), 'ema_model.', []),
+    (('netG',), '', ["used 'netG'", "ignored beside it: 'epoch'"]),
+    (('weights',), '', ["used 'weights'", "ignored beside it: 'epoch'"]),
     (
       ('params_ema',),
       '',

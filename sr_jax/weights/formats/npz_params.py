@@ -10,7 +10,9 @@ from __future__ import annotations
 import io
 import math
 import os
+import tokenize
 import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,11 @@ _DAMAGE = (
   EOFError,
   RuntimeError,
   NotImplementedError,
+  StopIteration,
+  SyntaxError,
+  tokenize.TokenError,
   zipfile.BadZipFile,
+  zlib.error,
 )
 
 
@@ -67,7 +73,11 @@ def _read(path: str | os.PathLike[str]) -> list[np.ndarray]:
     info = archive.getinfo(_ENTRY)
     if info.file_size > _MOST_SHRUNK * size:
       raise UserError('damaged: unpacks to more than weights can')
-    stream = io.BytesIO(archive.read(info))
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+      raise UserError('damaged: packed in a way that NumPy never uses')
+    # With its size, since reading to the end unpacks more than declared.
+    with archive.open(info) as member:
+      stream = io.BytesIO(member.read(info.file_size))
   version = np.lib.format.read_magic(stream)
   if version != (1, 0):
     raise UserError(f'holds an array of the unusual version {version}')

@@ -23,6 +23,7 @@ from sr_jax.files import open_atomically
 from sr_jax.models.parts.parameters import unstack
 
 _FORMAT = 'sr_jax'
+_MOST_SCALE = 100
 
 
 def read_safetensors(
@@ -53,6 +54,7 @@ def read_safetensors(
     LookupError,
     TypeError,
     AttributeError,
+    RecursionError,
   ) as error:
     reason = ' '.join(str(error).split())[:200]
     raise UserError(f'{path}: damaged: {reason}') from None
@@ -61,8 +63,12 @@ def read_safetensors(
 def _config(text: str) -> dict[str, Any]:
   config = json.loads(text)
   kinds = {key: type(value) for key, value in config.items()}
-  if kinds != {'name': str, 'scale': int, 'options': dict}:
-    raise ValueError('its metadata is no config of ours')
+  scale = kinds.pop('scale', None)
+  # Meta-SR enlarges by scales that are not whole.
+  if scale not in (int, float) or kinds != {'name': str, 'options': dict}:
+    raise ValueError('its metadata is no config of sr_jax')
+  if not 1 <= config['scale'] <= _MOST_SCALE:
+    raise ValueError(f'a scale must be from 1 to {_MOST_SCALE}')
   return config
 
 
