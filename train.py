@@ -150,7 +150,7 @@ def main(argv: list[str]) -> int:
     # In place of absl's handler, whose level is that of all loggers.
     logging.basicConfig(format='%(message)s', level=logging.WARNING, force=True)
   from sr_jax import train_loop
-  from sr_jax.stopping import StoppedEarly
+  from sr_jax.runs.stopping import StoppedEarly
 
   try:
     train_loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value)

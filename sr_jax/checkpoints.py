@@ -31,12 +31,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from sr_jax import checksums
 from sr_jax.errors import UserError
 from sr_jax.files import folder_atomically
 from sr_jax.ops.devices import find_devices
-from sr_jax.retention import KeepNewestAndBest
 from sr_jax.state import EMPTY, TrainState, place_frozen
+from sr_jax.storage import checksums
+from sr_jax.storage.retention import KeepNewestAndBest
 
 _log = logging.getLogger(__name__)
 

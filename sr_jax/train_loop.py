@@ -12,21 +12,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from sr_jax import (
-  checkpoints,
-  experiment,
-  faults,
-  runs,
-  sharding,
-  stopping,
-  workdirs,
-)
+from sr_jax import checkpoints, sharding
 from sr_jax.data import batches
 from sr_jax.errors import UserError
 from sr_jax.metric_writers import MetricWriter
 from sr_jax.ops.compilation import jit
 from sr_jax.ops.devices import find_devices
-from sr_jax.progress import Diverged, Monitor
+from sr_jax.runs import experiment, faults, setup, stopping, workdirs
+from sr_jax.runs.progress import Diverged, Monitor
 from sr_jax.state import TrainState
 
 _log = logging.getLogger(__name__)
@@ -64,26 +57,26 @@ def train_and_evaluate(
       sharding.start_processes()
     find_devices()
     with sharding.together() as facts:
-      run = runs.prepare(config, folder, stack)
+      run = setup.prepare(config, folder, stack)
       if before is not None:
         experiment.check_data(before, config, folder, run.digest)
       facts |= experiment.shared(config)
       facts |= {'data': run.digest, 'code': experiment.code_digest()}
     keeper = stack.enter_context(
-      runs.open_keeper(folder, **config['checkpoint'])
+      setup.open_keeper(folder, **config['checkpoint'])
     )
-    state = runs.first_state(run, keeper)
+    state = setup.first_state(run, keeper)
     writer = MetricWriter(folder, enabled=jax.process_index() == 0)
     stack.callback(writer.close)
     if jax.process_index() == 0:
       experiment.write(folder, config, run.digest)
-    runs.announce(run, state)
+    setup.announce(run, state)
     stop.begin()
     return _train(run, state, keeper, writer, stop)
 
 
 def _train(
-  run: runs.Run,
+  run: setup.Run,
   state: TrainState,
   keeper: checkpoints.Keeper,
   writer: MetricWriter,
@@ -131,12 +124,12 @@ def _train(
   if done < steps:
     _log.warning('stopped by a signal; step %d is saved', done)
   else:
-    runs.announce_end(run)
+    setup.announce_end(run)
   return state
 
 
 def _compiled(
-  run: runs.Run,
+  run: setup.Run,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
   """`(state, batch of this process, scale) -> (state, metrics)`."""
   step = jit(
@@ -161,7 +154,7 @@ def _compiled(
 
 
 def _stream(
-  run: runs.Run, start: int
+  run: setup.Run, start: int
 ) -> Generator[tuple[int, float, Any, float]]:
   """(step, scale, batch, seconds it was waited for), from `start` on."""
   data = run.config['data']

@@ -3,8 +3,8 @@
 import jax
 import pytest
 
-from sr_jax import faults
 from sr_jax.errors import UserError
+from sr_jax.runs import faults
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from sr_jax import checkpoints, experiment
+from sr_jax import checkpoints
+from sr_jax.runs import experiment
 from tests import tiny
 
 CODE = """

@@ -1,6 +1,6 @@
 """Speed of a run, its lines, and signs of life."""
 
-from sr_jax import progress
+from sr_jax.runs import progress
 
 
 def test_speed_leaves_out_the_first_step(monkeypatch):

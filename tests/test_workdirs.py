@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from sr_jax import workdirs
 from sr_jax.errors import UserError
+from sr_jax.runs import workdirs
 
 # Holds a folder until it is told to end, or is killed.
 HOLD = """

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import jax
 
-from sr_jax import checkpoints, experiment, methods, sharding, workdirs
+from sr_jax import checkpoints, methods, sharding
 from sr_jax.data import batches, opening
 from sr_jax.errors import UserError
 from sr_jax.evaluation.crops import Evaluation, make_evaluation
 from sr_jax.metrics.protocol import LOWER_IS_BETTER
 from sr_jax.ops.compilation import jit
-from sr_jax.progress import Progress
+from sr_jax.runs import experiment, workdirs
+from sr_jax.runs.progress import Progress
 from sr_jax.state import TrainState
 
 _log = logging.getLogger(__name__)

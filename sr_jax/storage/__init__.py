@@ -1,0 +1,1 @@
+"""Files of arrays: written, checked and kept."""
