@@ -17,7 +17,7 @@ from sr_jax.runs import workdirs
 # Holds a folder until it is told to end, or is killed.
 HOLD = """
 import pathlib, sys
-from sr_jax import workdirs
+from sr_jax.runs import workdirs
 with workdirs.claimed(pathlib.Path(sys.argv[1]), 'config.json'):
   print('held', flush=True)
   sys.stdin.read()
