@@ -29,10 +29,9 @@ import torch
 from torch import nn
 
 from configs import common
-from sr_jax import methods, models
+from sr_jax import experiment, methods, models
 from sr_jax.losses import adversarial, pixel
 from sr_jax.ops.compilation import jit
-from sr_jax.runs import experiment
 
 _BATCH, _PATCH, _SCALE = 4, 32, 4
 _BLOCKS, _FEATURES, _JUDGE_FEATURES = 8, 32, 16

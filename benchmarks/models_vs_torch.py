@@ -29,9 +29,8 @@ from torch import nn
 from benchmarks import torch_drn, torch_san
 from benchmarks.torch_layers import Attention, Residual, block, conv
 from configs import common, drn
-from sr_jax import methods
+from sr_jax import experiment, methods
 from sr_jax.ops.compilation import jit
-from sr_jax.runs import experiment
 
 _ROUNDS = 11
 

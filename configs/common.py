@@ -6,7 +6,7 @@ two CPU cores: it shows that everything runs, its scores mean nothing.
 
 import ml_collections
 
-from sr_jax.runs import defaults
+from sr_jax import defaults
 
 
 def base() -> ml_collections.ConfigDict:

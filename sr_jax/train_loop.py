@@ -12,13 +12,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from sr_jax import checkpoints, sharding
+from sr_jax import (
+  checkpoints,
+  experiment,
+  sharding,
+)
 from sr_jax.data import batches
 from sr_jax.errors import UserError
 from sr_jax.metric_writers import MetricWriter
 from sr_jax.ops.compilation import jit
 from sr_jax.ops.devices import find_devices
-from sr_jax.runs import experiment, faults, setup, stopping, workdirs
+from sr_jax.runs import faults, preparing, stopping, workdirs
 from sr_jax.runs.progress import Diverged, Monitor
 from sr_jax.state import TrainState
 
@@ -45,9 +49,7 @@ def train_and_evaluate(
     UserError: anything the user can mend, in one line.
   """
   config, folder = experiment.complete(config), workdirs.locate(workdir)
-  before = None
-  if checkpoints.has_checkpoints(folder):
-    before = experiment.stored(folder) or checkpoints.stored_config(folder)
+  before = preparing.config_of(folder)
   if before is not None:
     config = experiment.resumed(before, config, folder)
   with contextlib.ExitStack() as stack:
@@ -57,26 +59,26 @@ def train_and_evaluate(
       sharding.start_processes()
     find_devices()
     with sharding.together() as facts:
-      run = setup.prepare(config, folder, stack)
+      run = preparing.prepare(config, folder, stack)
       if before is not None:
         experiment.check_data(before, config, folder, run.digest)
       facts |= experiment.shared(config)
       facts |= {'data': run.digest, 'code': experiment.code_digest()}
     keeper = stack.enter_context(
-      setup.open_keeper(folder, **config['checkpoint'])
+      preparing.open_keeper(folder, **config['checkpoint'])
     )
-    state = setup.first_state(run, keeper)
+    state = preparing.first_state(run, keeper)
     writer = MetricWriter(folder, enabled=jax.process_index() == 0)
     stack.callback(writer.close)
     if jax.process_index() == 0:
       experiment.write(folder, config, run.digest)
-    setup.announce(run, state)
+    preparing.announce(run, state)
     stop.begin()
     return _train(run, state, keeper, writer, stop)
 
 
 def _train(
-  run: setup.Run,
+  run: preparing.Run,
   state: TrainState,
   keeper: checkpoints.Keeper,
   writer: MetricWriter,
@@ -84,7 +86,6 @@ def _train(
 ) -> TrainState:
   """Step, log, evaluate, save; the order makes a resume exact."""
   config, steps = run.config, run.config['steps']
-  every = {k: config[k]['every'] for k in ('eval', 'checkpoint')}
   monitor = Monitor(run.progress, writer, run.method.advice)
   train_step = _compiled(run)
   done = int(jax.device_get(state.step))
@@ -106,13 +107,13 @@ def _train(
         if last or done % config['log_every'] == 0:
           monitor.report(done)
         scores = None
-        due = done == steps or done % every['eval'] == 0
+        due = done == steps or done % config['eval']['every'] == 0
         if due and not stopping_now:  # a preempted run has little time to save
           with run.progress.busy('measuring'):
             scores = run.evaluate(done, run.method.averaged(state), writer)
           run.progress.report(done, scores)
         best = scores is not None and keeper.would_be_best(scores)
-        if last or best or done % every['checkpoint'] == 0:
+        if last or best or done % config['checkpoint']['every'] == 0:
           save(scores)
         if stopping_now:
           break
@@ -124,13 +125,11 @@ def _train(
   if done < steps:
     _log.warning('stopped by a signal; step %d is saved', done)
   else:
-    setup.announce_end(run)
+    preparing.announce_end(run)
   return state
 
 
-def _compiled(
-  run: setup.Run,
-) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+def _compiled(run: preparing.Run) -> Callable[..., tuple[TrainState, Any]]:
   """`(state, batch of this process, scale) -> (state, metrics)`."""
   step = jit(
     run.method.train_step,
@@ -154,7 +153,7 @@ def _compiled(
 
 
 def _stream(
-  run: setup.Run, start: int
+  run: preparing.Run, start: int
 ) -> Generator[tuple[int, float, Any, float]]:
   """(step, scale, batch, seconds it was waited for), from `start` on."""
   data = run.config['data']

@@ -20,8 +20,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import common
-from sr_jax import methods
-from sr_jax.runs import experiment
+from sr_jax import experiment, methods
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted((ROOT / 'configs').rglob('*.py'))

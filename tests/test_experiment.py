@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from configs import common
-from sr_jax import checkpoints
+from sr_jax import checkpoints, experiment
 from sr_jax.errors import UserError
-from sr_jax.runs import experiment
 from sr_jax.train_loop import train_and_evaluate
 from tests import tiny
 

@@ -10,8 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from sr_jax import checkpoints
-from sr_jax.runs import experiment
+from sr_jax import checkpoints, experiment
 from tests import tiny
 
 CODE = """

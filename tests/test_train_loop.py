@@ -14,12 +14,11 @@ import skimage.data
 import skimage.io
 
 from configs import mzsr
-from sr_jax import checkpoints, methods, train_loop
+from sr_jax import checkpoints, experiment, methods, train_loop
 from sr_jax.data import batches, sources
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
 from sr_jax.methods import supervised
-from sr_jax.runs import experiment
 from tests import tiny
 
 

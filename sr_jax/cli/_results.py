@@ -15,6 +15,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from sr_jax.data.image_io import IMAGE_SUFFIXES
 from sr_jax.errors import UserError
 from sr_jax.files import refuse_links
@@ -37,7 +39,7 @@ class Job(NamedTuple):
     source: The input file.
     target: The file to write.
     place: The name that the result has by itself, below the output folder.
-    digest: Of the bytes of the input.
+    digest: Digest of the bytes of the input.
   """
 
   source: Path
@@ -196,6 +198,11 @@ def digest_of(path: Path) -> str:
       return hashlib.file_digest(file, 'sha256').hexdigest()[:16]
   except OSError:
     return ''  # it is reported when its turn comes
+
+
+def digest_of_array(array: np.ndarray) -> str:
+  """Digest of an array's numbers, short enough for a file name."""
+  return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:8]
 
 
 def label_of(parts: Collection[str]) -> str:

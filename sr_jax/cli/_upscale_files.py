@@ -36,7 +36,11 @@ from sr_jax.data.image_io import (
 from sr_jax.data.kernel_files import as_kernel, save_kernel
 from sr_jax.errors import UserError, wants_traceback
 from sr_jax.inference import loading
-from sr_jax.inference.fitting import TOGETHER, Fitted
+from sr_jax.inference.fitting import (
+  TOGETHER,
+  Fitted,
+  back_projection_error,
+)
 from sr_jax.inference.model import SRModel
 from sr_jax.inference.shapes import Size
 from sr_jax.inference.upscaler import Upscaler
@@ -115,7 +119,7 @@ def _made_by(args: argparse.Namespace, model: SRModel) -> dict[str, Any]:
     'model': model.config['model'],
     'weights': weights.hexdigest()[:16],
     'scale': model.scale,
-    'kernel': taps if taps is None else _digest(taps),
+    'kernel': taps if taps is None else _results.digest_of_array(taps),
     'noise': args.noise,
     'adapt_steps': args.adapt_steps,
     'seed': args.seed if model.fitting else None,
@@ -201,10 +205,6 @@ def _plan(
   return jobs, there, faults
 
 
-def _digest(array: np.ndarray) -> str:
-  return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:8]
-
-
 def _references(paths: Sequence[Path], model: SRModel) -> list[np.ndarray]:
   """The references as images.
 
@@ -246,7 +246,9 @@ def _kernel_line(
   """Names the blur that images are assumed to have, and saves its taps."""
   if fitting.kernel is None:
     return f'kernel: none, the input is taken for a {fitting.degradation} image'
-  path = output.folder / _KERNEL_NAME.format(_digest(fitting.kernel))
+  path = output.folder / _KERNEL_NAME.format(
+    _results.digest_of_array(fitting.kernel)
+  )
   if not path.exists():
     path.parent.mkdir(parents=True, exist_ok=True)
     save_kernel(path, fitting.kernel)
@@ -412,6 +414,14 @@ class _Files:
       words.append(self._show(path, picture, result, fitted))
     if self._upscaler.fitting is not None:
       words.append(f'{fitted.steps} steps')
+      if self._upscaler.fitting.kernel is not None:
+        error = back_projection_error(
+          self._upscaler.fitting,
+          picture.color,
+          result.color,
+          self._upscaler.model.scale,
+        )
+        words.append(f'off the input by {error:.2f} levels if reduced again')
     if tile := self._upscaler.tile_for(picture.color):
       words.append(f'tiles of {tile}')
     return words

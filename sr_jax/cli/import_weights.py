@@ -33,11 +33,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     '--scale',
     type=arguments.scale,
     metavar='S',
-    help='(default: as in the file, which does not tell it for mzsr)',
+    help='(default: as in the file; needed for mzsr, whose file has none)',
   )
   arguments.add_model_options(
     parser,
-    'one option of the architecture that the file does not tell, such as '
+    'one option of the architecture that the file leaves open, such as '
     'residual_scale=0.1',
   )
   parser.add_argument(

@@ -66,7 +66,7 @@ class Evaluation(Protocol):
 
   Attributes:
     rules: What its scores mean; goes into checkpoints.
-    names: Of the scores that may choose a checkpoint.
+    names: Names of the scores that may choose a checkpoint.
   """
 
   rules: dict[str, Any]
@@ -100,7 +100,7 @@ class PeriodicEvaluation:
   Attributes:
     protocol: Rules of the scores.
     rules: The same, for checkpoints.
-    names: Of the scores of every image.
+    names: Names of the scores of every image.
   """
 
   def __init__(
@@ -355,5 +355,5 @@ def _test(
 
 
 def _of_scale(test: _Test, tests: Sequence[_Test]) -> str:
-  """Ending of a name that tells the scale, where there are several."""
+  """Ending of a name, with the scale where there are several."""
   return f'_x{test.scale:g}' if len(tests) > 1 else ''

@@ -1,8 +1,8 @@
-"""Models that fit themselves to images, applied to images of any size.
+"""Adapts models to images of any size.
 
-Images of one size are fitted together by one program. Each draws from a key
-made of its own pixels, so that what it gets depends neither on its name nor on
-what it is fitted with.
+Images of one size are adapted to together, by one program. The random numbers
+for an image depend only on the seed and on its own pixels, so that its result
+depends neither on its name nor on the other images.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from sr_jax.methods import Fitting
+from sr_jax.ops.degrade import degrade
 
 # Images fitted by one program at a time.
 TOGETHER = 8
@@ -24,8 +25,8 @@ class Fitted(NamedTuple):
   """Parameters for one image.
 
   Attributes:
-    params: By slot.
-    steps: Gradient steps taken.
+    params: Parameters by slot.
+    steps: Number of gradient steps that led to them.
   """
 
   params: Mapping[str, Any]
@@ -38,16 +39,16 @@ def fit_images(
   images: Sequence[np.ndarray],
   seed: int,
 ) -> list[Fitted]:
-  """Fits a model to each of the images.
+  """Adapts a model to each of the images.
 
-  Alone or with others an image gets the same parameters, but for the rounding
-  of another program (1e-5 of the result).
+  Alone or with others an image gets the same parameters, up to the rounding of
+  another program (1e-5 of the result).
 
   Args:
-    fitting: Of the model.
+    fitting: How the model adapts.
     params: Its parameters by slot.
     images: `[H, W, C]` float32 in [0, 1], of any sizes.
-    seed: Of everything random, with the pixels of the image.
+    seed: Seed of everything random, together with the pixels of the image.
   """
   groups: dict[tuple[int, ...], list[int]] = {}
   views = [detailed_window(image, fitting.side) for image in images]
@@ -69,7 +70,7 @@ def _fit_alike(
   images: Sequence[np.ndarray],
   seed: int,
 ) -> list[Fitted]:
-  """Images of one size, in one program."""
+  """Adapts to images of one size in one program."""
   keys = jax.numpy.stack([image_key(image, seed) for image in images])
   trees, report = fitting.fit(params, np.stack(images), keys)
   steps = np.asarray(report['steps'])
@@ -79,8 +80,35 @@ def _fit_alike(
   ]
 
 
+def back_projection_error(
+  fitting: Fitting, lr: np.ndarray, sr: np.ndarray, scale: float
+) -> float:
+  """How far a result, blurred and reduced again, is from its input.
+
+  It rises where the assumed kernel is too wide: the result then rings.
+
+  Args:
+    fitting: How the model adapted, with the assumed kernel.
+    lr: The input `[H, W, C]` in [0, 1].
+    sr: The result in [0, 1].
+    scale: Its enlargement.
+
+  Returns:
+    The root of the mean squared difference, in grey levels of 255.
+  """
+  reduced = degrade(
+    None,
+    sr,
+    scale=scale,
+    degradation=fitting.degradation,
+    kernel=fitting.kernel,
+    shape=lr.shape[:2],
+  )
+  return 255 * float(np.sqrt(np.mean((np.asarray(reduced) - lr) ** 2)))
+
+
 def image_key(image: np.ndarray, seed: int) -> jax.Array:
-  """PRNG key of a seed and the image's own numbers."""
+  """The PRNG key for an image: made of a seed and of its pixels."""
   digest = hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()
   key = jax.random.key(seed % 2**32)
   return jax.random.fold_in(key, int.from_bytes(digest[:4]))

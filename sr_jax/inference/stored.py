@@ -90,6 +90,10 @@ def _check_form(config: Mapping[str, Any]) -> None:
     if not isinstance(config.get(name, {}), dict):
       raise UserError(f'config.{name}={_shown(config[name])}: give a section')
   _check_values(config)
+  if config['model']['name'] in models.feature_names():  # they have no scale
+    raise UserError(
+      f'model {config["model"]["name"]!r} gives features and does not enlarge'
+    )
   _check_scale('config.model.scale', config['model'].get('scale'))
   for name in ('method', 'data'):
     scales = config.get(name, {}).get('scales', ())

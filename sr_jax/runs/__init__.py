@@ -1,1 +1,1 @@
-"""One run of training, but for the loop: its config, folder and output."""
+"""One run: its folder, its start, its signals and what it shows."""

@@ -11,10 +11,16 @@ import pytest
 
 from sr_jax import models
 from sr_jax.inference import fitting
-from sr_jax.inference.fitting import detailed_window, fit_images, image_key
-from sr_jax.methods import Assumed, zero_shot
+from sr_jax.inference.fitting import (
+  back_projection_error,
+  detailed_window,
+  fit_images,
+  image_key,
+)
+from sr_jax.methods import Assumed, Fitting, zero_shot
 from sr_jax.methods._gradient_fit import gradient_fitting
 from sr_jax.ops.blur_kernels import gaussian_kernel
+from sr_jax.ops.degrade import degrade
 
 KERNEL = gaussian_kernel(1.0, size=5)
 
@@ -178,3 +184,19 @@ def test_large_images_are_fitted_to_their_window():
 
 def test_no_images():
   assert fitting.fit_images(*mzsr(), [], 0) == []
+
+
+def test_result_off_its_input_shows_a_wrong_kernel():
+  """A kernel that was guessed too wide rang, with the same line as success."""
+  hr = picture(40, 44)
+  made = {'scale': 2, 'degradation': 'direct'}
+  true, wide = gaussian_kernel(1.0), gaussian_kernel(6.0)
+  lr = np.asarray(degrade(None, hr, kernel=true, **made))
+  fit = Fitting(
+    *(None, None, 0, 64, False, 0), degradation='direct', kernel=true
+  )
+  assert back_projection_error(fit, lr, hr, 2) < 1e-3
+  error = back_projection_error(fit._replace(kernel=wide), lr, hr, 2)
+  expected = np.asarray(degrade(None, hr, kernel=wide, **made)) - lr
+  assert error == pytest.approx(255 * np.sqrt((expected**2).mean()), rel=1e-4)
+  assert error > 1

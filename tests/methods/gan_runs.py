@@ -6,8 +6,7 @@ import jax
 import numpy as np
 
 from configs import common
-from sr_jax import methods
-from sr_jax.runs import experiment
+from sr_jax import experiment, methods
 from tests import tiny
 
 # Not Adam, which makes noise of near-zero gradients as large as steps.

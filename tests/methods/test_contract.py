@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 from configs import common, crossnet, drn, mzsr, ranker
-from sr_jax import checkpoints, methods
+from sr_jax import checkpoints, experiment, methods
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
-from sr_jax.runs import experiment
 from tests import tiny
 
 SRNTT = {

@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from configs import common
-from sr_jax import methods
+from sr_jax import experiment, methods
 from sr_jax.data.degradation import Degradation
 from sr_jax.errors import UserError
 from sr_jax.losses import outputs as losses
@@ -18,7 +18,6 @@ from sr_jax.methods import _losses
 from sr_jax.ops.blur_kernels import gaussian_kernel
 from sr_jax.ops.degrade import degrade, quantize
 from sr_jax.ops.resize import imresize
-from sr_jax.runs import experiment
 from tests import tiny
 
 HR = np.random.default_rng(0).random((2, 18, 18, 3), np.float32)

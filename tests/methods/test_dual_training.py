@@ -10,12 +10,18 @@ import skimage.data
 import skimage.io
 from jax.sharding import AxisType
 
-from sr_jax import checkpoints, methods, models, sharding, train_loop
+from sr_jax import (
+  checkpoints,
+  experiment,
+  methods,
+  models,
+  sharding,
+  train_loop,
+)
 from sr_jax.data import batches, sources
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
 from sr_jax.ops.resize import imresize
-from sr_jax.runs import experiment
 from tests import tiny
 
 METHOD = {

@@ -10,11 +10,10 @@ import optax
 import pytest
 from jax.sharding import AxisType
 
-from sr_jax import checkpoints, methods, sharding, train_loop
+from sr_jax import checkpoints, experiment, methods, sharding, train_loop
 from sr_jax.data import batches, sources
 from sr_jax.inference import loading
 from sr_jax.methods import _gan_config, gan
-from sr_jax.runs import experiment
 from tests import tiny
 from tests.methods.gan_runs import (
   MODEL,

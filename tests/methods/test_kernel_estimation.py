@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from configs import kernel_estimator
-from sr_jax import methods
+from sr_jax import experiment, methods
 from sr_jax.errors import UserError
 from sr_jax.methods import kernel_estimation
 from sr_jax.ops.power_spectrum import FEATURES
-from sr_jax.runs import experiment
 
 
 def _config(**changes):

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from configs import common
+from sr_jax import experiment
 from sr_jax.data import batches, sources
 from sr_jax.data.degradation import Degradation, covering_margin
 from sr_jax.methods import dual_regression, meta_transfer, supervised
 from sr_jax.ops.degrade import degrade
 from sr_jax.ops.resize import imresize
-from sr_jax.runs import experiment
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (120, 120, 3), np.uint8)
 WHOLE = PHOTO[None] / np.float32(255)

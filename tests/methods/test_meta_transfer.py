@@ -13,13 +13,12 @@ import scipy.stats
 from jax.sharding import AxisType
 
 from configs import mzsr
-from sr_jax import methods, models, sharding
+from sr_jax import experiment, methods, models, sharding
 from sr_jax.errors import UserError
 from sr_jax.methods import meta_transfer
 from sr_jax.ops.blur_kernels import random_gaussian
 from sr_jax.ops.degrade import degrade
 from sr_jax.ops.resize import imresize
-from sr_jax.runs import experiment
 from sr_jax.transforms import meta
 
 SIDE = 12

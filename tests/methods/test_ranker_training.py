@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from configs import ranker
-from sr_jax import checkpoints, methods, models, train_loop
+from sr_jax import checkpoints, experiment, methods, models, train_loop
 from sr_jax.data import batches, opening, ranked
 from sr_jax.errors import UserError
 from sr_jax.evaluation import pairs
 from sr_jax.losses import ranking as losses
-from sr_jax.runs import experiment
 from sr_jax.weights import ranker as ranker_weights
 from tests import rank_files
 

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from configs import common
-from sr_jax import checkpoints, methods, train_loop
+from sr_jax import checkpoints, experiment, methods, train_loop
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
 from sr_jax.losses import adversarial
 from sr_jax.methods import _adversarial, reference
-from sr_jax.runs import experiment
 from tests import tiny
 
 SGD = {'name': 'sgd', 'learning_rate': 0.01, 'ema_decay': 0.0}

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from sr_jax import methods, models, sharding
+from sr_jax import experiment, methods, models, sharding
 from sr_jax.data import batches, sources
 from sr_jax.errors import UserError
 from sr_jax.ops.residual import residual_image
-from sr_jax.runs import experiment
 from tests import tiny
 
 

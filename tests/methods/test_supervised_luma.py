@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sr_jax import checkpoints, methods, models
+from sr_jax import checkpoints, experiment, methods, models
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
 from sr_jax.inference.options import UpscaleOptions
@@ -15,7 +15,6 @@ from sr_jax.inference.upscaler import Upscaler
 from sr_jax.losses import pixel
 from sr_jax.ops.color import rgb_to_y
 from sr_jax.ops.resize import imresize
-from sr_jax.runs import experiment
 from tests import tiny
 
 SRCNN = {'name': 'srcnn', 'scale': 2, 'sizes': (3, 1, 3), 'features': (4, 4)}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sr_jax import checkpoints, methods, models, train_loop
+from sr_jax import checkpoints, experiment, methods, models, train_loop
 from sr_jax.cli.main import main
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
@@ -15,7 +15,6 @@ from sr_jax.inference.options import UpscaleOptions
 from sr_jax.inference.upscaler import Upscaler
 from sr_jax.methods import supervised, warping
 from sr_jax.ops.compilation import jit
-from sr_jax.runs import experiment
 from tests import tiny, tiny_models
 
 MODEL = {

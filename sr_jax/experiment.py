@@ -16,11 +16,10 @@ from typing import Any
 
 import jax
 
-from sr_jax import errors, methods, optimizers
+from sr_jax import defaults, errors, methods, optimizers
 from sr_jax.errors import UserError
 from sr_jax.files import write_json
 from sr_jax.metrics.protocol import comparable, get_protocol
-from sr_jax.runs import defaults
 
 _log = logging.getLogger(__name__)
 
@@ -218,7 +217,7 @@ def shared(config: Mapping[str, Any]) -> dict[str, Any]:
 def code_digest() -> str:
   """Digest of the installed sr_jax and the version of JAX."""
   digest = hashlib.sha256(jax.__version__.encode())
-  package = pathlib.Path(__file__).parent.parent
+  package = pathlib.Path(__file__).parent
   for path in sorted(package.rglob('*.py')):
     digest.update(str(path.relative_to(package)).encode())
     digest.update(path.read_bytes())

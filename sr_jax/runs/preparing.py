@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import jax
 
-from sr_jax import checkpoints, methods, sharding
+from sr_jax import checkpoints, experiment, methods, sharding
 from sr_jax.data import batches, opening
 from sr_jax.errors import UserError
 from sr_jax.evaluation.crops import Evaluation, make_evaluation
 from sr_jax.metrics.protocol import LOWER_IS_BETTER
 from sr_jax.ops.compilation import jit
-from sr_jax.runs import experiment, workdirs
+from sr_jax.runs import workdirs
 from sr_jax.runs.progress import Progress
 from sr_jax.state import TrainState
 
@@ -72,6 +72,19 @@ def prepare(
   return Run(
     *(config, folder, method, mesh, source, spec, digest, evaluate, progress)
   )
+
+
+def config_of(folder: pathlib.Path) -> dict[str, Any] | None:
+  """The config that the run in a workdir began with, None if there is none.
+
+  A run without a checkpoint leaves nothing to resume.
+
+  Raises:
+    UserError: `config.json` is damaged.
+  """
+  if not checkpoints.has_checkpoints(folder):
+    return None
+  return experiment.stored(folder) or checkpoints.stored_config(folder)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Checkpoints: the only file that knows Orbax.
+"""Checkpoints: the only folder that knows Orbax.
 
 A run keeps `WORKDIR/checkpoints/STEP`, each an Orbax composite of
 
@@ -18,30 +18,37 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
-import math
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from sr_jax.checkpoints import checksums
+from sr_jax.checkpoints.about import (
+  FORMAT,
+  about_file,
+  compare_checksum,
+  json_scores,
+  one_line,
+  read_about,
+  set_aside_damaged_scores,
+  stored_scores,
+)
+from sr_jax.checkpoints.retention import KeepNewestAndBest
 from sr_jax.errors import UserError
 from sr_jax.files import folder_atomically
 from sr_jax.ops.devices import find_devices
 from sr_jax.state import EMPTY, TrainState, place_frozen
-from sr_jax.storage import checksums
-from sr_jax.storage.retention import KeepNewestAndBest
 
 _log = logging.getLogger(__name__)
 
 PathLike = str | pathlib.Path
-_FORMAT = 1
 _FOLDER = 'checkpoints'
 
 
@@ -61,25 +68,6 @@ class Loaded(NamedTuple):
   step: int | None
   protocol: dict[str, Any] | None
   scores: Mapping[str, float] = {}
-
-
-@contextlib.contextmanager
-def _one_line(action: str, path: PathLike) -> Iterator[None]:
-  """Turns exceptions of Orbax and the file system into one clear line."""
-  try:
-    yield
-  except UserError:
-    raise
-  except OSError as error:
-    raise UserError(
-      f'cannot {action} {path}: {error.strerror or error}'
-      + ('; free some space' if error.errno == errno.ENOSPC else '')
-    ) from error
-  except Exception as error:
-    reason = str(error).strip().split('\n')[0][:200]
-    if 'No space left' in str(error):
-      reason = 'No space left on device; free some space'
-    raise UserError(f'cannot {action} {path}: {reason}') from error
 
 
 class Keeper:
@@ -116,11 +104,11 @@ class Keeper:
       enable_async_checkpointing=True,
     )
     self._unreadable: set[int] = set()
-    _set_aside_damaged_scores(self.path)
-    with _one_line('open checkpoints in', self.path):
+    set_aside_damaged_scores(self.path)
+    with one_line('open checkpoints in', self.path):
       self._manager = ocp.CheckpointManager(self.path, options=options)
     for step in self.steps():
-      self._policy.scores[step] = _stored_scores(self.path / str(step))
+      self._policy.scores[step] = stored_scores(self.path / str(step))
 
   def steps(self) -> list[int]:
     """Steps of all complete checkpoints, oldest first."""
@@ -160,14 +148,14 @@ class Keeper:
       return
     _check_finite(params)
     self.wait()
-    with _one_line('save checkpoint in', self.path):
+    with one_line('save checkpoint in', self.path):
       _check_space(self.path, (state, params))
       about = checksums.seal(
         {
-          'format': _FORMAT,
+          'format': FORMAT,
           'step': step,
           **about,
-          'scores': _json_scores(scores),
+          'scores': json_scores(scores),
           'frozen': frozen,
           'checksums': {
             'state': checksums.of_arrays(state),
@@ -213,7 +201,7 @@ class Keeper:
         continue
       for problem in problems:
         _log.warning('%s; resuming from step %d instead', problem, step)
-      about = _read_about(self.path / str(step))
+      about = read_about(self.path / str(step))
       checksums.compare_frozen(about.get('frozen', {}), frozen)
       return state
     if problems:
@@ -224,15 +212,15 @@ class Keeper:
     self, step: int, like: TrainState, frozen: Mapping[str, Any]
   ) -> TrainState:
     folder = self.path / str(step)
-    about = _read_about(folder)
+    about = read_about(folder)
     apart = 'frozen' in about  # the version before kept them in the state
     without = like.replace(frozen={}) if apart else like
-    with _one_line('restore', folder):
+    with one_line('restore', folder):
       restored = self._manager.restore(
         step, args=ocp.args.Composite(state=ocp.args.StandardRestore(without))
       )
     state = restored['state']
-    _compare_checksum(about, 'state', state, folder)
+    compare_checksum(about, 'state', state, folder)
     return state.replace(frozen=place_frozen(frozen, like)) if apart else state
 
   def stored_frozen(self) -> dict[str, Any] | None:
@@ -247,10 +235,10 @@ class Keeper:
     if not steps:
       return None
     folder = self.path / str(steps[-1])
-    if 'frozen' in _read_about(folder):
+    if 'frozen' in read_about(folder):
       return None
     with (
-      _one_line('read frozen networks of', folder),
+      one_line('read frozen networks of', folder),
       ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer,
     ):
       tree = checkpointer.metadata(folder / 'state').item_metadata.tree
@@ -279,7 +267,7 @@ class Keeper:
       UserError: it could not be written.
     """
     try:
-      with _one_line('save checkpoint in', self.path):
+      with one_line('save checkpoint in', self.path):
         self._manager.wait_until_finished()
         self._manager.check_for_errors()
     except UserError:
@@ -293,47 +281,8 @@ class Keeper:
     Raises:
       UserError: the last save could not be written.
     """
-    with _one_line('save checkpoint in', self.path):
+    with one_line('save checkpoint in', self.path):
       self._manager.close()
-
-
-def _set_aside_damaged_scores(root: pathlib.Path) -> None:
-  """Renames what older versions wrote where Orbax would stumble over it.
-
-  Orbax reads all such files when it opens a folder: one that is damaged would
-  block the run.
-  """
-  for path in root.glob('*/metrics/metrics'):
-    try:
-      json.loads(path.read_text())
-    except (OSError, ValueError):
-      _log.warning('%s is damaged; its scores are not compared', path)
-      with contextlib.suppress(OSError):
-        path.rename(path.with_name('metrics.damaged'))
-
-
-def _stored_scores(folder: pathlib.Path) -> dict[str, float]:
-  """Scores of a checkpoint; none if they cannot be read, which is harmless."""
-  with contextlib.suppress(UserError, OSError, ValueError):
-    about = _read_about(folder)
-    if 'scores' in about:
-      return about['scores'] or {}
-    # Older versions let Orbax write them to a file of its own.
-    scores = json.loads((folder / 'metrics' / 'metrics').read_text())
-    return scores if isinstance(scores, dict) else {}
-  return {}
-
-
-def _json_scores(
-  scores: Mapping[str, float] | None,
-) -> dict[str, float | None] | None:
-  """Scores as JSON can hold them: null for what is not finite."""
-  if scores is None:
-    return None
-  return {
-    name: float(value) if math.isfinite(value) else None
-    for name, value in scores.items()
-  }
 
 
 def _check_finite(params: Mapping[str, Any]) -> None:
@@ -352,21 +301,6 @@ def _check_finite(params: Mapping[str, Any]) -> None:
       )
 
 
-def _compare_checksum(
-  about: Mapping[str, Any], item: str, tree: Any, folder: pathlib.Path
-) -> None:
-  """Refuses arrays that are not those that were saved.
-
-  Checkpoints from before there were checksums pass.
-  """
-  stored = about.get('checksums')
-  if stored and stored.get(item) != checksums.of_arrays(tree):
-    raise UserError(
-      f'cannot restore {folder}: it is damaged, its {item} is not what was'
-      ' saved'
-    )
-
-
 def _check_space(folder: pathlib.Path, tree: Any) -> None:
   """Refuses to begin what cannot be finished."""
   needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
@@ -383,7 +317,7 @@ def stored_config(workdir: pathlib.Path) -> dict[str, Any] | None:
   """The config in the newest checkpoint that has an intact one."""
   for folder in reversed(_step_folders(workdir / _FOLDER)):
     with contextlib.suppress(UserError):
-      return _read_about(folder)['config']
+      return read_about(folder)['config']
   return None
 
 
@@ -416,7 +350,7 @@ def save_params(
   """
   about = checksums.seal(
     {
-      'format': _FORMAT,
+      'format': FORMAT,
       'step': step,
       'config': dict(config),
       'protocol': protocol,
@@ -425,7 +359,7 @@ def save_params(
   )
   handler = ocp.CompositeCheckpointHandler()
   with (
-    _one_line('write', path),
+    one_line('write', path),
     folder_atomically(path) as folder,
     ocp.Checkpointer(handler) as checkpointer,
   ):
@@ -449,9 +383,9 @@ def load_params(path: PathLike) -> Loaded:
     UserError: it is none of these, incomplete or damaged.
   """
   folder = _resolve(pathlib.Path(path).expanduser().absolute())
-  about = _read_about(folder)
+  about = read_about(folder)
   find_devices()  # Orbax asks for them, and its errors do not say so
-  with _one_line('read checkpoint', folder):
+  with one_line('read checkpoint', folder):
     handler = ocp.CompositeCheckpointHandler(
       params=ocp.StandardCheckpointHandler(),
       # Not read here, but Orbax warns of unknown items.
@@ -469,53 +403,26 @@ def load_params(path: PathLike) -> Loaded:
         folder,
         args=ocp.args.Composite(params=ocp.args.StandardRestore(like)),
       )
-  _compare_checksum(about, 'params', restored['params'], folder)
+  compare_checksum(about, 'params', restored['params'], folder)
   return Loaded(
     config=about['config'],
     params=restored['params'],
     step=about.get('step'),
     protocol=about.get('protocol'),
-    scores=_stored_scores(folder),
+    scores=stored_scores(folder),
   )
-
-
-def _read_about(folder: pathlib.Path) -> dict[str, Any]:
-  """The JSON of a checkpoint, if it is intact and this version can read it.
-
-  Raises:
-    UserError: it is neither.
-  """
-  with _one_line('read checkpoint', folder):
-    about = json.loads(_about_file(folder).read_text())
-  if not isinstance(about, dict) or not isinstance(about.get('config'), dict):
-    raise UserError(f'cannot read checkpoint {folder}: it holds no config')
-  if about.get('format') != _FORMAT:
-    raise UserError(
-      f'cannot read checkpoint {folder}: its format {about.get("format")} is'
-      f' not {_FORMAT}; use the sr_jax that wrote it, or a newer one'
-    )
-  if not checksums.intact(about):
-    raise UserError(
-      f'cannot read checkpoint {folder}: it is damaged, its config is not what'
-      ' was saved'
-    )
-  return about
-
-
-def _about_file(folder: pathlib.Path) -> pathlib.Path:
-  return folder / 'about' / 'metadata'
 
 
 def _resolve(path: pathlib.Path) -> pathlib.Path:
   """The folder of one checkpoint that `path` means."""
   if not path.exists():
     raise UserError(f'{path}: no such checkpoint')
-  if _about_file(path).is_file():
+  if about_file(path).is_file():
     return path
   root = path / _FOLDER if (path / _FOLDER).is_dir() else path
   steps = _step_folders(root)
   for i, step in enumerate(reversed(steps)):
-    if _about_file(step).is_file():
+    if about_file(step).is_file():
       if i:
         _log.warning(
           '%s is damaged: about/metadata is missing; step %s is taken instead',

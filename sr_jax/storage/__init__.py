@@ -1,1 +1,0 @@
-"""Files of arrays: written, checked and kept."""
