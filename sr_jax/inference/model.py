@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from sr_jax import methods
@@ -13,7 +14,7 @@ from sr_jax.errors import UserError
 from sr_jax.typing import Predict
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SRModel:
   """A network with its weights, or bicubic interpolation.
 
@@ -46,6 +47,12 @@ class SRModel:
   referring: methods.Referring | None = None
   on_host: bool = False
   cell: int = 1
+
+  def __repr__(self) -> str:
+    """One line; the weights themselves would fill the screen."""
+    leaves = jax.tree.leaves(self.params)
+    count = sum(leaf.size for leaf in leaves)
+    return f'SRModel({self.name!r}, scale={self.scale}, {count:,} parameters)'
 
   @property
   def whole_scale(self) -> int:

@@ -160,3 +160,11 @@ def test_package_is_light_until_used():
   assert sr_jax.upscale is upscale
   with pytest.raises(AttributeError, match='no attribute'):
     _ = sr_jax.nothing
+
+
+def test_a_model_is_shown_in_one_line():
+  """`repr(model)` printed all weights."""
+  assert repr(tiny()).startswith("SRModel('tiny', scale=2, ")
+  assert repr(load('bicubic', scale=3)) == (
+    "SRModel('bicubic', scale=3, 0 parameters)"
+  )

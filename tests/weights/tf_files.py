@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sr_jax.weights.formats.tf_bundle import find_bundle, read_bundle
+
 MAGIC = bytes.fromhex('57fb808b247547db')
 TYPES = {
   'float32': 1,
@@ -173,3 +175,18 @@ def write(prefix: Path, files: Mapping[str, bytes]) -> Path:
   for suffix, data in files.items():
     prefix.with_name(prefix.name + suffix).write_bytes(data)
   return prefix
+
+
+def read(path) -> dict:
+  """Variables of the checkpoint that a path means."""
+  prefix = find_bundle(path)
+  assert prefix is not None
+  return read_bundle(prefix)
+
+
+def assert_equal(contents, tensors):
+  assert sorted(contents) == sorted(tensors)
+  for name, array in tensors.items():
+    assert contents[name].dtype == array.dtype, name
+    assert contents[name].shape == array.shape, name
+    np.testing.assert_array_equal(contents[name], array, err_msg=name)
