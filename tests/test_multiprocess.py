@@ -52,7 +52,7 @@ def _finish(processes):
       process.kill()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_equal_one(tmp_path):
   config = experiment.to_plain(tiny.config())
   one = _start(config, tmp_path / 'one', 4)
@@ -83,3 +83,33 @@ def test_two_processes_equal_one(tmp_path):
   ]
   losses = [[line['loss'] for line in log if 'loss' in line] for log in logs]
   np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_processes_with_other_configs_are_refused(tmp_path):
+  """T7: unlike processes trained on, with a loss of 1e8, or never ended."""
+  address = f'localhost:{_free_port()}'
+  configs = [
+    experiment.to_plain(tiny.config(seed=i)) | {'multihost': True}
+    for i in range(2)
+  ]
+  processes = [
+    _start(
+      config,
+      tmp_path / 'run',
+      1,
+      JAX_COORDINATOR_ADDRESS=address,
+      JAX_NUM_PROCESSES='2',
+      JAX_PROCESS_ID=str(i),
+    )
+    for i, config in enumerate(configs)
+  ]
+  try:
+    errors = [process.communicate(timeout=150)[1] for process in processes]
+  finally:
+    for process in processes:
+      process.kill()
+  for error in errors:
+    last = error.strip().splitlines()[-1]
+    assert 'UserError: process 1 on ' in last
+    assert 'was started differently: seed is 1 there, 0 in process 0' in last
+  assert not (tmp_path / 'run' / 'checkpoints').exists()

@@ -1,0 +1,116 @@
+"""Whole networks in forward mode and to second order.
+
+B12: `jax.jvp` and `jax.hessian` of any network raised on CPU. The reference is
+the same network with `jax.lax`'s own convolutions and derivatives.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sr_jax.models import srntt
+from sr_jax.ops import conv, conv_forms, scaled_conv
+from tests import model_checks
+
+_SLOW = pytest.mark.nightly
+NAMES = [
+  'edsr',
+  pytest.param('rcan', marks=_SLOW),
+  pytest.param('san', marks=_SLOW),
+  pytest.param('drn', marks=_SLOW),
+  'mzsr',
+  pytest.param('srfbn', marks=_SLOW),
+  pytest.param('carn', marks=_SLOW),
+  pytest.param('srntt', marks=_SLOW),
+]
+
+
+def _plainly(monkeypatch):
+  """Every convolution as JAX itself writes and differentiates it."""
+
+  def convolve(parts, kernel, geometry):
+    return conv_forms.PLAIN['value']((*parts, kernel), (), geometry)[0]
+
+  def convolve_transposed(y, kernel, shape, geometry):
+    return conv_forms.PLAIN['image']((kernel, y), (shape,), geometry)[0]
+
+  def add_bias(x, bias):
+    return x if bias is None else x + bias.reshape(1, 1, 1, -1)
+
+  for module in (conv, scaled_conv):
+    monkeypatch.setattr(module, 'convolve', convolve)
+    monkeypatch.setattr(module, 'add_bias', add_bias)
+  monkeypatch.setattr(scaled_conv, 'convolve_transposed', convolve_transposed)
+
+
+def _loss(name):
+  """`(variables, LR) -> scalar` of a tiny network, its variables and an LR."""
+  network = model_checks.tiny(name).clone(dtype=jnp.float64)
+  lr = model_checks.image(network, 8, 6).astype(np.float64)
+  variables = jax.tree.map(
+    lambda x: x.astype(np.float64), model_checks.noise(network)
+  )
+  options = {}
+  if name == 'srntt':
+    rng = np.random.default_rng(1)
+    options['maps'] = {
+      layer: jnp.asarray(rng.normal(size=x.shape))
+      for layer, x in srntt.no_maps(lr.shape).items()
+    }
+
+  def loss(variables, lr):
+    outputs = network.apply(variables, lr, **options)
+    return sum(jnp.sin(x).sum() for x in jax.tree.leaves(outputs))
+
+  return loss, variables, lr
+
+
+def _derivatives(loss, variables, lr):
+  rng = np.random.default_rng(2)
+  direction = jax.tree.map(lambda x: rng.normal(size=x.shape), variables)
+  gradient = jax.grad(loss)
+
+  def along(function):
+    def derivative(variables, lr):
+      return jax.jvp(lambda v: function(v, lr), (variables,), (direction,))[1]
+
+    return derivative
+
+  def slope(variables, lr):
+    return optax.tree.vdot(gradient(variables, lr), direction)
+
+  @jax.jit
+  def every(variables, lr):
+    return {
+      'jvp': along(loss)(variables, lr),
+      'forward over reverse': along(gradient)(variables, lr),
+      'reverse over forward': jax.grad(along(loss))(variables, lr),
+      'reverse over reverse': jax.grad(slope)(variables, lr),
+      'of each image': jax.vmap(along(gradient), (None, 0))(
+        variables, jnp.stack([lr, lr[:, ::-1]])
+      ),
+    }
+
+  return every(variables, lr)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_second_derivatives_equal_those_of_plain_convolutions(
+  name, monkeypatch
+):
+  # Parts of the networks compute in float32, whatever their type.
+  monkeypatch.setattr(jnp, 'float32', jnp.float64)
+  with jax.enable_x64(True):
+    case = _loss(name)
+    ours = _derivatives(*case)
+    with monkeypatch.context() as patch:
+      _plainly(patch)
+      theirs = _derivatives(*case)
+    # The last layers of some compute in float32 all the same.
+    rounded = 'f32[' in str(jax.make_jaxpr(case[0])(*case[1:]))
+    tolerance = 1e-5 if rounded else 1e-10
+    for one, other in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
+      scale = np.abs(other).max()
+      np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * scale)
