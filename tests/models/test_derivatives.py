@@ -111,6 +111,10 @@ def test_second_derivatives_equal_those_of_plain_convolutions(
     # The last layers of some compute in float32 all the same.
     rounded = 'f32[' in str(jax.make_jaxpr(case[0])(*case[1:]))
     tolerance = 1e-5 if rounded else 1e-10
-    for one, other in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
-      scale = np.abs(other).max()
-      np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * scale)
+    for name_of, values in theirs.items():
+      # Some leaves are zero but for rounding: SAN's gates are all but shut.
+      scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(values))
+      for one, other in zip(
+        *map(jax.tree.leaves, (ours[name_of], values)), strict=True
+      ):
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * scale)
