@@ -21,6 +21,7 @@ from ml_collections import config_flags
 
 from configs import common
 from sr_jax import experiment, methods
+from sr_jax.data import spectra
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted((ROOT / 'configs').rglob('*.py'))
@@ -159,6 +160,13 @@ def test_method_starts_and_steps_abstractly(path, preset):
   wide = side + 2 * round(method.margin(scale) * scale)
   images = data['batch_size']
   batch = {'hr': jax.ShapeDtypeStruct((images, wide, wide, 3), np.uint8)}
+  if 'spectra' in method.uses:
+    photo = np.tile(np.arange(80.0), (80, 1))
+    one = spectra.example(photo, 2, np.random.default_rng(0))
+    batch = {
+      name: jax.ShapeDtypeStruct((images, *value.shape), value.dtype)
+      for name, value in one._asdict().items()
+    }
   if 'labels' in method.uses:
     batch['labels'] = jax.ShapeDtypeStruct((images, side, side, 1), np.uint8)
   frozen = jax.eval_shape(method.frozen)

@@ -48,8 +48,13 @@ def _finish(processes):
       _, err = process.communicate(timeout=150)
       assert process.returncode == 0, err
   finally:
-    for process in processes:
-      process.kill()
+    _end(processes)
+
+
+def _end(processes):
+  for process in processes:
+    process.kill()
+    process.communicate()
 
 
 @pytest.mark.nightly
@@ -106,8 +111,7 @@ def test_processes_with_other_configs_are_refused(tmp_path):
   try:
     errors = [process.communicate(timeout=150)[1] for process in processes]
   finally:
-    for process in processes:
-      process.kill()
+    _end(processes)
   for error in errors:
     last = error.strip().splitlines()[-1]
     assert 'UserError: process 1 on ' in last

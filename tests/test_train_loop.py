@@ -343,6 +343,7 @@ def _any_scale(steps, **evaluation):
   return config
 
 
+@pytest.mark.nightly
 def test_batches_of_several_scales_are_trained_on_and_scored(
   tmp_path, monkeypatch
 ):

@@ -45,10 +45,6 @@ def check_stored(loaded: Loaded, path: str | os.PathLike[str]) -> None:
   """
   try:
     _check_form(loaded.config)
-    others = [*models.critic_names(), *models.estimator_names()]
-    if loaded.config['model']['name'] in others:
-      name = loaded.config['model']['name']
-      raise UserError(f'{name} judges images; give a model that enlarges them')
     _check_numbers(loaded.config['model'], loaded.params)
     by_config(_check_network, loaded.config['model'], loaded.params)
   except UserError as error:
@@ -90,10 +86,11 @@ def _check_form(config: Mapping[str, Any]) -> None:
     if not isinstance(config.get(name, {}), dict):
       raise UserError(f'config.{name}={_shown(config[name])}: give a section')
   _check_values(config)
-  if config['model']['name'] in models.feature_names():  # they have no scale
-    raise UserError(
-      f'model {config["model"]["name"]!r} gives features and does not enlarge'
-    )
+  name = config['model']['name']
+  if name in (*models.critic_names(), *models.estimator_names()):
+    raise UserError(f'{name} judges images; give a model that enlarges them')
+  if name in models.feature_names():  # they have no scale
+    raise UserError(f'model {name!r} gives features and does not enlarge')
   _check_scale('config.model.scale', config['model'].get('scale'))
   for name in ('method', 'data'):
     scales = config.get(name, {}).get('scales', ())

@@ -348,6 +348,7 @@ def test_chopping_a_global_model_under_self_ensemble():
   np.testing.assert_allclose(both, expected[0], atol=1e-6)
 
 
+@pytest.mark.nightly
 def test_tiles_keep_to_the_cells_of_a_model():
   """Pixel-unshuffle: windows begin where its cells do."""
   config = {

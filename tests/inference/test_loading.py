@@ -32,6 +32,7 @@ def test_checkpoint_comes_back(tmp_path):
     load(tmp_path / 'new', scale=3)
 
 
+@pytest.mark.nightly
 def test_a_head_for_each_scale(tmp_path):
   section = {'name': 'carn', 'scale': 2, 'variant': 'carn-m', 'features': 4}
   network = models.create(section)

@@ -71,6 +71,7 @@ def _changed(config, path, value):
   return config
 
 
+@pytest.mark.nightly
 def test_any_value_at_any_place_of_a_config(folder):
   """`model.name=5` or `data=[]` ended in a traceback (W5)."""
   config = json.loads((folder / 'about' / 'metadata').read_text())['config']

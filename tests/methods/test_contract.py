@@ -172,7 +172,17 @@ def test_the_methods_that_need_frozen_networks_are_among_these():
   assert frozen['reference'] == {'features'}
 
 
-@every_method
+# Compiling these steps takes long; they are checked in the nightly part.
+_LONG = ('gan', 'reference', 'warping')
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(n, marks=pytest.mark.nightly if n in _LONG else ())
+    for n in CONFIGS
+  ],
+)
 def test_no_key_of_a_step_is_used_twice(name):
   """B4: one key drew both LR's noise and the points of the penalty."""
   config = _plain(name)

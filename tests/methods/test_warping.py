@@ -56,6 +56,7 @@ def edsr(tmp_path_factory):
   return path
 
 
+@pytest.mark.nightly
 def test_a_step_moves_the_network_and_not_what_enlarges_for_it(edsr):
   sgd = {'name': 'sgd', 'learning_rate': 1.0, 'ema_decay': 0.0}
   method = _make(sisr=EDSR, sisr_from=str(edsr), optimizer=sgd)
