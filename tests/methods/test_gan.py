@@ -222,8 +222,8 @@ def test_a_generator_with_running_statistics():
     after.model_state['generator'], run.start.model_state['generator']
   )
   slots = run.method.averaged(after)
-  sections = {'method': {'name': 'gan'}, 'model': model}
-  sr = methods.inference(sections).predict(
+  config = experiment.to_plain(gan_config(model=model))
+  sr = methods.inference(config).predict(
     slots, np.full((1, 5, 4, 3), 0.5, np.float32)
   )
   assert sr.shape == (1, 10, 8, 3)
