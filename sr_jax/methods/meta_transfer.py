@@ -117,7 +117,7 @@ class Tasks(NamedTuple):
   max_variance: float
   degradation: str
   noise_sigma: float
-  wide: bool
+  wide: bool = False
 
   @property
   def images(self) -> int:
