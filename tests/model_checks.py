@@ -58,8 +58,11 @@ def image(network, height, width, batch=1, seed=0):
   return rng.random(shape, np.float32)
 
 
-def noise(network, spread=0.2, seed=0):
-  """Variables of the network, made of noise: nothing is zero or one exactly."""
+def noise(network, spread=0.2, seed=0, bounded=True):
+  """Variables of the network, made of noise: nothing is zero or one exactly.
+
+  `bounded` keeps wide layers from saturating the sigmoids behind them.
+  """
   side = network.example_side
   shapes = jax.eval_shape(
     network.init, jax.random.key(0), image(network, side, side)
@@ -69,9 +72,8 @@ def noise(network, spread=0.2, seed=0):
   def leaf(path, like):
     # A variance, and what a normalisation multiplies by, are near one.
     near_one = path[-1].key in ('var', 'scale')
-    # Wide layers would saturate the sigmoids behind them.
     fan_in = math.prod(like.shape[-4:-1]) if len(like.shape) > 1 else 1
-    size = min(spread, math.sqrt(2 / fan_in))
+    size = min(spread, math.sqrt(2 / fan_in)) if bounded else spread
     values = size * rng.normal(size=like.shape) + near_one
     return (np.abs(values) if near_one else values).astype(like.dtype)
 
@@ -149,6 +151,7 @@ def check_gradients_and_reach(name, scale):
   lr = image(network, side, 7, batch=2)
   # Several: a narrow layer may lie behind rectifiers that are all off.
   draws = [noise(network, seed=seed) for seed in range(6)]
+  draws.append(noise(network, bounded=False))  # shows what is far away
 
   def energy(variables, lr, rows, others):
     sr, aux = network.apply(variables, lr)
