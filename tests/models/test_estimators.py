@@ -41,7 +41,7 @@ def test_statistics_standardise_the_features():
   np.testing.assert_allclose(run(3 * features + 5), run(features), atol=0.02)
 
 
-def test_it_is_no_model_that_enlarges(tmp_path):
+def test_it_is_no_model_that_enlarges():
   assert 'spectrum_mlp' not in models.names()
   with pytest.raises(UserError, match="unknown model 'spectrum_ml'"):
     models.create({'name': 'spectrum_ml', 'scale': 1})
