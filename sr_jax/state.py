@@ -132,10 +132,18 @@ def check_frozen(frozen: Mapping[str, PyTree], slots: Sequence[str]) -> None:
 
 
 def all_finite(tree: PyTree) -> jax.Array:
-  """Whether no leaf holds NaN or infinity, as a boolean scalar."""
+  """Whether no leaf holds NaN or infinity, as a boolean scalar.
+
+  XLA may merge an answer that is cheap to compute into each of its uses. Here
+  that would be the flags of all leaves, at the update of each leaf: programs
+  that take minutes to compile. A barrier keeps the answer whole.
+  """
   leaves = [
     jnp.isfinite(leaf).all()
     for leaf in jax.tree.leaves(tree)
     if jnp.issubdtype(leaf.dtype, jnp.inexact)
   ]
-  return jnp.stack(leaves).all() if leaves else jnp.array(True)
+  if not leaves:
+    return jnp.array(True)
+  flags = jax.lax.optimization_barrier(jnp.stack(leaves))
+  return jax.lax.optimization_barrier(flags.all())
