@@ -94,8 +94,11 @@ def lr_offset(
   if kernel is None:
     return start, start
   taps = np.asarray(correlation_taps(kernel))
-  row, column = centre_of_mass(taps) - np.array(taps.shape) // 2
-  return start + float(row), start + float(column)
+  centre = centre_of_mass(taps) - np.array(taps.shape) // 2
+  # Without rounding noise, which differs from kernel to kernel: networks with
+  # equal offsets share a compiled program.
+  row, column = np.round(centre, 9).tolist()
+  return start + row, start + column
 
 
 def reduction_tables(

@@ -95,6 +95,19 @@ def test_a_kernel_turns_nothing_and_sets_the_offset(
   assert abs(imresize(lr, scale=scale).clip(0, 1) - sr).max() > 0.05
 
 
+def test_another_kernel_needs_no_other_program():
+  """Kernels of one size are arguments, wherever rounding puts their centre."""
+  kernels = [gaussian_kernel(*k) for k in ((1.0,), (2.0,), (3.0, 0.7, 0.3))]
+  fits = [
+    zero_shot.fitting(config(), Assumed(None, kernel), 1) for kernel in kernels
+  ]
+  for fit in fits[1:]:
+    assert fit.predict is fits[0].predict
+    assert fit.fit.func is fits[0].fit.func
+  off = zero_shot.fitting(config(), Assumed(None, off_centre()), 1)
+  assert off.predict is not fits[0].predict
+
+
 @pytest.mark.parametrize(
   ('scale', 'stages'), [(1.5, 0), (1.6, 1), (2, 1), (3, 2), (4, 3)]
 )
