@@ -14,14 +14,14 @@ from sr_jax.ops.primitive import define
 
 
 def add_bias(x: jax.Array, bias: jax.Array | None) -> jax.Array:
-  """`x + bias`, by channel.
+  """Adds one bias per channel.
 
-  On CPU the gradient of the bias is a matrix product, 15 times faster than
-  XLA's sum over pixels.
+  On CPU the gradient of the bias is computed as a matrix product, which is 15
+  times faster than XLA's sum over pixels.
 
   Args:
     x: `[B, H, W, C]`.
-    bias: `[C]`, or None for none.
+    bias: `[C]`; None returns `x` unchanged.
   """
   if bias is None:
     return x
@@ -30,21 +30,21 @@ def add_bias(x: jax.Array, bias: jax.Array | None) -> jax.Array:
 
 
 def _plain_spread(bias: jax.Array, pixels: tuple[int, ...]) -> list[jax.Array]:
-  """`[..., C]` -> `[..., *pixels, C]`."""
+  """Repeats a bias over all pixels: `[..., C]` -> `[..., *pixels, C]`."""
   *tasks, channels = bias.shape
   bias = bias.reshape(*tasks, 1, 1, 1, channels)
   return [jnp.broadcast_to(bias, (*tasks, *pixels, channels))]
 
 
 def _plain_gather(x: jax.Array) -> list[jax.Array]:
-  """The transpose: `[..., B, H, W, C]` -> `[..., C]`."""
+  """Transpose of `_plain_spread`: sums `[..., B, H, W, C]` to `[..., C]`."""
   return [x.sum((-4, -3, -2))]
 
 
 def _cpu_gather(x: jax.Array) -> list[jax.Array]:
   if x.ndim > 4:
     return jax.lax.map(_cpu_gather, x)
-  # Without it what computes x is computed again for each use.
+  # Without the barrier XLA computes x anew for each of its uses.
   flat = jax.lax.optimization_barrier(x).reshape(-1, x.shape[-1])
   return [(jnp.ones((1, flat.shape[0]), x.dtype) @ flat)[0]]
 
@@ -73,7 +73,7 @@ ad.deflinear2(_gather, _transpose_gather)
 
 
 def _batcher(primitive: Any) -> Any:
-  """Tasks are further axes in front, which both operations take."""
+  """The `vmap` rule: both primitives accept further leading axes."""
 
   def batch(
     operands: Sequence[Any], dims: Sequence[int], **params: Any

@@ -1,9 +1,9 @@
-"""Blur kernels: Gaussians, and where a kernel puts its pixels.
+"""Blur kernels: Gaussians, conventions, and alignment to the pixel grid.
 
 Tap [i, j] of a `[K1, K2]` kernel is applied to the pixel at offset
 (i - K1 // 2, j - K2 // 2) under correlation and at the negated offset under
 convolution. A kernel's centre of mass therefore decides where on the HR grid an
-LR pixel sits, and the field knows three families:
+LR pixel sits. Published kernels belong to one of three families:
 
   mzsr  correlation, LR pixel i at HR position s * i (a centred kernel)
   zssr  correlation, LR pixel i at the middle of its s x s block,
@@ -33,13 +33,13 @@ _LARGEST_TAP = 1e100
 
 
 class Kernel(NamedTuple):
-  """A blur kernel with the facts its numbers do not show.
+  """A blur kernel with its convention and its alignment.
 
   Attributes:
-    array: `[K1, K2]`, sum 1.
-    convention: how it is applied.
-    alignment: where direct sampling at phase 0 then puts LR pixel i on the HR
-      grid: 'corner' is s * i, 'block' is s * i + (s - 1) / 2.
+    array: The taps, `[K1, K2]`, with sum 1.
+    convention: Whether the taps are applied by 'correlation' or 'convolution'.
+    alignment: The HR position of LR pixel i after blur and sampling of every
+      s-th pixel: 'corner' is s * i, 'block' is s * i + (s - 1) / 2.
   """
 
   array: Array
@@ -62,16 +62,18 @@ def gaussian_kernel(
   *,
   size: int | None = DEFAULT_SIZE,
 ) -> Any:
-  """Gaussian `[size, size]` with sum 1, centred on tap size // 2.
+  """Makes a Gaussian `[size, size]` with sum 1, centred on tap size // 2.
 
   Args:
-    var1: variance (not sigma) along the first axis, in HR pixels squared.
-    var2: variance along the second axis; None means `var1`.
-    theta: angle of the first axis in radians, x to the right and y down.
-    size: taps per axis; None takes five standard deviations and at least 21.
+    var1: Variance (not sigma) along the first axis, in HR pixels squared.
+    var2: Variance along the second axis; None means `var1`.
+    theta: Angle of the first axis in radians, x to the right and y down.
+    size: Number of taps per axis; None covers five standard deviations, with at
+      least 21 taps.
 
   Returns:
-    float64 on the host; a JAX array if any argument is one (`size` given).
+    A float64 NumPy array; a JAX array if any argument is one, in which case
+    `size` must be given.
   """
   var2 = var1 if var2 is None else var2
   traced = any(isinstance(v, jax.Array) for v in (var1, var2, theta))
@@ -88,11 +90,11 @@ def gaussian_kernel(
 
 
 def bd_kernel() -> np.ndarray:
-  """Blur of the field's BD degradation, `[9, 9]`, for direct x3 sampling.
+  """Blur kernel `[9, 9]` of the BD degradation, for direct sampling at x3.
 
-  A 7x7 Gaussian of sigma 1.6, one tap down and right of the centre: sampling
-  rows 0, 3, 6 then reads it at the middle of each 3x3 block, where MATLAB's
-  nearest-neighbour reduction does.
+  The kernel is a 7x7 Gaussian of sigma 1.6, moved one tap down and right of the
+  centre. Sampling rows 0, 3, 6, ... then reads the blurred image at the middle
+  of each 3x3 block, as MATLAB's nearest-neighbour reduction does.
   """
   return np.pad(gaussian_kernel(1.6**2, size=7), ((2, 0), (2, 0)))
 
@@ -105,18 +107,19 @@ def random_gaussian(
   min_variance: float,
   max_variance: float,
 ) -> jax.Array:
-  """A random anisotropic Gaussian `[size, size]`, drawn on the device.
+  """Draws a random anisotropic Gaussian `[size, size]` on the device.
 
-  The distribution of MZSR's tasks: an angle from [0, pi), the larger variance
-  from [min_variance, max_variance * scale], the smaller one from
-  [min_variance, larger], all uniform.
+  The distribution is that of MZSR's tasks: the angle is uniform in [0, pi), the
+  larger variance uniform in [min_variance, max_variance * scale], and the
+  smaller variance uniform in [min_variance, larger variance].
 
   Args:
     key: PRNG key.
     scale: SR factor s; may be traced.
-    size: Taps per axis.
-    min_variance: HR pixels squared; 1 in MZSR.
-    max_variance: HR pixels squared per unit of scale; 2.5 in MZSR.
+    size: Number of taps per axis.
+    min_variance: Smallest variance in HR pixels squared; 1 in MZSR.
+    max_variance: Largest variance per unit of scale, in HR pixels squared; 2.5
+      in MZSR.
   """
   keys = jax.random.split(key, 3)
   theta = jax.random.uniform(keys[0], maxval=math.pi)
@@ -128,7 +131,7 @@ def random_gaussian(
 
 
 def centre_of_mass(kernel: Array) -> Any:
-  """Centre of mass `[2]` (row, column) in taps; negative taps are allowed."""
+  """Centre of mass (row, column) `[2]` in taps; taps may be negative."""
   kernel = as_float(kernel)
   xp = array_namespace(kernel)
   rows, columns = (np.arange(n) for n in kernel.shape)
@@ -137,9 +140,10 @@ def centre_of_mass(kernel: Array) -> Any:
 
 
 def flip(kernel: Array) -> Any:
-  """The kernel that convolves as `kernel` correlates, and the other way.
+  """Mirrors a kernel, which exchanges correlation and convolution.
 
-  An even axis gains one zero tap, which keeps its centre on tap K // 2.
+  An axis with an even number of taps gains one zero tap, which keeps its centre
+  on tap K // 2.
   """
   xp = array_namespace(kernel)
   pad = [(1 - n % 2, 0) for n in kernel.shape]
@@ -147,11 +151,12 @@ def flip(kernel: Array) -> Any:
 
 
 def shift_kernel(kernel: Array, shift: tuple[float, float]) -> Any:
-  """Moves a kernel by (rows, columns) taps, fractions included.
+  """Moves a kernel by (rows, columns) taps, which may be fractions.
 
-  Keys' cubic interpolation reproduces quadratics, so sum, centre of mass and
-  covariance are kept exactly (a spline or linear shift changes them). Every
-  side grows by ceil(|shift|) + 1 taps to hold the result.
+  Keys' cubic interpolation reproduces quadratics. The sum and the covariance
+  are therefore kept exactly, and the centre of mass moves by exactly `shift`; a
+  spline or linear shift would change them. Every side of the kernel grows by
+  ceil(|shift|) + 1 taps to hold the result.
   """
   kernel = as_float(kernel)
   matrices = []
@@ -163,18 +168,19 @@ def shift_kernel(kernel: Array, shift: tuple[float, float]) -> Any:
 
 
 def align(kernel: np.ndarray, *, to: str, frm: str, scale: float) -> Kernel:
-  """Takes a kernel of family `frm` to family `to` of the same blur.
+  """Converts a kernel of family `frm` to the same blur in family `to`.
 
-  The taps are flipped where the convention changes, and the centre of mass is
-  then put where family `to` has it: at K // 2 for mzsr, at K // 2 + (s - 1) / 2
-  for zssr, at K // 2 - (s - 1) / 2 for kair. A kernel that is off its own
-  family's centre, as even sizes and estimated kernels are, is centred too.
+  The taps are flipped if the conventions of the two families differ. The centre
+  of mass is then moved to where family `to` expects it: K // 2 for mzsr,
+  K // 2 + (s - 1) / 2 for zssr, K // 2 - (s - 1) / 2 for kair. Kernels of even
+  size and estimated kernels, which may be off the centre of their family `frm`,
+  are centred as well.
 
   Args:
     kernel: `[K1, K2]` on the host.
-    to: 'mzsr', 'zssr' or 'kair'.
-    frm: the same.
-    scale: the SR factor s.
+    to: Target family: 'mzsr', 'zssr' or 'kair'.
+    frm: Family of `kernel`: 'mzsr', 'zssr' or 'kair'.
+    scale: SR factor s.
 
   Returns:
     The kernel with its new convention and alignment.
@@ -186,29 +192,29 @@ def align(kernel: np.ndarray, *, to: str, frm: str, scale: float) -> Kernel:
   sign = 1 if convention == 'correlation' else -1
   centre = np.array(kernel.shape) // 2 + sign * offset
   rows, columns = (centre - centre_of_mass(kernel)).tolist()
-  # Rounding noise is no shift: it would only widen the kernel.
+  # A shift as small as rounding errors would only add zero taps.
   if max(abs(rows), abs(columns)) > 1e-6:
     kernel = np.asarray(shift_kernel(kernel, (rows, columns)))
   return Kernel(kernel, convention, alignment)
 
 
 def normalized_kernel(kernel: Any, name: str = 'the kernel') -> Any:
-  """A kernel with sum 1, or the reason why it is none.
+  """Validates a kernel and divides it by its sum.
 
-  Negative taps, even sizes and an off-centre mass are kept: estimated kernels
-  have them.
+  Negative taps, even sizes and an off-centre mass are accepted, because
+  estimated kernels have them.
 
   Args:
-    kernel: A `Kernel`, or anything that NumPy takes for a `[K1, K2]` array. A
-      traced array is returned as it is, since its numbers are not known yet.
-    name: What errors call it, such as the path of its file.
+    kernel: A `Kernel`, or anything that NumPy converts to a `[K1, K2]` array. A
+      traced array is returned unchanged, because its values are not yet known.
+    name: Name of the kernel in error messages, such as the path of its file.
 
   Returns:
-    A `Kernel`, a JAX array or a float64 array, as the argument was.
+    A `Kernel`, a JAX array or a float64 array, according to the argument.
 
   Raises:
-    UserError: it is not two-dimensional, not of finite real numbers, or has no
-      positive sum.
+    UserError: The kernel is not a two-dimensional array of finite real numbers
+      with a positive sum.
   """
   if isinstance(kernel, Kernel):
     return kernel._replace(array=normalized_kernel(kernel.array, name))
@@ -244,7 +250,7 @@ def normalized_kernel(kernel: Any, name: str = 'the kernel') -> Any:
 
 
 def correlation_taps(kernel: Array | Kernel) -> Array:
-  """The taps to correlate with; a plain array is meant for correlation."""
+  """The taps to correlate with; a plain array already holds such taps."""
   if not isinstance(kernel, Kernel):
     return kernel
   if kernel.convention == 'convolution':

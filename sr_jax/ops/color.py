@@ -1,4 +1,4 @@
-"""BT.601 colour as MATLAB's rgb2ycbcr has it, for images in [0, 1]."""
+"""BT.601 colour conversion as in MATLAB's rgb2ycbcr, for images in [0, 1]."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from sr_jax.ops.namespace import Array, array_namespace
 from sr_jax.ops.precision import as_float
 
-# Rows Y, Cb, Cr; columns R, G, B, on the scale of 8-bit levels.
+# Rows are Y, Cb, Cr; columns are R, G, B; values are in 8-bit levels.
 _RGB_TO_YCBCR = (
   np.array(
     [
@@ -21,13 +21,14 @@ _RGB_TO_YCBCR = (
   / 255
 )
 _OFFSET = np.array([16.0, 128.0, 128.0]) / 255
-# MATLAB's rgb2gray: the first row of the inverse of NTSC's YIQ.
+# Weights of MATLAB's rgb2gray: the first row of the inverse of NTSC's YIQ.
 _GREY = np.array([[0.298936021293775, 0.587043074451121, 0.114020904255103]])
 _YCBCR_TO_RGB = np.linalg.inv(_RGB_TO_YCBCR)
 
 
 def _affine(image: Array, matrix: np.ndarray, offset: np.ndarray) -> Any:
-  # Sums of scaled channels, not a matmul: accelerators round matmul inputs.
+  # Channels are scaled and added one by one, because accelerators round the
+  # inputs of a matrix product.
   xp = array_namespace(image)
   channels = [
     sum(float(w) * image[..., i] for i, w in enumerate(row)) + float(o)
@@ -37,20 +38,20 @@ def _affine(image: Array, matrix: np.ndarray, offset: np.ndarray) -> Any:
 
 
 def rgb_to_ycbcr(image: Array) -> Any:
-  """`[..., 3]` RGB in [0, 1] to Y in [16, 235]/255, Cb, Cr in [16, 240]/255."""
+  """RGB `[..., 3]` in [0, 1] to Y in [16, 235]/255, Cb, Cr in [16, 240]/255."""
   return _affine(as_float(image), _RGB_TO_YCBCR, _OFFSET)
 
 
 def ycbcr_to_rgb(image: Array) -> Any:
-  """Inverse of `rgb_to_ycbcr`; not clipped."""
+  """YCbCr `[..., 3]` to RGB: the inverse of `rgb_to_ycbcr`, not clipped."""
   return _affine(as_float(image), _YCBCR_TO_RGB, -_YCBCR_TO_RGB @ _OFFSET)
 
 
 def rgb_to_y(image: Array) -> Any:
-  """`[..., 3]` RGB in [0, 1] to `[..., 1]` luma in [16, 235]/255."""
+  """RGB `[..., 3]` in [0, 1] to luma `[..., 1]` in [16, 235]/255."""
   return _affine(as_float(image), _RGB_TO_YCBCR[:1], _OFFSET[:1])
 
 
 def rgb_to_grey(image: Array) -> Any:
-  """`[..., 3]` RGB in [0, 1] to `[..., 1]` grey in [0, 1], as rgb2gray."""
+  """RGB `[..., 3]` in [0, 1] to grey `[..., 1]` in [0, 1], as rgb2gray."""
   return _affine(as_float(image), _GREY, np.zeros(1))

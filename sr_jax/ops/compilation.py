@@ -9,23 +9,24 @@ from typing import Any
 import jax
 
 _CPU_OPTIONS = {
-  # XLA:CPU of jax 0.10 hands convolutions to YNNPACK, whose weight gradients
-  # are five times slower than those of the default it replaces.
+  # Turns off YNNPACK, to which XLA:CPU of jax 0.10 hands convolutions: its
+  # weight gradients are five times slower than those of the older default.
   'xla_cpu_experimental_ynn_fusion_type': '',
-  # It drops `optimization_barrier` before it fuses, and with it what `ops.conv`
-  # and `ops.relu` gain by one.
+  # Turns off the pass that removes `optimization_barrier` before fusion:
+  # `ops.conv` and `ops.relu` are faster and smaller because of their barriers.
   'xla_disable_hlo_passes': 'cse_barrier_expander',
-  # oneDNN's convolutions take a quarter less time. Wheels of jaxlib 0.11 on for
-  # x86 carry it; those of 0.10 know the option and do nothing.
+  # Turns on oneDNN, whose convolutions take a quarter less time. The x86 wheels
+  # of jaxlib contain it from 0.11 on; 0.10 accepts the option without effect.
   'xla_cpu_experimental_onednn_custom_call': True,
 }
-# Of a program that runs once: initial values of a network in a third the time.
+# Options of programs that run once. With them the initial weights of a network
+# are made in a third of the time.
 _ONCE = {'xla_backend_optimization_level': 0}
 
 
 @functools.cache
 def _options(backend: str) -> dict[str, Any]:
-  """Compiler options of a backend, none where this XLA knows them not."""
+  """Compiler options of a backend; empty if this XLA does not know them."""
   if backend != 'cpu':
     return {}
   try:
@@ -36,9 +37,13 @@ def _options(backend: str) -> dict[str, Any]:
 
 
 def jit(fun: Callable[..., Any], *, once: bool = False, **kwargs: Any) -> Any:
-  """`jax.jit(fun, **kwargs)`, with CPU convolutions at full speed.
+  """`jax.jit(fun, **kwargs)` with CPU convolutions at full speed.
 
-  For `once` compiling is quick and running slow instead, on CPU.
+  Args:
+    fun: The function to compile.
+    once: Whether the program runs once only. On CPU it is then compiled fast,
+      with little optimization, and runs slowly.
+    **kwargs: Further arguments of `jax.jit`.
   """
   backend = jax.default_backend()
   options = _ONCE if once and backend == 'cpu' else _options(backend)

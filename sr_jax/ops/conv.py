@@ -1,4 +1,4 @@
-"""Convolution whose gradients are fast on CPU, also inside loops."""
+"""Convolutions whose gradients are fast on CPU, inside loops too."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 def conv2d(
   x: jax.Array, kernel: jax.Array, bias: jax.Array | None, dilation: int = 1
 ) -> jax.Array:
-  """Stride-1 convolution of odd kernel size, zero padded to the same size.
+  """Convolution of stride 1, zero padded so that the image keeps its size.
 
-  On CPU the gradients are written as plain forward convolutions, which XLA
-  runs 20-40 times faster inside `lax.scan` than its own (jax-ml/jax#12868),
-  and the bias gradient as a matrix product, 15 times faster than its
-  reduction. Other backends keep XLA's, which their libraries know.
+  On CPU the gradients of image and kernel are written as plain forward
+  convolutions, which run 20-40 times faster inside `lax.scan` than JAX's own
+  gradients (jax-ml/jax#12868). The bias gradient is a matrix product there, 15
+  times faster than XLA's sum. Other backends compute JAX's own gradients, for
+  which they have optimized libraries.
 
   Args:
     x: `[B, H, W, C_in]`.
     kernel: `[K1, K2, C_in, C_out]`, K1 and K2 odd.
-    bias: `[C_out]`, or None for none.
-    dilation: Step between the pixels that the taps see.
+    bias: `[C_out]`, or None for no bias.
+    dilation: Distance in pixels between neighbouring taps.
 
   Returns:
     `[B, H, W, C_out]`.
 
   Raises:
-    UserError: the kernel has an even side, which has no middle.
+    UserError: A side of the kernel is even, so that it has no middle tap.
 
   Example:
     >>> conv2d(jnp.ones((1, 2, 3, 1)), jnp.ones((3, 3, 1, 1)), None)[0, ..., 0]
@@ -51,16 +52,16 @@ def joint_conv2d(
   bias: jax.Array | None,
   dilation: int = 1,
 ) -> jax.Array:
-  """`conv2d` of the channels of several arrays.
+  """`conv2d` of several arrays, as if their channels were concatenated.
 
-  On CPU the sum of one convolution for each: joined, they would be written once
-  more, and kept for the gradient.
+  On CPU the result is the sum of one convolution per array. A concatenated copy
+  would have to be written, and kept in memory for the gradient.
 
   Args:
-    parts: Of `[B, H, W, C]` each.
+    parts: Arrays `[B, H, W, C]`; C may differ.
     kernel: `[K1, K2, sum of C, C_out]`, K1 and K2 odd.
-    bias: `[C_out]`, or None for none.
-    dilation: Step between the pixels that the taps see.
+    bias: `[C_out]`, or None for no bias.
+    dilation: Distance in pixels between neighbouring taps.
 
   Returns:
     `[B, H, W, C_out]`.
@@ -68,7 +69,7 @@ def joint_conv2d(
   height, width = kernel.shape[:2]
   if height % 2 == 0 or width % 2 == 0:
     raise UserError(
-      f'a convolution that keeps the size needs a kernel of odd sides, not '
+      f'a convolution that keeps the size needs a kernel with odd sides, not '
       f'{height}x{width}'
     )
   padding = tuple((dilation * (n // 2),) * 2 for n in kernel.shape[:2])
@@ -77,12 +78,13 @@ def joint_conv2d(
 
 
 def split_groups(x: jax.Array, groups: int) -> list[jax.Array]:
-  """`[B, H, W, C]` as `grouped_conv2d` takes it: in equal parts, or in one.
+  """Splits `[B, H, W, C]` into the parts that `grouped_conv2d` takes.
 
-  On CPU the parts run one by one: XLA's grouped convolution is about five times
-  slower there, its gradients a hundred times. They stay apart between
-  convolutions, for taking them out of one array and putting them back costs as
-  much as half the convolution.
+  On CPU there is one part per group, and the groups are convolved one by one:
+  XLA's grouped convolution is about five times slower there, and its gradients
+  a hundred times. The parts stay separate between convolutions, because
+  splitting and joining them costs half as much as the convolution. Other
+  backends get one part with all channels.
   """
   if jax.default_backend() == 'cpu':
     return jnp.split(x, groups, -1)
@@ -95,17 +97,17 @@ def grouped_conv2d(
   bias: jax.Array | None,
   groups: int,
 ) -> list[jax.Array]:
-  """`conv2d` in which equal parts of the channels do not see each other.
+  """Grouped convolution: each group of channels is convolved by itself.
 
   Args:
-    parts: Of `[B, H, W, C_in]`, from `split_groups`.
+    parts: An image `[B, H, W, C_in]`, split by `split_groups`.
     kernel: `[K, K, C_in / groups, C_out]`, K odd.
-    bias: `[C_out]`, or None for none.
-    groups: Number of parts of the input channels; each makes one part of the
-      output channels.
+    bias: `[C_out]`, or None for no bias.
+    groups: Number of groups. Input and output channels are divided evenly
+      among them.
 
   Returns:
-    As many parts of `[B, H, W, C_out]`.
+    The result `[B, H, W, C_out]`, in as many parts as the input.
   """
   if len(parts) == groups:
     kernels = jnp.split(kernel, groups, -1)

@@ -1,13 +1,15 @@
 """How each platform computes a convolution and its two gradients.
 
-A convolution y of an image x with a kernel k is one trilinear form, the sum of
-x[p * stride + d * dilation - padding] * k[d] * y[p], seen from three sides:
-`value` gives y, `image` the gradient of x, and `kernel` the gradient of k. Each
-is linear in its two operands, and any derivative of one is another of them.
+A convolution of an image x with a kernel k, multiplied by a cotangent y, is the
+sum of x[p * stride + d * dilation - padding] * k[d] * y[p], which is linear in
+x, k and y. Three functions, called roles, follow from it: `value` computes the
+convolution, `image` the gradient of x, and `kernel` the gradient of k. Each
+role is linear in its two operands, and its derivatives are roles again.
 
-`PLAIN` is what JAX itself would run. `CPU` writes everything as forward
-convolutions of stride 1 in the layout that XLA:CPU is fast at: those run 20-40
-times faster inside `lax.scan` than JAX's own gradients (jax-ml/jax#12868).
+`PLAIN` computes the roles as JAX does. `CPU` writes them as forward
+convolutions of stride 1 in the memory layout that XLA:CPU is fast at, which run
+20-40 times faster inside `lax.scan` than JAX's own gradients
+(jax-ml/jax#12868).
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ import jax.numpy as jnp
 from sr_jax.ops.pixel_shuffle import pixel_shuffle, pixel_unshuffle
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
-# Bytes of the images that a weight gradient looks at at once, which should fit
-# a core's second cache.
+# Bytes of images per convolution of a weight gradient; they should fit the
+# second-level cache of a core.
 _AT_ONCE = 1_500_000
-# Convolutions that a weight gradient is written as, at most.
+# Largest number of convolutions into which a weight gradient is divided.
 _MOST_PARTS = 8
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -37,10 +39,11 @@ class Geometry(NamedTuple):
   """How a kernel moves over an image.
 
   Attributes:
-    padding: Zeros before and after the rows, and the columns, of the image.
-    stride: Step of the kernel; only without dilation.
-    dilation: Step between the pixels that the taps see.
-    precision: As `jax.default_matmul_precision` takes it.
+    padding: Number of zeros (before, after) for the rows, then the columns.
+    stride: Distance in pixels between neighbouring results. A stride above 1
+      requires dilation 1.
+    dilation: Distance in pixels between neighbouring taps.
+    precision: A value that `jax.default_matmul_precision` accepts.
   """
 
   padding: Padding
@@ -49,14 +52,15 @@ class Geometry(NamedTuple):
   precision: str | None = None
 
 
-# `(operands, result shapes, geometry) -> results`. The operands of `value` are
-# the parts of the image, which are joined along their channels, and the kernel;
-# of `image` the kernel and y; of `kernel` the parts and y.
+# A function that computes one role: `(operands, result shapes, geometry) ->
+# results`. `value` takes the parts of the image, whose channels together are
+# the image's channels, and the kernel; `image` takes the kernel and y; `kernel`
+# takes the parts of the image and y.
 Form = Callable[[Sequence[jax.Array], Shapes, Geometry], list[jax.Array]]
 
 
 def split_rows(kernel: jax.Array, channels: Sequence[int]) -> list[jax.Array]:
-  """The rows of a kernel that belong to each part of the image."""
+  """Splits a kernel's input channels among the parts of the image."""
   ends = list(itertools.accumulate(channels))
   return [
     kernel[..., end - n : end, :] for n, end in zip(channels, ends, strict=True)
@@ -95,7 +99,7 @@ def _plain_image(
   for axis, (before, _) in enumerate(geometry.padding):
     reach = dilation * (kernel.shape[axis] - 1)
     steps = stride * (y.shape[1 + axis] - 1)
-    # Together the padding makes the image's size.
+    # The margins are such that the result has the size of the image.
     margins.append((reach - before, shapes[0][1 + axis] - 1 - steps + before))
   x = jax.lax.conv_general_dilated(
     y,
@@ -145,12 +149,12 @@ PLAIN: Mapping[str, Form] = {
 def _correlate(
   x: jax.Array, kernel: jax.Array, geometry: Geometry
 ) -> jax.Array:
-  """A convolution of stride 1."""
+  """Convolution of stride 1 in the layout that XLA:CPU is fast at."""
   return _plain_value((x, kernel), (), geometry)[0]
 
 
 def _transposed(kernel: jax.Array, geometry: Geometry) -> Geometry:
-  """Geometry of the convolution of y whose result is the image."""
+  """Geometry of the convolution that computes the image gradient from y."""
   reach = [geometry.dilation * (n - 1) for n in kernel.shape[:2]]
   padding = tuple(
     (far - before, far - after)
@@ -167,8 +171,8 @@ def _cpu_value(
     coarse = _Coarse(kernel.shape, geometry)
     x = coarse.image(_joined(parts), shapes[0])
     return [_correlate(x, coarse.kernel(kernel), coarse.geometry)]
-  # A sum of one convolution for each part: joined, the parts would be written
-  # once more, and kept for the gradient.
+  # The sum of one convolution per part: a concatenated copy of the parts would
+  # have to be written, and kept for the gradient.
   kernels = split_rows(kernel, [x.shape[-1] for x in parts])
   each = [
     _correlate(x, k, geometry) for x, k in zip(parts, kernels, strict=True)
@@ -180,7 +184,7 @@ def _cpu_image(
   operands: Sequence[jax.Array], shapes: Shapes, geometry: Geometry
 ) -> list[jax.Array]:
   kernel, y = operands
-  # Without it what computes y is computed again for each use.
+  # Without the barrier XLA computes y anew for each of its uses.
   y = jax.lax.optimization_barrier(y)
   if geometry.stride > 1:
     coarse = _Coarse(kernel.shape, geometry)
@@ -195,7 +199,7 @@ def _cpu_image(
 def _image_gradient(
   y: jax.Array, kernel: jax.Array, geometry: Geometry
 ) -> jax.Array:
-  """Correlates y with the kernel flipped in space, channels swapped."""
+  """Correlates y with the spatially flipped kernel, its channels exchanged."""
   flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
   return _correlate(y, flipped, _transposed(kernel, geometry))
 
@@ -203,7 +207,7 @@ def _image_gradient(
 def _cpu_kernel(
   operands: Sequence[jax.Array], shapes: Shapes, geometry: Geometry
 ) -> list[jax.Array]:
-  # Without it what computes these is computed again for each use.
+  # Without the barrier XLA computes the operands anew for each of their uses.
   *parts, y = jax.lax.optimization_barrier(tuple(operands))
   (shape,) = shapes
   if geometry.stride > 1:
@@ -220,8 +224,8 @@ def _kernel_gradient(
 ) -> jax.Array:
   """Correlates x with y over images, rows and columns.
 
-  A few images at a time: all of a batch, turned as below, fall out of the cache
-  and take up to twice as long.
+  The batch is divided into groups of a few images, because the transposed copy
+  of a whole batch does not fit the cache and takes up to twice as long.
   """
   image_bytes = max(x[0].size, y[0].size) * x.dtype.itemsize
   n = max(1, _AT_ONCE // image_bytes, -(-x.shape[0] // _MOST_PARTS))
@@ -235,14 +239,14 @@ def _kernel_gradient(
 def _part_of_kernel_gradient(
   x: jax.Array, y: jax.Array, size: tuple[int, ...], geometry: Geometry
 ) -> jax.Array:
-  """`_kernel_gradient` of all the images at once.
+  """`_kernel_gradient` of one group of images.
 
-  Computed as a convolution with batch and channel axes exchanged. The operand
-  with fewer channels is the one whose channels become images, because that
-  transpose is the expensive part. It is padded beforehand: XLA's own padding
-  makes this up to three times slower. Both are mirrored, because XLA leaves
-  convolutions with a mirrored kernel to Eigen, which is a quarter quicker than
-  oneDNN at kernels as large as images.
+  The gradient is computed as a convolution with batch and channel axes
+  exchanged. The channels of the narrower operand become images, because that
+  transpose is the expensive part. This operand is padded beforehand: with XLA's
+  own padding the convolution is up to three times slower. Both operands are
+  mirrored, because XLA hands convolutions with a mirrored kernel to Eigen,
+  which is a quarter faster than oneDNN for kernels as large as images.
   """
   narrow_x = x.shape[-1] < y.shape[-1]
   (top, bottom), (left, right) = geometry.padding
@@ -263,34 +267,40 @@ def _part_of_kernel_gradient(
   )
   if narrow_x:
     return jnp.flip(gradient, (1, 2)).transpose(1, 2, 0, 3)
-  # Shifts of y against x are those of x against y, mirrored as well.
+  # No flip: shifting y over x, not x over y, mirrors the result once more.
   return gradient.transpose(1, 2, 3, 0)
 
 
 class _Coarse:
   """A convolution of stride s as one of stride 1 on a grid s times as coarse.
 
-  There XLA:CPU is several times faster forward and backward. The s x s pixels
-  of a cell become channels, and the kernel, with zeros after it, likewise.
+  XLA:CPU runs the convolution of stride 1 several times faster, forward and
+  backward. The pixels of each s x s cell become channels. The kernel is filled
+  with zeros up to a multiple of s and rearranged in the same way.
 
   Attributes:
     taps: Size of the kernel on the coarse grid.
-    geometry: Geometry there: no padding, which `image` adds.
+    geometry: Geometry on the coarse grid, without padding: `image` pads.
   """
 
   def __init__(self, shape: Sequence[int], geometry: Geometry):
-    """For a kernel of this shape."""
+    """Derives the coarse convolution from the fine kernel's shape."""
     self._stride, self._padding = geometry.stride, geometry.padding
     self.taps = tuple(-(-n // self._stride) for n in shape[:2])
     self.geometry = Geometry(((0, 0), (0, 0)), precision=geometry.precision)
 
   def image(self, x: jax.Array, result: Sequence[int]) -> jax.Array:
-    """`x` on the coarse grid, for a result `[B, H, W, C]`."""
+    """Rearranges image `x` onto the coarse grid.
+
+    Args:
+      x: `[B, H, W, C]`.
+      result: Shape of the convolution's result.
+    """
     pad = [(0, 0), *self._margins(x.shape, result), (0, 0)]
     return pixel_unshuffle(_padded(x, pad), self._stride)
 
   def fine_image(self, x: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """The transpose of `image`, of this shape."""
+    """The transpose of `image`; `shape` is that of the fine image."""
     x = pixel_shuffle(x, self._stride)
     cut = [
       (-before, before - fine + n)
@@ -303,7 +313,7 @@ class _Coarse:
   def _margins(
     self, image: Sequence[int], result: Sequence[int]
   ) -> list[tuple[int, int]]:
-    """Zeros around the image, negative where the kernel never reaches."""
+    """Padding of the image; negative where the kernel does not reach."""
     return [
       (before, self._stride * (m + taps - 1) - before - n)
       for (before, _), n, m, taps in zip(
@@ -312,7 +322,7 @@ class _Coarse:
     ]
 
   def kernel(self, kernel: jax.Array) -> jax.Array:
-    """`[K, K, C_in, C_out]` -> `[A, A, C_in * s * s, C_out]`."""
+    """Rearranges `[K, K, C_in, C_out]` to `[A, A, C_in * s * s, C_out]`."""
     (down, across), s = self.taps, self._stride
     height, width, *channels = kernel.shape
     more = ((0, down * s - height), (0, across * s - width), (0, 0), (0, 0))
@@ -321,7 +331,7 @@ class _Coarse:
     return phases.reshape(down, across, -1, channels[1])
 
   def fine_kernel(self, kernel: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """The transpose of `kernel`, of this shape."""
+    """The transpose of `kernel`; `shape` is that of the fine kernel."""
     (down, across), s = self.taps, self._stride
     height, width, *channels = shape
     phases = kernel.reshape(down, across, channels[0], s, s, channels[1])
@@ -330,7 +340,7 @@ class _Coarse:
 
 
 def _padded(x: jax.Array, margins: Sequence[tuple[int, int]]) -> jax.Array:
-  """`jnp.pad` by zeros, where negative margins cut."""
+  """Pads with zeros; negative margins crop."""
   return jax.lax.pad(x, jnp.zeros((), x.dtype), [(*m, 0) for m in margins])
 
 

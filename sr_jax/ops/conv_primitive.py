@@ -1,10 +1,11 @@
 """A convolution that JAX can differentiate in both modes, to any order.
 
-A primitive of our own, because JAX offers no other way to choose the form of a
-gradient without giving up forward mode (`jax.custom_vjp`). Its three roles are
-those of `sr_jax.ops.conv_forms`: derivatives of one are others, so that every
-derivative of any order runs in the forms given there. The platform is chosen
-when a program is lowered: one for a TPU can be made on a machine without.
+The convolution is a JAX primitive, because `jax.custom_vjp`, the usual way to
+choose how a gradient is computed, gives up forward mode. The primitive has the
+three roles of `sr_jax.ops.conv_forms`. Derivatives of a role are roles again,
+so that derivatives of any order are computed by the functions given there. The
+platform is chosen when a program is lowered: a program for a TPU can be made on
+a machine that has none.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from sr_jax.ops.conv_forms import Geometry, Shapes, split_rows
 from sr_jax.ops.manual_axes import vary_alike
 from sr_jax.ops.primitive import define
 
-# What the operands of a role are ('x' for every part of the image), and the
-# result.
+# The kinds of the operands of each role, and of its result: 'x' is an image,
+# given in parts, 'k' a kernel, 'y' a result of the convolution.
 _OPERANDS = {'value': 'xk', 'image': 'ky', 'kernel': 'xy'}
 _RESULT = {'value': 'y', 'image': 'x', 'kernel': 'k'}
-# The axis that two of them share and the third has not: images, channels of
-# the image, channels of the result.
+# The axis that two kinds share and the third kind lacks: images of the batch,
+# channels of the image, channels of the result.
 _SHARED = {
   'xy': {'x': 0, 'y': 0},
   'kx': {'x': -1, 'k': -2},
@@ -38,10 +39,10 @@ _SHARED = {
 def convolve(
   parts: Sequence[jax.Array], kernel: jax.Array, geometry: Geometry
 ) -> jax.Array:
-  """Convolution of the joined channels of `[B, H, W, C]` each.
+  """Convolves an image that is given in parts.
 
   Args:
-    parts: The image, in parts.
+    parts: Arrays `[B, H, W, C]`, whose channels together are the image's.
     kernel: `[K1, K2, sum of C, C_out]`.
     geometry: Padding, stride and dilation.
 
@@ -61,7 +62,7 @@ def convolve(
 def convolve_transposed(
   y: jax.Array, kernel: jax.Array, shape: Sequence[int], geometry: Geometry
 ) -> jax.Array:
-  """The transpose of `convolve`: an image of this shape."""
+  """The transpose of `convolve`; its result is an image of shape `shape`."""
   geometry = geometry._replace(precision=_precision())
   operands = vary_alike(kernel, y)
   (x,) = _bind('image', operands, (tuple(shape),), geometry)
@@ -80,15 +81,15 @@ def _bind(
   geometry: Geometry,
   tasks: bool = False,
 ) -> list[Any]:
-  """Results of a role.
+  """Binds the primitive and returns the results of a role.
 
   Args:
     role: 'value', 'image' or 'kernel'.
-    operands: As the forms of this role take them.
-    shapes: Of the results.
+    operands: The operands of this role, see `conv_forms.Form`.
+    shapes: Shapes of the results.
     geometry: Padding, stride and dilation.
-    tasks: Whether all operands and results have one more axis in front, along
-      which there is one convolution after the other.
+    tasks: Whether all operands and results have one more leading axis, along
+      which each entry is a convolution of its own.
   """
   return _convolution.bind(
     *operands, role=role, shapes=tuple(shapes), geometry=geometry, tasks=tasks
@@ -104,7 +105,7 @@ def _results(
   tasks: bool,
   each: Callable[..., Any] | None = None,
 ) -> list[jax.Array]:
-  """Computes a role by these forms; `each` maps over the tasks."""
+  """Computes a role by one of `forms`; `each` maps over the tasks."""
   if not tasks:
     return forms[role](operands, shapes, geometry)
   shapes = tuple(shape[1:] for shape in shapes)
@@ -116,7 +117,7 @@ def _results(
 
 
 def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
-  """XLA:CPU is far slower at grouped convolutions than at a loop."""
+  """Maps in a loop, as XLA:CPU is far slower at grouped convolutions."""
   return functools.partial(jax.lax.map, function)
 
 
@@ -130,7 +131,7 @@ _convolution = define('convolution', _plain, _on_cpu)
 def _rows(
   kernel: jax.Array, channels: Sequence[int], kept: Sequence[int]
 ) -> jax.Array:
-  """The rows of a kernel of the parts that are kept."""
+  """The kernel's input channels that belong to the kept parts."""
   if len(kept) == len(channels):
     return kernel
   rows = split_rows(kernel, channels)
@@ -140,7 +141,7 @@ def _rows(
 def _spread(
   rows: jax.Array, channels: Sequence[int], kept: Sequence[int]
 ) -> jax.Array:
-  """The transpose of `_rows`: zeros for the parts that are not kept."""
+  """The transpose of `_rows`: fills zeros in for the other parts."""
   if len(kept) == len(channels):
     return rows
   given = iter(split_rows(rows, [channels[i] for i in kept]))
@@ -164,7 +165,11 @@ def _linear_in_image(
   shapes: Shapes,
   *rest: Any,
 ) -> list[Any]:
-  """A role of parts of which some are symbolic zeros; None if all are."""
+  """Computes a role without the parts of the image that are symbolic zeros.
+
+  Returns:
+    The results of the role; an empty list if all parts are zero.
+  """
   kept = [i for i, x in enumerate(parts) if type(x) is not ad.Zero]
   if not kept:
     return []
@@ -260,7 +265,11 @@ def _batch(
   geometry: Geometry,
   tasks: bool,
 ) -> tuple[list[Any], list[int]]:
-  """Many convolutions as one where they share an operand, else as tasks."""
+  """The `vmap` rule.
+
+  If an operand is shared, the batch axis is merged into an axis of the other
+  operand and of the result. Otherwise each entry becomes a task.
+  """
   size = next(
     x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None
   )
@@ -302,7 +311,7 @@ def _batch(
 
 
 def _fold(x: jax.Array, axis: int) -> jax.Array:
-  """Merges the first axis with the one at `axis` of those after it."""
+  """Merges the first axis into axis number `axis` of the others."""
   axis %= x.ndim - 1
   x = jnp.moveaxis(x, 0, axis)
   return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])

@@ -1,11 +1,11 @@
-"""How a low-resolution image comes from a high-resolution one.
+"""Degradations: how low-resolution images are made from high-resolution ones.
 
 bicubic       MATLAB's antialiased cubic resize
 direct        correlate with a kernel, then take every s-th pixel from (0, 0)
 blur-bicubic  correlate with a kernel, then the cubic resize
 
-followed, if asked for, by Gaussian noise and JPEG. Borders are symmetric (the
-edge pixel is repeated) throughout, as in MZSR and ZSSR.
+Gaussian noise and JPEG may follow. All borders are symmetric (the edge pixel is
+repeated), as in MZSR and ZSSR.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from sr_jax.ops.namespace import Array, array_namespace
 from sr_jax.ops.precision import as_float
 from sr_jax.ops.resize import imresize, resize_matrix, resized_size
 
-# The cubic resize looks at this many LR pixels to either side of an LR pixel.
+# The cubic resize reads HR pixels up to this many LR pixels from an LR pixel.
 RESIZE_REACH = 2
 DEGRADATIONS = ('bicubic', 'direct', 'blur-bicubic')
 
 
 def correlate(image: Array, kernel: Array) -> Any:
-  """Correlates every channel of `[..., H, W, C]`, symmetric border.
+  """Correlates every channel of `[..., H, W, C]`, with symmetric borders.
 
-  Tap K // 2 is the centre, as in `scipy.ndimage.correlate`.
+  Tap K // 2 of the kernel is its centre, as in `scipy.ndimage.correlate`.
   """
   image = as_float(image)
   if array_namespace(image, kernel) is np:
@@ -67,12 +67,17 @@ def correlate(image: Array, kernel: Array) -> Any:
 def sample_indices(
   size: int, scale: float, count: int | None = None
 ) -> np.ndarray:
-  """Rows that direct sampling keeps: 0, s, 2s, ... where s divides `size`.
+  """Indices of the rows (or columns) that direct sampling keeps.
 
-  Otherwise ceil(size / s) rows spread evenly and rounded half to even, as the
-  MZSR and ZSSR data was made; the spacing is then uneven, so crop HR first.
-  Where `count` rows are known to have been enlarged to `size`, these are the
-  pixels nearest to them: s * i rounded half to even.
+  If s divides `size`, these are 0, s, 2s and so on. Otherwise they are
+  ceil(size / s) evenly spread positions, rounded half to even, as in the data
+  of MZSR and ZSSR. Their spacing is then uneven; crop HR images to avoid this.
+
+  Args:
+    size: Number of HR rows.
+    scale: Reduction factor s.
+    count: Number of LR rows from which the HR rows were enlarged, if known. The
+      indices are then s * i, rounded half to even.
   """
   if count is not None:
     return np.minimum(np.rint(scale * np.arange(count)), size - 1).astype(int)
@@ -83,12 +88,12 @@ def sample_indices(
 def lr_offset(
   scale: float, degradation: str, kernel: Array | Kernel | None
 ) -> tuple[float, float]:
-  """Where LR pixel (0, 0) sits on the HR grid: (row, column) in HR pixels.
+  """Position of LR pixel (0, 0) on the HR grid: (row, column) in HR pixels.
 
-  Direct sampling puts it on the kernel's centre of mass, the cubic resize on
-  the middle of its s x s block, moved by what the kernel is off its own centre.
-  Enlarging with this offset (`imresize`) shows an image where it was, whatever
-  the kernel's size and centre.
+  Direct sampling puts the pixel at the kernel's centre of mass, measured from
+  tap K // 2. The cubic resize puts it at the middle of its s x s block, plus
+  the kernel's centre of mass. When `imresize` enlarges an LR image with this
+  offset, the image does not move, whatever the kernel's size and centre.
   """
   start = 0.0 if degradation == 'direct' else (scale - 1) / 2
   if kernel is None:
@@ -104,20 +109,22 @@ def lr_offset(
 def reduction_tables(
   size: int, scales: Sequence[float], degradation: str
 ) -> tuple[np.ndarray, np.ndarray]:
-  """One axis of sampling and of cubic enlargement, for several scales.
+  """Matrices that reduce and enlarge one axis, for several scales.
 
-  A compiled program can choose a scale by index, because all are padded to one
-  size: `up[i] @ down[i] @ x` is the signal x of `size` pixels as its LR version
-  shows it enlarged. What is between them, padding included, has no effect.
+  `down[i] @ x` reduces a signal x of `size` pixels by scale i, and
+  `up[i] @ down[i] @ x` enlarges the result again. The matrices of all scales
+  are zero-padded to one shape, so that a compiled program can choose a scale by
+  index.
 
   Args:
-    size: Pixels of the axis.
+    size: Number of pixels of the axis.
     scales: Reduction factors.
-    degradation: 'direct' samples, the others use the cubic resize.
+    degradation: 'direct' samples pixels; the other degradations use the cubic
+      resize. The enlargement is always cubic.
 
   Returns:
-    down `[scales, L, size]` and up `[scales, size, L]`, float64, with L that
-    of the smallest scale.
+    `down` `[scales, L, size]` and `up` `[scales, size, L]`, float64, where L is
+    the LR size at the smallest scale.
   """
   counts = [resized_size(size, 1 / scale) for scale in scales]
   down = np.zeros((len(counts), max(counts), size))
@@ -182,33 +189,35 @@ def degrade(
   jpeg_quality: int | None = None,
   shape: tuple[int, int] | None = None,
 ) -> Any:
-  """LR image of an HR image; float, neither rounded nor clipped of itself.
+  """Makes the LR image of an HR image.
 
-  NumPy images are degraded on the host in float64 with NumPy's generator, JAX
-  arrays on the device in float32 with JAX's: the same key gives noise of the
-  same law but not the same numbers in the two.
+  NumPy images are degraded on the host in float64 with NumPy's random
+  generator, JAX arrays on the device in float32 with JAX's. The same seed
+  therefore gives different noise in the two cases, of the same distribution.
 
   Args:
-    key: PRNG key or integer seed of the noise; None without noise.
+    key: PRNG key or integer seed of the noise; None if there is no noise.
     hr: `[B, H, W, C]` or `[H, W, C]` in [0, 1].
-    scale: reduction factor s.
+    scale: Reduction factor s.
     degradation: 'bicubic', 'direct' or 'blur-bicubic'.
-    kernel: `[K1, K2]` taps to correlate with, or a `Kernel`, divided by their
-      sum; the last two degradations need it, the first takes none. May be
-      traced, and is then taken as it is.
-    noise_sigma: standard deviation in grey levels (of 255). With noise the
-      result is clipped to [0, 1]. May be traced.
-    jpeg_quality: 1..100 to compress the result, see `ops.jpeg`; the result is
-      then on 8-bit levels.
-    shape: LR (height, width) where it is not ceil(H / s), ceil(W / s), as for
-      an HR image that was made from an LR image by a scale that is not whole.
+    kernel: Taps `[K1, K2]` to correlate with, or a `Kernel`. 'direct' and
+      'blur-bicubic' need a kernel, 'bicubic' takes none. The taps are divided
+      by their sum, unless they are traced.
+    noise_sigma: Standard deviation of the noise in grey levels (of 255); may be
+      traced. With noise the result is clipped to [0, 1].
+    jpeg_quality: 1..100 to compress the result, see `ops.jpeg`; the result then
+      has 8-bit levels. None does not compress.
+    shape: LR (height, width), if it differs from ceil(H / s), ceil(W / s). This
+      is so for an HR image that was enlarged from an LR image by a scale that
+      is not whole.
 
   Returns:
-    `[..., ceil(H / s), ceil(W / s), C]`.
+    LR image `[..., ceil(H / s), ceil(W / s), C]`, float. Without noise and JPEG
+    it is neither rounded nor clipped.
 
   Raises:
-    UserError: unknown degradation, a kernel that does not suit it, or a number
-      out of range.
+    UserError: The degradation is unknown, the kernel does not suit it, or a
+      number is out of range.
   """
   _check(scale, degradation, kernel, noise_sigma)
   lr = as_float(hr)
@@ -228,11 +237,11 @@ def degrade(
 
 
 def quantize(image: Array, dtype: Any = np.uint8) -> Any:
-  """Clips to [0, 1] and rounds to the levels of a type; still float in [0, 1].
+  """Clips to [0, 1] and rounds to the levels of a type; the result is float.
 
   Args:
-    image: The image.
-    dtype: uint8 or uint16; for a float type nothing is rounded.
+    image: An image in [0, 1], of any shape.
+    dtype: The type, uint8 or uint16; a float type does not round.
   """
   xp = array_namespace(image)
   image = xp.clip(as_float(image), 0.0, 1.0)

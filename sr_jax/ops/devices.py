@@ -1,4 +1,4 @@
-"""The devices of this machine, or one line that says why JAX has none."""
+"""Finds the devices of this machine, or says in one line why JAX has none."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from sr_jax.errors import UserError
 
 
 def find_devices() -> list[jax.Device]:
-  """All devices that JAX has; call it before the first computation.
+  """Returns all devices of JAX; call it before the first computation.
 
   Raises:
-    UserError: JAX cannot start, as with JAX_PLATFORMS=cuda without a GPU.
+    UserError: JAX cannot start, for example with JAX_PLATFORMS=cuda on a
+      machine without a GPU.
   """
   try:
     return jax.devices()

@@ -41,19 +41,19 @@ _CHROMA_TABLE[:4, :4] = [
 _DCT = np.cos(np.outer(np.arange(8), 2 * np.arange(8) + 1) * np.pi / 16) / 2
 _DCT[0] /= np.sqrt(2)
 
-# Whole pixels make many exact halves; the thousandth settles them as integer
-# arithmetic does, whatever the rounding noise of the float transform.
+# Averages of whole levels are often exact halves. The added thousandth rounds
+# them as integer arithmetic does, despite rounding errors of the float values.
 _HALF = 0.5 + 1e-3
 
 
 def quantisation_table(table: np.ndarray, quality: int) -> np.ndarray:
-  """The libjpeg scaling of a base table for quality 1..100."""
+  """Scales a base table for quality 1..100 as libjpeg does."""
   percent = 5000 // quality if quality < 50 else 200 - 2 * quality
   return np.clip((table * percent + 50) // 100, 1, 255)
 
 
 def _code_plane(plane: Array, table: np.ndarray) -> Any:
-  """DCT, quantisation and inverse of `[..., H, W]`, sizes multiples of 8."""
+  """DCT, quantisation and inverse of `[..., H, W]`; 8 divides H and W."""
   xp = array_namespace(plane)
   *batch, height, width = plane.shape
   blocks = plane.reshape(*batch, height // 8, 8, width // 8, 8) - 128.0
@@ -69,7 +69,7 @@ def _code_plane(plane: Array, table: np.ndarray) -> Any:
 
 
 def _halve(plane: Array) -> Any:
-  """2x2 averages; the rounding bias alternates by column as in libjpeg."""
+  """Averages 2x2 pixels; halves round down in even columns, up in odd ones."""
   xp = array_namespace(plane)
   *batch, height, width = plane.shape
   total = plane.reshape(*batch, height // 2, 2, width // 2, 2).sum((-3, -1))
@@ -95,25 +95,29 @@ def _double(plane: Array) -> Any:
 
 
 def _code_chroma(plane: Array, shape: tuple[int, int], quality: int) -> Any:
-  """Chroma of `shape` pixels from its padded plane, through half resolution."""
+  """Codes a padded chroma plane at half resolution; returns `shape` pixels."""
   height, width = shape
   table = quantisation_table(_CHROMA_TABLE, quality)
   half = _code_plane(_halve(plane), table)
-  # The decoder upsamples what the image covers, not the padding.
+  # The decoder upsamples the image without the padding.
   half = half[..., : (height + 1) // 2, : (width + 1) // 2]
   return _double(half)[..., :height, :width]
 
 
 def jpeg(image: Array, quality: int) -> Any:
-  """`image` after a JPEG round trip, on 8-bit levels in [0, 1].
+  """Passes an image through JPEG compression.
 
   Args:
-    image: `[..., H, W, C]` in [0, 1] with 1 or 3 channels, any size; clipped
-      and rounded to 8 bit first, as a file would be.
-    quality: 1..100, libjpeg's scale.
+    image: `[..., H, W, C]` in [0, 1] with 1 or 3 channels, of any size. It is
+      clipped and rounded to 8 bits first.
+    quality: 1..100, on libjpeg's scale.
+
+  Returns:
+    The decoded image `[..., H, W, C]` in [0, 1], on 8-bit levels.
 
   Raises:
-    UserError: another channel count or quality.
+    UserError: The number of channels is not 1 or 3, or the quality is out of
+      range.
   """
   channels = image.shape[-1]
   if channels not in (1, 3):
@@ -132,7 +136,7 @@ def jpeg(image: Array, quality: int) -> Any:
     return luma[..., :height, :width, None] / 255.0
   r, g, b = (levels[..., i] for i in range(3))
   luma = xp.floor(0.299 * r + 0.587 * g + 0.114 * b + _HALF)
-  # Chroma halves round down, so that pure blue and red stay within 255.
+  # Chroma of exactly one half rounds down: pure blue and red stay within 255.
   cb = xp.ceil(128 - _HALF - 0.168735892 * r - 0.331264108 * g + 0.5 * b)
   cr = xp.ceil(128 - _HALF + 0.5 * r - 0.418687589 * g - 0.081312411 * b)
   luma = _code_plane(luma, luma_table)[..., :height, :width]

@@ -1,7 +1,7 @@
-"""A linear function with a transpose of its own, differentiable to any order.
+"""A linear function with a custom transpose, differentiable to any order.
 
-As `jax.custom_derivatives.linear_call`, which refuses derivatives by anything
-that the function is not linear in, and `jax.vmap`.
+In contrast to `jax.custom_derivatives.linear_call` it supports `jax.vmap`, and
+derivatives by arguments in which the function is not linear.
 """
 
 from __future__ import annotations
@@ -29,14 +29,18 @@ def linear_call(
   residuals: PyTree,
   linear: PyTree,
 ) -> PyTree:
-  """`function(residuals, linear)`, whose reverse mode runs `transpose`.
+  """Computes `function(residuals, linear)`; reverse mode runs `transpose`.
 
   Args:
-    function: Linear in its second argument.
-    transpose: `(residuals, result) -> like linear`, its transpose.
-    residuals: Arrays, by which it may be differentiated as well; those
-      derivatives are JAX's own.
-    linear: Arrays.
+    function: A function that is linear in its second argument.
+    transpose: The transpose of `function` by its second argument. It takes
+      (residuals, result) and returns a tree like `linear`.
+    residuals: Tree of arrays. Derivatives by them are JAX's own derivatives of
+      `function`.
+    linear: Tree of arrays, in which `function` is linear.
+
+  Returns:
+    The result of `function`.
   """
   given, residual_tree = jax.tree.flatten(residuals)
   moved, linear_tree = jax.tree.flatten(linear)
@@ -57,7 +61,7 @@ def linear_call(
 
   ahead = jax.make_jaxpr(forward)(*given, *moved)
   back = jax.make_jaxpr(backward)(*given, *ahead.out_avals)
-  # What the functions close over becomes residuals too.
+  # Arrays that the functions close over become residuals too.
   constants = [*ahead.consts, *back.consts]
   split = len(ahead.consts)
   results = _linear_call.bind(
@@ -73,7 +77,10 @@ def linear_call(
 
 
 def _without(jaxpr: ClosedJaxpr, start: int, stop: int, count: int) -> _Flat:
-  """The jaxpr as a function of all constants, then of its operands."""
+  """The jaxpr as a function of `count` constants, followed by its operands.
+
+  The constants from `start` to `stop` are those of this jaxpr.
+  """
 
   def call(*arrays: Any) -> Sequence[Any]:
     closed = ClosedJaxpr(jaxpr.jaxpr, list(arrays[start:stop]))
@@ -158,7 +165,8 @@ def _batch(
   size = next(
     x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None
   )
-  # A transpose has results of one kind: all linear operands are batched.
+  # All linear operands get a batch axis, so that all results of the transpose
+  # have one.
   linear = [
     jnp.broadcast_to(x, (size, *x.shape))
     if d is None

@@ -1,4 +1,4 @@
-"""The device axes over which arrays inside `jax.shard_map` differ."""
+"""Device axes over which arrays inside `jax.shard_map` vary."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import jax
 
 
 def vary_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-  """The arrays, each marked as varying over every axis that any varies over.
+  """Marks all arrays as varying over each axis over which any of them varies.
 
-  JAX does so for its own operations, and a primitive of our own has to ask for
-  it: the transpose of the mark sums a shared operand's gradient over devices.
+  JAX does this for its own operations; a custom primitive has to call this
+  function. The transpose of the mark sums the gradient of an operand that the
+  devices share over these devices.
   """
   axes = [_varying(x) for x in arrays]
   union = frozenset().union(*axes)

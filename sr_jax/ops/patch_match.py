@@ -1,22 +1,24 @@
-"""Dense matching of feature maps by 3x3 patches, and swapping by its result.
+"""Matches feature maps by 3x3 patches, and swaps features by the matches.
 
-SRNTT (Zhang et al., CVPR 2019): every patch P of an image's features takes the
-patch Q of the references' features with the largest <P, Q> / ||Q||; ties go to
-the first. The maps of the references are then rebuilt in the image's place:
-every patch puts down the one it took, and overlapping ones are averaged.
+In SRNTT (Zhang et al., CVPR 2019) every patch P of an image's features is
+matched with the patch Q of the references' features that has the largest
+<P, Q> / ||Q||; the first of equal ones wins. A map of the image's size is then
+assembled from the references' features: each matched patch is written to the
+place of P, and overlapping patches are averaged.
 
-The inner products of all pairs of patches are made in one of three forms, which
-agree to the last index:
+The inner products of all pairs of patches are computed in one of three forms,
+which give the same indices:
 
   convolution  the patches of the references are kernels
   matmul       patches of both sides are rows of a matrix
-  box          inner products of single pixels, of which those of a patch are
-               the sum along a diagonal: a ninth of the multiplications
+  box          inner products of single pixels, summed over the nine pixels of a
+               pair of patches: a ninth of the multiplications
 
 The box form is the default everywhere: on two CPU cores it is four to five
-times as fast as the others, and on accelerators all three pass as many scores
-through the memory while it multiplies a ninth as much. Scores are held for a
-block of the image and a band of a reference at a time.
+times as fast as the others. On accelerators all three forms move the same
+number of scores through memory, and the box form does a ninth of the
+multiplications. To bound the memory, the scores are computed for one block of
+the image and one band of rows of a reference at a time.
 """
 
 from __future__ import annotations
@@ -31,25 +33,26 @@ import jax.numpy as jnp
 from sr_jax.ops.precision import einsum
 
 PATCH = 3
-# Largest side of the image's blocks, in patches.
+# Largest side of a block of the image, in patches.
 _BLOCK = 40
-# Norms below it count as it: a patch of zeros then scores 0, and is no NaN.
+# Lower bound of norms: the score of a patch of zeros is then 0, not NaN.
 _LEAST_NORM = 1e-12
-# MiB of scores that are held at a time: what CPU caches like, and more where
-# thousands of units are to be kept busy.
+# MiB of scores that are held at a time. The scores should fit the cache of a
+# CPU; an accelerator needs more of them to keep its units busy.
 _CHUNK = {'cpu': 16.0}
 _CHUNK_OF_ACCELERATORS = 256.0
 
 
 class Match(NamedTuple):
-  """What an image's patches took.
+  """The best reference patch for each patch of an image.
 
   Attributes:
-    index: `[h - 2, w - 2]` int32, the number of the patch: row by row, over the
-      references in turn.
-    score: `[h - 2, w - 2]`, its inner product with the normalised patch.
-    similarity: `[h, w]`, the cosine of both; that of the border repeats its
-      neighbours'.
+    index: Number of the reference patch, `[h - 2, w - 2]` int32. Patches are
+      numbered row by row, through all references in order.
+    score: `[h - 2, w - 2]`, the inner product of the image's patch and the
+      reference patch divided by its norm.
+    similarity: `[h, w]`, the cosine similarity of the two patches. Outermost
+      pixels, which are not the centre of a patch, repeat the nearest value.
   """
 
   index: jax.Array
@@ -67,11 +70,12 @@ def match(
   """Finds the best patch of the references for every patch of an image.
 
   Args:
-    content: Features `[h, w, C]`, both sides 3 or more.
-    references: Features `[H, W, C]` each, of any sizes from 3 on.
-    form: One of `FORMS`.
-    chunk: MiB of scores that are held at a time (but a row of a reference's
-      at least); by default as the backend likes it.
+    content: Features of the image, `[h, w, C]`; both sides are 3 or more.
+    references: Features of each reference, `[H, W, C]`; both sides are 3 or
+      more and may differ between references.
+    form: One of `FORMS`: how the inner products are computed.
+    chunk: MiB of scores that are held at a time; at least one row of patches of
+      a reference is. None chooses a size for the backend.
   """
   if chunk is None:
     chunk = _CHUNK.get(jax.default_backend(), _CHUNK_OF_ACCELERATORS)
@@ -90,12 +94,12 @@ def match(
 
 
 def patch_count(shape: Sequence[int]) -> int:
-  """Patches of a map `[H, W, C]`."""
+  """Number of patches of a map `[H, W, C]`."""
   return (shape[0] - PATCH + 1) * (shape[1] - PATCH + 1)
 
 
 def patch_norms(features: jax.Array) -> jax.Array:
-  """Norm of every patch of `[H, W, C]`, `[H - 2, W - 2]`; never zero."""
+  """Norms `[H - 2, W - 2]` of all patches of `[H, W, C]`; never zero."""
   squares = (features.astype(jnp.float32) ** 2).sum(-1)
   rows = _along(squares, lambda x, i, n: x[i : n + i], squares.shape[0])
   both = _along(rows, lambda x, i, n: x[:, i : n + i], squares.shape[1])
@@ -105,7 +109,7 @@ def patch_norms(features: jax.Array) -> jax.Array:
 def _along(
   x: jax.Array, shifted: Callable[..., jax.Array], size: int
 ) -> jax.Array:
-  """Sum of three neighbours along an axis of this size."""
+  """Sums three neighbours along an axis of length `size`."""
   first, second, third = (shifted(x, i, size - PATCH + 1) for i in range(PATCH))
   return first + second + third
 
@@ -143,7 +147,7 @@ def _convolution(content: jax.Array, reference: jax.Array) -> jax.Array:
 
 
 def _patches(features: jax.Array) -> jax.Array:
-  """`[H, W, C]` -> `[H - 2, W - 2, 9 * C]`."""
+  """All patches of `[H, W, C]`, as vectors `[H - 2, W - 2, 9 * C]`."""
   height, width = (n - PATCH + 1 for n in features.shape[:2])
   return jnp.concatenate(
     [
@@ -155,7 +159,8 @@ def _patches(features: jax.Array) -> jax.Array:
   )
 
 
-# Inner products `[h, w, H, W]` of the patches of two maps.
+# Functions that compute the inner products `[h, w, H, W]` of all pairs of
+# patches of two maps.
 FORMS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
   'box': _box,
   'convolution': _convolution,
@@ -169,7 +174,7 @@ def _match_one(
   products: Callable[[jax.Array, jax.Array], jax.Array],
   chunk: float,
 ) -> tuple[jax.Array, jax.Array]:
-  """Score and index of the best patch of one reference."""
+  """Score and index of the best patch of one reference, for each patch."""
   height, width = (n - PATCH + 1 for n in content.shape[:2])
   tall, wide = (_even(n, _BLOCK) for n in (height, width))
   down, across = -(-height // tall), -(-width // wide)
@@ -195,12 +200,13 @@ def _match_one(
 
 
 class _Band(NamedTuple):
-  """Rows of a reference, stacked with the others of it.
+  """A band of rows of a reference; all bands are stacked on a leading axis.
 
   Attributes:
-    features: `[k + 2, W, C]`.
-    factors: `[k, W - 2]`, one over the norms; NaN where there is no patch.
-    first: Number of its first patch.
+    features: `[k + 2, W, C]`, which hold k rows of patches.
+    factors: `[k, W - 2]`, the reciprocals of the patches' norms; NaN where the
+      padding makes no patch.
+    first: Number of the first patch of the band.
   """
 
   features: jax.Array
@@ -209,7 +215,7 @@ class _Band(NamedTuple):
 
 
 def _bands(reference: jax.Array, pixels: float) -> _Band:
-  """A reference in bands of at most so many pixels, or of three rows."""
+  """Cuts a reference into bands of at most `pixels` pixels, or three rows."""
   height, width = (n - PATCH + 1 for n in reference.shape[:2])
   most = max(1, int(pixels / reference.shape[1]) - PATCH + 1)
   rows = _even(height, most)
@@ -228,7 +234,8 @@ def _bands(reference: jax.Array, pixels: float) -> _Band:
 
 
 def _even(size: int, most: int) -> int:
-  """Side of the fewest equal parts of a size that are no larger than `most`."""
+  """Size of the parts when `size` is cut evenly into parts of at most `most`.
+  """
   return -(-size // -(-size // most))
 
 
@@ -238,14 +245,14 @@ def _better(
   best: tuple[jax.Array, jax.Array],
   band: _Band,
 ) -> tuple[tuple[jax.Array, jax.Array], None]:
-  """The better of what is known for a block and what a band has."""
+  """Updates the best matches of a block with the patches of a band."""
   exists = ~jnp.isnan(band.factors)[None, None]
   scores = products(block, band.features) * band.factors[None, None]
   scores = jnp.where(exists, scores, -jnp.inf)
   scores = scores.reshape(*scores.shape[:2], -1)
   index = jnp.argmax(scores, -1).astype(jnp.int32)
   score = jnp.take_along_axis(scores, index[..., None], -1)[..., 0]
-  # Strictly: of equals the first stays.
+  # Strictly greater, so that the first of equal patches stays.
   better = score > best[0]
   return (
     jnp.where(better, score, best[0]),
@@ -254,7 +261,7 @@ def _better(
 
 
 def _assembled(blocks: jax.Array, down: int, across: int) -> jax.Array:
-  """Blocks `[down * across, h, w]` as one `[down * h, across * w]`."""
+  """Joins blocks `[down * across, h, w]` to one `[down * h, across * w]`."""
   tall, wide = blocks.shape[1:]
   grid = blocks.reshape(down, across, tall, wide).transpose(0, 2, 1, 3)
   return grid.reshape(down * tall, across * wide)
@@ -263,16 +270,16 @@ def _assembled(blocks: jax.Array, down: int, across: int) -> jax.Array:
 def swap(
   index: jax.Array, references: Sequence[jax.Array], ratio: int = 1
 ) -> jax.Array:
-  """The references' features in the places where their patches were taken.
+  """Assembles a map of the image's size from matched reference patches.
 
   Args:
-    index: `[h - 2, w - 2]`, see `Match`.
-    references: Features `[ratio * H, ratio * W, C]` each, of the references
-      that were matched as `[H, W, ...]`.
-    ratio: Of these features' resolution to that of the matching.
+    index: Numbers of the matched patches, `[h - 2, w - 2]`, see `Match`.
+    references: Features of each reference, `[ratio * H, ratio * W, C]`, where
+      `[H, W, ...]` is the size at which the reference was matched.
+    ratio: Resolution of these features divided by that of the matched ones.
 
   Returns:
-    `[ratio * h, ratio * w, C]`: where patches overlap, their mean.
+    `[ratio * h, ratio * w, C]`; overlapping patches are averaged.
   """
   height, width = (n + PATCH - 1 for n in index.shape)
   channels = references[0].shape[-1]
@@ -294,14 +301,19 @@ def swap(
 def _first_pixels(
   index: jax.Array, shapes: Sequence[tuple[int, ...]], ratio: int
 ) -> tuple[jax.Array, jax.Array]:
-  """Where in all pixels of all references a patch begins, and their width."""
+  """Finds the first pixel of each matched patch among all references' pixels.
+
+  Returns:
+    The index of the first pixel and the row length of its reference, both
+    `[h - 2, w - 2]`.
+  """
   first, stride = jnp.zeros_like(index), jnp.zeros_like(index)
   patches = pixels = 0
   for height, width in shapes:
     wide = width - PATCH + 1
     own = index - patches
     start = ratio**2 * (own // wide) * width + ratio * (own % wide)
-    here = own >= 0  # those of later references are replaced in their turn
+    here = own >= 0  # patches of later references are overwritten later
     first = jnp.where(here, pixels + start, first)
     stride = jnp.where(here, ratio * width, stride)
     patches += patch_count((height, width))
@@ -316,7 +328,11 @@ def _cells(
   cell: tuple[int, int],
   ratio: int,
 ) -> jax.Array:
-  """One of the nine cells of every patch, `[ratio * h, ratio * w, C]`."""
+  """Gathers one of the nine cells (`ratio` x `ratio` pixels) of each patch.
+
+  Returns:
+    `[ratio * (h - 2), ratio * (w - 2), C]`.
+  """
   rows, columns = (ratio * k + jnp.arange(ratio) for k in cell)
   pixels = (
     first[:, None, :, None]
@@ -328,13 +344,13 @@ def _cells(
 
 
 def overlap(height: int, width: int, ratio: int = 1) -> jax.Array:
-  """How many patches cover each pixel, `[ratio * height, ratio * width]`."""
+  """Number of patches over each pixel, `[ratio * height, ratio * width]`."""
   down, across = (_covering(n).repeat(ratio) for n in (height, width))
   return down[:, None] * across[None].astype(jnp.float32)
 
 
 def _covering(size: int) -> jax.Array:
-  """How many of the patches along an axis cover each of its pixels."""
+  """Number of patches that cover each of `size` pixels along an axis."""
   place = jnp.arange(size)
   last = jnp.minimum(place, size - PATCH)
   return last - jnp.maximum(place - PATCH + 1, 0) + 1

@@ -1,4 +1,4 @@
-"""Sub-pixel rearrangement with PyTorch's channel order, so weights carry over.
+"""Pixel shuffle with PyTorch's channel order, so that its weights fit.
 
 Channel c * r^2 + i * r + j holds sub-pixel (row i, column j) of output channel
 c (Shi et al., CVPR 2016). TensorFlow's depth_to_space orders them differently.
@@ -12,10 +12,10 @@ from sr_jax.ops.namespace import Array
 
 
 def pixel_shuffle(x: Array, scale: int) -> Any:
-  """`[..., H, W, C * scale^2]` -> `[..., H * scale, W * scale, C]`."""
+  """Turns `[..., H, W, C * scale^2]` into `[..., H * scale, W * scale, C]`."""
   *batch, height, width, channels = x.shape
   if channels % scale**2:
-    raise ValueError(f'{channels} channels do not divide by {scale}^2')
+    raise ValueError(f'{channels} channels are not divisible by {scale}^2')
   x = x.reshape(*batch, height, width, channels // scale**2, scale, scale)
   n = len(batch)
   x = x.transpose(*range(n), n, n + 3, n + 1, n + 4, n + 2)
@@ -23,10 +23,10 @@ def pixel_shuffle(x: Array, scale: int) -> Any:
 
 
 def pixel_unshuffle(x: Array, scale: int) -> Any:
-  """`[..., H, W, C]` -> `[..., H / scale, W / scale, C * scale^2]`."""
+  """Turns `[..., H, W, C]` into `[..., H / scale, W / scale, C * scale^2]`."""
   *batch, height, width, channels = x.shape
   if height % scale or width % scale:
-    raise ValueError(f'{height}x{width} does not divide by {scale}')
+    raise ValueError(f'{height}x{width} pixels are not divisible by {scale}')
   x = x.reshape(*batch, height // scale, scale, width // scale, scale, channels)
   n = len(batch)
   x = x.transpose(*range(n), n, n + 2, n + 4, n + 1, n + 3)

@@ -1,10 +1,10 @@
-"""What the power spectrum of an image shows of its blur.
+"""Features of an image's power spectrum that show how the image is blurred.
 
-Photographs have much the same spectrum, which falls with the frequency. Blur
-makes it fall faster, along the blur's own directions, and noise gives it a
-floor. The features here are log power spectra of 32x32 patches of luma,
-averaged over radial bands and directions. Flat patches show the noise and
-textured ones the blur, so patches are grouped by their energy.
+The spectra of photographs are much alike and fall with the frequency. Blur
+makes them fall faster along the directions of the blur, and noise adds a floor.
+The features are log power spectra of 32x32 patches of luma, averaged over
+radial bands and directions. Flat patches show the noise and textured patches
+the blur, so patches are grouped by their energy.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from scipy import fft
 # Side of the patches, and the smallest image: a few patches must fit in.
 PATCH = 32
 LEAST_SIDE = 36
-# Directions, over half a turn.
+# Number of directions, evenly spread over half a turn.
 ANGLES = 8
 # Centres of the radial bands in cycles per pixel; the last two lie in corners.
 BANDS = np.concatenate([np.linspace(0.045, 0.5, 14), [0.56, 0.62]])
-# Width of a band, and of one in a corner that its direction does not reach.
+# Width of a band, and of a band in a corner that a direction does not reach.
 _BAND_WIDTH, _WIDE_BAND = 0.022, 0.06
-# Patches are taken every so many pixels, and no more of them than this.
+# Distance of neighbouring patches in pixels, and the largest number of patches.
 _STEP, _MOST = 8, 1500
-# (from, to) of the patches in order of falling energy, as shares of all.
+# (start, end) of each group, as shares of all patches in order of falling
+# energy.
 _GROUPS = ((0.0, 0.05), (0.15, 0.35), (0.65, 1.0))
 # Energy is measured in this band of frequencies.
 _ENERGY_BAND = (0.1, 0.3)
-# Squared grey levels below which a power counts as nothing.
+# Lower bounds of powers, in squared grey levels.
 _FLOOR, _MEAN_FLOOR = 0.05, 1e-3
 
-# Shape of the features of one image: mean spectrum and groups, bands, angles.
+# Shape of the features of one image: (mean spectrum and groups, bands, angles).
 FEATURES = (1 + len(_GROUPS), len(BANDS), ANGLES)
 
 
@@ -61,11 +62,11 @@ def patch_spectra(luma: np.ndarray) -> np.ndarray:
   """Power spectra of windowed patches, evenly spread over an image.
 
   Args:
-    luma: `[H, W]` in grey levels of 0 to 255, H and W at least `PATCH`.
+    luma: `[H, W]` in grey levels from 0 to 255; H and W are at least `PATCH`.
 
   Returns:
-    `[patches, PATCH, PATCH // 2 + 1]` float32, in squared grey levels; the
-    window takes the mean off.
+    `[patches, PATCH, PATCH // 2 + 1]` float32, in squared grey levels. The
+    windowed mean of each patch is subtracted.
   """
   windows = np.lib.stride_tricks.sliding_window_view(luma, (PATCH, PATCH))
   rows, columns = (_places(n) for n in luma.shape)
@@ -83,7 +84,7 @@ def energy(spectra: np.ndarray) -> np.ndarray:
   radius = np.hypot(*frequencies())
   least, most = _ENERGY_BAND
   weights = np.where((radius > least) & (radius < most), 1.0, 0.0)
-  # The other columns stand for their mirror images as well.
+  # All columns but these two also represent their mirror images.
   weights[:, [0, -1]] *= 0.5
   weights = weights.ravel() / weights.sum()
   return spectra.reshape(len(spectra), -1) @ weights.astype(np.float32)
@@ -96,7 +97,7 @@ def _near(
   width: float,
   k: int,
 ) -> np.ndarray:
-  """How near each frequency is to a band and to direction number k."""
+  """Weights of all frequencies for a band and direction number k."""
   radius = np.hypot(vertical, horizontal)
   turn = np.arctan2(vertical, horizontal) - k * np.pi / ANGLES
   turn = (turn + np.pi / 2) % np.pi - np.pi / 2
@@ -125,7 +126,7 @@ def _polar_weights() -> np.ndarray:
       for width in (_BAND_WIDTH, _WIDE_BAND):
         near = [_near(v, h, band, width, k) for v, h in signs]
         weights = np.mean(near, axis=0)
-        # The other columns stand for their mirror images as well.
+        # All columns but these two also represent their mirror images.
         weights[:, [0, -1]] *= 0.5
         if weights.sum() > 1e-3:
           break
@@ -134,15 +135,16 @@ def _polar_weights() -> np.ndarray:
 
 
 def features(luma: np.ndarray) -> np.ndarray:
-  """Log power spectra of an image in polar bands, without its contrast.
+  """Log power spectra of an image by band and direction.
 
   Args:
-    luma: `[H, W]` in grey levels of 0 to 255, H and W at least `LEAST_SIDE`.
+    luma: `[H, W]` in grey levels from 0 to 255; H and W are at least
+      `LEAST_SIDE`.
 
   Returns:
-    `FEATURES` float32: for all patches together and for each group of patches,
-    the log power by band and direction. The level of the lowest bands of the
-    mean spectrum is taken off, so that contrast makes no difference.
+    float32 of shape `FEATURES`: the log power by band and direction, for all
+    patches together and for each group of patches. The level of the lowest
+    bands of the mean spectrum is subtracted, so that contrast has no influence.
   """
   spectra = patch_spectra(luma)
   order = np.argsort(-energy(spectra))
@@ -157,8 +159,7 @@ def features(luma: np.ndarray) -> np.ndarray:
   return polar - polar[0, :3].mean()
 
 
-# What the features become when the image is flipped or transposed, and what
-# becomes of the square root (xx, xy, yy) of its blur's covariance.
+# The order of the directions after the image is flipped or transposed.
 _FLIPPED = (-np.arange(ANGLES)) % ANGLES
 _TRANSPOSED = (ANGLES // 2 - np.arange(ANGLES)) % ANGLES
 

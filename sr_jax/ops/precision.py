@@ -13,17 +13,17 @@ from sr_jax.ops.namespace import Array, array_namespace
 
 
 def as_float(x: Array) -> Any:
-  """float64 on the host; at least float32 on the device. Values unchanged."""
+  """Converts to float64 on the host, or to float32 or more on the device."""
   if array_namespace(x) is np:
     return np.asarray(x, np.float64)
   return jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
 
 
 def check_floats(*images: Array) -> None:
-  """Refuses images of whole levels, whose scale a loss cannot know.
+  """Refuses integer images, because a loss cannot know their value range.
 
   Raises:
-    UserError: an array is not of a floating-point type.
+    UserError: An array has no floating-point type.
   """
   for image in images:
     if not jnp.issubdtype(image.dtype, jnp.floating):
@@ -34,7 +34,7 @@ def check_floats(*images: Array) -> None:
 
 
 def einsum(spec: str, *operands: Array) -> Any:
-  """`einsum` in full float32: accelerators default to fewer bits."""
+  """`einsum` in full float32; accelerators use fewer bits by default."""
   if array_namespace(*operands) is np:
     return np.einsum(spec, *operands, optimize=True)
   dtype = jnp.result_type(*(x for x in operands if isinstance(x, jax.Array)))

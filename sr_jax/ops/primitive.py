@@ -1,4 +1,4 @@
-"""Operations of our own for JAX: computed differently on CPU than elsewhere."""
+"""JAX primitives that are computed differently on CPU than elsewhere."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from jax.interpreters import mlir
 def define(
   name: str, plain: Callable[..., Any], cpu: Callable[..., Any]
 ) -> Primitive:
-  """A primitive that computes one of two functions, by platform.
+  """Defines a primitive that computes one of two functions, by platform.
 
-  The platform is chosen when a program is lowered, so that one for a TPU can be
-  made on a machine without. Rules for derivatives and `jax.vmap` are left to
-  the caller.
+  The platform is chosen when a program is lowered: a program for a TPU can be
+  made on a machine that has none. The caller adds the rules for derivatives and
+  `jax.vmap`.
 
   Args:
-    name: Name in a jaxpr.
-    plain: `(*arrays, **params) -> list of arrays`, hashable params.
-    cpu: The same on CPU.
+    name: Name of the primitive in a jaxpr.
+    plain: `(*arrays, **params) -> list of arrays`, for all platforms but CPU.
+      The params are hashable.
+    cpu: The same function, written for CPU.
   """
   primitive = Primitive(name)
   primitive.multiple_results = True

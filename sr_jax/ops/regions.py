@@ -1,13 +1,14 @@
-"""Objects, backgrounds and boundaries (Rad et al., SROBB, ICCV 2019).
+"""Masks of objects, background and boundaries (Rad et al., SROBB, ICCV 2019).
 
-From a label map, which has the id of a class in every pixel:
+A label map holds the id of a class in every pixel. It is divided into three
+regions:
 
-  boundary    no further from an edge of the labels than a disk reaches
-  background  of the rest, sky, water, ground and plants
-  object      all that is left, pixels without a label too
+  boundary    pixels within a given distance of an edge between two labels
+  background  of the other pixels, those of sky, water, ground and plants
+  object      all remaining pixels, including those without a label
 
-Ids are those of COCO-Stuff (Caesar et al., CVPR 2018): 0 for no label, 1 to 91
-for things, 92 to 182 for stuff.
+The ids are those of COCO-Stuff (Caesar et al., CVPR 2018): 0 for no label, 1 to
+91 for things, 92 to 182 for stuff.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ BACKGROUND = (*_SKY, *_WATER, *_GROUND, *_PLANTS)
 
 
 def regions(labels: jax.Array, radius: int) -> dict[str, jax.Array]:
-  """Masks by name; every pixel is in exactly one.
+  """Makes a mask of each region; every pixel is in exactly one region.
 
   Args:
-    labels: Ids `[B, H, W]`.
-    radius: Of the disk in pixels; 0 leaves the edges as they are.
+    labels: Class ids, `[B, H, W]`.
+    radius: Largest distance in pixels of a boundary pixel from an edge pixel.
 
   Returns:
-    float32 `[B, H, W, 1]` of zeros and ones for each of `NAMES`.
+    A mask for each name in `NAMES`: float32 `[B, H, W, 1]` of zeros and ones.
   """
   boundary = dilate(edges(labels), radius)
   background = jnp.isin(labels, jnp.asarray(BACKGROUND, labels.dtype))
@@ -50,9 +51,9 @@ def regions(labels: jax.Array, radius: int) -> dict[str, jax.Array]:
 
 
 def edges(labels: jax.Array) -> jax.Array:
-  """Pixels of `[B, H, W]` beside one of another id, on both sides of it.
+  """Pixels of `[B, H, W]` that have a neighbour with another id.
 
-  Beside is above, below, left or right; beyond the image is nothing.
+  Neighbours are the pixels above, below, left and right, within the image.
   """
   down = labels[:, 1:] != labels[:, :-1]
   across = labels[:, :, 1:] != labels[:, :, :-1]
@@ -66,7 +67,7 @@ def edges(labels: jax.Array) -> jax.Array:
 
 
 def dilate(mask: jax.Array, radius: int) -> jax.Array:
-  """Pixels of a boolean `[B, H, W]` no further than `radius` from a set one."""
+  """Grows a boolean mask `[B, H, W]` by a disk of `radius` pixels."""
   offsets = np.arange(-radius, radius + 1)
   disk = offsets[:, None] ** 2 + offsets**2 <= radius**2
   count = jax.lax.conv_general_dilated(

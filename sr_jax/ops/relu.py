@@ -1,4 +1,4 @@
-"""ReLU whose gradient keeps one array, not two."""
+"""ReLU whose gradient keeps one array in memory instead of two."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sr_jax.ops.primitive import define
 
 @jax.custom_jvp
 def relu(x: jax.Array) -> jax.Array:
-  """max(x, 0) of any shape; the gradient at 0 is 0.
+  """Computes max(x, 0) for any shape; the gradient at 0 is 0.
 
-  On CPU the gradient reads its mask off the result, which the next layer's
-  gradient keeps anyway. XLA would make it from x again, and keep x too: a train
-  step of EDSR takes a third more memory so.
+  On CPU the gradient's mask is computed from the result, which is kept for the
+  gradient of the next layer anyway. XLA would compute it from x and keep x as
+  well, by which a train step of EDSR would take a third more memory.
   """
   return jnp.maximum(x, 0)
 

@@ -1,9 +1,10 @@
 """Enhanced residual images: the targets of SRNet's residual-aware task (RAT).
 
-What an enlarged LR image lacks, |HR - LR enlarged|, with edges and details
-enhanced. As Pillow makes it of 8-bit images: it rounds half up after every
-pass, and its filters leave the outermost pixels as they are. Where DETAIL falls
-halfway between two levels Pillow's own rounding goes either way.
+The residual is |HR - LR enlarged|, to which Pillow's filters EDGE_ENHANCE_MORE
+and DETAIL are applied. Everything is computed as Pillow does it for 8-bit
+images: values are rounded half up after every pass, and the filters leave the
+outermost pixels unchanged. If DETAIL gives a value exactly halfway between two
+levels, Pillow may round it up or down; here it is rounded up.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from sr_jax.ops.resize import cubic
 
 
 def residual_image(hr: Array, lr: Array, upsampling: str = 'bicubic') -> Any:
-  """The enhanced residual of an image pair.
+  """Makes the enhanced residual image of an HR and LR pair.
 
   Args:
     hr: `[..., sH, sW, C]` in [0, 1], on 8-bit levels.
-    lr: `[..., H, W, C]`, the same.
-    upsampling: 'bicubic' as the author describes it, or 'nearest', the default
-      of Pillow when the released script ran.
+    lr: `[..., H, W, C]` in [0, 1], on 8-bit levels.
+    upsampling: How LR is enlarged: 'bicubic', as the author describes it, or
+      'nearest', Pillow's default at the time of the released script.
 
   Returns:
     `[..., sH, sW, C]` in [0, 1], on 8-bit levels.
 
   Raises:
-    UserError: unknown upsampling.
+    UserError: The upsampling is unknown.
   """
   xp = array_namespace(hr, lr)
   hr, lr = (xp.round(255 * as_float(x)) for x in (hr, lr))
@@ -41,7 +42,7 @@ def residual_image(hr: Array, lr: Array, upsampling: str = 'bicubic') -> Any:
 
 
 def _enlarge(image: Array, shape: tuple[int, int], upsampling: str) -> Any:
-  """Levels `[..., H, W, C]` enlarged to `shape`."""
+  """Enlarges levels `[..., H, W, C]` to `shape` (height, width)."""
   if upsampling not in _TAPS:
     raise UserError(
       f'config.method.upsampling={upsampling!r}: choose from {sorted(_TAPS)}'
@@ -63,10 +64,10 @@ def _enlarge(image: Array, shape: tuple[int, int], upsampling: str) -> Any:
 
 
 def _bicubic_taps(size: int, enlarged: int) -> tuple[np.ndarray, np.ndarray]:
-  """Keys' cubic kernel, of which what lies outside the image is left out.
+  """Taps of Keys' cubic kernel; those outside the image are left out.
 
   Returns:
-    Indices and weights of the input's pixels, `[4, enlarged]` each.
+    Indices and weights of the input pixels, `[4, enlarged]` each.
   """
   centres = (np.arange(enlarged) + 0.5) * size / enlarged - 0.5
   indices = np.floor(centres).astype(int) + np.arange(-1, 3)[:, None]
@@ -75,7 +76,7 @@ def _bicubic_taps(size: int, enlarged: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _nearest_taps(size: int, enlarged: int) -> tuple[np.ndarray, np.ndarray]:
-  """The pixel in which each centre lies; in the form of `_bicubic_taps`."""
+  """Taps of the nearest input pixel, in the same form as `_bicubic_taps`."""
   nearest = ((np.arange(enlarged) + 0.5) * size / enlarged).astype(int)
   return np.tile(nearest, (4, 1)), np.eye(4)[:, [0] * enlarged]
 
@@ -84,7 +85,7 @@ _TAPS: dict[str, Callable[[int, int], tuple[np.ndarray, np.ndarray]]] = {
   'bicubic': _bicubic_taps,
   'nearest': _nearest_taps,
 }
-# Pillow's weights are whole multiples of 2^-22.
+# Pillow rounds its weights to multiples of 2^-22.
 _BITS = 22
 
 
@@ -95,7 +96,7 @@ def _levels(x: Array) -> Any:
 
 
 def _shifts(x: Array) -> dict[tuple[int, int], Any]:
-  """`x` seen from each of the 3x3 offsets, the border repeated."""
+  """Shifts `x` by each of the 3x3 offsets, with the border repeated."""
   xp = array_namespace(x)
   height, width = x.shape[-3:-1]
   pad = [(0, 0)] * x.ndim
@@ -109,7 +110,7 @@ def _shifts(x: Array) -> dict[tuple[int, int], Any]:
 
 
 def _within(x: Array, filtered: Array) -> Any:
-  """`filtered` as levels, but `x` on the outermost pixels."""
+  """Rounds `filtered` to levels; the outermost pixels are those of `x`."""
   xp = array_namespace(x)
   inner = np.zeros((*(1,) * (x.ndim - 3), *x.shape[-3:-1], 1), bool)
   inner[..., 1:-1, 1:-1, :] = True
@@ -117,13 +118,13 @@ def _within(x: Array, filtered: Array) -> Any:
 
 
 def _edge_enhance_more(x: Array) -> Any:
-  """Ten times the pixel less the sum of its 3x3 surroundings."""
+  """Pillow's EDGE_ENHANCE_MORE: ten times a pixel minus its 3x3 sum."""
   return _within(x, 10 * x - sum(_shifts(x).values()))
 
 
 def _detail(x: Array) -> Any:
-  """A sixth of ten times the pixel less its four neighbours."""
+  """Pillow's DETAIL: (ten times a pixel minus its four neighbours) / 6."""
   near = _shifts(x)
   cross = near[0, 1] + near[1, 0] + near[1, 2] + near[2, 1]
-  # The 0.5 keeps halves up, however a device divides.
+  # The 0.5 makes halves round up on every device, whatever its division does.
   return _within(x, (10 * x - cross + 0.5) / 6)

@@ -1,9 +1,9 @@
-"""Image resizing exactly as MATLAB's `imresize` does it.
+"""Image resizing exactly as in MATLAB's `imresize`.
 
-Every published benchmark number rests on this function: Keys' cubic kernel
-(a = -0.5), widened by 1/scale when the image shrinks, with the border repeated
-symmetrically. Other libraries' bicubic differs in the kernel or the border;
-PyTorch's is here as well, for networks that were trained on it.
+All published benchmark scores depend on this function. It uses Keys' cubic
+kernel (a = -0.5), widened by 1/scale when the image shrinks, and symmetric
+borders. The bicubic resizes of other libraries differ in the kernel or the
+border. PyTorch's is included for networks that were trained with it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def linear(x: np.ndarray) -> np.ndarray:
   return np.maximum(1.0 - np.abs(x), 0.0)
 
 
-# method -> (kernel, width of its support)
+# name of a method -> (kernel, width of its support)
 METHODS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
   'cubic': (cubic, 4.0),
   'linear': (linear, 2.0),
@@ -42,7 +42,7 @@ METHODS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
 
 
 def resized_size(size: int, scale: float) -> int:
-  """MATLAB's output size ceil(size * scale), deaf to rounding noise of 1/3."""
+  """MATLAB's output size ceil(size * scale), robust to rounding errors."""
   return math.ceil(size * scale - 1e-9)
 
 
@@ -55,7 +55,7 @@ def _sparse_matrix(
   offset: float | None,
 ) -> sparse.csr_array:
   kernel, width = METHODS[method]
-  # A shrinking resize is a low-pass filter: the kernel widens by 1/scale.
+  # When the image shrinks, the kernel is widened to act as a low-pass filter.
   stretch = min(scale, 1.0) if antialias else 1.0
   width /= stretch
   offset = (scale - 1) / 2 if offset is None else offset
@@ -67,7 +67,7 @@ def _sparse_matrix(
   mirrored = taps % (2 * in_size)
   columns = np.where(mirrored < in_size, mirrored, 2 * in_size - 1 - mirrored)
   rows = np.broadcast_to(np.arange(out_size)[:, None], taps.shape)
-  # Taps mirrored onto one pixel are summed.
+  # Taps that the border mirrors onto the same pixel are summed.
   return sparse.csr_array(
     (weights.ravel(), (rows.ravel(), columns.ravel())),
     shape=(out_size, in_size),
@@ -83,7 +83,7 @@ def resize_matrix(
   antialias: bool = True,
   offset: float | None = None,
 ) -> np.ndarray:
-  """Dense float64 weights `[out_size, in_size]` of a resize along one axis."""
+  """Matrix `[out_size, in_size]`, float64, that resizes along one axis."""
   matrix = _sparse_matrix(in_size, out_size, scale, method, antialias, offset)
   return matrix.toarray()
 
@@ -124,24 +124,26 @@ def imresize(
   antialias: bool = True,
   offset: tuple[float, float] | None = None,
 ) -> Any:
-  """Resizes `[..., H, W, C]` as MATLAB does; neither rounded nor clipped.
+  """Resizes an image as MATLAB does; the result is not rounded or clipped.
 
   Args:
-    image: any range and channel count.
-    scale: factor of both axes, or (vertical, horizontal). It sets the geometry.
-    shape: output (height, width). Given with `scale` it only sets the size, as
-      needed where H * scale is not whole; alone it implies the scale.
+    image: `[..., H, W, C]` of any range and number of channels.
+    scale: Factor of both axes, or (vertical, horizontal) factors.
+    shape: Output (height, width). Without `scale` the factors follow from it.
+      With `scale` it sets the output size only, which is needed if H * scale is
+      not whole.
     method: 'cubic' or 'linear'.
-    antialias: low-pass filter where the image shrinks.
-    offset: position of input pixel (0, 0) in the output, vertical and
-      horizontal. MATLAB's (scale - 1) / 2, the default, maps the image's area;
-      0 puts the pixel's centre on that of output pixel 0.
+    antialias: Whether a low-pass filter is applied if the image shrinks.
+    offset: Position (vertical, horizontal) of input pixel (0, 0) in the output,
+      in output pixels. The default is MATLAB's (scale - 1) / 2, at which both
+      images cover the same area; 0 puts the pixel's centre on the centre of
+      output pixel (0, 0).
 
   Returns:
-    `[..., H', W', C]` with H' = ceil(H * scale) unless `shape` says otherwise.
+    `[..., H', W', C]` of size `shape`, by default ceil(scale * size).
 
   Raises:
-    UserError: empty image or result, or a scale that is not positive.
+    UserError: The image or the result is empty, or a scale is not positive.
   """
   if image.ndim < 3 or 0 in image.shape:
     raise UserError(
@@ -162,7 +164,7 @@ def imresize(
 
 
 def apply_matrices(rows: Array, columns: Array, image: Array) -> Any:
-  """`[..., H, W, C]` with `[H', H]` applied to rows, `[W', W]` to columns."""
+  """Applies `[H', H]` to the rows and `[W', W]` to the columns of an image."""
   image = einsum('oh,...hwc->...owc', rows, image)
   return einsum('ow,...hwc->...hoc', columns, image)
 
@@ -172,13 +174,14 @@ def torch_bicubic(
 ) -> Any:
   """Enlarges `[..., H, W, C]` as PyTorch's bicubic interpolation does.
 
-  Keys' kernel with a = -0.75, the outermost pixel repeated, no antialiasing.
+  PyTorch uses Keys' kernel with a = -0.75, repeats the outermost pixel and does
+  not antialias.
 
   Args:
-    image: Any range and channel count.
-    scale: Enlargement.
-    align_corners: Whether the outermost pixels of both lie on each other, and
-      not the edges of both.
+    image: `[..., H, W, C]` of any range and number of channels.
+    scale: Enlargement factor.
+    align_corners: Whether the centres of the corner pixels of both images
+      coincide. Otherwise the edges of both images coincide.
 
   Returns:
     `[..., scale * H, scale * W, C]`, neither rounded nor clipped.
@@ -190,7 +193,7 @@ def torch_bicubic(
 
 
 def _torch_matrix(size: int, scale: int, align_corners: bool) -> np.ndarray:
-  """Dense float64 weights `[scale * size, size]` of `torch_bicubic`."""
+  """Matrix `[scale * size, size]`, float64, of `torch_bicubic` on one axis."""
   centres = (np.arange(scale * size) + 0.5) / scale - 0.5
   if align_corners:
     centres = np.linspace(0, size - 1, scale * size)

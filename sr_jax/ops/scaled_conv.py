@@ -1,8 +1,8 @@
-"""Convolutions between a grid and one `scale` times as fine.
+"""Convolutions between a grid and a grid `scale` times as fine.
 
-A kernel of side K = scale + 2 * padding fits both: the transposed convolution
-enlarges by `scale`, the strided one reduces by it. The latter also takes one
-row and column less, so that a stride of 2 has its odd kernels.
+The transposed convolution enlarges by `scale`, the strided one reduces by it.
+Both take kernels of side K = scale + 2 * padding. The strided one also takes
+kernels that are one pixel smaller, so that stride 2 works with odd kernels.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from sr_jax.ops.conv_primitive import convolve, convolve_transposed
 def enlarging_conv(
   x: jax.Array, kernel: jax.Array, bias: jax.Array, scale: int
 ) -> jax.Array:
-  """Transposed convolution, PyTorch's `ConvTranspose2d` of stride `scale`.
+  """Transposed convolution, as PyTorch's `ConvTranspose2d` of stride `scale`.
 
-  On CPU, where XLA's own runs 20 times slower forward and its gradients
-  slower still, it is a dense convolution on the coarse grid and a pixel
-  shuffle.
+  On CPU it is computed as a dense convolution on the coarse grid, followed by a
+  pixel shuffle. XLA's transposed convolution is 20 times slower there, and its
+  gradients are slower still.
 
   Args:
     x: `[B, H, W, C_in]`.
-    kernel: `[K, K, C_out, C_in]`, K - scale even and not negative.
+    kernel: `[K, K, C_out, C_in]`, where K - scale is even and not negative.
     bias: `[C_out]`.
-    scale: Enlargement.
+    scale: Enlargement factor.
 
   Returns:
     `[B, scale * H, scale * W, C_out]`.
@@ -42,17 +42,17 @@ def enlarging_conv(
 def reducing_conv(
   x: jax.Array, kernel: jax.Array, bias: jax.Array, scale: int
 ) -> jax.Array:
-  """Strided convolution, PyTorch's `Conv2d` of stride `scale`.
+  """Strided convolution, as PyTorch's `Conv2d` of stride `scale`.
 
-  On CPU it is a pixel unshuffle and a dense convolution on the coarse grid,
-  whose gradients are several times faster.
+  On CPU it is computed as a pixel unshuffle, followed by a dense convolution on
+  the coarse grid, whose gradients are several times faster.
 
   Args:
     x: `[B, scale * H, scale * W, C_in]`.
-    kernel: `[K, K, C_in, C_out]`, K - scale not negative; padded by half of
-      it, rounded up.
+    kernel: `[K, K, C_in, C_out]`, where K - scale is not negative. The image is
+      padded by half of K - scale, rounded up.
     bias: `[C_out]`.
-    scale: Reduction.
+    scale: Reduction factor.
 
   Returns:
     `[B, H, W, C_out]`.
@@ -63,8 +63,8 @@ def reducing_conv(
 
 
 def _padding(size: int, scale: int, *, odd: bool = False) -> int:
-  """Half of size - scale, which may be odd where this is said."""
+  """Half of size - scale, rounded up; `odd` allows an odd difference."""
   padding, rest = divmod(size - scale, 2)
   if size < scale or (rest and not odd):
-    raise ValueError(f'a kernel of {size} does not suit scale {scale}')
+    raise ValueError(f'a kernel of side {size} does not suit scale {scale}')
   return padding + rest

@@ -1,10 +1,10 @@
-"""The Gaussian blur of an image, fitted to its power spectrum.
+"""Fits a Gaussian blur to the power spectrum of an image.
 
-The model of the spectrum has six parameters and needs no training: power that
-falls as a power of the frequency, times that of a Gaussian blur, folded by
-sampling, on a floor of noise. What the original itself lacked in detail counts
-as blur, so narrow kernels are taken for wider ones: a variance of 0.2 for one
-of about 0.7 HR pixels squared at x2.
+The model of the spectrum has six parameters and needs no training: a power of
+the frequency, times the spectrum of a Gaussian blur, folded by sampling, plus a
+constant for noise. Detail that the original image lacked counts as blur, so
+that narrow kernels are overestimated: at x2 a variance of 0.2 HR pixels squared
+is estimated as about 0.7.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from scipy import optimize
 
 from sr_jax.ops import power_spectrum
 
-# Frequencies that are fitted: below, the window smears; above lie corners.
+# Range of the fitted frequencies: lower ones are smeared by the window, higher
+# ones exist only in the corners of the spectrum.
 _BAND = (0.05, 0.5)
-# Starting widths in LR pixels.
+# Widths of the blur, in LR pixels, from which the fit starts.
 _STARTS = (0.25, 0.6, 1.0)
-# (least, most) of level, slope, root xx, xy, yy in LR pixels, and floor.
+# (smallest, largest) level, slope, elements xx, xy, yy of the square root of
+# the blur's covariance in LR pixels, and floor.
 _BOUNDS = np.array(
   [(-20, 30), (1, 4), (0.03, 2), (-1, 1), (0.03, 2), (-8, 4)], float
 ).T
@@ -27,7 +29,7 @@ _BOUNDS = np.array(
 def _modelled(
   values: np.ndarray, vertical: np.ndarray, horizontal: np.ndarray
 ) -> np.ndarray:
-  """Log power at some frequencies, for the six parameters."""
+  """Log power at given frequencies, from the six parameters `values`."""
   level, slope, xx, xy, yy, floor = values
   root = np.array([[xx, xy], [xy, yy]])
   covariance = (2 * np.pi) ** 2 * root @ root
@@ -42,14 +44,15 @@ def _modelled(
 
 
 def fit_gaussian(luma: np.ndarray) -> np.ndarray:
-  """Covariance of the Gaussian blur of an image, in its own pixels squared.
+  """Estimates the covariance of the Gaussian blur of an LR image.
 
   Args:
-    luma: `[H, W]` in grey levels of 0 to 255, H and W at least
+    luma: `[H, W]` in grey levels from 0 to 255; H and W are at least
       `power_spectrum.LEAST_SIDE`.
 
   Returns:
-    `[2, 2]`, x to the right before y down.
+    Covariance `[2, 2]` in LR pixels squared, in the order x (to the right),
+    y (down).
   """
   vertical, horizontal = power_spectrum.frequencies()
   radius = np.hypot(vertical, horizontal)

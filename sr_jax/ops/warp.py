@@ -1,4 +1,4 @@
-"""Sampling images at arbitrary points."""
+"""Samples images at arbitrary points, and warps them by an optical flow."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from sr_jax.ops.resize import cubic
 
 
 def sample_cubic(image: jax.Array, points: jax.Array) -> jax.Array:
-  """Values between pixels by Keys' cubic interpolation; exact on pixels.
+  """Interpolates an image at points by Keys' cubic kernel (a = -0.5).
 
   Args:
     image: `[H, W, C]`.
-    points: `[..., 2]` (row, column) in pixels; the centre of the first pixel is
-      (0, 0). Beyond the border the image goes on mirrored, edge repeated.
+    points: `[..., 2]` (row, column) in pixels; (0, 0) is the centre of the
+      first pixel. Beyond the border the image is continued by its mirror image,
+      with the edge pixel repeated.
 
   Returns:
-    `[..., C]`, not clipped.
+    Values `[..., C]`, not clipped.
   """
   base = jnp.floor(points)
   taps = jnp.arange(-1, 3).reshape((1,) * points.ndim + (4,))
@@ -40,24 +41,25 @@ def _mirrored(index: jax.Array, size: int) -> jax.Array:
 
 
 def warp(images: jax.Array, flow: jax.Array) -> jax.Array:
-  """Backward warping: every pixel is fetched from where the flow points.
+  """Backward warping: each pixel is read from where the flow points.
 
-  Bilinear between pixels; points beyond the border are moved onto it, where
-  the flow gets no gradient.
+  Values between pixels are interpolated bilinearly. Points beyond the border
+  are moved onto it; the flow gets no gradient there.
 
   Args:
     images: `[B, H, W, C]`.
-    flow: `[B, H, W, 2]`, (x, y) in pixels: columns first, as flows are kept.
+    flow: `[B, H, W, 2]`, displacements (x, y) in pixels: columns before rows,
+      as is usual for optical flow.
 
   Returns:
-    `[B, H, W, C]` of the images' type.
+    Warped images `[B, H, W, C]`, of the type of `images`.
   """
   batch, height, width, channels = images.shape
   y, x = jnp.mgrid[:height, :width].astype(jnp.float32)
   columns = jnp.clip(x[None] + flow[..., 0].astype(jnp.float32), 0, width - 1)
   rows = jnp.clip(y[None] + flow[..., 1].astype(jnp.float32), 0, height - 1)
   left, top = jnp.floor(columns), jnp.floor(rows)
-  right, low = columns - left, rows - top  # shares of the second neighbours
+  right, low = columns - left, rows - top  # weights of the second neighbours
   pixels = images.reshape(batch, height * width, channels)
 
   def fetch(row: jax.Array, column: jax.Array) -> jax.Array:
