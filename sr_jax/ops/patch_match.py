@@ -234,8 +234,7 @@ def _bands(reference: jax.Array, pixels: float) -> _Band:
 
 
 def _even(size: int, most: int) -> int:
-  """Size of the parts when `size` is cut evenly into parts of at most `most`.
-  """
+  """Cuts `size` evenly into parts of at most `most`; returns the part size."""
   return -(-size // -(-size // most))
 
 

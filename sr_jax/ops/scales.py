@@ -21,8 +21,7 @@ def whole(scale: float) -> float:
 
 
 def enlarged_size(size: int, scale: float | Fraction) -> int:
-  """Number of pixels of an enlarged axis; the last one may lie partly outside.
-  """
+  """Number of pixels of an enlarged axis; the last may lie partly outside."""
   ratio = rational(scale)
   # Integer arithmetic also works for symbolic sizes (shape polymorphism).
   return -(-size * ratio.numerator // ratio.denominator)
