@@ -116,13 +116,13 @@ def together() -> Generator[dict[str, Any]]:
   if jax.process_count() == 1:
     return
   said = {'fault': fault and str(fault), 'host': socket.gethostname(), **facts}
-  everyone = _gathered(said)
+  everyone = gathered(said)
   if fault:
     raise fault
   _check_alike(everyone)
 
 
-def _gathered(value: Mapping[str, Any]) -> list[dict[str, Any]]:
+def gathered(value: Mapping[str, Any]) -> list[dict[str, Any]]:
   """The JSON values of all processes, in their order."""
   from jax.experimental import multihost_utils
 

@@ -12,17 +12,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from sr_jax import (
-  checkpoints,
-  experiment,
-  sharding,
-)
+from sr_jax import checkpoints, experiment, sharding
 from sr_jax.data import batches
 from sr_jax.errors import UserError
 from sr_jax.metric_writers import MetricWriter
 from sr_jax.ops.compilation import jit
 from sr_jax.ops.devices import find_devices
-from sr_jax.runs import faults, preparing, stopping, workdirs
+from sr_jax.runs import faults, peers, preparing, stopping, workdirs
 from sr_jax.runs.progress import Diverged, Monitor
 from sr_jax.state import TrainState
 
@@ -58,15 +54,20 @@ def train_and_evaluate(
     if config['multihost']:
       sharding.start_processes()
     find_devices()
+    link = stack.enter_context(peers.linked())
     with sharding.together() as facts:
       run = preparing.prepare(config, folder, stack)
       if before is not None:
         experiment.check_data(before, config, folder, run.digest)
       facts |= experiment.shared(config)
       facts |= {'data': run.digest, 'code': experiment.code_digest()}
+    link.begin()
     keeper = stack.enter_context(
       preparing.open_keeper(folder, **config['checkpoint'])
     )
+    # Before the keeper closes, which waits for the other processes.
+    stack.enter_context(link.guarding())
+    stack.enter_context(faults.out_of_memory(_LESS))
     state = preparing.first_state(run, keeper)
     writer = MetricWriter(folder, enabled=jax.process_index() == 0)
     stack.callback(writer.close)

@@ -1,16 +1,19 @@
-"""Two processes with two devices each train as one process with four."""
+"""Two processes train as one; when one of them fails, both end at once."""
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
 import pytest
 
 from sr_jax import checkpoints, experiment
+from sr_jax.runs import peers
 from tests import tiny
 
 CODE = """
@@ -18,9 +21,22 @@ import json, sys
 from sr_jax import train_loop
 train_loop.train_and_evaluate(json.loads(sys.argv[1]), sys.argv[2])
 """
+# Process 1 meets a fault of its data after the tenth step.
+FAULTY = """
+import jax
+from sr_jax import train_loop
+from sr_jax.errors import UserError
+stream = train_loop._stream
+def faulty(run, start):
+  for item in stream(run, start):
+    if item[0] == 10 and jax.process_index() == 1:
+      raise UserError('photo.png: no such file')
+    yield item
+train_loop._stream = faulty
+"""
 
 
-def _start(config, folder, devices, **environment):
+def _start(config, folder, devices, code=CODE, **environment):
   names = os.environ | {
     'JAX_NUM_CPU_DEVICES': str(devices),
     'JAX_PLATFORMS': 'cpu',
@@ -28,12 +44,29 @@ def _start(config, folder, devices, **environment):
     **environment,
   }
   return subprocess.Popen(
-    [sys.executable, '-c', CODE, json.dumps(config), folder],
+    [sys.executable, '-c', code, json.dumps(config), folder],
     env=names,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
   )
+
+
+def _pair(configs, folder, devices, code=CODE):
+  """Starts the two processes of a run."""
+  address = f'localhost:{_free_port()}'
+  return [
+    _start(
+      config | {'multihost': True},
+      folder,
+      devices,
+      code,
+      JAX_COORDINATOR_ADDRESS=address,
+      JAX_NUM_PROCESSES='2',
+      JAX_PROCESS_ID=str(i),
+    )
+    for i, config in enumerate(configs)
+  ]
 
 
 def _free_port():
@@ -61,18 +94,7 @@ def _end(processes):
 def test_two_processes_equal_one(tmp_path):
   config = experiment.to_plain(tiny.config())
   one = _start(config, tmp_path / 'one', 4)
-  address = f'localhost:{_free_port()}'
-  two = [
-    _start(
-      config | {'multihost': True},
-      tmp_path / 'two',
-      2,
-      JAX_COORDINATOR_ADDRESS=address,
-      JAX_NUM_PROCESSES='2',
-      JAX_PROCESS_ID=str(i),
-    )
-    for i in range(2)
-  ]
+  two = _pair([config] * 2, tmp_path / 'two', 2)
   _finish([one, *two])
   names = ('one', 'two')
   ours, theirs = (checkpoints.load_params(tmp_path / n) for n in names)
@@ -92,22 +114,8 @@ def test_two_processes_equal_one(tmp_path):
 
 def test_processes_with_other_configs_are_refused(tmp_path):
   """T7: unlike processes trained on, with a loss of 1e8, or never ended."""
-  address = f'localhost:{_free_port()}'
-  configs = [
-    experiment.to_plain(tiny.config(seed=i)) | {'multihost': True}
-    for i in range(2)
-  ]
-  processes = [
-    _start(
-      config,
-      tmp_path / 'run',
-      1,
-      JAX_COORDINATOR_ADDRESS=address,
-      JAX_NUM_PROCESSES='2',
-      JAX_PROCESS_ID=str(i),
-    )
-    for i, config in enumerate(configs)
-  ]
+  configs = [experiment.to_plain(tiny.config(seed=i)) for i in range(2)]
+  processes = _pair(configs, tmp_path / 'run', 1)
   try:
     errors = [process.communicate(timeout=150)[1] for process in processes]
   finally:
@@ -117,3 +125,97 @@ def test_processes_with_other_configs_are_refused(tmp_path):
     assert 'UserError: process 1 on ' in last
     assert 'was started differently: seed is 1 there, 0 in process 0' in last
   assert not (tmp_path / 'run' / 'checkpoints').exists()
+
+
+def _long_run():
+  """A run that does not end by itself while a test watches it."""
+  sections = {'eval': {'every': 10**6}, 'checkpoint': {'every': 10**6}}
+  return experiment.to_plain(tiny.config(steps=10**6, **sections))
+
+
+def test_a_killed_process_ends_the_others_in_one_line(tmp_path):
+  """T8: the survivor aborted after up to a minute, with 75 lines."""
+  log = tmp_path / 'run' / 'metrics.jsonl'
+  processes = _pair([_long_run()] * 2, tmp_path / 'run', 1)
+  killed, survivor = processes  # process 0 holds the connections of all
+  try:
+    began = time.monotonic()
+    while not (log.exists() and log.stat().st_size):  # until both train
+      assert time.monotonic() - began < 150
+      assert survivor.poll() is None, survivor.communicate()[1]
+      time.sleep(0.1)
+    killed.send_signal(signal.SIGKILL)
+    _, error = survivor.communicate(timeout=20)
+  finally:
+    _end(processes)
+  assert survivor.returncode == 2
+  warning, line = error.strip().splitlines()
+  assert 'photographs are enough' in warning
+  assert line == (
+    f'error: process 0 on {socket.gethostname()} ended unexpectedly; the last'
+    ' checkpoint is kept: start all processes again to resume'
+  )
+
+
+def test_a_fault_in_one_process_ends_all_in_one_line(tmp_path):
+  """T2: a fault of the data in one process left the others waiting."""
+  processes = _pair([_long_run()] * 2, tmp_path / 'run', 1, FAULTY + CODE)
+  try:
+    errors = [process.communicate(timeout=150)[1] for process in processes]
+  finally:
+    _end(processes)
+  assert [process.returncode for process in processes] == [2, 2]
+  tail = (
+    'photo.png: no such file; the last checkpoint is kept: start all processes'
+    ' again to resume'
+  )
+  lines = [error.strip().splitlines()[1:] for error in errors]
+  assert lines == [
+    [f'error: process 1 on {socket.gethostname()}: {tail}'],
+    [f'error: {tail}'],
+  ]
+
+
+class _Left(Exception):
+  """Stands for the end of the process."""
+
+
+@pytest.fixture
+def connection(monkeypatch):
+  """A link, its end of a connection and the peer's."""
+
+  def leave(status=2):
+    raise _Left(status)
+
+  monkeypatch.setattr(peers, '_leave', leave)
+  monkeypatch.setattr(peers, '_DEAD_AFTER', 0.2)
+  here, there = socket.socketpair()
+  with here, there:
+    yield peers.Link(), here, there
+
+
+def test_a_peer_that_cannot_be_reached_ends_the_run(connection, capsys):
+  """T8: a host without network, which never closes its connections."""
+  link, here, there = connection
+  there.sendall(b'{}\n')
+  with pytest.raises(_Left):
+    link.listen(3, 'host3', here)
+  error = capsys.readouterr().err
+  assert error.startswith('error: process 3 on host3 gave no sign of life for')
+  assert error.count('\n') == 1
+
+
+def test_a_peer_that_ends_well_ends_nothing(connection, capsys):
+  link, here, there = connection
+  there.sendall(b'{}\n{"bye": true}\n')
+  there.close()
+  link.listen(3, 'host3', here)
+  assert capsys.readouterr() == ('', '')
+
+
+def test_strangers_are_sent_away(connection, capsys):
+  link, here, there = connection
+  there.sendall(b'{"token": "guessed", "process": 0}\n{"fault": "boo"}\n')
+  peers._greet(link, here, 'secret', ['host0'])
+  assert there.recv(1) == b''
+  assert capsys.readouterr() == ('', '')
