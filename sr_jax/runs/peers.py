@@ -4,7 +4,8 @@ A process whose peer is gone waits in a collective operation that Python cannot
 interrupt, until JAX aborts it. Each process therefore holds a connection to
 process 0 on which both send a sign of life every few seconds. When one is
 lost, or a process reports a fault of its own, every process prints one line
-and ends.
+and ends. Where process 0 itself is lost, JAX may notice it first and abort the
+others with a text of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import logging
 import os
 import secrets
 import socket
-import sys
 import threading
 import time
 import traceback
@@ -36,6 +36,8 @@ _BEAT, _DEAD_AFTER = 2.0, 30.0
 # Seconds that a failed collective operation waits for the news of whose fault
 # it is.
 _NEWS = 10.0
+# Seconds that process 0 outlives the others.
+_FAREWELL = 2.0
 _RESUME = 'the last checkpoint is kept: start all processes again to resume'
 
 
@@ -78,22 +80,36 @@ class Link:
     peer.settimeout(_DEAD_AFTER)
     with self._lock:
       self._peers[process] = peer
-    how = 'ended unexpectedly'
+    fault = f'process {process} on {host} ended unexpectedly'
     try:
       for line in peer.makefile('rb'):
         message = json.loads(line)
         if 'bye' in message:
           return
         if 'fault' in message:
-          self._end(str(message['fault']))
+          fault = str(message['fault'])
+          break
     except TimeoutError:
-      how = f'gave no sign of life for {_DEAD_AFTER:g} s'
+      fault = (
+        f'process {process} on {host} gave no sign of life for'
+        f' {_DEAD_AFTER:g} s'
+      )
     except (OSError, ValueError):
       pass  # reset: the process died
     finally:
       with self._lock:
         del self._peers[process]
-    self._end(f'process {process} on {host} {how}')
+    self._report(fault)
+    _leave(fault)
+
+  def _report(self, fault: str) -> None:
+    """Tells the peers; process 0 stays until they have ended.
+
+    JAX aborts them with a page of text once its service in process 0 is gone.
+    """
+    self.send({'fault': fault})
+    if jax.process_index() == 0 and self._peers:
+      time.sleep(_FAREWELL)
 
   def _fail(self, error: BaseException) -> NoReturn:
     """Ends all processes for a fault of this one.
@@ -105,26 +121,19 @@ class Link:
       time.sleep(_NEWS)  # the fault may be a peer's: `listen` then ends this
     text = _line(error)
     here = f'process {jax.process_index()} on {socket.gethostname()}'
-    self.send({'fault': f'{here}: {text}'})
+    self._report(f'{here}: {text}')
     if wants_traceback() or not expected:
       traceback.print_exception(error)
-      _leave()
-    self._say(text)
-    _leave(130 if isinstance(error, KeyboardInterrupt) else 2)
-
-  def _end(self, text: str) -> NoReturn:
-    self.send({'fault': text})
-    self._say(text)
-    _leave()
-
-  def _say(self, text: str) -> None:
-    print(f'error: {printable(text)}; {_RESUME}', file=sys.stderr)
+    _leave(text, 130 if isinstance(error, KeyboardInterrupt) else 2)
 
 
-def _leave(status: int = 2) -> NoReturn:
-  with contextlib.suppress(OSError, ValueError):
-    sys.stdout.flush()
-    sys.stderr.flush()
+def _leave(text: str, status: int = 2) -> NoReturn:
+  """Prints one line and ends the process.
+
+  At once, since JAX's threads notice lost peers as well, and then abort the
+  process with a page of text.
+  """
+  os.write(2, f'error: {printable(text)}; {_RESUME}\n'.encode())
   os._exit(status)
 
 
