@@ -231,8 +231,9 @@ def _greet(
     process = int(hello['process'])
     host = hosts[process]
   except (OSError, ValueError, KeyError, TypeError, IndexError):
-    known = False
-  if not known:
     peer.close()
     return
-  link.listen(process, host, peer)
+  if known:
+    link.listen(process, host, peer)
+  else:
+    peer.close()
