@@ -1,4 +1,4 @@
-"""Eight fake CPU devices, no backend optimisation, compiled programs kept."""
+"""Eight fake CPU devices, quick compilation, compiled programs kept."""
 
 import gc
 import os
@@ -10,8 +10,24 @@ import jaxlib
 import pytest
 
 jax.config.update('jax_num_cpu_devices', 8)
-jax.config.update('jax_disable_most_optimizations', True)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+def _compile_quickly() -> None:
+  """Programs of tests run once: compiling them is dearer than running them.
+
+  Child processes compile in the same way. The options are of a kind that a
+  version of XLA without them ignores.
+  """
+  os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+  jax.config.update('jax_disable_most_optimizations', True)
+  options = 'xla_cpu_disable_new_fusion_emitters,xla_cpu_optimize_for_size'
+  flags = os.environ.get('XLA_FLAGS', '')
+  if options not in flags:
+    os.environ['XLA_FLAGS'] = f'{flags} --xla_backend_extra_options={options}'
+
+
+_compile_quickly()
 
 
 def _keep_programs() -> None:

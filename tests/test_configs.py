@@ -4,7 +4,6 @@ import functools
 import importlib
 import json
 import math
-import os
 import pathlib
 import re
 import shlex
@@ -194,7 +193,6 @@ def test_smoke_preset_trains(path, tmp_path):
       *('--config', f'{file}:smoke', '--workdir', str(workdir)),
     ],
     cwd=ROOT,
-    env=os.environ | {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'},
     capture_output=True,
     text=True,
     timeout=900,

@@ -40,7 +40,6 @@ def _start(config, folder, devices, code=CODE, **environment):
   names = os.environ | {
     'JAX_NUM_CPU_DEVICES': str(devices),
     'JAX_PLATFORMS': 'cpu',
-    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
     **environment,
   }
   return subprocess.Popen(

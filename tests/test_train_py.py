@@ -40,7 +40,6 @@ def _start(workdir, *flags):
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
-    env=os.environ | {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'},
   )
 
 
