@@ -128,7 +128,7 @@ def test_a_refused_config_leaves_no_workdir(tmp_path):
     ),
     ({'seed': 3}, 'seed is 0 there, 3 here'),
     ({'model': {'blocks': 2}}, 'model.blocks is 1 there, 2 here'),
-    ({'eval': {'protocol': 'rgb'}}, 'unlike protocols'),
+    ({'eval': {'protocol': 'rgb'}}, 'different protocols'),
     ({'optimizer': {'schedule': 'cosine'}}, 'optimizer.schedule'),
   ],
 )

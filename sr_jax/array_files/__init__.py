@@ -1,5 +1,5 @@
-"""Readers of array files that strangers wrote: bounded, and without trust.
+"""Readers of array files from untrusted sources.
 
 They run no code of a file, open no other file, and compare the sizes that a
-file declares with a limit before they take memory.
+file declares with a limit before they allocate memory.
 """

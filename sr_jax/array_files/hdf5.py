@@ -1,9 +1,10 @@
-"""Datasets of HDF5 files, which MATLAB's version 7.3 files are.
+"""Reads datasets of HDF5 files; MATLAB's files of version 7.3 are HDF5 files.
 
 HDF5 can refer to other files (external links, external storage, virtual
-datasets) and can load filters as plugins. None of these is followed: only plain
-numbers are read that lie in the file itself, in one piece or in chunks, and
-chunks are unpacked here, because HDF5 lets a packed chunk grow without bounds.
+datasets) and can load filters as plugins. This reader does neither: it reads
+only plain numbers that lie in the file itself, contiguous or in chunks. Chunks
+are decompressed here, because HDF5 does not limit the size of a decompressed
+chunk.
 """
 
 from __future__ import annotations
@@ -23,16 +24,17 @@ from sr_jax.errors import UserError
 SIGNATURE = b'\x89HDF\r\n\x1a\n'
 _MOST_NAMES = 1000
 _MOST_CHUNKS = 10_000
-# Chunks at the end of an axis are padded; together they stay within this
-# multiple of the limit.
+# Chunks at the end of an axis are padded. All chunks together may have this
+# multiple of the limit in bytes.
 _MOST_PADDED = 4
 _CHECKSUM_BYTES = 4
 
 
 class Arrays:
-  """The datasets of an open file by name; shapes are known before reading.
+  """The datasets of an open file, by name; to be used as a context manager.
 
-  Use as a context manager. Links other than hard ones are not datasets.
+  Only hard links count as datasets. Shapes are available without reading the
+  numbers.
   """
 
   def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -46,33 +48,33 @@ class Arrays:
     self._file.close()
 
   def names(self) -> list[str]:
-    """Names of the root's datasets, as far as they lie in this file."""
+    """Names of the root group's datasets that lie in this file."""
     root = self._file['/']
     names = itertools.islice(root, _MOST_NAMES)
     return [n for n in names if self._dataset(n) is not None]
 
   def shape(self, name: str) -> tuple[int, ...]:
-    """Shape of a dataset with MATLAB's columns last.
+    """Shape of a dataset, with MATLAB's order of axes.
 
     Raises:
-      UserError: its numbers do not lie in this file.
+      UserError: The numbers of the dataset do not lie in this file.
     """
     return self._plain(name).shape[::-1]
 
   def holds_numbers(self, name: str) -> bool:
-    """Whether a dataset holds numbers; MATLAB's cells are references."""
+    """Whether a dataset holds numbers; MATLAB's cells hold references."""
     return self._plain(name).dtype.kind in 'fiu'
 
   def read(self, name: str, limit: int) -> np.ndarray:
-    """A dataset with MATLAB's columns last.
+    """Reads a dataset, with MATLAB's order of axes.
 
     Args:
       name: One of `names()`.
-      limit: Most bytes that it may have.
+      limit: Largest allowed size in bytes.
 
     Raises:
-      UserError: it is no array of plain numbers, its numbers do not lie in
-        this file, or it is larger than the limit.
+      UserError: The dataset is no array of plain numbers, does not lie in this
+        file, or is larger than the limit.
     """
     dataset = self._plain(name)
     if dataset.dtype.kind not in 'fiu' or not _as_stored(dataset):
@@ -87,7 +89,7 @@ class Arrays:
     return self._chunked(dataset, limit).T
 
   def _dataset(self, name: str) -> Any:
-    """The dataset that a hard link of the root means, or None."""
+    """The dataset to which a hard link of the root leads, or None."""
     root = self._file['/']
     if not isinstance(root.get(name, getlink=True), h5py.HardLink):
       return None
@@ -95,10 +97,10 @@ class Arrays:
     return item if isinstance(item, h5py.Dataset) else None
 
   def _plain(self, name: str) -> Any:
-    """A dataset whose numbers lie in this file.
+    """Returns a dataset after checking that its numbers lie in this file.
 
-    The storage is looked at before the shape: asking a virtual dataset for its
-    shape opens the files that it refers to.
+    The storage layout is checked before the shape is read, because reading the
+    shape of a virtual dataset opens the files to which it refers.
     """
     dataset = self._dataset(name)
     if dataset is None:
@@ -108,12 +110,12 @@ class Arrays:
     if plan.get_layout() not in layouts or plan.get_external_count():
       raise UserError(
         f'{name!r} refers to other files, which are not opened: save it again'
-        ' with its numbers inside'
+        ' with its numbers in this file'
       )
     return dataset
 
   def _chunked(self, dataset: Any, limit: int) -> np.ndarray:
-    """All chunks of a dataset, each unpacked within its own size."""
+    """Reads all chunks of a dataset; none may decompress beyond its size."""
     filters = _filters(dataset)
     nbytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
     starts = [
@@ -126,7 +128,7 @@ class Arrays:
     result = np.full(dataset.shape, dataset.fillvalue, dataset.dtype)
     for start in itertools.product(*starts):
       stored = dataset.id.get_chunk_info_by_coord(start)
-      if stored.byte_offset is None:  # never written: the fill value
+      if stored.byte_offset is None:  # not stored: keeps the fill value
         continue
       if stored.size > self._size:
         raise UserError('damaged: a chunk larger than the file')
@@ -143,30 +145,29 @@ class Arrays:
 
 
 def _filters(dataset: Any) -> list[int]:
-  """The filters of a dataset's chunks, in the order of writing."""
+  """Numbers of the filters that were applied to chunks, in this order."""
   plan = dataset.id.get_create_plist()
   filters = [plan.get_filter(i)[0] for i in range(plan.get_nfilters())]
   known = (h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32)
   if others := [number for number in filters if number not in known]:
     raise UserError(
       f'is packed by the HDF5 filter {others[0]}, which is not loaded: save it'
-      ' without, or with gzip'
+      ' without filters, or with gzip'
     )
   return filters
 
 
 def _as_stored(dataset: Any) -> bool:
-  """Whether the numbers in the file are those of NumPy, bit by bit."""
+  """Whether the file stores numbers in the same bits as NumPy."""
   return h5t.py_create(dataset.dtype) == dataset.id.get_type()
 
 
 def _unpacked(
   data: bytes, filters: list[int], mask: int, nbytes: int, itemsize: int
 ) -> bytes:
-  """The bytes of one chunk; bit i of the mask says that filter i was skipped.
+  """Undoes the filters of one chunk; if bit i of `mask` is set, skips filter i.
 
-  A checksum is left unchecked: damage to numbers goes unseen in other formats
-  too.
+  Checksums are not verified; most other formats have none.
   """
   for i, number in reversed(list(enumerate(filters))):
     if mask >> i & 1:
@@ -174,7 +175,7 @@ def _unpacked(
     if number == h5z.FILTER_FLETCHER32:
       data = data[:-_CHECKSUM_BYTES]
     elif number == h5z.FILTER_DEFLATE:
-      # A checksum below it is packed too.
+      # The compressed data may end with the checksum of another filter.
       data = zlib.decompressobj().decompress(data, nbytes + _CHECKSUM_BYTES)
     else:
       columns = np.frombuffer(data, np.uint8).reshape(itemsize, -1)

@@ -1,8 +1,8 @@
-"""MATLAB's binary files of versions 5 to 7, without MATLAB and without trust.
+"""Reads MATLAB's binary files of versions 5 to 7 from untrusted sources.
 
-What a file declares is compared with the bytes it has before memory is taken,
-which scipy does not; a damaged file even crashes it. The format is in
-MathWorks' "MAT-File Format".
+The sizes that a file declares are compared with the file's size before memory
+is allocated. scipy's reader does not do this, and damaged files can crash it.
+The format is described in MathWorks' "MAT-File Format".
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from sr_jax.errors import UserError
 
 START = b'MATLAB 5.0 '
 _HEADER = 128
-# What may be taken beside the file's own bytes, and what a value may cost.
+# Bytes that may be allocated beyond the file's size, and the assumed cost of
+# each value in bytes.
 FREE_BYTES = 1 << 25
 _BYTES_PER_VALUE = 256
 _DEPTH_LIMIT = 32
@@ -28,7 +29,7 @@ _MOST_DIMENSIONS = 32
 _CHUNK = 1 << 16
 
 _MATRIX, _COMPRESSED = 14, 15
-# Types of stored numbers, some of which are letters.
+# NumPy types by the code of a storage type; text is stored as integers.
 _STORED = {
   1: 'i1',
   2: 'u1',
@@ -42,7 +43,7 @@ _STORED = {
   13: 'u8',
 }
 _ENCODINGS = {1: 'utf-8', 2: 'utf-8', 16: 'utf-8', 4: 'utf-16', 17: 'utf-16'}
-# Classes of arrays.
+# Codes of the classes of arrays.
 _DOUBLE = 6
 _CELL, _STRUCT, _OBJECT, _CHAR, _SPARSE = 1, 2, 3, 4, 5
 _NUMBERS = {
@@ -61,21 +62,27 @@ _COMPLEX = 0x800
 
 
 def read_variables(data: bytes) -> dict[str, Any]:
-  """Variables of a file by name.
+  """Reads all variables of a file.
 
-  Numbers become arrays (sparse ones dense), text a string, cells a list, and
-  structs a list of dictionaries; lists are in MATLAB's order, of all dimensions
-  together. What is none of these, such as a function, is left out, or None
-  within another.
+  Numbers become arrays (sparse matrices become dense), text becomes a string,
+  cell arrays become a list, and structs a list of dictionaries. Lists are flat,
+  in MATLAB's order. Other values, such as functions, are left out; inside a
+  cell or struct they become None.
+
+  Args:
+    data: The bytes of the file.
+
+  Returns:
+    Values by the names of the variables.
 
   Raises:
-    UserError, ValueError, LookupError, zlib.error: the file is damaged.
+    UserError, ValueError, LookupError, zlib.error: The file is damaged.
   """
   return _Reader(data).variables()
 
 
 def written(arrays: Mapping[str, np.ndarray]) -> bytes:
-  """A file of real matrices, which are stored as float64."""
+  """Returns the bytes of a file that holds real matrices, as float64."""
   header = b'MATLAB 5.0 MAT-file'.ljust(124) + struct.pack('<H2s', 0x100, b'IM')
   return header + b''.join(
     _element(
@@ -90,12 +97,12 @@ def written(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def _element(kind: int, data: bytes) -> bytes:
-  """An element with its head, padded to eight bytes."""
+  """Adds the header of an element, and padding to a multiple of 8 bytes."""
   return struct.pack('<II', kind, len(data)) + data + bytes(-len(data) % 8)
 
 
 class _Reader:
-  """Reads one file; counts the bytes that it takes."""
+  """Reads one file and limits the memory that it allocates."""
 
   def __init__(self, data: bytes) -> None:
     self._data = memoryview(data)
@@ -104,7 +111,7 @@ class _Reader:
     self._left = len(data) + FREE_BYTES
 
   def variables(self) -> dict[str, Any]:
-    """All variables by name."""
+    """Reads all variables; returns values by name."""
     found: dict[str, Any] = {}
     for kind, body in self._elements(self._data[_HEADER:]):
       if kind == _COMPRESSED:
@@ -122,14 +129,14 @@ class _Reader:
   def _take(self, count: int) -> None:
     self._left -= count
     if self._left < 0:
-      raise UserError('holds far more than its size')
+      raise UserError('holds far more data than its size allows')
 
   def _elements(self, data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Kind and bytes of each element."""
+    """Yields the kind and the bytes of each element."""
     position = 0
     while position < len(data):
       kind, length = self._tag(data[position : position + 8])
-      # Up to four bytes fit beside the kind.
+      # Small elements, of up to 4 bytes, have their length in the high half.
       if kind >> 16:
         kind, length, start = kind & 0xFFFF, kind >> 16, position + 4
         position += 8
@@ -137,7 +144,7 @@ class _Reader:
           raise UserError('damaged: a small element of impossible size')
       else:
         start = position + 8
-        # Compressed elements alone are not padded.
+        # All elements but compressed ones are padded.
         padding = 0 if kind == _COMPRESSED else -length % 8
         position = start + length + padding
       if start + length > len(data):
@@ -148,13 +155,13 @@ class _Reader:
       yield kind, data[start : start + length]
 
   def _tag(self, data: memoryview) -> tuple[int, int]:
-    """Kind and length of an element."""
+    """Reads kind and length from the header of an element."""
     if len(data) < 8:
-      raise UserError('is cut short within the head of an element')
+      raise UserError('is cut short within the header of an element')
     return struct.unpack(f'{self._order}II', data)
 
   def _inflated(self, data: memoryview) -> memoryview:
-    """A compressed element; no more than its own first bytes announce."""
+    """Decompresses an element, to at most the length that its header gives."""
     machine = zlib.decompressobj()
     head = machine.decompress(data[:_CHUNK], 8)
     _, length = self._tag(memoryview(head))
@@ -163,15 +170,15 @@ class _Reader:
     position = 0
     for part in itertools.chain((head,), _pieces(machine, data[_CHUNK:])):
       if position + len(part) > len(result):
-        raise UserError('damaged: a variable larger than it says')
+        raise UserError('damaged: a variable larger than its declared size')
       result[position : position + len(part)] = part
       position += len(part)
     if not machine.eof or position != len(result):
-      raise UserError('damaged: a variable smaller than it says')
+      raise UserError('damaged: a variable smaller than its declared size')
     return memoryview(result)
 
   def _matrix(self, data: memoryview, depth: int) -> tuple[str, Any]:
-    """Name and value of an array."""
+    """Reads an array of any class; returns its name and value."""
     self._take(_BYTES_PER_VALUE)
     if depth > _DEPTH_LIMIT:
       raise UserError(f'nests values more than {_DEPTH_LIMIT} deep')
@@ -207,7 +214,7 @@ class _Reader:
   def _array(
     self, kind: int, shape: tuple[int, ...], stored: int, data: memoryview
   ) -> np.ndarray:
-    """Numbers, which may be stored as smaller ones than they are."""
+    """Reads numbers, which may be stored in a smaller type than their own."""
     dtype, values = np.dtype(_NUMBERS[kind]), self._stored(stored, data)
     if values.size != math.prod(shape):
       raise UserError(
@@ -220,7 +227,7 @@ class _Reader:
   def _sparse(
     self, shape: tuple[int, ...], parts: Iterator[tuple[int, memoryview]]
   ) -> np.ndarray:
-    """A sparse matrix made dense; imaginary parts are left out."""
+    """Reads a sparse matrix as a dense one; ignores imaginary parts."""
     if len(shape) != 2:
       raise UserError(f'damaged: a sparse matrix of shape {shape}')
     rows, starts, values = (self._stored(*next(parts)) for _ in range(3))
@@ -229,7 +236,7 @@ class _Reader:
     if not in_order or (np.diff(starts) < 0).any():
       raise UserError('damaged: a sparse matrix with columns out of order')
     count = int(starts[-1])
-    # Room for more values than there are may be kept.
+    # MATLAB may store spare entries after the last value.
     rows, values = rows[:count], values[:count]
     if len(rows) != count or len(values) != count:
       raise UserError('damaged: a sparse matrix with values missing')
@@ -251,9 +258,9 @@ class _Reader:
   def _fields(
     self, parts: Iterator[tuple[int, memoryview]], kind: int
   ) -> list[str]:
-    """Names of a struct's fields, padded with zeros."""
+    """Reads the names of a struct's fields, which are padded with zeros."""
     if kind == _OBJECT:
-      next(parts)  # the name of its class
+      next(parts)  # skips the name of the object's class
     width = int(self._stored(*next(parts))[0])
     text = self._text(*next(parts))
     if width < 1 or len(text) % width:
@@ -269,8 +276,8 @@ class _Reader:
     data: memoryview,
     depth: int,
   ) -> list[Any]:
-    """Cells, or a dictionary of each struct's `fields`."""
-    # Each value has a head of eight bytes.
+    """Reads `count` cells, or `count` dictionaries of a struct's `fields`."""
+    # Each value has a header of eight bytes.
     if 8 * count * len(fields or '1') > len(data):
       raise UserError(f'damaged: {count} values, of which most are missing')
 
@@ -284,10 +291,10 @@ class _Reader:
 
 
 def _pieces(machine: Any, data: memoryview) -> Iterator[bytes]:
-  """What a decompressor makes of the data, in pieces of a bounded size."""
+  """Yields the decompressed data in pieces of a bounded size."""
   rest: bytes | memoryview = machine.unconsumed_tail
   while True:
-    # A full piece may have more behind it, though no input is left over.
+    # After a full piece more output may follow, even without further input.
     while part := machine.decompress(rest, _CHUNK):
       yield part
       rest = machine.unconsumed_tail

@@ -1,4 +1,4 @@
-"""NumPy's files `.npy` and `.npz`, with their sizes checked before reading."""
+"""Reads NumPy's `.npy` and `.npz` files; checks all sizes before reading."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 
 from sr_jax.errors import UserError
 
-# Large enough for any header of plain numbers.
+# Largest header in bytes; headers of arrays of plain numbers are shorter.
 _HEADER_LIMIT = 1024
-# What reading a damaged archive raises.
+# Exceptions that reading a damaged archive raises.
 _DAMAGE = (
   zipfile.BadZipFile,
   zlib.error,
@@ -31,14 +31,14 @@ _DAMAGE = (
 
 
 def read_npy(file: IO[bytes], limit: int) -> np.ndarray:
-  """One array of plain numbers.
+  """Reads one array of plain numbers.
 
   Args:
-    file: Open at the array's first byte.
-    limit: Most bytes that the array may have.
+    file: The open file, at the first byte of the array's header.
+    limit: Largest allowed size of the array in bytes.
 
   Raises:
-    UserError: the file is damaged or cut short, holds Python objects, or
+    UserError: The file is damaged or cut short, holds Python objects, or
       declares more bytes than the limit.
   """
   shape, columns_first, dtype = _header(file)
@@ -55,7 +55,7 @@ def read_npy(file: IO[bytes], limit: int) -> np.ndarray:
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-  """Shape, whether columns come first, and type of the numbers."""
+  """Reads a header: shape, whether the order is Fortran's, and data type."""
   read = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -65,7 +65,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     header = read[version](file, max_header_size=_HEADER_LIMIT)
     if any(n < 0 for n in header[0]):
       raise ValueError('a negative size')
-  # NumPy parses the header as Python text and raises whatever that leads to.
+  # NumPy parses the header as a Python literal and may raise any exception.
   except Exception as error:
     reason = ' '.join(str(error).split())[:100] or type(error).__name__
     raise UserError(f'has a damaged header ({reason})') from None
@@ -75,16 +75,16 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
 def read_npz(
   file: IO[bytes], names: Iterable[str], limit: int
 ) -> dict[str, np.ndarray]:
-  """Some arrays of an archive.
+  """Reads arrays of an archive.
 
   Args:
-    file: The archive.
-    names: Of the arrays.
-    limit: Most bytes of each.
+    file: The open archive.
+    names: Names of the arrays to read.
+    limit: Largest allowed size of each array in bytes.
 
   Raises:
-    UserError: the archive is damaged, lacks one, or one is as `read_npy`
-      refuses.
+    UserError: The archive is damaged or lacks one of the arrays, or `read_npy`
+      refuses one of them.
   """
   arrays = {}
   try:
@@ -95,7 +95,8 @@ def read_npz(
           raise UserError(f'{name} is packed in a way that NumPy never uses')
         if info.file_size > limit + _HEADER_LIMIT:
           raise UserError(f'{name} declares {info.file_size:,} bytes')
-        # With its size, since reading to the end unpacks more than declared.
+        # The read is bounded: reading to the end may decompress more bytes than
+        # the archive declares.
         with archive.open(info) as member:
           data = member.read(info.file_size)
         arrays[name] = read_npy(io.BytesIO(data), limit)

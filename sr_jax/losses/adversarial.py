@@ -1,8 +1,9 @@
-"""Games between a generator and a discriminator, as losses of its logits.
+"""Adversarial losses, as functions of the discriminator's logits.
 
-A game has two losses of what the discriminator says of real and of generated
-images, `[B, ...]` without a sigmoid. Means are over the batch; the images
-themselves, and who may learn from what, are `transforms.adversarial`'s concern.
+A game is a pair of losses, one for the generator and one for the discriminator.
+Both take the logits `[B, ...]` of real and of generated images, to which no
+sigmoid has been applied, and return a mean over the batch. The images and the
+flow of gradients between the networks are handled in `transforms.adversarial`.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import jax.numpy as jnp
 
 
 class Game(NamedTuple):
-  """What the two players lose.
+  """The losses of generator and discriminator.
 
   Attributes:
-    generator: `(real, fake) -> value`, of logits.
-    discriminator: The same; it is not scaled by a weight.
+    generator: `(real logits, fake logits) -> loss of the generator`.
+    discriminator: `(real logits, fake logits) -> loss of the discriminator`;
+      the weight of the adversarial loss does not apply to it.
   """
 
   generator: Callable[[jax.Array, jax.Array], jax.Array]
@@ -37,7 +39,7 @@ def _is_fake(logits: jax.Array) -> jax.Array:
   return jax.nn.softplus(logits).mean()
 
 
-# Goodfellow et al., NeurIPS 2014, with the loss that does not saturate.
+# Goodfellow et al., NeurIPS 2014, with the non-saturating generator loss.
 vanilla = Game(
   generator=lambda real, fake: _is_real(fake),
   discriminator=lambda real, fake: _is_real(real) + _is_fake(fake),
@@ -49,13 +51,14 @@ least_squares = Game(
   discriminator=lambda real, fake: ((real - 1) ** 2).mean() + (fake**2).mean(),
 )
 
-# Arjovsky et al., ICML 2017; it needs a critic kept smooth, see below.
+# Arjovsky et al., ICML 2017; the critic needs `gradient_penalty`.
 wasserstein = Game(
   generator=lambda real, fake: -fake.mean(),
   discriminator=lambda real, fake: fake.mean() - real.mean(),
 )
 
-# Jolicoeur-Martineau, ICLR 2019: the first real image against the first fake.
+# Jolicoeur-Martineau, ICLR 2019: each real image is paired with one generated
+# image.
 relativistic = Game(
   generator=lambda real, fake: _is_real(fake - real),
   discriminator=lambda real, fake: _is_real(real - fake),
@@ -63,23 +66,24 @@ relativistic = Game(
 
 
 def relativistic_average(*, groups: int = 1, detach_mean: bool = False) -> Game:
-  """An image against the mean of the other kind (Jolicoeur-Martineau, 2019).
+  """Compares each logit with the mean logit of the other kind of images.
 
-  With the half of ESRGAN's code, which its paper's equations lack.
+  This is the relativistic average game of Jolicoeur-Martineau (ICLR 2019). Both
+  losses are halved, as in ESRGAN's code; the paper's equations have no half.
 
   Args:
-    groups: Equal parts of the batch with a mean each: 1 for one over the whole
-      batch, the number of devices for one on each, as training code has it that
-      runs a process for each GPU.
-    detach_mean: Whether the discriminator learns nothing through the means, as
-      in BasicSR and KAIR; in SPSR's and RankSRGAN's code it does.
+    groups: Number of equal parts of the batch, each with its own mean. 1 takes
+      the mean over the whole batch. The number of devices takes a mean on each
+      device, as in training code that runs one process per GPU.
+    detach_mean: Whether the means pass no gradient to the discriminator, as in
+      BasicSR and KAIR. In the code of SPSR and RankSRGAN they pass it.
   """
   mean = functools.partial(_group_mean, groups=groups)
 
   def against(
     mean: Callable[[jax.Array], jax.Array], more: jax.Array, less: jax.Array
   ) -> jax.Array:
-    """Half the loss of telling that the one kind is more real."""
+    """Half the loss for logits `more` above and `less` below the other mean."""
     return (_is_real(more - mean(less)) + _is_fake(less - mean(more))) / 2
 
   def learned(logits: jax.Array) -> jax.Array:
@@ -93,7 +97,7 @@ def relativistic_average(*, groups: int = 1, detach_mean: bool = False) -> Game:
 
 
 def _group_mean(logits: jax.Array, groups: int) -> jax.Array:
-  """Mean of the group of each sample, `[B, ...]`."""
+  """Mean logit of each sample's group, `[B, ...]`."""
   parts = logits.reshape(groups, -1, *logits.shape[1:])
   means = parts.mean(1, keepdims=True)
   return jnp.broadcast_to(means, parts.shape).reshape(logits.shape)
@@ -107,16 +111,16 @@ def gradient_penalty(
   *,
   per_pixel: bool = False,
 ) -> jax.Array:
-  """WGAN-GP's (Gulrajani et al., NeurIPS 2017), without its weight.
+  """Gradient penalty of WGAN-GP (Gulrajani et al., NeurIPS 2017), unweighted.
 
   Args:
-    critic: Images `[B, ...]` to logits; it must judge each by itself, which
-      batch normalisation does not.
-    real: `[B, ...]`.
-    fake: The same.
-    key: For the points between the two.
-    per_pixel: Whether norms are over the channels of each pixel, as in SRNTT's
-      code, and not over each sample.
+    critic: Maps images `[B, ...]` to logits. The logits of an image must not
+      depend on the other images, as they would with batch normalisation.
+    real: Real images, `[B, ...]`.
+    fake: Generated images, of the same shape.
+    key: PRNG key of the points between real and generated images.
+    per_pixel: Whether the norm of the gradient is taken over the channels of
+      each pixel, as in SRNTT's code. Otherwise it is taken over each sample.
   """
   shape = (real.shape[0],) + (1,) * (real.ndim - 1)
   share = jax.random.uniform(key, shape, real.dtype)
@@ -126,22 +130,24 @@ def gradient_penalty(
 
 
 def unit_norm(slopes: jax.Array, axes: Sequence[int]) -> jax.Array:
-  """Mean of (||slopes|| - 1)^2, with norms over the axes.
+  """Mean of (||slopes|| - 1)^2, with norms over the given axes.
 
-  Axes are those of a whole sample for WGAN-GP; SRNTT's code takes the channels
-  of each pixel alone.
+  WGAN-GP takes the norm over all axes of a sample; SRNTT's code takes it over
+  the channels of each pixel.
   """
   squares = (slopes**2).sum(tuple(axes))
-  # The root has no derivative at zero, where a dead critic is.
+  # The bound avoids the infinite derivative of the root at zero, where the
+  # slopes of a constant critic are.
   norms = jnp.sqrt(jnp.maximum(squares, jnp.finfo(slopes.dtype).tiny))
   return ((norms - 1) ** 2).mean()
 
 
 def accuracy(real: jax.Array, fake: jax.Array) -> jax.Array:
-  """How often a real image is judged more real than a generated one.
+  """Share of (real, generated) pairs in which the real image's logit is higher.
 
-  Over all pairs of a batch: 1 where the discriminator always wins, 1/2 where it
-  guesses. The same for all games, whatever zero means to them.
+  All pairs of a batch count, ties as half. The value is 1 if the discriminator
+  is always right, and 1/2 if it guesses. It means the same in all games,
+  because it does not depend on the zero of the logits.
   """
   above = real.reshape(-1, 1) - fake.reshape(1, -1)
   return (jnp.sign(above).mean() + 1) / 2

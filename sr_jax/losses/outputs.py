@@ -1,7 +1,8 @@
-"""One loss over several outputs of a network.
+"""Combines a pixel loss over several outputs of a network.
 
-All but `residual` take a pixel loss, the images of `aux['outputs']`, of which
-the last one is SR (see `sr_jax.models`), HR, and the step of the training.
+All functions but `residual` take a pixel loss, the images `aux['outputs']` of
+the network, of which the last is SR (see `sr_jax.models`), the HR image, and
+the training step.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Loss = Callable[[jax.Array, jax.Array], jax.Array]
 def final(
   loss: Loss, outputs: Sequence[jax.Array], hr: jax.Array, step: jax.Array
 ) -> jax.Array:
-  """The loss of SR `[B, H, W, C]` alone."""
+  """The loss of SR, the last output, alone; images are `[B, H, W, C]`."""
   del step
   return loss(outputs[-1], hr)
 
@@ -28,7 +29,10 @@ def final(
 def steps(
   loss: Loss, outputs: Sequence[jax.Array], hr: jax.Array, step: jax.Array
 ) -> jax.Array:
-  """Sum over outputs of HR's size (SRFBN's released code; the paper's mean)."""
+  """Sum of the losses of all outputs, each `[B, H, W, C]` as HR.
+
+  SRFBN's released code takes this sum, its paper the mean.
+  """
   del step
   return jnp.stack([loss(x, hr) for x in outputs]).sum()
 
@@ -36,9 +40,9 @@ def steps(
 def pyramid(
   loss: Loss, outputs: Sequence[jax.Array], hr: jax.Array, step: jax.Array
 ) -> jax.Array:
-  """Sum over resolutions (Lai et al., LapSRN, CVPR 2017).
+  """Sum of the losses at all resolutions (Lai et al., LapSRN, CVPR 2017).
 
-  The target of a smaller output is HR, bicubically reduced to its size.
+  The target of an output that is smaller than HR is HR, reduced bicubically.
   """
   del step
   *smaller, sr = outputs
@@ -58,8 +62,9 @@ def recursive(
 ) -> jax.Array:
   """Recursive supervision (Kim et al., DRCN, CVPR 2016, equation 8).
 
-  alpha times the mean over the outputs before SR plus 1 - alpha times that of
-  SR; alpha falls from 1 to 0 in `alpha_steps` steps.
+  The loss is alpha times the mean loss of the outputs before SR, plus
+  (1 - alpha) times the loss of SR. alpha falls from 1 to 0 in `alpha_steps`
+  training steps.
   """
   *recursions, sr = outputs
   alpha = jnp.maximum(0.0, 1 - step / alpha_steps)
@@ -75,19 +80,19 @@ def curriculum(
   *,
   easy: jax.Array,
 ) -> jax.Array:
-  """Sum over the outputs: the first half against `easy`, the others HR.
+  """Sum of the losses of all outputs, with easier targets for the first half.
 
-  The steps of a feedback network (Li et al., SRFBN, CVPR 2019) aim from easy
-  to hard. The paper does not give its targets exactly and the released code
-  leaves them out. In our reading the first half of the steps aims at
-  super-resolution alone: at HR that still has the blur and the noise of LR.
+  This is the curriculum of SRFBN (Li et al., CVPR 2019), whose outputs get
+  targets of growing difficulty. The paper does not define the targets exactly
+  and the released code lacks them. In our reading the first half of the outputs
+  learns super-resolution alone: its target is HR with the blur and noise of LR.
 
   Args:
-    loss: Of two images.
-    outputs: Of HR's size.
-    hr: Target of the second half.
-    step: Of the training.
-    easy: Target of the first half.
+    loss: Pixel loss of two images.
+    outputs: Outputs of the network, each of HR's size.
+    hr: Target of the second half of the outputs.
+    step: Training step; unused.
+    easy: Target of the first half of the outputs.
   """
   del step
   half = len(outputs) // 2
@@ -104,14 +109,15 @@ def residual(
   *,
   upsampling: str,
 ) -> jax.Array:
-  """Hybrid loss of SR and of the enhanced residual (SRNet), equally weighted.
+  """SRNet's hybrid loss: the equally weighted losses of SR and of its residual.
 
   Args:
-    loss: Of two images.
-    sr: `[B, sH, sW, C]`.
-    predicted: The network's residual image, of the same shape.
+    loss: Pixel loss of two images.
+    sr: SR image, `[B, sH, sW, C]`.
+    predicted: Enhanced residual that the network predicts, `[B, sH, sW, C]`.
     hr: Target of `sr`.
-    lr: `[B, H, W, C]`, which with `hr` gives the target of `predicted`.
-    upsampling: Of LR in that target, see `residual_image`.
+    lr: LR image `[B, H, W, C]`. The target of `predicted` is the enhanced
+      residual of `hr` and `lr`.
+    upsampling: How LR is enlarged for that target, see `residual_image`.
   """
   return loss(sr, hr) + loss(predicted, residual_image(hr, lr, upsampling))

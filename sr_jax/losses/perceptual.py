@@ -1,7 +1,7 @@
-"""Perceptual losses: distances of features, and total variation.
+"""Perceptual losses: distances between features, and total variation.
 
-Features come by layer from a network that no loss changes, such as VGG19
-(`models.vgg`); those of HR get no gradient.
+The features are layers of a frozen network such as VGG19
+(`models.features.vgg`). The features of HR get no gradient.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from sr_jax.ops.precision import as_float, check_floats
 
 
 def squared(sr: Array, hr: Array) -> Any:
-  """Squared distance of the vectors `[..., C]`, averaged over their places.
+  """Squared distance of feature vectors `[..., C]`, averaged over positions.
 
-  Of SRGAN's equation 5, which divides by width and height and not by channels;
-  most code takes the mean over channels as well, which is `l2`.
+  SRGAN's equation 5 divides by width and height, not by the number of channels.
+  Most code averages over channels as well, which is `l2`.
   """
   return sr.shape[-1] * l2(sr, hr)
 
 
 class Recipe(NamedTuple):
-  """One perceptual loss.
+  """The definition of one perceptual loss.
 
   Attributes:
-    layers: Weights by layer: `convN_M` before its activation, `reluN_M` after.
-    distance: Of the features of one layer.
-    scale: Factor on the features beforehand.
+    layers: Weight of each layer, by its name: `convN_M` is the output of a
+      convolution, `reluN_M` that of the activation after it.
+    distance: Distance between two feature maps of one layer.
+    scale: Factor by which features are multiplied before the distance.
   """
 
   layers: Mapping[str, float]
@@ -40,15 +41,16 @@ class Recipe(NamedTuple):
   scale: float = 1.0
 
 
-# Layers of VGG19. SRGAN: Ledig et al., CVPR 2017, where features are scaled by
-# 1/12.75, about 0.006 on the squared distance. ESRGAN: Wang et al., ECCVW 2018,
-# and after it RankSRGAN, SPSR and BasicSR's SRGAN. BSRGAN: Zhang et al., 2021.
-# SRNTT: Zhang et al., CVPR 2019, as in its code; TTSR's is the same.
+# All layers are VGG19's. SRGAN: Ledig et al., CVPR 2017, which scales features
+# by 1/12.75, that is squared distances by about 0.006. ESRGAN: Wang et al.,
+# ECCVW 2018; RankSRGAN, SPSR and BasicSR's SRGAN use the same. BSRGAN: Zhang et
+# al., ICCV 2021. SRNTT: Zhang et al., CVPR 2019, as in its code; TTSR uses the
+# same.
 RECIPES = {
   'srgan-vgg22': Recipe({'relu2_2': 1.0}, squared, 1 / 12.75),
   'srgan-vgg54': Recipe({'relu5_4': 1.0}, squared, 1 / 12.75),
   'esrgan': Recipe({'conv5_4': 1.0}),
-  # Ours, for small trainings: looks at a fourteenth of the weights.
+  # For small trainings, not from a paper: needs a fourteenth of VGG's weights.
   'esrgan-early': Recipe({'conv3_1': 1.0}),
   'srntt': Recipe({'relu5_1': 1.0}, l2),
   'bsrgan': Recipe(
@@ -66,12 +68,12 @@ RECIPES = {
 def feature_distance(
   sr: Mapping[str, jax.Array], hr: Mapping[str, jax.Array], recipe: Recipe
 ) -> jax.Array:
-  """Weighted sum of the distances of all layers of a recipe.
+  """Weighted sum of the feature distances at all layers of a recipe.
 
   Args:
-    sr: Features `[B, h, w, C]` by layer.
-    hr: The same of the target.
-    recipe: Such as one of `RECIPES`.
+    sr: Features of SR by layer, `[B, h, w, C]` each.
+    hr: Features of HR by layer, of the same shapes; they get no gradient.
+    recipe: Layers, weights and distance, for example one of `RECIPES`.
   """
   distances = [
     weight
@@ -84,10 +86,11 @@ def feature_distance(
 
 
 def total_variation(image: Array) -> Any:
-  """Summed absolute differences of neighbours, averaged over images.
+  """Sum of absolute differences of neighbouring pixels, averaged over images.
 
-  Over all of `[B, H, W, C]`, as the weight 2e-8 of SRGAN's VGG22 needs it; its
-  images are in [-1, 1], where this is twice as much as in [0, 1].
+  The differences of an image `[B, H, W, C]` are summed, not averaged: SRGAN's
+  weight of 2e-8 (for VGG22) is meant for the sum. SRGAN's images are in
+  [-1, 1], where the sum is twice as large as in [0, 1].
   """
   check_floats(image)
   image = as_float(image)

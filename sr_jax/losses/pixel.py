@@ -1,7 +1,8 @@
-"""Pixel losses in float32, whatever the model's type.
+"""Pixel losses, computed in float32 whatever the type of the model is.
 
-Means over every element, but for the two that older papers took as sums over
-an image: there the learning rate and the clipping are set for sums.
+Losses are means over all elements, except `euclidean` and `charbonnier_sum`.
+These are sums over an image, because the learning rates and clipping norms of
+the older papers that use them are set for sums.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ def _difference(sr: Array, hr: Array) -> Any:
 
 
 def l1(sr: Array, hr: Array) -> Any:
-  """Mean absolute difference; its gradient at zero difference is zero."""
+  """Mean absolute difference; its gradient is zero where the images agree."""
   difference = _difference(sr, hr)
-  # jax.grad of abs is 1 at zero; PyTorch's, and any symmetric choice, is 0.
+  # jax.grad of abs is 1 at zero. Here it is 0, as in PyTorch.
   return (difference * array_namespace(difference).sign(difference)).mean()
 
 
@@ -42,11 +43,11 @@ def charbonnier(sr: Array, hr: Array, epsilon: float = 1e-3) -> Any:
 def euclidean(sr: Array, hr: Array) -> Any:
   """Half the summed squared difference of an image, averaged over images.
 
-  Caffe's, in which SRCNN, VDSR and DRRN were trained.
+  This is Caffe's Euclidean loss, with which SRCNN, VDSR and DRRN were trained.
   """
   return (_difference(sr, hr) ** 2).sum() / (2 * sr.shape[0])
 
 
 def charbonnier_sum(sr: Array, hr: Array, epsilon: float = 1e-3) -> Any:
-  """Summed `charbonnier` of an image, averaged over images (LapSRN's code)."""
+  """Charbonnier loss summed over an image, averaged over images (LapSRN)."""
   return charbonnier(sr, hr, epsilon) * math.prod(sr.shape[1:])

@@ -1,7 +1,7 @@
 """The targeted perceptual loss (Rad et al., SROBB, ICCV 2019).
 
-Each region of an image, see `ops.regions`, is compared by features of its own:
-low ones show whether edges are right, higher ones textures.
+Each region of an image (see `ops.regions`) is compared by features of a layer
+that suits it: early layers show whether edges are right, later ones textures.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ def masked_distance(
 ) -> jax.Array:
   """Summed squared difference of features within a mask, averaged over images.
 
-  The mask is laid on the images, so that nothing outside it has any effect.
+  The images are multiplied by the mask before their features are computed, so
+  that pixels outside the mask have no effect.
 
   Args:
-    features: Of an image, by layer, such as those of VGG.
-    sr: `[B, H, W, 3]`.
-    hr: The same; its features get no gradient.
+    features: Maps images to features by layer, for example those of VGG19.
+    sr: SR images, `[B, H, W, 3]`.
+    hr: HR images, `[B, H, W, 3]`; their features get no gradient.
     mask: `[B, H, W, 1]`, 1 where the images are compared and 0 elsewhere.
   """
   check_floats(sr, hr)

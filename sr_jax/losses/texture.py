@@ -1,8 +1,9 @@
 """Texture loss and back-projection loss of SRNTT (Zhang et al., CVPR 2019).
 
-Textures are compared by Gram matrices of features, which forget where things
-are. Where the reference matches badly its texture should not count: features of
-both sides are weighted by a soft threshold of the similarity.
+Textures are compared by the Gram matrices of features, which do not depend on
+positions. Where the reference matches badly, its texture should count less: the
+features of SR and of the reference are weighted by a soft threshold of the
+similarity.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from sr_jax.ops.resize import imresize
 
 
 class Threshold(NamedTuple):
-  """Weights sigmoid(sign * slope * (similarity - centre)).
+  """A soft threshold: sigmoid(sign * slope * (similarity - centre)).
 
-  Its authors meant a threshold between similar and dissimilar matches; their
-  code has sigmoid(-20 * similarity + 0.65), which is sign -1, slope 20 and
-  centre 0.0325 here, and turns off what matches well.
+  SRNTT's paper describes a threshold that keeps similar matches. Its code
+  computes sigmoid(-20 * similarity + 0.65), which is sign -1, slope 20 and
+  centre 0.0325 here, and gives good matches a weight near zero.
 
   Attributes:
-    sign: 1 for weights that rise with the similarity, -1 for the reverse.
-    centre: Similarity of weight 1/2.
-    slope: Steepness.
+    sign: 1 for weights that rise with the similarity, -1 for weights that fall.
+    centre: Similarity at which the weight is 1/2.
+    slope: Steepness of the threshold, per unit of similarity.
   """
 
   sign: float = 1.0
@@ -36,12 +37,12 @@ class Threshold(NamedTuple):
   slope: float = 20.0
 
   def __call__(self, similarity: jax.Array) -> jax.Array:
-    """Weights of the same shape."""
+    """Returns weights in [0, 1], of the shape of `similarity`."""
     return jax.nn.sigmoid(self.sign * self.slope * (similarity - self.centre))
 
 
 def gram(features: jax.Array) -> jax.Array:
-  """Inner products of the channels of `[B, H, W, C]`, `[B, C, C]`."""
+  """Gram matrices `[B, C, C]` of features `[B, H, W, C]`."""
   return einsum('bhwi,bhwj->bij', features, features)
 
 
@@ -50,23 +51,24 @@ def texture(
   maps: Mapping[str, jax.Array],
   weights: Mapping[str, jax.Array] | None = None,
 ) -> jax.Array:
-  """Mean over the layers of their Gram matrices' mean squared distance.
+  """Texture loss: mean squared difference of Gram matrices, over the layers.
 
-  That of each layer is divided by 4 (H W C)^2.
+  The term of each layer is divided by 4 (H W C)^2.
 
   Args:
-    sr: Features `[B, H, W, C]` by layer.
-    maps: The swapped ones.
-    weights: Of both, `[B, H, W]` by layer; None for 1.
+    sr: Features of SR by layer, `[B, H, W, C]`.
+    maps: Features swapped from the reference by layer, of the same shapes; they
+      get no gradient.
+    weights: Weights of both features by layer, `[B, H, W]`; None means 1.
   """
   values = []
   for layer, target in maps.items():
-    ours, theirs = sr[layer], jax.lax.stop_gradient(target)
+    features, target = sr[layer], jax.lax.stop_gradient(target)
     if weights is not None:
       weight = weights[layer][..., None]
-      ours, theirs = weight * ours, weight * theirs
-    size = ours[0].size
-    distance = (gram(ours) - gram(theirs)) / size
+      features, target = weight * features, weight * target
+    size = features[0].size
+    distance = (gram(features) - gram(target)) / size
     values.append((distance**2).mean() / 4)
   return jnp.stack(values).mean()
 
@@ -74,7 +76,7 @@ def texture(
 def at_sizes_of(
   similarity: jax.Array, maps: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
-  """A similarity `[B, h, w]`, enlarged to the size of each layer's maps."""
+  """Enlarges a similarity `[B, h, w]` to the size of each layer's maps."""
   return {
     layer: imresize(similarity[..., None], shape=(x.shape[1], x.shape[2]))[
       ..., 0
@@ -84,5 +86,5 @@ def at_sizes_of(
 
 
 def back_projection(sr: jax.Array, lr: jax.Array) -> jax.Array:
-  """Mean absolute difference of LR and SR reduced again by bicubic."""
+  """Mean absolute difference of LR and the bicubically reduced SR image."""
   return l1(imresize(sr, shape=(lr.shape[1], lr.shape[2])), lr)

@@ -1,4 +1,4 @@
-"""How well two orders of the same things agree."""
+"""Rank correlation: how well two orders of the same items agree."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from scipy import stats
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
-  """Rank correlation of `[N]` and `[N]`; equal values share their mean rank.
+  """Spearman's rank correlation of two arrays `[N]`, in [-1, 1].
 
-  0 where all values of one are equal, which put nothing in order.
+  Equal values share their mean rank. The result is 0 if all values of one array
+  are equal, because they define no order.
   """
   ranks = np.stack([stats.rankdata(a), stats.rankdata(b)])
   ranks -= ranks.mean(axis=1, keepdims=True)

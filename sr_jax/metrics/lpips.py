@@ -1,8 +1,8 @@
 """LPIPS: a learned distance of two images (Zhang et al., CVPR 2018).
 
-Version 0.1: images are normalised as the networks were trained. That equals the
-shift and scale of its release, which takes [-1, 1]; its version 0.0 lacked the
-scale, and its numbers are others. Lower is better.
+This is version 0.1, in which images are normalised as for the training of the
+networks. The release does the same by a shift and a scale of images in [-1, 1].
+Version 0.0 lacked the scale and gives other scores. Lower is better.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ class Backbone(NamedTuple):
 
   Attributes:
     model: One of `models.feature_names()`.
-    variant: Of the model.
-    layers: In the order of LPIPS's weights.
-    channels: Of each layer.
-    smallest: Side of the smallest image that reaches the last layer.
+    variant: Variant of the model.
+    layers: Names of the layers, in the order of LPIPS's weights.
+    channels: Number of channels of each layer.
+    smallest: Smallest side in pixels of an image whose features reach the last
+      layer.
   """
 
   model: str
@@ -53,12 +54,12 @@ BACKBONES = {
 def lpips(
   a: Sequence[jax.Array], b: Sequence[jax.Array], weights: Sequence[jax.Array]
 ) -> jax.Array:
-  """Distance of each pair of images `[B]`, from their features.
+  """Distances `[B]` of pairs of images, from their features.
 
   Args:
-    a: Features `[B, h, w, C]` of every layer.
-    b: The same of the other images.
-    weights: `[C]` of every layer, not negative.
+    a: Features of the first images, `[B, h, w, C]` for each layer.
+    b: Features of the second images, of the same shapes.
+    weights: Weights of the channels, `[C]` for each layer, not negative.
   """
   distances = []
   for x, y, weight in zip(a, b, weights, strict=True):
@@ -69,6 +70,6 @@ def lpips(
 
 
 def _unit(x: jax.Array) -> jax.Array:
-  """Vectors `[..., C]` of length 1."""
+  """Scales vectors `[..., C]` to length 1."""
   norm = jnp.sqrt((x**2).sum(-1, keepdims=True))
   return x / (norm + 1e-10)

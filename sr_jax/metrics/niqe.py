@@ -1,9 +1,10 @@
-"""NIQE: how natural an image looks, told without a reference.
+"""NIQE: measures without a reference how natural an image looks.
 
-Mittal, Soundararajan and Bovik (IEEE Signal Processing Letters 2013), number
-for number as their release 1.0 computes it: the statistics of normalised pixels
-in blocks of 96x96, at two scales, beside those of pristine photographs. Lower
-is better. Scores under different parameters are not comparable.
+Mittal, Soundararajan and Bovik (IEEE Signal Processing Letters 2013). The score
+is that of their release 1.0: the distance between the statistics of normalised
+pixels in blocks of 96x96, at two scales, and the same statistics of pristine
+photographs. Lower is better. Scores with different pristine parameters are not
+comparable.
 """
 
 from __future__ import annotations
@@ -29,20 +30,23 @@ from sr_jax.ops.resize import imresize
 
 BLOCK = 96
 FEATURES = 36
-# Of the sharpest block of its image; blurred ones tell nothing.
+# Blocks count for the pristine parameters if their sharpness exceeds this share
+# of the sharpness of the sharpest block of their image.
 _SHARPNESS = 0.75
 _RADIUS = 3
-# Blocks of one compiled call; images of every size share the program.
+# Number of blocks per compiled call; images of all sizes share the program.
 _CHUNK = 16
 _SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))
-# What is left of flat areas by rounding would count as signs.
+# Smaller differences are set to zero: in flat areas they are rounding errors,
+# whose signs would be counted.
 _SNAP = 1e-9
 _OWN = 'niqe_pristine.npz'
-_KEYS = ('mu_pris_param', 'cov_pris_param')  # BasicSR's names, and ours
-_MAT_KEYS = ('mu_prisparam', 'cov_prisparam')  # the authors'
+_KEYS = ('mu_pris_param', 'cov_pris_param')  # names of BasicSR and sr_jax
+_MAT_KEYS = ('mu_prisparam', 'cov_prisparam')  # names of the authors
 _LARGEST_FILE = 1 << 20
 _MOST_BYTES = 8 * FEATURES**2
-# By digest: the authors', as .mat and as .npz, and ours.
+# Sources of known parameters, by their digest: the authors' parameters (the
+# same in .mat and .npz files), and those that come with sr_jax.
 _SOURCES = {'f6284a2b': 'official', '852edf07': 'of sr_jax'}
 
 
@@ -59,7 +63,7 @@ class Pristine(NamedTuple):
 
   @property
   def source(self) -> str:
-    """Whose they are; differs where they do."""
+    """Where the parameters come from; different parameters have another one."""
     digest = hashlib.sha256()
     for array in self:
       digest.update(np.ascontiguousarray(array, '<f8').tobytes())
@@ -68,7 +72,7 @@ class Pristine(NamedTuple):
 
 
 class _Table(NamedTuple):
-  """Functions of the shape alpha on its grid 0.2, 0.201, ... 10."""
+  """Functions of the shape parameter alpha on the grid 0.2, 0.201, ..., 10."""
 
   alpha: Array
   ratio: Array  # G(2/a)^2 / (G(1/a) G(3/a)), which rises with alpha
@@ -87,16 +91,16 @@ def niqe(levels: np.ndarray, pristine: Pristine) -> np.ndarray:
   """NIQE of each image of `[..., H, W]`, in float64.
 
   Args:
-    levels: grey levels 0..255, whole numbers as files have them; what is beyond
-      the last whole block of 96x96 is not looked at.
-    pristine: parameters, see `read_pristine`.
+    levels: Grey levels 0..255, whole numbers as in image files. Pixels beyond
+      the last whole block of 96x96 are ignored.
+    pristine: Parameters, see `read_pristine`.
 
   Returns:
-    `[...]`.
+    Scores `[...]`; lower is better.
 
   Raises:
-    UserError: fewer than two blocks, fewer than two that are not flat, or
-      pixels that are no numbers.
+    UserError: An image has fewer than two blocks, fewer than two blocks that
+      are not flat, or pixels that are not finite.
   """
   if not np.isfinite(levels).all():
     raise UserError('NIQE of an image with pixels that are not finite')
@@ -106,7 +110,7 @@ def niqe(levels: np.ndarray, pristine: Pristine) -> np.ndarray:
 
 
 def _distance(blocks: np.ndarray, pristine: Pristine) -> float:
-  """From one image's blocks `[N, 36]` to photographs."""
+  """Distance of one image's blocks `[N, 36]` to pristine photographs."""
   mean, covariance = _statistics(blocks)
   difference = mean - pristine.mean
   pooled = (covariance + pristine.covariance) / 2
@@ -114,7 +118,7 @@ def _distance(blocks: np.ndarray, pristine: Pristine) -> float:
 
 
 def _statistics(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Mean over all numbers, covariance over the rows without NaN."""
+  """Mean of the blocks, NaN left out, and covariance of blocks without NaN."""
   whole = blocks[~np.isnan(blocks).any(axis=1)]
   if len(whole) < 2:
     raise UserError(
@@ -126,16 +130,17 @@ def _statistics(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def features(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """The numbers that NIQE compares, and the sharpness, of each block.
+  """Features and sharpness of each block of images.
 
   Args:
-    levels: `[B, H, W]` grey levels 0..255.
+    levels: Grey levels 0..255, `[B, H, W]`.
 
   Returns:
-    float64 `[B, N, 36]`, with NaN where a block is flat, and `[B, N]`.
+    The features `[B, N, 36]`, with NaN for flat blocks, and the sharpness
+    `[B, N]`, both float64.
 
   Raises:
-    UserError: fewer than two blocks.
+    UserError: The images have fewer than two blocks.
   """
   rows, columns = (n // BLOCK for n in levels.shape[1:])
   if rows * columns < 2:
@@ -150,7 +155,7 @@ def features(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   with jax.enable_x64(True):
     for start in range(0, len(windows[0]), _CHUNK):
       part = [w[start : start + _CHUNK] for w in windows]
-      # Filled up with any blocks: all calls have one shape.
+      # The last call is filled up with repeated blocks to have the same shape.
       full = [np.resize(w, (_CHUNK, *w.shape[1:])) for w in part]
       found = jax.device_get(_block_features(*full))
       parts.append([x[: len(part[0])] for x in found])
@@ -160,9 +165,10 @@ def features(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sharpness(levels: np.ndarray) -> np.ndarray:
-  """Mean local deviation of each image `[B, H, W]` of grey levels, `[B]`.
+  """Mean local standard deviation `[B]` of images of grey levels `[B, H, W]`.
 
-  As RankSRGAN filters by it: local means are those of each pixel itself.
+  RankSRGAN chooses patches by this value. In contrast to NIQE, the difference
+  at each pixel is taken from the local mean at that pixel.
   """
   margin = ((0, 0), (_RADIUS, _RADIUS), (_RADIUS, _RADIUS))
   levels = levels.astype(np.float64)
@@ -172,10 +178,10 @@ def sharpness(levels: np.ndarray) -> np.ndarray:
 
 
 def _windows(images: np.ndarray, size: int) -> np.ndarray:
-  """Blocks with the pixels around them that the Gaussian sees.
+  """Cuts images into blocks with the margin that the Gaussian filter needs.
 
   Returns:
-    `[B * N, size + 6, size + 6]`; the image's last pixels are repeated.
+    `[B * N, size + 6, size + 6]`; the image is continued by its edge pixels.
   """
   margin = (_RADIUS, _RADIUS)
   padded = np.pad(images, ((0, 0), margin, margin), 'edge')
@@ -188,7 +194,7 @@ def _windows(images: np.ndarray, size: int) -> np.ndarray:
 def _block_features(
   full: jax.Array, half: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """`[N, 36]` and sharpness `[N]` of the windows of both scales."""
+  """Features `[N, 36]` and sharpness `[N]` of the blocks at both scales."""
   parts, sharpness = [], []
   for window in (full, half):
     pixels, deviation = _normalised(window)
@@ -198,7 +204,7 @@ def _block_features(
 
 
 def _normalised(window: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Pixels less their local mean over local deviation; and the deviation."""
+  """Normalised pixels, and the local deviation that they are divided by."""
   inner = window[:, _RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
   mean = _smooth(window)
   deviation = jnp.sqrt(jnp.abs(_smooth(window**2) - mean**2))
@@ -208,7 +214,7 @@ def _normalised(window: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _smooth(x: Any) -> Any:
-  """Gaussian mean of sigma 7/6 over every 7x7 window inside `[N, H, W]`."""
+  """Gaussian mean (sigma 7/6) of every 7x7 window inside `[N, H, W]`."""
   taps = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / (7 / 6)) ** 2)
   taps = (taps / taps.sum()).tolist()
   height, width = (n - 2 * _RADIUS for n in x.shape[1:])
@@ -217,8 +223,8 @@ def _smooth(x: Any) -> Any:
 
 
 def _scale_features(pixels: jax.Array) -> list[jax.Array]:
-  """18 numbers `[N]` of the blocks at one scale."""
-  # Neighbours across a block's border are those of its other side.
+  """The 18 features of the blocks at one scale, each `[N]`."""
+  # The neighbours of a pixel at the border are pixels of the opposite border.
   maps = [
     pixels,
     *(pixels * jnp.roll(pixels, shift, (1, 2)) for shift in _SHIFTS),
@@ -232,10 +238,10 @@ def _scale_features(pixels: jax.Array) -> list[jax.Array]:
 
 
 def _sums(x: jax.Array) -> jax.Array:
-  """What the fit needs of each of `[N, H, W]`, as `[5, N]`, in one pass.
+  """Sums `[5, N]` over each of `[N, H, W]` for `_fit_aggd`, in one pass.
 
-  Squares and count of the negative numbers, of the positive ones, and the
-  absolute values of all.
+  These are the sum of squares and the count of the negative numbers, the same
+  of the positive numbers, and the sum of all absolute values.
   """
   parts = (
     jnp.where(x < 0, x * x, 0),
@@ -253,7 +259,7 @@ def _sums(x: jax.Array) -> jax.Array:
 
 
 class _Aggd(NamedTuple):
-  """Asymmetric generalised Gaussian distributions."""
+  """Parameters of asymmetric generalised Gaussian distributions."""
 
   alpha: jax.Array
   mean: jax.Array
@@ -276,20 +282,23 @@ def _fit_aggd(sums: jax.Array, count: int) -> _Aggd:
 
 
 def _nearest(rising: Array, x: jax.Array) -> jax.Array:
-  """Index of the nearest number of `rising` `[M]`, 0 for NaN."""
+  """Index of the number nearest to x in the ascending `rising`; 0 for NaN."""
   after = jnp.clip(jnp.searchsorted(rising, x), 1, len(rising) - 1)
   lower = x - rising[after - 1] <= rising[after] - x
   return jnp.where(jnp.isnan(x), 0, after - lower)
 
 
 def fit_pristine(images: Iterable[np.ndarray]) -> Pristine:
-  """Statistics of photographs `[H, W]`, grey levels as `niqe` takes them.
+  """Fits pristine parameters to photographs.
 
-  Of each image only blocks of more than 0.75 of its sharpest one's sharpness
-  count.
+  From each image those blocks are used whose sharpness exceeds 0.75 of the
+  sharpness of its sharpest block.
+
+  Args:
+    images: Photographs `[H, W]` in grey levels 0..255.
 
   Raises:
-    UserError: an image that `features` refuses, or too few of them.
+    UserError: An image is too small, or there are too few sharp blocks.
   """
   kept = [np.zeros((0, FEATURES))]
   for levels in images:
@@ -305,9 +314,10 @@ def fit_pristine(images: Iterable[np.ndarray]) -> Pristine:
 
 
 def own_pristine() -> Pristine:
-  """Parameters that come with the package, fitted to 499 photographs.
+  """Pristine parameters that come with the package.
 
-  Of BSDS500 (train and test) and of DIV2K (0901 to 1000, reduced by 4).
+  They were fitted to 499 photographs of BSDS500 (train and test) and DIV2K
+  (0901 to 1000, reduced by 4).
   """
   file = importlib.resources.files('sr_jax') / 'metrics' / _OWN
   with importlib.resources.as_file(file) as path:
@@ -315,10 +325,14 @@ def own_pristine() -> Pristine:
 
 
 def read_pristine(path: str | os.PathLike[str]) -> Pristine:
-  """Parameters out of a file: the authors' .mat, BasicSR's .npz, or ours.
+  """Reads pristine parameters from a file.
+
+  Args:
+    path: The authors' .mat file, BasicSR's .npz file, or a file that
+      `write_pristine` wrote.
 
   Raises:
-    UserError: there is no such file, or it holds something else.
+    UserError: The file cannot be read or holds no NIQE parameters.
   """
   try:
     with open(path, 'rb') as file:
@@ -338,7 +352,7 @@ def read_pristine(path: str | os.PathLike[str]) -> Pristine:
       raise ValueError(f'covariance of shape {covariance.shape}')
     if not all(np.isfinite(x).all() for x in pristine):
       raise ValueError('numbers that are not finite')
-  # Whatever a damaged file leads the readers to.
+  # The readers may raise any exception for a damaged file.
   except Exception as error:
     reason = ' '.join(str(error).split())[:100]
     raise UserError(f'{path}: holds no NIQE parameters: {reason}') from None
@@ -346,7 +360,7 @@ def read_pristine(path: str | os.PathLike[str]) -> Pristine:
 
 
 def _arrays(data: bytes) -> list[np.ndarray]:
-  """Mean and covariance, by the names of whoever wrote the file."""
+  """Mean and covariance, under the names of the program that wrote the file."""
   if data.startswith(b'MATLAB'):
     names, arrays = _MAT_KEYS, mat5.read_variables(data)
   else:
@@ -355,10 +369,10 @@ def _arrays(data: bytes) -> list[np.ndarray]:
 
 
 def write_pristine(path: str | os.PathLike[str], pristine: Pristine) -> None:
-  """Writes parameters as `.npz`, whole or not at all.
+  """Writes pristine parameters as `.npz`; the file appears whole or not at all.
 
   Raises:
-    UserError: the file cannot be written.
+    UserError: The file cannot be written.
   """
   with open_atomically(path) as file:
     np.savez(

@@ -1,4 +1,4 @@
-"""Checks on two images that are to be compared."""
+"""Checks that two images can be compared."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ _LEVELS = (np.uint8, np.uint16)
 
 
 def check_pair(metric: str, a: Array, b: Array, peak: float | None) -> float:
-  """The peak value of two images, which are known to be comparable then.
+  """Checks that two images can be compared, and returns their peak value.
 
   Args:
-    metric: Name of the metric, for messages.
-    a: `[..., H, W, C]`.
-    b: The other image.
-    peak: The peak value if it is given.
+    metric: Name of the metric, for error messages.
+    a: First images, `[..., H, W, C]`.
+    b: Second images, of the same shape and type.
+    peak: The peak value, or None to derive it from the type.
 
   Returns:
-    `peak`; by default the largest level of uint8 and uint16, 255 of floats.
+    `peak`; if it is None, the largest level of uint8 or uint16, or 255 for
+    floats.
 
   Raises:
-    UserError: shapes or types differ or are not those of images.
+    UserError: Shapes or types differ, or are not those of images.
   """
   if a.shape != b.shape:
     raise UserError(f'{metric}: shapes differ: {a.shape} and {b.shape}')

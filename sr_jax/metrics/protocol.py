@@ -1,8 +1,8 @@
-"""What a number means: the rules under which two images are compared.
+"""Evaluation protocols: the rules under which two images are compared.
 
-The field's scores differ by up to half a decibel with colour, rounding and
-border rules, so every score carries its protocol and unlike ones are not
-compared.
+Published scores differ by up to half a decibel with the rules for colour,
+rounding and borders. Every score therefore carries its protocol, and scores of
+different protocols are not compared.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from sr_jax.ops.namespace import Array
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-  """Rules of one comparison; SR and HR are rounded to 8 bit first in all.
+  """Rules of a comparison; all protocols first round SR and HR to 8 bits.
 
   Attributes:
-    name: key in `PROTOCOLS`.
-    colour: 'y' (luma of BT.601 as MATLAB, 16..235) or 'rgb' (every channel).
-    round_y: whether luma is rounded to whole levels again.
-    crop: border removed from each side in pixels; None means the scale factor.
-    peak: the peak value of PSNR and SSIM.
-    description: one line for tables.
+    name: Key in `PROTOCOLS`.
+    colour: 'y' (luma of BT.601 as in MATLAB, 16..235) or 'rgb' (all channels).
+    round_y: Whether luma is rounded to whole levels again.
+    crop: Border in pixels removed from each side; None means the scale factor.
+    peak: Peak value of PSNR and SSIM.
+    description: One line for tables.
   """
 
   name: str
@@ -43,9 +43,10 @@ class Protocol:
   description: str = ''
 
   def to_dict(self, metrics: Sequence[Metric] = ()) -> dict[str, Any]:
-    """Plain values for JSON, with the rules common to all protocols.
+    """Plain values for JSON.
 
-    And those of `metrics` that have rules of their own.
+    They include the rules that all protocols share, and the rules of those
+    `metrics` that have any.
     """
     return dataclasses.asdict(self) | {
       'crop': 'scale' if self.crop is None else self.crop,
@@ -84,10 +85,10 @@ PROTOCOLS = {
 
 
 def get_protocol(name: str, crop: int | None = None) -> Protocol:
-  """The protocol called `name`, with another border crop if one is given.
+  """Returns the protocol called `name`, with border `crop` if it is given.
 
   Raises:
-    UserError: unknown name or negative crop.
+    UserError: The name is unknown or the crop is negative.
   """
   if name not in PROTOCOLS:
     raise UserError(
@@ -101,10 +102,10 @@ def get_protocol(name: str, crop: int | None = None) -> Protocol:
 def comparable(
   a: Protocol | dict[str, Any], b: Protocol | dict[str, Any]
 ) -> None:
-  """Refuses two scores whose protocols (or their JSON form) are not the same.
+  """Checks that two scores have the same protocol, given as object or JSON.
 
   Raises:
-    UserError: naming the rules that differ.
+    UserError: The protocols differ; the error names the rules that differ.
   """
   first = a.to_dict() if isinstance(a, Protocol) else a
   second = b.to_dict() if isinstance(b, Protocol) else b
@@ -115,21 +116,22 @@ def comparable(
   ]
   if differing:
     raise UserError(
-      f'scores of unlike protocols are not compared: {", ".join(differing)}'
+      f'scores of different protocols are not compared: {", ".join(differing)}'
     )
 
 
 class Views(NamedTuple):
-  """What metrics see of one image pair; levels 0..255, float64.
+  """An image pair as metrics see it; images are float64 levels 0..255.
 
   Attributes:
-    name: of the image, such as sub/0001.png.
-    sr: `[H, W, C]` in the colour and border of the protocol.
-    hr: the same.
-    peak: the protocol's.
-    whole_sr: `[H, W, C]` as files have it: every channel, no border cut.
-    whole_hr: the same.
-    crop: border that the protocol cuts.
+    name: Name of the image, such as sub/0001.png.
+    sr: SR image `[H, W, C]` in the colour of the protocol, with its border
+      removed.
+    hr: HR image, prepared like `sr`.
+    peak: Peak value of the protocol.
+    whole_sr: SR image `[H, W, C]` with all channels and its border.
+    whole_hr: HR image with all channels and its border.
+    crop: Border in pixels that the protocol removes.
   """
 
   name: str
@@ -141,20 +143,21 @@ class Views(NamedTuple):
   crop: int
 
 
-# Names of the metrics whose smaller scores are the better ones.
+# Names of the metrics of which lower scores are better.
 LOWER_IS_BETTER = frozenset({'rmse', 'niqe', 'lpips', 'pi', 'root_error'})
 
 
 class Metric(NamedTuple):
-  """One score of an image pair.
+  """A metric: one score of an image pair.
 
   Attributes:
-    name: its key in results.
-    title: head of its column.
-    score: of the views.
-    rules: what its numbers depend on, for the protocol; '' if that tells all.
-    mean: over the scores of images.
-    decimals: in tables.
+    name: Key of the score in results.
+    title: Heading of the score's column in tables.
+    score: Function that computes the score of `Views`.
+    rules: Further settings that the score depends on, stored with the protocol;
+      '' if there are none.
+    mean: Function that averages the scores of several images.
+    decimals: Number of decimals in tables.
   """
 
   name: str
@@ -166,7 +169,7 @@ class Metric(NamedTuple):
 
   @property
   def lower_is_better(self) -> bool:
-    """Whether the smaller of two scores is the better one."""
+    """Whether the lower of two scores is the better one."""
     return self.name in LOWER_IS_BETTER
 
   @property
@@ -183,7 +186,8 @@ PSNR = Metric('psnr', 'PSNR', lambda v: float(psnr(v.sr, v.hr, v.peak)))
 SSIM = Metric(
   'ssim', 'SSIM', lambda v: float(ssim(v.sr, v.hr, v.peak)), decimals=5
 )
-# PIRM 2018's; that of a folder is the root of the mean squared error.
+# The RMSE of PIRM 2018. That of a folder is the root of the mean squared error
+# of all its images.
 RMSE = Metric(
   'rmse',
   'RMSE',
@@ -192,12 +196,13 @@ RMSE = Metric(
 )
 
 
-# Largest value of an HR image of floats: far beyond it are levels, not [0, 1].
+# Largest accepted value of a float HR image. Larger values are levels, which
+# should have been divided by the largest level.
 _MOST_FLOAT = 4.0
 
 
 def _levels(image: Array, title: str, dtype: Any) -> np.ndarray:
-  """The levels of a type as float64 from 0 to 255."""
+  """Rounds an image to the levels of a type; returns float64 0..255."""
   levels = np.asarray(image)
   if levels.dtype == np.uint8:
     return levels.astype(np.float64)
@@ -215,7 +220,7 @@ def _levels(image: Array, title: str, dtype: Any) -> np.ndarray:
 
 
 def _view(levels: np.ndarray, protocol: Protocol, crop: int) -> np.ndarray:
-  """The part and colour of an image that the protocol compares, 0..255."""
+  """Removes the border of an image and converts it to the protocol's colour."""
   height, width, channels = levels.shape
   if min(height, width) <= 2 * crop:
     raise UserError(
@@ -234,8 +239,8 @@ def _view(levels: np.ndarray, protocol: Protocol, crop: int) -> np.ndarray:
 
 
 def luma(levels: np.ndarray, *, rounded: bool) -> np.ndarray:
-  """Y `[H, W, 1]` of levels `[H, W, 1 or 3]`, 16..235."""
-  # The field replicates grey to RGB before it forms Y.
+  """Luma `[H, W, 1]` in 16..235 of levels `[H, W, 1 or 3]`."""
+  # Evaluation code replicates grey images to RGB before it computes luma.
   rgb = np.broadcast_to(levels, (*levels.shape[:2], 3))
   y = np.asarray(rgb_to_y(rgb / 255.0)) * 255.0
   return np.round(y) if rounded else y
@@ -251,24 +256,24 @@ def measure(
   name: str = '',
   dtype: Any = np.uint8,
 ) -> dict[str, float]:
-  """Scores of one image pair under `protocol`.
+  """Measures one image pair under a protocol.
 
   Args:
-    sr: `[H, W, C]` in [0, 1], or uint8 or uint16.
-    hr: the same.
-    protocol: see `get_protocol`.
-    scale: the SR factor, which is the default border crop.
-    metrics: what to measure; by default PSNR and SSIM, in float64 on the host.
-    name: of the image, for metrics that know scores by name.
-    dtype: type to whose levels SR and HR are rounded: that of the HR file,
-      uint8, uint16 or a float type, for which nothing is rounded.
+    sr: SR image `[H, W, C]`: floats in [0, 1], uint8 or uint16.
+    hr: HR image, of the same shape.
+    protocol: The rules of the comparison, see `get_protocol`.
+    scale: SR factor; the border crop unless the protocol sets another.
+    metrics: The metrics; by default PSNR and SSIM, in float64 on the host.
+    name: Name of the image, for metrics that look scores up by name.
+    dtype: Type of the HR file. SR and HR are rounded to its levels if it is
+      uint8 or uint16, and not rounded if it is a float type.
 
   Returns:
     Scores by the metrics' names; PSNR is inf for equal images.
 
   Raises:
-    UserError: sizes differ, the crop leaves too little, the channel count does
-      not suit the protocol, or a metric refuses the image.
+    UserError: Sizes differ, the crop leaves too little, the number of channels
+      does not suit the protocol, or a metric refuses the image.
   """
   if sr.shape != hr.shape:
     raise UserError(

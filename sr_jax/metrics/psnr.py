@@ -12,19 +12,20 @@ from sr_jax.ops.precision import as_float
 
 
 def psnr(a: Array, b: Array, peak: float | None = None) -> Any:
-  """PSNR in dB of each image of `[..., H, W, C]`; inf where they are equal.
+  """PSNR in dB of each pair of images; inf if both images are equal.
 
   Args:
-    a: images in [0, peak], already in the colour and rounding of a protocol.
-    b: images of the same shape.
-    peak: largest possible value; by default that of uint8 and uint16, and 255
-      of floats.
+    a: Images `[..., H, W, C]` in [0, peak]. A protocol's conversion of colour
+      and rounding has to be done before.
+    b: Images of the same shape and type.
+    peak: Largest possible value; by default that of uint8 or uint16, or 255 for
+      floats.
 
   Returns:
-    `[...]`: `[B]` for a batch, a scalar for one image; NaN if a pixel is.
+    `[...]`: `[B]` for a batch, a scalar for one image. NaN if a pixel is NaN.
 
   Raises:
-    UserError: shapes or types differ, or are not those of images.
+    UserError: Shapes or types differ, or are not those of images.
 
   Example:
     >>> import numpy as np

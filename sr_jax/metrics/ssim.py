@@ -22,38 +22,40 @@ def _taps() -> list[float]:
 
 
 def _filter_rows(x: Any) -> Any:
-  """Gaussian mean along the row axis of `[..., H, W, C]`."""
+  """Gaussian mean along axis H of `[..., H, W, C]`."""
   height = x.shape[-3] - WINDOW + 1
   return sum(w * x[..., i : i + height, :, :] for i, w in enumerate(_taps()))
 
 
 def _window_mean(x: Any) -> Any:
-  """Gaussian mean over every window that lies inside the image.
+  """Gaussian mean of every window that lies inside the image.
 
-  Shifted slices instead of a convolution: the same code on host and device, in
-  full precision, and quick because the window is separable.
+  The filter is a sum of shifted slices instead of a convolution. The same code
+  then runs on host and device, in full precision, and it is fast because the
+  window is separable.
   """
   return _filter_rows(_filter_rows(x).swapaxes(-3, -2)).swapaxes(-3, -2)
 
 
 def ssim(a: Array, b: Array, peak: float | None = None) -> Any:
-  """Mean SSIM of each image of `[..., H, W, C]`, channels averaged.
+  """Mean SSIM of each pair of images, averaged over channels.
 
-  11x11 Gaussian window of sigma 1.5, K = (0.01, 0.03), windows inside the image
-  only: the `ssim_index` of the papers.
+  The window is an 11x11 Gaussian of sigma 1.5, K = (0.01, 0.03), and only
+  windows inside the image count, as in the authors' `ssim_index`.
 
   Args:
-    a: images in [0, peak], already in the colour and rounding of a protocol.
-    b: images of the same shape.
-    peak: largest possible value; by default that of uint8 and uint16, and 255
-      of floats.
+    a: Images `[..., H, W, C]` in [0, peak]. A protocol's conversion of colour
+      and rounding has to be done before.
+    b: Images of the same shape and type.
+    peak: Largest possible value; by default that of uint8 or uint16, or 255 for
+      floats.
 
   Returns:
-    `[...]`: `[B]` for a batch, a scalar for one image; NaN if a pixel is.
+    `[...]`: `[B]` for a batch, a scalar for one image. NaN if a pixel is NaN.
 
   Raises:
-    UserError: an image smaller than the window; shapes or types that differ, or
-      are not those of images.
+    UserError: The images are smaller than the window, or their shapes or types
+      differ or are not those of images.
 
   Example:
     >>> image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
@@ -67,7 +69,8 @@ def ssim(a: Array, b: Array, peak: float | None = None) -> Any:
       f'SSIM needs {WINDOW}x{WINDOW} pixels, the image (after the border crop) '
       f'has {height}x{width}: use a larger image'
     )
-  # Variances do not see a constant; removing it keeps float32's digits.
+  # Subtracting a constant leaves variances unchanged and loses fewer digits in
+  # float32.
   shift = peak / 2
   a, b = as_float(a) - shift, as_float(b) - shift
   mean_a, mean_b = _window_mean(a), _window_mean(b)
