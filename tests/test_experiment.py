@@ -136,7 +136,7 @@ def test_what_binds_a_resumed_run(tmp_path, sections, reason):
   before, now = _complete(), _complete(**sections)
   with pytest.raises(UserError, match=reason) as error:
     experiment.resumed(before, now, tmp_path)
-  if 'unlike' not in reason:
+  if 'protocols' not in reason:
     assert f'{tmp_path} holds another experiment' in str(error.value)
 
 

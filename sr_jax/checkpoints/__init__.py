@@ -1,17 +1,17 @@
 """Checkpoints: the only folder that knows Orbax.
 
-A run keeps `WORKDIR/checkpoints/STEP`, each an Orbax composite of
+A run writes folders `WORKDIR/checkpoints/STEP`. Each is an Orbax composite of
 
   state     the `TrainState`, for exact resume, without its frozen networks
   params    the inference parameters (the moving average if one is kept)
   about     JSON: config, protocol, scores, step, format version, checksums
 
-Frozen networks such as VGG19 are the same in all checkpoints. A run reads them
-again from where its config says, and their checksums tell whether these are
-the ones that it began with.
+Frozen networks such as VGG19 are the same in all checkpoints and are not
+stored. A resumed run reads them again from the file that its config names, and
+compares their checksums with those of the first start.
 
-`save_params` writes the last two alone: imported and pretrained weights. Any
-of these folders opens on any number of devices.
+`save_params` writes `params` and `about` alone, for imported and pretrained
+weights. Every checkpoint can be opened on any number of devices.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Loaded(NamedTuple):
 
   Attributes:
     config: Config of the run as plain values.
-    params: Inference parameters by slot, NumPy arrays.
-    step: Updates done, None for weights that were imported.
-    protocol: How the stored scores were measured, None without scores.
+    params: Inference parameters by slot, as NumPy arrays.
+    step: Number of training steps; None for imported weights.
+    protocol: Protocol of the stored scores; None if there are none.
     scores: The stored scores by name; empty if there are none.
   """
 
@@ -73,8 +73,8 @@ class Loaded(NamedTuple):
 class Keeper:
   """Saves and restores the checkpoints of one run.
 
-  Writes are atomic (a temporary folder, renamed when complete) and happen in
-  a thread behind the next steps.
+  Writes are atomic (a temporary folder is renamed when it is complete) and run
+  in a background thread during the next training steps.
 
   Attributes:
     path: `WORKDIR/checkpoints`.
@@ -88,13 +88,14 @@ class Keeper:
     keep_best: int,
     best_by: Mapping[str, bool],
   ):
-    """Opens or makes the folder.
+    """Opens the folder of checkpoints, or makes it.
 
     Args:
       workdir: Folder of the run.
-      keep: How many of the newest checkpoints to keep, at least 1.
-      keep_best: How many of the best to keep besides, for each of `best_by`.
-      best_by: Names of scores given to `save`; true where lower is better.
+      keep: Number of newest checkpoints to keep, at least 1.
+      keep_best: Number of best checkpoints to keep as well, for each score in
+        `best_by`.
+      best_by: For the name of each score that decides: whether lower is better.
     """
     self.path = pathlib.Path(workdir).absolute() / _FOLDER
     self._policy = KeepNewestAndBest(keep, keep_best, best_by, {})
@@ -115,7 +116,7 @@ class Keeper:
     return sorted(self._manager.all_steps())
 
   def would_be_best(self, scores: Mapping[str, float]) -> bool:
-    """Whether a checkpoint with these scores would be kept for one of them."""
+    """Whether one of these scores would be among the best that are kept."""
     return self._policy.would_be_best(scores)
 
   def save(
@@ -125,20 +126,21 @@ class Keeper:
     about: Mapping[str, Any],
     scores: Mapping[str, float] | None,
   ) -> None:
-    """Starts saving; a step that is already there is left as it is.
+    """Starts to save a checkpoint in the background.
 
-    One that `restore` could not read is replaced.
+    If the step already has a checkpoint, nothing is saved, unless `restore`
+    could not read it: then it is replaced.
 
     Args:
-      state: State to resume from.
-      params: Parameters for inference, by slot.
-      about: JSON values to store beside them, such as the config.
-      scores: What `best_by` chooses from; None if this step has none. A score
+      state: State from which training can resume.
+      params: Inference parameters by slot.
+      about: JSON values to store with the arrays, such as the config.
+      scores: Scores of this step by name; None if it was not evaluated. A score
         that is not finite is stored, but never counts as the best.
 
     Raises:
-      UserError: the parameters are not finite, or this or the previous save
-        could not be written; the checkpoints before it are intact.
+      UserError: The parameters are not finite, or this or the previous
+        checkpoint could not be written. Earlier checkpoints stay intact.
     """
     step = int(jax.device_get(state.step))
     frozen = {k: checksums.of_arrays(v) for k, v in state.frozen.items()}
@@ -179,17 +181,20 @@ class Keeper:
   def restore(
     self, like: TrainState, frozen: Mapping[str, Any] = EMPTY
   ) -> TrainState | None:
-    """The newest intact state, None if the run has no checkpoint yet.
+    """Restores the newest intact state.
 
-    A damaged checkpoint is named in a warning and the one before it is taken.
+    If a checkpoint is damaged, a warning names it and the one before is read.
 
     Args:
       like: Abstract state with the shardings of this run's mesh.
-      frozen: The frozen networks of the run by slot, which join the state.
+      frozen: The frozen networks of the run by slot, to be put into the state.
+
+    Returns:
+      The state; None if the run has no checkpoint yet.
 
     Raises:
-      UserError: there are checkpoints, but none is intact; or the run began
-        with other frozen networks.
+      UserError: All checkpoints are damaged, or the run was started with other
+        frozen networks.
     """
     problems = []
     for step in reversed(self.steps()):
@@ -213,7 +218,7 @@ class Keeper:
   ) -> TrainState:
     folder = self.path / str(step)
     about = read_about(folder)
-    apart = 'frozen' in about  # the version before kept them in the state
+    apart = 'frozen' in about  # else frozen networks are part of the state
     without = like.replace(frozen={}) if apart else like
     with one_line('restore', folder):
       restored = self._manager.restore(
@@ -224,12 +229,12 @@ class Keeper:
     return state.replace(frozen=place_frozen(frozen, like)) if apart else state
 
   def stored_frozen(self) -> dict[str, Any] | None:
-    """Frozen networks that the version before kept in its checkpoints.
+    """Reads the frozen networks that checkpoints of version 0.1 contain.
 
-    They serve where the file that the config names is gone since.
+    They are used if the file that the config names no longer exists.
 
     Returns:
-      NumPy arrays by slot; None if the newest checkpoint holds none.
+      NumPy arrays by slot; None if the newest checkpoint contains no networks.
     """
     steps = self.steps()
     if not steps:
@@ -261,10 +266,10 @@ class Keeper:
     return restored['frozen']
 
   def wait(self) -> None:
-    """Waits until the last save is on disk.
+    """Waits until the last checkpoint is on disk.
 
     Raises:
-      UserError: it could not be written.
+      UserError: The checkpoint could not be written.
     """
     try:
       with one_line('save checkpoint in', self.path):
@@ -276,20 +281,20 @@ class Keeper:
       raise
 
   def close(self) -> None:
-    """Finishes and releases the folder.
+    """Finishes the last save and closes the folder.
 
     Raises:
-      UserError: the last save could not be written.
+      UserError: The last checkpoint could not be written.
     """
     with one_line('save checkpoint in', self.path):
       self._manager.close()
 
 
 def _check_finite(params: Mapping[str, Any]) -> None:
-  """Refuses parameters that a diverged run would leave behind.
+  """Refuses parameters of a run that diverged.
 
   Raises:
-    UserError: one of them is NaN or infinite.
+    UserError: A parameter is NaN or infinite.
   """
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
     if not np.isfinite(jax.device_get(leaf)).all():
@@ -302,7 +307,7 @@ def _check_finite(params: Mapping[str, Any]) -> None:
 
 
 def _check_space(folder: pathlib.Path, tree: Any) -> None:
-  """Refuses to begin what cannot be finished."""
+  """Raises an error if the disk has no space for the arrays of a tree."""
   needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
   if shutil.disk_usage(folder).free < needed:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -314,7 +319,7 @@ def has_checkpoints(workdir: pathlib.Path) -> bool:
 
 
 def stored_config(workdir: pathlib.Path) -> dict[str, Any] | None:
-  """The config in the newest checkpoint that has an intact one."""
+  """Returns the config of the newest checkpoint whose config is intact."""
   for folder in reversed(_step_folders(workdir / _FOLDER)):
     with contextlib.suppress(UserError):
       return read_about(folder)['config']
@@ -336,17 +341,19 @@ def save_params(
   protocol: Mapping[str, Any] | None = None,
   step: int | None = None,
 ) -> None:
-  """Writes bare weights as a checkpoint folder, whole or not at all.
+  """Writes weights without a training state as a checkpoint folder.
+
+  The folder appears whole or not at all.
 
   Args:
-    path: New folder.
+    path: The folder to make.
     params: Parameters by slot.
-    config: At least the sections `method` and `model`.
-    protocol: How the scores stored with it were measured.
-    step: Updates done.
+    config: Config with at least the sections `method` and `model`.
+    protocol: Protocol of the scores in the config, if any.
+    step: Number of training steps, if known.
 
   Raises:
-    UserError: the folder exists or cannot be written.
+    UserError: The folder exists or cannot be written.
   """
   about = checksums.seal(
     {
@@ -373,22 +380,23 @@ def save_params(
 
 
 def load_params(path: PathLike) -> Loaded:
-  """Opens a checkpoint for inference, on any device count.
+  """Opens a checkpoint for inference, on any number of devices.
 
   Args:
-    path: A workdir (its newest checkpoint), a checkpoint folder of a step, or
-      a folder that `save_params` wrote.
+    path: A workdir (its newest checkpoint is opened), the folder of one
+      checkpoint, or a folder that `save_params` wrote.
 
   Raises:
-    UserError: it is none of these, incomplete or damaged.
+    UserError: The path is no checkpoint, or the checkpoint is incomplete or
+      damaged.
   """
   folder = _resolve(pathlib.Path(path).expanduser().absolute())
   about = read_about(folder)
-  find_devices()  # Orbax asks for them, and its errors do not say so
+  find_devices()  # Orbax needs devices, but its errors do not mention them
   with one_line('read checkpoint', folder):
     handler = ocp.CompositeCheckpointHandler(
       params=ocp.StandardCheckpointHandler(),
-      # Not read here, but Orbax warns of unknown items.
+      # These items are not read, but Orbax warns of items without a handler.
       about=ocp.JsonCheckpointHandler(),
       state=ocp.StandardCheckpointHandler(),
       metrics=ocp.JsonCheckpointHandler(),
@@ -397,7 +405,7 @@ def load_params(path: PathLike) -> Loaded:
       metadata = checkpointer.metadata(folder).item_metadata['params']
       if metadata is None:
         raise UserError(f'{folder}: its parameters are missing')
-      # A target of plain NumPy arrays: no device of the saving run is needed.
+      # NumPy arrays as the target need no device of the run that saved them.
       like = jax.tree.map(lambda m: np.empty(m.shape, m.dtype), metadata.tree)
       restored = checkpointer.restore(
         folder,
@@ -414,7 +422,7 @@ def load_params(path: PathLike) -> Loaded:
 
 
 def _resolve(path: pathlib.Path) -> pathlib.Path:
-  """The folder of one checkpoint that `path` means."""
+  """Finds the folder of the checkpoint to which `path` refers."""
   if not path.exists():
     raise UserError(f'{path}: no such checkpoint')
   if about_file(path).is_file():

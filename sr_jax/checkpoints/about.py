@@ -1,4 +1,4 @@
-"""The JSON beside the arrays of a checkpoint, and whether both are intact."""
+"""The JSON item of a checkpoint, and checks that JSON and arrays are intact."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMAT = 1
 
 @contextlib.contextmanager
 def one_line(action: str, path: str | pathlib.Path) -> Generator[None]:
-  """Turns exceptions of Orbax and the file system into one clear line."""
+  """Turns errors of Orbax and the file system into one-line `UserError`s."""
   try:
     yield
   except UserError:
@@ -39,10 +39,10 @@ def one_line(action: str, path: str | pathlib.Path) -> Generator[None]:
 
 
 def read_about(folder: pathlib.Path) -> dict[str, Any]:
-  """The JSON of a checkpoint, if it is intact and this version can read it.
+  """Reads the JSON item `about` of a checkpoint.
 
   Raises:
-    UserError: it is neither.
+    UserError: The item is missing, damaged or of another format version.
   """
   with one_line('read checkpoint', folder):
     about = json.loads(about_file(folder).read_text())
@@ -68,9 +68,9 @@ def about_file(folder: pathlib.Path) -> pathlib.Path:
 def compare_checksum(
   about: Mapping[str, Any], item: str, tree: Any, folder: pathlib.Path
 ) -> None:
-  """Refuses arrays that are not those that were saved.
+  """Raises an error if arrays differ from those that were saved.
 
-  Checkpoints from before there were checksums pass.
+  Old checkpoints without checksums are accepted.
   """
   stored = about.get('checksums')
   if stored and stored.get(item) != checksums.of_arrays(tree):
@@ -81,10 +81,10 @@ def compare_checksum(
 
 
 def set_aside_damaged_scores(root: pathlib.Path) -> None:
-  """Renames what older versions wrote where Orbax would stumble over it.
+  """Renames damaged score files of older versions.
 
-  Orbax reads all such files when it opens a folder: one that is damaged would
-  block the run.
+  Orbax reads all score files when it opens a folder, so that a damaged one
+  would prevent the run from resuming.
   """
   for path in root.glob('*/metrics/metrics'):
     try:
@@ -96,12 +96,12 @@ def set_aside_damaged_scores(root: pathlib.Path) -> None:
 
 
 def stored_scores(folder: pathlib.Path) -> dict[str, float]:
-  """Scores of a checkpoint; none if they cannot be read, which is harmless."""
+  """Scores of a checkpoint by name; empty if they cannot be read."""
   with contextlib.suppress(UserError, OSError, ValueError):
     about = read_about(folder)
     if 'scores' in about:
       return about['scores'] or {}
-    # Older versions let Orbax write them to a file of its own.
+    # Older versions let Orbax write the scores to a separate file.
     scores = json.loads((folder / 'metrics' / 'metrics').read_text())
     return scores if isinstance(scores, dict) else {}
   return {}
@@ -110,7 +110,7 @@ def stored_scores(folder: pathlib.Path) -> dict[str, float]:
 def json_scores(
   scores: Mapping[str, float] | None,
 ) -> dict[str, float | None] | None:
-  """Scores as JSON can hold them: null for what is not finite."""
+  """Scores for JSON; a score that is not finite becomes None."""
   if scores is None:
     return None
   return {

@@ -1,4 +1,4 @@
-"""Checksums of arrays and of JSON, which reveal damaged files."""
+"""Checksums of arrays and of JSON values, to detect damaged files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KEY = 'checksum'
 def of_arrays(tree: Any) -> int:
   """CRC-32 of all arrays of a tree with their names, types and shapes.
 
-  It costs about half a second for each gigabyte.
+  The computation takes about half a second per gigabyte.
   """
   total = 0
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -36,30 +36,30 @@ def of_arrays(tree: Any) -> int:
 def compare_frozen(
   stored: Mapping[str, int], frozen: Mapping[str, Any]
 ) -> None:
-  """Refuses frozen networks other than those that a run began with.
+  """Checks that frozen networks are those with which a run was started.
 
   Args:
-    stored: Their checksums by slot.
-    frozen: The networks by slot, as the config gives them now.
+    stored: Checksums of the networks at the start, by slot.
+    frozen: The networks that the config gives now, by slot.
 
   Raises:
-    UserError: one has other weights.
+    UserError: A network has other weights.
   """
   for slot, checksum in stored.items():
     if checksum != of_arrays(frozen[slot]):
       raise UserError(
-        f'config.method.{slot}_from: gives other weights than those that this'
-        ' run began with; give the same file, or use a new --workdir'
+        f'config.method.{slot}_from: gives other weights than those with which'
+        ' this run was started; give the same file, or use a new --workdir'
       )
 
 
 def seal(value: Mapping[str, Any]) -> dict[str, Any]:
-  """JSON values with a checksum of themselves as one more key."""
+  """Adds the checksum of JSON values to them, under a key of its own."""
   return {**value, _KEY: _of_json(value)}
 
 
 def intact(value: Mapping[str, Any]) -> bool:
-  """Whether sealed JSON values are as they were; without a seal they are."""
+  """Whether JSON values match their checksum; true if they have none."""
   return _KEY not in value or value[_KEY] == _of_json(value)
 
 

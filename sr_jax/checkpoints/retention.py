@@ -11,16 +11,17 @@ _log = logging.getLogger(__name__)
 
 
 class KeepNewestAndBest(NamedTuple):
-  """Which checkpoints Orbax keeps: a preservation policy.
+  """An Orbax preservation policy that keeps the newest and best checkpoints.
 
-  Orbax's own policies read all scores when a folder is opened: one damaged file
-  there would block a run, and one NaN would count as the best score.
+  Orbax's own policies read all score files when a folder is opened. One damaged
+  file would prevent a run from resuming, and one NaN would count as the best
+  score.
 
   Attributes:
-    keep: How many of the newest.
-    keep_best: How many of the best for each of `best_by`.
-    best_by: Names of scores; true where lower is better.
-    scores: Scores of each step, of those that have any.
+    keep: Number of newest checkpoints to keep.
+    keep_best: Number of best checkpoints to keep, for each score in `best_by`.
+    best_by: For the name of each score that decides: whether lower is better.
+    scores: Scores by step, for the steps that were evaluated.
   """
 
   keep: int
@@ -31,7 +32,7 @@ class KeepNewestAndBest(NamedTuple):
   def should_preserve(
     self, checkpoints: Sequence[Any], *, context: Any
   ) -> list[bool]:
-    """One answer for each checkpoint, which come oldest first."""
+    """Whether to keep each of the checkpoints, which are given oldest first."""
     del context
     steps = [checkpoint.step for checkpoint in checkpoints]
     kept = set(steps[-self.keep :])
@@ -40,7 +41,7 @@ class KeepNewestAndBest(NamedTuple):
     return [step in kept for step in steps]
 
   def add(self, step: int, scores: Mapping[str, float]) -> None:
-    """Notes the scores of a new checkpoint."""
+    """Adds the scores of a new checkpoint."""
     self.scores[step] = dict(scores)
     for name in self.best_by:
       if name in scores and self._rank(name, scores) is None:
@@ -49,13 +50,13 @@ class KeepNewestAndBest(NamedTuple):
         )
 
   def would_be_best(self, scores: Mapping[str, float]) -> bool:
-    """Whether these scores are among the best of one of `best_by`."""
+    """Whether one of these scores would be among the best."""
     new = max(self.scores, default=0) + 1
     after = self._replace(scores={**self.scores, new: dict(scores)})
     return any(new in after._best(n, list(after.scores)) for n in self.best_by)
 
   def _best(self, name: str, steps: Sequence[int]) -> list[int]:
-    """The steps with the best values of one score; of equals the newest."""
+    """Steps with the best values of a score; newer steps win ties."""
     ranked = [
       (rank, step)
       for step in steps
@@ -66,7 +67,7 @@ class KeepNewestAndBest(NamedTuple):
     return [step for _, step in best]
 
   def _rank(self, name: str, scores: Mapping[str, float]) -> float | None:
-    """A number that is higher for better scores; None without a real score."""
+    """A number that is higher for better scores; None if not finite."""
     value = scores.get(name)
     if not isinstance(value, (int, float)) or not math.isfinite(value):
       return None

@@ -80,7 +80,7 @@ def _network(model: SRModel) -> dict[str, Any]:
 
 
 def _refuse_unlike(a: SRModel, b: SRModel) -> None:
-  """Networks of one shape of parameters may still compute other things."""
+  """Refuses different networks whose parameters have the same shapes."""
   from sr_jax import models
 
   first, second = (
@@ -88,7 +88,7 @@ def _refuse_unlike(a: SRModel, b: SRModel) -> None:
   )
   if first != second:
     raise UserError(
-      'unlike networks are not interpolated: '
+      'different networks are not interpolated: '
       f'{_options(first, second)} against {_options(second, first)}'
     )
 

@@ -167,7 +167,7 @@ def _read_exif(path: Path) -> tuple[float, bool]:
   except (OSError, SyntaxError, ValueError, ZeroDivisionError) as error:
     raise _Unfit(f'{path.name} cannot be read: {error}') from error
   if not focal > 0:
-    raise _Unfit(f'{path.name} does not tell its focal length (EXIF)')
+    raise _Unfit(f'{path.name} does not give its focal length (EXIF)')
   return focal, exif.get(_ORIENTATION) == _TURNED
 
 

@@ -1,1 +1,1 @@
-"""Files turned into parameters, and parameters into files."""
+"""Reads parameters from files, and writes parameters to files."""

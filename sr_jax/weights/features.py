@@ -1,12 +1,12 @@
 """Weights of the networks whose features losses and metrics compare.
 
-They do not come with the package. A SPEC says where they are:
+The weights do not come with the package. A SPEC names them:
 
-  PATH          a folder that `sr-jax import WEIGHTS --model vgg` wrote, or the
-                torchvision file itself
-  random:SEED   random weights, for trying things out
+  PATH          a folder that `sr-jax import WEIGHTS --model vgg` wrote, or
+                torchvision's file itself
+  random:SEED   random weights, for tests and trials
 
-Files that end early serve as long as no later layer is asked for.
+Truncated files are accepted if they contain every layer that is requested.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sr_jax.models.parts.parameters import Shapes, shapes_of
 from sr_jax.weights.formats.torch_pickle import read_tensors
 from sr_jax.weights.names import torch_to_flax, without_ignored
 
-# Slot of the parameters in a checkpoint.
+# Slot of the network's parameters in a checkpoint.
 SLOT = 'features'
 _RANDOM = 'random:'
 _SOURCE = 'https://download.pytorch.org/models/'
@@ -38,11 +38,11 @@ Params = dict[str, dict[str, Any]]
 
 
 def network(model: str, layers: Sequence[str], variant: str) -> Any:
-  """The Linen network that gives some layers.
+  """Makes the Linen network that returns the features of some layers.
 
   Args:
     model: One of `models.feature_names()`.
-    layers: Such as conv5_4, see the model's file.
+    layers: Names of the layers, such as conv5_4; see the model's file.
     variant: One of the model's `VARIANTS`.
   """
   return _module(model).Model(layers=layers, variant=variant)
@@ -55,17 +55,17 @@ def load(
   layers: Sequence[str],
   variant: str,
 ) -> Params:
-  """Parameters of `network`, no deeper than its layers.
+  """Loads the parameters of `network`, up to the deepest requested layer.
 
   Args:
-    spec: See the head of this file.
-    model: As for `network`, and so the others.
-    layers: Of them the deepest counts.
-    variant: Whose weights they must be.
+    spec: Where the weights are; see the top of this file.
+    model: One of `models.feature_names()`.
+    layers: Names of the requested layers.
+    variant: The variant of the model that the weights must belong to.
 
   Raises:
-    UserError: an unknown layer; no weights at `spec`, others than asked for, or
-      too few.
+    UserError: A layer is unknown, or the weights are missing, belong to another
+      network, or do not reach the deepest layer.
   """
   shapes = _module(model).convolutions(variant)
   needed = up_to(layers, shapes)
@@ -76,14 +76,14 @@ def load(
     last = _last(shapes_of(held), shapes, variant, spec)
     if needed[-1] not in held:
       raise UserError(
-        f'{spec}: ends at {last}, but {needed[-1]} is asked for: give '
+        f'{spec}: ends at layer {last}, but {needed[-1]} is needed: give '
         f'{_whole(model, variant)}'
       )
   return {name: held[name] for name in needed}
 
 
 def _random(shapes: Mapping[str, tuple[int, ...]], spec: str) -> Params:
-  """He's normal initial values, the same for a layer however deep others go."""
+  """He's normal initial values; a layer's do not depend on deeper layers."""
   seed = spec.removeprefix(_RANDOM)
   if not seed.isdecimal():
     raise UserError(f'{spec}: give a whole number after {_RANDOM}')
@@ -99,20 +99,21 @@ def _random(shapes: Mapping[str, tuple[int, ...]], spec: str) -> Params:
 def _module(model: str) -> ModuleType:
   if model not in models.feature_names():
     raise UserError(
-      f'{model!r} gives no features; choose from {models.feature_names()}'
+      f'{model!r} is no network of features; choose from '
+      f'{models.feature_names()}'
     )
   return importlib.import_module(f'sr_jax.models.features.{model}')
 
 
 def _whole(model: str, variant: str) -> str:
-  """Which file has all weights, and how to tell that it is whole."""
+  """Names the file that has all weights, with the start of its SHA-256."""
   file = _module(model).RELEASED[variant]
   digest = pathlib.Path(file).stem.rpartition('-')[2]
   return f'{file} of {_SOURCE} (SHA-256 {digest}...)'
 
 
 def _read(path: pathlib.Path, model: str, variant: str) -> Params:
-  """All layers that a checkpoint or a file has, from the image on."""
+  """Reads the layers of a checkpoint or a file, which start at the image."""
   if not path.is_dir():
     return read_file(path, model, variant)[0]
   loaded = checkpoints.load_params(path)
@@ -125,18 +126,20 @@ def _read(path: pathlib.Path, model: str, variant: str) -> Params:
 def read_file(
   path: str | os.PathLike[str], model: str, variant: str | None = None
 ) -> tuple[Params, list[str]]:
-  """Reads a PyTorch file of one of `models.feature_names()`.
+  """Reads a PyTorch file of a network of features, such as torchvision's.
 
   Args:
-    path: Such as torchvision's.
-    model: Whose features.
-    variant: Which file to tell of if there is none; the model's first.
+    path: The file.
+    model: One of `models.feature_names()`.
+    variant: The variant whose file is named in an error if `path` does not
+      exist; None means the first variant of the model.
 
   Returns:
-    Its convolutions, from the image on, and what was ignored.
+    The parameters of the convolutions, starting at the image, and notes on what
+    was ignored.
 
   Raises:
-    UserError: it is no such file.
+    UserError: The file does not exist or holds no weights of the model.
   """
   module = _module(model)
   if not os.path.exists(path):
@@ -161,7 +164,7 @@ def read_file(
 def _last_of_any(
   held: Shapes, module: ModuleType, path: str | os.PathLike[str]
 ) -> str:
-  """The last layer of weights that fit some variant."""
+  """Name of the last layer of weights that fit any variant of a model."""
   reasons = []
   for variant in module.VARIANTS:
     try:
@@ -177,7 +180,17 @@ def _last(
   variant: str,
   path: str | os.PathLike[str],
 ) -> str:
-  """The last of what must be the first convolutions of a variant."""
+  """Name of the last layer of weights of one variant.
+
+  Args:
+    held: Shapes of the weights, which may end before the variant's last layer.
+    kernels: Shapes of the kernels of all layers of the variant.
+    variant: Name of the variant, for error messages.
+    path: The file, for error messages.
+
+  Raises:
+    UserError: The weights are not the first layers of the variant.
+  """
   names = {parameter.partition('/')[0] for parameter in held}
   first = list(kernels)[: len(names)]
   if unlike := sorted(names ^ set(first)):

@@ -1,7 +1,7 @@
 """Network interpolation (Wang et al., ESRGAN, ECCVW 2018; and DNI, CVPR 2019).
 
-Between a network trained for PSNR and the same one trained further as a GAN lie
-networks that trade fidelity for texture.
+Interpolating the weights of a network trained for PSNR and of the same network
+after further training as a GAN trades fidelity for texture.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ PyTree = Any
 
 
 def interpolate(a: PyTree, b: PyTree, alpha: float) -> PyTree:
-  """(1 - alpha) a + alpha b, leaf by leaf; exactly `a` at 0 and `b` at 1.
+  """Computes (1 - alpha) a + alpha b for each parameter.
 
   Args:
-    a: Parameters.
-    b: Parameters of the same structure and shapes.
-    alpha: In [0, 1].
+    a: Parameters, returned unchanged for alpha 0.
+    b: Parameters of the same structure and shapes, returned for alpha 1.
+    alpha: Weight of `b` in [0, 1].
 
   Raises:
-    UserError: alpha is not, or the trees differ; naming where.
+    UserError: alpha is out of range, or the trees differ; the error names the
+      first difference.
   """
   if not 0 <= alpha <= 1:
     raise UserError(f'alpha must be in [0, 1], not {alpha:g}')
@@ -37,10 +38,10 @@ def interpolate(a: PyTree, b: PyTree, alpha: float) -> PyTree:
     )[0]
     first, second = (x.get(path, 'missing') for x in shapes)
     raise UserError(
-      f'unlike networks are not interpolated: {path} is {first} in one and '
+      f'different networks are not interpolated: {path} is {first} in one and '
       f'{second} in the other'
     )
-  if alpha in (0, 1):  # 0 * x is not 0 where x is not finite
+  if alpha in (0, 1):  # 0 * x would be NaN where x is not finite
     return b if alpha else a
   return jax.tree.map(
     lambda x, y: ((1 - alpha) * x + alpha * y).astype(x.dtype), a, b

@@ -1,4 +1,4 @@
-"""Names and layouts of published weights, turned into those of Flax."""
+"""Translates names and layouts of published weights into those of Flax."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import numpy as np
 from sr_jax.errors import UserError
 from sr_jax.models.parts.architecture import Architecture
 
-# In this order: an averaged copy is what its authors evaluated.
+# Names under which training code stores the network, in order of preference.
+# The averaged copy is first, because it is the one that authors evaluate.
 _WRAPPERS = (
   'params_ema',
   'params',
@@ -22,13 +23,14 @@ _WRAPPERS = (
   'model',
   'net',
 )
-# First words under which training codes keep the network that enlarges, beside
-# those of losses and judges.
+# First words of tensor names under which training code stores the SR network,
+# next to networks of losses and discriminators.
 _MODEL_WORDS = frozenset(
   {'ema_model', 'g', 'generator', 'model', 'module', 'net', 'netG', 'net_g'}
 )
-# A rule without the ending names a layer, one with it a single tensor, which
-# wins.
+# Endings of PyTorch's tensor names, and of the Flax paths. A rule that contains
+# the ending names one tensor; it takes precedence over a rule without, which
+# names a layer.
 _TORCH_LEAVES = {
   '': '',
   '.weight': '/kernel',
@@ -36,11 +38,11 @@ _TORCH_LEAVES = {
   '.running_mean': '/mean',
   '.running_var': '/var',
 }
-# What PyTorch's batch normalisation keeps beside its statistics.
+# A counter that PyTorch's batch normalisation stores with its statistics.
 _TORCH_COUNT = '.num_batches_tracked'
 _MAT_LEAVES = {'_f': '/kernel', '_b': '/bias'}
 _TF_LEAVES = {'/kernel': '/kernel', '/bias': '/bias'}
-# What TensorFlow 1 keeps beside the weights, in training alone.
+# Variables that TensorFlow 1 stores for training only.
 _TF_SLOT = re.compile(r'(.+)/(Adam(?:_[0-9]+)?)')
 _TF_STATE = {
   r'beta[12]_power(_[0-9]+)?': 'state of the optimizer',
@@ -50,13 +52,13 @@ _TF_STATE = {
 
 
 class Weights(NamedTuple):
-  """Tensors under Flax paths, before they are compared with a model.
+  """The tensors of a file under Flax paths, not yet compared with a model.
 
   Attributes:
-    arrays: float32 in Flax layout, by path (`head/kernel`).
-    sources: The file's name of each path's tensor.
-    unused: Tensors that no rule knows, by the file's name.
-    notes: What was chosen or ignored, one line each.
+    arrays: float32 arrays in Flax layout, by Flax path (such as `head/kernel`).
+    sources: Name in the file of the tensor at each Flax path.
+    unused: Tensors to which no rule applies, by their names in the file.
+    notes: One line on each choice that was made and each part that was ignored.
   """
 
   arrays: dict[str, np.ndarray]
@@ -66,10 +68,13 @@ class Weights(NamedTuple):
 
 
 def unwrap(value: Any) -> tuple[dict[str, np.ndarray], list[str]]:
-  """The state_dict inside training records and name prefixes, and notes.
+  """Finds the state_dict inside the record that training code saved.
+
+  Returns:
+    The tensors by name, and notes on what was chosen and ignored.
 
   Raises:
-    UserError: there is none.
+    UserError: The record holds no state_dict.
   """
   notes = []
   while isinstance(value, dict):
@@ -82,8 +87,8 @@ def unwrap(value: Any) -> tuple[dict[str, np.ndarray], list[str]]:
     value = value[inner[0]]
   if isinstance(value, list):
     raise UserError(
-      f'holds a list of {len(value)}, as dual networks are saved: give these'
-      ' with --dual, beside the weights of the primal network'
+      f'holds a list of {len(value)} networks, as dual networks are saved: give'
+      ' it with --dual, and the weights of the primal network as WEIGHTS'
     )
   if not isinstance(value, dict) or not any(
     isinstance(v, np.ndarray) for v in value.values()
@@ -99,14 +104,17 @@ def unwrap(value: Any) -> tuple[dict[str, np.ndarray], list[str]]:
 def _fitting_part(
   value: Any, schemes: Mapping[str, Mapping[str, str]]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-  """The state_dict of the only part of a file that fits, and notes.
+  """Finds the state_dict of the only part of a file that fits the schemes.
 
-  Files of training name their parts as they please: `generator` beside
-  `discriminator`, `g` beside `d`. Where none of the usual names is there, the
-  parts are tried.
+  Training code chooses the names of the parts freely, for example `generator`
+  and `discriminator`, or `g` and `d`. If a file has none of the usual names,
+  each part is tried.
+
+  Returns:
+    The tensors by name, and notes on what was chosen and ignored.
 
   Raises:
-    UserError: none of the parts fits, or several.
+    UserError: No part fits, or several fit.
   """
   parts = (
     {
@@ -143,7 +151,7 @@ def _holds_arrays(value: Mapping[Any, Any]) -> bool:
 
 
 def _holds_tensors(value: Mapping[Any, Any], depth: int = 3) -> bool:
-  """Whether there are tensors in it or not far below."""
+  """Whether a dictionary holds tensors, at most `depth` levels down."""
   return _holds_arrays(value) or (
     depth > 0
     and any(
@@ -161,20 +169,20 @@ def _check_names(names: Iterable[Any]) -> None:
 
 
 def _list(names: list[Any]) -> str:
-  """A few names, as the file has them."""
+  """Lists at most ten names, quoted as they are in the file."""
   shown = ', '.join(f'{name!r:.40}' for name in names[:10])
   return shown if len(names) <= 10 else f'{shown} and {len(names) - 10} more'
 
 
 def to_flax(value: Any, module: Architecture) -> Weights:
-  """Names and layouts of a file's contents, as one model file has them.
+  """Translates a PyTorch or safetensors file by the names of a model.
 
   Args:
-    value: What `read_tensors` or `read_safetensors` gives.
-    module: A file of `sr_jax.models`, for its `TORCH_NAMES`.
+    value: The result of `read_tensors` or `read_safetensors`.
+    module: The model's file in `sr_jax.models`, which defines `TORCH_NAMES`.
 
   Raises:
-    UserError: as `torch_to_flax`.
+    UserError: As for `torch_to_flax`.
   """
   return torch_to_flax(value, module.TORCH_NAMES)
 
@@ -182,20 +190,24 @@ def to_flax(value: Any, module: Architecture) -> Weights:
 def torch_to_flax(
   value: Any, schemes: Mapping[str, Mapping[str, str]]
 ) -> Weights:
-  """Names and layouts of a file's contents under given schemes of names.
+  """Translates a file's contents by the scheme that knows most of its names.
 
-  The scheme that knows most of the names is used, or Flax paths as they are.
+  Names that are Flax paths already are kept.
+
+  Args:
+    value: The result of `read_tensors` or `read_safetensors`.
+    schemes: Rules for each naming scheme: a PyTorch name pattern to Flax path.
 
   Raises:
-    UserError: no scheme knows any name, two names mean one parameter, or a
-      tensor is empty or not of finite floating-point numbers.
+    UserError: No scheme knows any name, two names mean the same parameter, or a
+      tensor is empty or does not hold finite floating-point numbers.
   """
   tensors, notes = _fitting_part(value, schemes)
   counts = [name for name in tensors if name.endswith(_TORCH_COUNT)]
   if counts:
     notes.append(f'ignored, counts of training batches: {_list(counts)}')
     tensors = {k: v for k, v in tensors.items() if k not in counts}
-  # Of Flax; without one are those of a network's root alone.
+  # Names with a slash are Flax paths.
   if any('/' in name for name in tensors):
     paths = {name: name for name in tensors}
     layouts = tensors
@@ -214,18 +226,18 @@ def torch_to_flax(
 def tf_to_flax(
   variables: Mapping[str, np.ndarray], module: Architecture
 ) -> Weights:
-  """Names of a TensorFlow 1 checkpoint, as one model file has them.
+  """Translates a TensorFlow 1 checkpoint by the names of a model.
 
-  Kernels lie in Flax's order already. The optimizer's variables are left out
-  and noted.
+  TensorFlow's kernels have Flax's layout. Variables of the optimizer are left
+  out and noted.
 
   Args:
-    variables: What `read_bundle` gives.
-    module: A file of `sr_jax.models`; the scheme of its `TF_NAMES` that knows
-      most of the names is used.
+    variables: The result of `read_bundle`.
+    module: The model's file in `sr_jax.models`. The scheme of its `TF_NAMES`
+      that knows most of the names is used.
 
   Raises:
-    UserError: as `to_flax`.
+    UserError: As for `torch_to_flax`.
   """
   _check_names(variables)
   weights, notes = _without_training(variables)
@@ -239,15 +251,15 @@ def tf_to_flax(
 def mat_to_flax(
   tensors: Mapping[str, np.ndarray], module: Architecture
 ) -> Weights:
-  """Names of a MATLAB file, as one model file has them; layouts are Flax's.
+  """Translates a MATLAB file by the names of a model.
 
   Args:
-    tensors: What `read_mat` gives.
-    module: A file of `sr_jax.models`; the scheme of its `MAT_NAMES` that knows
-      most of the names is used.
+    tensors: The result of `read_mat`, whose layouts are Flax's.
+    module: The model's file in `sr_jax.models`. The scheme of its `MAT_NAMES`
+      that knows most of the names is used.
 
   Raises:
-    UserError: as `to_flax`.
+    UserError: As for `torch_to_flax`.
   """
   _check_names(tensors)
   schemes = module.MAT_NAMES
@@ -258,20 +270,21 @@ def mat_to_flax(
 
 
 def npz_to_flax(arrays: Sequence[np.ndarray], module: Architecture) -> Weights:
-  """Arrays of a file that has no names, as one model file knows their order.
+  """Translates a file of arrays without names by their order in a model.
 
   Args:
-    arrays: What `read_params` gives; kernels lie in Flax's order.
-    module: A file of `sr_jax.models`, for its `npz_arrays`.
+    arrays: The result of `read_params`, whose kernels have Flax's layout.
+    module: The model's file in `sr_jax.models`, which defines `npz_arrays`.
 
   Raises:
-    UserError: it knows no such number of arrays, or as `to_flax`.
+    UserError: The model has no release with this number of arrays, or as for
+      `torch_to_flax`.
   """
   found = module.npz_arrays(arrays)
   if not found:
     raise UserError(
-      f'holds {len(arrays)} arrays without names, which is not what this model'
-      ' was released as'
+      f'holds {len(arrays)} arrays without names; no release of this model has'
+      ' this number of arrays'
     )
   names = {path: f'array {i} ({path})' for i, path in enumerate(found)}
   tensors = {names[path]: array for path, array in found.items()}
@@ -279,10 +292,10 @@ def npz_to_flax(arrays: Sequence[np.ndarray], module: Architecture) -> Weights:
 
 
 def merged(parts: Sequence[Weights]) -> Weights:
-  """Weights that lie in several files.
+  """Merges the weights of several files.
 
   Raises:
-    UserError: two hold the same.
+    UserError: Two files hold the same parameter.
   """
   first, *others = parts
   for other in others:
@@ -300,7 +313,7 @@ def merged(parts: Sequence[Weights]) -> Weights:
 def _without_training(
   variables: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-  """Variables that may be weights, and notes on all others."""
+  """Separates weights from variables of the training, which become notes."""
   weights: dict[str, np.ndarray] = {}
   slots: Counter[str] = Counter()
   state: dict[str, list[str]] = {}
@@ -323,11 +336,11 @@ def _without_training(
 
 
 def without_ignored(weights: Weights, rules: Mapping[str, str]) -> Weights:
-  """Leaves out what a model file knows to be without effect, and notes it.
+  """Leaves out tensors that have no effect in the released code, and notes it.
 
   Args:
-    weights: From `to_flax`.
-    rules: Names as in `TORCH_NAMES`, and what such tensors are.
+    weights: The result of `to_flax`.
+    rules: Descriptions of such tensors by name patterns as in `TORCH_NAMES`.
   """
   endings = dict.fromkeys(_TORCH_LEAVES, '')
   ignored: dict[str, list[str]] = {}
@@ -349,7 +362,7 @@ def _collect(
   paths: Mapping[str, str],
   notes: list[str],
 ) -> Weights:
-  """Tensors under the paths of their names, and those that have none."""
+  """Builds `Weights` from tensors and the Flax paths of their names."""
   arrays: dict[str, np.ndarray] = {}
   sources: dict[str, str] = {}
   for name, path in paths.items():
@@ -362,7 +375,7 @@ def _collect(
 
 
 def to_flax_layout(weight: np.ndarray) -> np.ndarray:
-  """Convolution OIHW -> HWIO, dense OI -> IO; other shapes as they are."""
+  """Transposes convolutions OIHW to HWIO and dense layers OI to IO."""
   if weight.ndim == 4:
     return weight.transpose(2, 3, 1, 0)
   return weight.T if weight.ndim == 2 else weight
@@ -371,14 +384,18 @@ def to_flax_layout(weight: np.ndarray) -> np.ndarray:
 def _translate_all(
   tensors: dict[str, np.ndarray], schemes: Mapping[str, Mapping[str, str]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str], list[str]]:
-  """Tensors without a wrapper's prefix, their names' Flax paths, and notes.
+  """Finds the Flax paths of tensor names, after removing a common prefix.
 
-  A prefix is taken off only where no scheme knows the names as they are. Of
-  tensors under several prefixes those are taken that a scheme knows wholly, as
-  Lightning keeps the networks of its losses beside the model.
+  A prefix is removed only if no scheme knows the full names. If there are
+  several prefixes, the part is taken whose names are all known to a scheme:
+  PyTorch Lightning stores the networks of losses next to the model.
+
+  Returns:
+    The tensors by their names without prefix, the Flax paths of the names, and
+    notes on what was ignored.
 
   Raises:
-    UserError: no scheme knows the names, or those of several parts.
+    UserError: No scheme knows the names, or several parts are known.
   """
   parts = [(tensors, '')]
   while parts:
@@ -410,10 +427,13 @@ def _unknown(names: Iterable[str], schemes: Iterable[str]) -> UserError:
 def _strip(
   tensors: Mapping[str, np.ndarray], prefix: str
 ) -> list[tuple[dict[str, np.ndarray], str]]:
-  """Tensors by the first word of their names, without it; and that prefix.
+  """Divides tensors by the first word of their names, and removes the word.
 
-  A word that is not common to all names must be usual for a model: layers of
-  some networks are networks that others' schemes know.
+  A word that not all names share must be one of `_MODEL_WORDS`. Otherwise a
+  layer of one network could be taken for a whole network of another scheme.
+
+  Returns:
+    For each part, the tensors by their shorter names, and the removed prefix.
   """
   parts: dict[str, dict[str, np.ndarray]] = {}
   for name, array in tensors.items():
@@ -433,7 +453,7 @@ def _translate_by_best(
   schemes: Mapping[str, Mapping[str, str]],
   leaves: Mapping[str, str],
 ) -> dict[str, str]:
-  """Flax paths of the names that the best scheme knows."""
+  """Flax paths by name, from the scheme that knows the most names."""
   translations = [
     {name: path for name in names if (path := _translate(name, rules, leaves))}
     for rules in schemes.values()
@@ -457,7 +477,7 @@ def _translate(
 
 @functools.cache
 def _pattern(rule: str) -> re.Pattern[str]:
-  """Expression for a rule whose `{i}` stand for numbers."""
+  """Regular expression of a rule, in which `{i}` stands for a number."""
   numbers = re.sub(r'\\\{(\w+)\\\}', r'(?P<\1>[0-9]+)', re.escape(rule))
   return re.compile(numbers)
 

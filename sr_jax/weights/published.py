@@ -1,7 +1,7 @@
-"""Published weights of a model, checked against it to the last tensor.
+"""Imports published weights into a model, and checks every tensor.
 
-Every tensor of the file is used or named as ignored, every parameter of the
-model is filled, and shapes agree.
+Every tensor of the file is used or reported as ignored, every parameter of the
+model is filled, and all shapes agree.
 """
 
 from __future__ import annotations
@@ -43,18 +43,19 @@ from sr_jax.weights.names import (
 _LISTED = 20
 
 Shapes = Mapping[str, tuple[int, ...]]
-# Option name and value, by the command-line flag that asks for it.
+# (name, value) of an option, by the command-line flag that sets it.
 Given = Mapping[str, tuple[str, Any]]
 
 
 class Imported(NamedTuple):
-  """Weights of one model.
+  """The imported weights of one model.
 
   Attributes:
-    config: `name`, `scale`, and `options` for the model's `Model`.
-    params: Nested dictionary of float32 NumPy arrays; may be read-only.
-    batch_stats: The same of running statistics; {} for networks without.
-    notes: What was chosen or ignored, one line each.
+    config: `name`, `scale` and `options` of the model.
+    params: Nested dictionary of float32 NumPy arrays, which may be read-only.
+    batch_stats: Running statistics, in the same form; {} if the network has
+      none.
+    notes: One line on each choice that was made and each part that was ignored.
   """
 
   config: dict[str, Any]
@@ -74,22 +75,22 @@ def import_weights(
 ) -> Imported:
   """Reads published weights into a model's parameters and statistics.
 
-  What is not given is recognised from the tensors' shapes.
+  Options that are not given are derived from the shapes of the tensors.
 
   Args:
-    path: A `.pth`, `.pt`, `.safetensors` or `.mat` file, a `.npz` of
-      TensorLayer, or a TensorFlow 1 checkpoint as `find_bundle` takes it.
+    path: A `.pth`, `.pt`, `.safetensors` or `.mat` file, a `.npz` file of
+      TensorLayer, or a TensorFlow 1 checkpoint as in `find_bundle`.
     model: Name of the architecture, such as `edsr`.
     variant: A published size; must agree with the tensors.
-    scale: Enlargement; must agree with the tensors.
-    options: Single options of the model, which win over the variant's.
-    content: A file that holds the rest of the network, as SRNTT's upscale.npz
-      holds its content extractor.
+    scale: SR factor; must agree with the tensors.
+    options: Options of the model, which override those of the variant.
+    content: A second file with the rest of the network, for example SRNTT's
+      upscale.npz with its content extractor.
 
   Raises:
-    UserError: the file cannot be read, contradicts what is given, lacks an
-      option that its shapes do not tell, or holds tensors that differ from
-      the model's; the last adds a list of `- missing` and `+ unused` ones.
+    UserError: The file cannot be read or contradicts a given option; an option
+      is neither given nor follows from the shapes; or the tensors differ from
+      the model's. The last error lists missing (-) and unused (+) tensors.
   """
   module = models.module(model)
   value, stored, translate = _read(path)
@@ -111,18 +112,18 @@ def import_weights(
 def import_duals(
   path: str | os.PathLike[str], primal: Imported
 ) -> dict[str, dict[str, Any]]:
-  """Reads the dual networks that were trained with a primal one.
+  """Reads the dual networks that were trained with a primal network.
 
   Args:
-    path: A `.pt` file that holds a list of state_dicts, that of the network
-      from twice the LR size to LR size first, as DRN's release has them.
-    primal: The weights they belong to.
+    path: A `.pt` file that holds a list of state_dicts, as in DRN's release.
+      The first is that of the network from twice the LR size to LR size.
+    primal: The imported primal network.
 
   Returns:
-    Parameters by slot: `dual_0`, `dual_1`, ...
+    Parameters by slot: `dual_0`, `dual_1` and so on.
 
   Raises:
-    UserError: the model has no dual networks, or the file does not hold its.
+    UserError: The model has no dual networks, or the file does not hold them.
   """
   name, options = primal.config['name'], primal.config['options']
   module = models.module(name)
@@ -134,7 +135,7 @@ def import_duals(
   count = module.levels(primal.config['scale'])
   value = read_tensors(path)
   if not isinstance(value, list) or len(value) != count:
-    raise UserError(f'{path}: holds no list of {count} dual networks')
+    raise UserError(f'{path}: is no list of {count} dual networks')
   slots = {}
   for i, state_dict in enumerate(value):
     try:
@@ -151,9 +152,11 @@ def import_duals(
 def _read(
   path: str | os.PathLike[str],
 ) -> tuple[Any, dict[str, Any], Callable[[Any, Architecture], Weights]]:
-  """Contents of a file, its config if it carries one, and what its names mean.
+  """Reads a file of any supported format.
 
-  The last is the function of `names` for the file's format.
+  Returns:
+    The contents of the file, its config (empty if it has none), and the
+    function of `names` that translates the contents of this format.
   """
   if bundle := find_bundle(path):
     return read_bundle(bundle), {}, tf_to_flax
@@ -174,14 +177,16 @@ def _read(
 def _recognise(
   weights: Weights, module: Architecture, stored: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Options that shapes tell, and those that the file carries."""
+  """Options that follow from shapes, overridden by those in the file."""
   shapes = {path: array.shape for path, array in weights.arrays.items()}
   try:
     options = module.recognise(shapes)
   except KeyError as error:
     raise UserError(f'lacks the tensor {error.args[0]}') from None
   except (ValueError, LookupError, ArithmeticError) as error:
-    raise UserError(f'has no shapes of {module.name}: {error}') from None
+    raise UserError(
+      f'the shapes of its tensors are not those of {module.name}: {error}'
+    ) from None
   if 'scale' in stored:
     options = {**options, **stored['options'], 'scale': stored['scale']}
   return options
@@ -193,7 +198,7 @@ def _given(
   scale: int | None,
   options: Mapping[str, Any],
 ) -> dict[str, tuple[str, Any]]:
-  """What the user asks for; single options win over the variant's."""
+  """Options that the user sets; single options override the variant's."""
   given: dict[str, tuple[str, Any]] = {}
   if variant is not None:
     for name, value in select_variant(module.VARIANTS, variant).items():
@@ -212,7 +217,7 @@ def _fit(
   recognised: Mapping[str, Any],
   given: Given,
 ) -> Imported:
-  """Fills the model that the file and the user describe."""
+  """Fills the parameters of the model that file and user describe."""
   options = {**recognised, **dict(given.values())}
   stacked, statistics = _shapes(module, options)
   expected = unstacked_shapes(stacked)
@@ -230,7 +235,7 @@ def _fit(
   )
   notes = [*weights.notes]
   if constants:
-    notes.append(f'kept at their constants: {", ".join(constants)}')
+    notes.append(f'kept at their initial values: {", ".join(constants)}')
   return Imported(
     config={
       'name': module.name,
@@ -246,7 +251,7 @@ def _fit(
 def _placed(
   weights: Weights, module: Architecture, options: Mapping[str, Any]
 ) -> Weights:
-  """Weights under the paths where the model's options want them."""
+  """Moves weights to the paths that they have under the model's options."""
   places = {path: module.place(path, options) for path in weights.arrays}
   kept = {path: new for path, new in places.items() if new}
   notes = [*weights.notes]
@@ -260,7 +265,7 @@ def _placed(
 
 
 def _refuse_difference(difference: list[str], what: str) -> None:
-  """Lists what of a file does not fit, if anything."""
+  """Raises an error that lists the tensors that do not fit, if any."""
   if not difference:
     return
   count = f'{len(difference)} tensors missing (-) or unused (+)'
@@ -281,7 +286,11 @@ def _refuse_contradiction(
   given: Given,
   difference: int,
 ) -> None:
-  """Names the request without which fewer than `difference` lines remain."""
+  """Raises an error if an option that the user set causes the difference.
+
+  It is taken as the cause if fewer than `difference` tensors do not fit with
+  the value that was recognised from the file.
+  """
   asked = dict(given.values())
   for flag, (name, value) in given.items():
     held = recognised.get(name, value)
@@ -290,25 +299,32 @@ def _refuse_contradiction(
     stacked, _ = _shapes(module, {**recognised, **asked, name: held})
     expected = unstacked_shapes(stacked)
     if len(_difference(weights, module, expected)) < difference:
-      raise UserError(f'holds {name}={held}, but {flag} asks for {value}')
+      raise UserError(f'holds {name}={held}, but {flag} sets {value}')
 
 
 def _build(module: Architecture, options: Mapping[str, Any]) -> Any:
-  """The network; an option that nothing tells is asked for."""
+  """Builds the network.
+
+  Raises:
+    UserError: An option is neither given nor recognised, or the options do not
+      suit the model.
+  """
   needed = {'scale'}
   for variant in module.VARIANTS.values():
     needed.update(variant.options)
   for name in sorted(needed - set(options)):
     flag = '--scale' if name == 'scale' else f'--option {name}=VALUE'
-    raise UserError(f'does not tell {name}; give it with {flag}')
+    raise UserError(f'does not determine {name}; give it with {flag}')
   try:
     return models.create({**options, 'name': module.name})
   except UserError as error:
-    raise UserError(f'cannot be {_text(options)}: {error}') from None
+    raise UserError(
+      f'the options {_text(options)} make no model: {error}'
+    ) from None
 
 
 def _parameters(network: Network, key: jax.Array) -> dict[str, jax.Array]:
-  """Fresh parameters by path."""
+  """Initial parameters of a network by path."""
   side = network.example_side
   image = jnp.zeros((1, side, side, network.channels))
   params = network.init(key, image)['params']
@@ -319,17 +335,17 @@ def _parameters(network: Network, key: jax.Array) -> dict[str, jax.Array]:
 def _shapes(
   module: Architecture, options: Mapping[str, Any]
 ) -> tuple[Shapes, Shapes]:
-  """Shapes of all that the network needs, and those of its statistics alone."""
+  """Shapes of parameters and statistics together, and of statistics alone."""
   network = _build(module, options)
   statistics = expected_shapes(network, 'batch_stats')
-  # In one layer these are called otherwise than parameters.
+  # No parameter of a layer has the name of a statistic.
   return expected_shapes(network) | statistics, statistics
 
 
 def _initial(
   module: Architecture, options: Mapping[str, Any], paths: Sequence[str]
 ) -> dict[str, np.ndarray]:
-  """Initial values of some parameters; under jit only they are computed."""
+  """Initial values of some parameters; jit leaves out the others."""
   if not paths:
     return {}
   network = _build(module, options)
@@ -345,7 +361,7 @@ def _initial(
 def _difference(
   weights: Weights, module: Architecture, expected: Shapes
 ) -> list[str]:
-  """`- path (shape)` of what is missing, `+ name (shape)` of what is unused."""
+  """Lists `- path (shape)` if missing and `+ name (shape)` if unused."""
   constants = module.CONSTANTS
   lines = []
   for path, shape in expected.items():

@@ -1,7 +1,7 @@
-"""A trained ranker for losses, by where it is.
+"""Loads a trained ranker, for use in losses.
 
-A SPEC is a checkpoint of `configs/ranker.py`, a folder that `sr-jax import
---model ranker` wrote, or random:SEED to try things out.
+A SPEC names the ranker: a checkpoint of `configs/ranker.py`, a folder that
+`sr-jax import --model ranker` wrote, or random:SEED for tests and trials.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ _RANDOM = 'random:'
 
 
 def load(spec: str, network: Network, metric: str) -> dict[str, Any]:
-  """Parameters and running statistics, as Linen's variables.
+  """Loads parameters and running statistics as variables of a Linen module.
 
   Args:
-    spec: See the head of this file.
-    network: The Linen module that they must fit.
-    metric: Whose order they must have learned.
+    spec: Where the ranker is; see the top of this file.
+    network: The Linen module that the variables must fit.
+    metric: Name of the metric for which the ranker must have been trained.
 
   Raises:
-    UserError: there is none, or one of another metric, orientation or size.
+    UserError: `spec` is no ranker, or one of another metric, orientation or
+      size.
   """
   if spec.startswith(_RANDOM):
     return _random(spec, network)
@@ -39,7 +40,7 @@ def load(spec: str, network: Network, metric: str) -> dict[str, Any]:
   section = loaded.config['method']
   if 'metric' not in section:
     raise UserError(
-      f'{spec}: does not tell the metric that it was trained for; sr-jax import'
+      f'{spec}: does not name the metric that it was trained for; sr-jax import'
       f' --metric {metric} records it'
     )
   if section['metric'] != metric:
@@ -53,8 +54,8 @@ def load(spec: str, network: Network, metric: str) -> dict[str, Any]:
     raise UserError(f'{spec}: {error}') from None
   if loaded.config.get('data', {}).get('source') == 'embedded':
     raise UserError(
-      f'{spec}: was tried out on embedded photographs; train it on a data set'
-      ' of sr-jax rank-data'
+      f'{spec}: was trained on the embedded photographs, which is a trial only;'
+      ' train it on a data set of sr-jax rank-data'
     )
   return {
     'params': loaded.params['generator'],
@@ -63,7 +64,7 @@ def load(spec: str, network: Network, metric: str) -> dict[str, Any]:
 
 
 def _random(spec: str, network: Network) -> dict[str, Any]:
-  """As the network initialises them."""
+  """Initial variables of the network, from the seed in `spec`."""
   seed = spec.removeprefix(_RANDOM)
   if not seed.isdecimal():
     raise UserError(f'{spec}: give a whole number after {_RANDOM}')

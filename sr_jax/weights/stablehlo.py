@@ -1,16 +1,16 @@
-"""Models as StableHLO programs that need neither this package nor Flax.
+"""Exports models as StableHLO programs that need neither this package nor Flax.
 
-The file is what `jax.export` serialises: one program for CPU, CUDA and TPU,
-weights inside, for any batch size, height and width (some models need a least
-side). With JAX alone:
+The file is the output of `jax.export`: one program for CPU, CUDA and TPU that
+contains the weights and takes any batch size, height and width (some models
+require a smallest side). JAX alone runs it:
 
   from jax import export
   program = export.deserialize(bytearray(open('edsr.stablehlo', 'rb').read()))
   sr = program.call(lr)          # float32 [B, H, W, C] in [0, 1]
   text = program.mlir_module()   # the StableHLO itself, for other compilers
 
-JAX guarantees to read such files for at least six months;
-`program.mlir_module_serialized` is the portable artifact within.
+JAX guarantees that it can read such files for at least six months. They contain
+a portable StableHLO artifact, `program.mlir_module_serialized`.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ def export_stablehlo(
   channels: int = 3,
   least_side: int = 1,
 ) -> None:
-  """Writes `lr -> apply_fn(params, lr)` with symbolic batch, height, width.
+  """Writes the program `lr -> apply_fn(params, lr)` for lr of any size.
 
   Args:
-    apply_fn: Maps (params, lr `[B, H, W, C]`) to sr `[B, sH, sW, C]`; jax
-      functions only, no size of lr fixed.
-    params: Parameters, stored inside the program.
+    apply_fn: Maps (params, lr `[B, H, W, C]`) to sr `[B, sH, sW, C]`. It must
+      consist of JAX functions and work with symbolic sizes B, H and W.
+    params: Parameters, which are stored inside the program.
     path: The file to write; it appears whole or not at all.
-    scale: Enlargement, which the exported output shape must have.
-    channels: Channels of lr and sr.
-    least_side: Least height and width of lr.
+    scale: SR factor s, which is compared with the shape of the output.
+    channels: Number of channels of lr and sr.
+    least_side: Smallest height and width of lr.
 
   Raises:
-    UserError: the model needs to know the size of lr, its output has another
-      shape, or the file cannot be written.
+    UserError: The model does not work with symbolic sizes, its output has
+      another shape, or the file cannot be written.
   """
   batch, height, width = export.symbolic_shape(
     'b, h, w', constraints=[f'{n} >= {least_side}' for n in 'hw']
@@ -66,8 +66,8 @@ def export_stablehlo(
     jax.errors.InconclusiveDimensionOperation,
   ) as error:
     raise UserError(
-      f'{path}: this model computes with matrices made for one image size, not'
-      ' for any: export its weights instead, --to safetensors'
+      f'{path}: this model computes with matrices that are made for one image'
+      ' size: export its weights instead, --to safetensors'
     ) from error
   (sr,) = program.out_avals
   if sr.shape != (batch, scale * height, scale * width, channels):
@@ -79,10 +79,10 @@ def export_stablehlo(
 def load_stablehlo(
   path: str | os.PathLike[str],
 ) -> Callable[[jax.Array], jax.Array]:
-  """The function lr -> sr that `export_stablehlo` wrote.
+  """Reads the function lr -> sr that `export_stablehlo` wrote.
 
   Raises:
-    UserError: the file is missing or no such program.
+    UserError: The file is missing or holds no StableHLO program.
   """
   try:
     with open(path, 'rb') as file:
@@ -91,5 +91,5 @@ def load_stablehlo(
     raise UserError(f'{path}: {error.strerror or error}') from None
   try:
     return jax.jit(export.deserialize(bytearray(data)).call)
-  except Exception:  # flatbuffers raises whatever a byte leads to
+  except Exception:  # flatbuffers may raise any exception for damaged bytes
     raise UserError(f'{path}: is no exported StableHLO program') from None

@@ -199,7 +199,7 @@ def _refocus(focal):
       r'00006\.JPG cannot be read',
     ),
     (_cut, r'00006\.JPG cannot be read'),
-    (_refocus(None), r'00006\.JPG does not tell its focal length'),
+    (_refocus(None), r'00006\.JPG does not give its focal length'),
     (_refocus(2.0), '00006 shows too little'),
   ],
 )

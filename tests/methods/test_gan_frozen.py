@@ -82,7 +82,7 @@ def test_a_frozen_ranker_teaches_and_stays():
       {'metric': 'niqe', 'better': 'higher'},
       "better='higher': of niqe lower scores are the better ones",
     ),
-    ({}, 'does not tell the metric that it was trained for; sr-jax import'),
+    ({}, 'does not name the metric that it was trained for; sr-jax import'),
     (None, 'parameters are not those of its config: head/dense_1/bias'),
   ],
 )

@@ -239,7 +239,7 @@ def test_photographs_stand_in_for_a_data_set(tmp_path):
   network = models.create(
     checkpoints.load_params(tmp_path / 'run').config['model']
   )
-  with pytest.raises(UserError, match='tried out on embedded photographs'):
+  with pytest.raises(UserError, match='trained on the embedded photographs'):
     ranker_weights.load(str(tmp_path / 'run'), network, 'niqe')
 
 

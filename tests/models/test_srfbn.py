@@ -73,7 +73,7 @@ def test_a_training_record_determines_all_but_the_steps(tmp_path):
     'state_dict': torch_files.mapping(values),
   }
   path.write_bytes(torch_files.zip_file(torch_files.mapping(record), raw))
-  with pytest.raises(UserError, match='does not tell steps; give it with'):
+  with pytest.raises(UserError, match='does not determine steps; give it with'):
     import_weights(path, model='srfbn')
   imported = import_weights(path, model='srfbn', options={'steps': 3})
   assert "used 'state_dict'" in imported.notes

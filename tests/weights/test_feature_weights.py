@@ -41,7 +41,7 @@ def test_torch_file_that_ends_early(tmp_path, prefix):
   with pytest.raises(UserError) as refused:
     load(path, 'relu5_4')
   message = str(refused.value)
-  assert f'{path}: ends at conv3_1, but conv5_4 is asked for' in message
+  assert f'{path}: ends at layer conv3_1, but conv5_4 is needed' in message
   assert 'vgg19-dcbb9e9d.pth' in message
   assert '(SHA-256 dcbb9e9d...)' in message
   assert '\n' not in message
@@ -127,5 +127,5 @@ def test_random_weights_by_seed_and_by_name_alone():
 def test_unknown_network_and_layer():
   with pytest.raises(UserError, match='conv7_1'):
     load('random:0', 'conv7_1')
-  with pytest.raises(UserError, match='gives no features'):
+  with pytest.raises(UserError, match='is no network of features'):
     load('random:0', 'conv1_1', model='edsr')

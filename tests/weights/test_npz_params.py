@@ -85,7 +85,7 @@ def test_contents_must_have_the_size_of_their_shape(tmp_path):
   # The number of rows of the second array.
   changed = content.replace(b'K\x02\x85', b'K\x03\x85')
   assert changed != content
-  with pytest.raises(UserError, match=r'another size|damaged'):
+  with pytest.raises(UserError, match=r'size differs|damaged'):
     read_params(_written(tmp_path, changed))
 
 

@@ -52,7 +52,7 @@ ENTRIES = {
   'negative shape': (t.entry((-1, -1), 4), 'the negative number -1'),
   'negative offset': (t.entry((1,), 4, offset=-4), 'the negative number -4'),
   'far offset': (t.entry((1,), 4, offset=2**62), 'has 4 bytes, and its index'),
-  'near offset': (t.entry((1,), 4, offset=1), 'and its index describes 5'),
+  'near offset': (t.entry((1,), 4, offset=1), 'but its index describes 5'),
   'shard': (t.entry((1,), 4, shard=1), 'in data file 1 of 1'),
   'negative shard': (t.entry((1,), 4, shard=-1), 'the negative number -1'),
   'rank': (t.entry((1,) * 33, 4), 'repeated too often'),
@@ -90,7 +90,7 @@ def test_unknown_fields_are_skipped(tmp_path):
 def test_variables_that_share_their_bytes(tmp_path):
   entries = {f'{i:04}': t.entry((250_000,), 1_000_000) for i in range(1000)}
   message = hostile(tmp_path, t.index(entries), bytes(1_000_000))
-  assert "'0001' lies over another variable" in message
+  assert "'0001' overlaps another variable" in message
 
 
 def raw_table(*blocks: bytes) -> bytes:
@@ -164,14 +164,14 @@ def test_other_kinds_of_checkpoints(tmp_path):
     (t.field(2, 1), 'was written on a big-endian machine; save it on another'),
     (
       t.field(3, t.field(2, 2)),
-      'is of a newer version than 1; save it again in that',
+      'is of a newer version than 1; save it again in version 1',
     ),
   ):
     items = {b'': t.header(1, more), b'a': one['a']}
     index = t.table({b'~': t.block(items)})
     assert hostile(tmp_path, index, bytes(4)) == f'.index: {reason}'
   index = t.table({b'a': t.block({b'': t.header()})}, compression=1)
-  assert 'is compressed, which is not read' in hostile(tmp_path, index)
+  assert 'is compressed, which cannot be read' in hostile(tmp_path, index)
 
 
 def test_one_block_asked_for_many_times(tmp_path):
@@ -183,7 +183,7 @@ def test_one_block_asked_for_many_times(tmp_path):
   footer = place + t.varint(len(data)) + t.varint(len(places))
   data += places + b'\0' + struct.pack('<I', t.masked(places + b'\0'))
   message = hostile(tmp_path, data + footer.ljust(40, b'\0') + t.MAGIC)
-  assert 'its blocks lie over one another' in message
+  assert 'its blocks overlap' in message
 
 
 @pytest.mark.parametrize('size', [2**17, 3 * 2**16 - 1, 1_000_001])

@@ -201,23 +201,23 @@ def test_mean_shift_left_out_keeps_its_constants(write):
 @pytest.mark.parametrize(
   ('arguments', 'reason'),
   [
-    ({'scale': 4}, 'holds scale=2, but --scale asks for 4'),
+    ({'scale': 4}, 'holds scale=2, but --scale sets 4'),
     (
       {'variant': 'baseline'},
-      'holds blocks=2, but --variant baseline with blocks asks for 16',
+      'holds blocks=2, but --variant baseline with blocks sets 16',
     ),
     (
       {'options': {**OPTIONS, 'features': 8}},
-      'holds features=4, but --option features asks for 8',
+      'holds features=4, but --option features sets 8',
     ),
     (
       {'options': {}},
-      'does not tell residual_scale; give it with '
+      'does not determine residual_scale; give it with '
       '--option residual_scale=VALUE',
     ),
     ({'scale': 5}, 'scale=5: give 2, 3, 4 or 8'),
     ({'options': {**OPTIONS, 'width': 8}}, "no option 'width'"),
-    ({'options': {**OPTIONS, 'features': 'x'}}, 'cannot be scale=2'),
+    ({'options': {**OPTIONS, 'features': 'x'}}, 'the options scale=2'),
     ({'variant': 'huge'}, "unknown model variant 'huge'"),
   ],
 )
@@ -294,7 +294,7 @@ def test_lost_block_and_lost_head(write):
     ('head.0.bias', np.zeros(4, np.int64), 'holds int64 numbers'),
     ('body.9.bias', np.zeros(4, np.float32), 'both mean body_end/bias'),
     ('a\nb', np.zeros(4, np.float32), 'unusual name'),
-    ('head.0.weight', np.zeros(4, np.float32), 'has no shapes of edsr'),
+    ('head.0.weight', np.zeros(4, np.float32), 'tensors are not those of edsr'),
   ],
 )
 def test_tensors_that_cannot_be_meant(write, name, value, reason):
@@ -329,7 +329,7 @@ def test_safetensors_round_trip(write, tmp_path):
   again = import_weights(path, model='edsr')
   assert again.config == imported.config
   jax.tree.map(np.testing.assert_array_equal, again.params, imported.params)
-  assert 'holds scale=2, but --scale asks for 3' in refusal(path, scale=3)
+  assert 'holds scale=2, but --scale sets 3' in refusal(path, scale=3)
 
 
 def test_safetensors_import_is_strict(write, tmp_path):

@@ -1,1 +1,1 @@
-"""Readers of other programs' file formats; none runs code of the file."""
+"""Readers of other programs' weight files; none of them runs code of a file."""

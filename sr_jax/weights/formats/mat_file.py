@@ -1,4 +1,4 @@
-"""Weights out of MATLAB files, in the three layouts that SR papers left.
+"""Reads weights from MATLAB files, in the three layouts that SR papers use.
 
 MatConvNet   struct `net` with `params` of `name` and `value` (LapSRN)
 cells        struct `model` with cells `weight` and `bias` (Caffe's VDSR)
@@ -21,13 +21,15 @@ START = b'MATLAB '
 
 
 def read_mat(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-  """Kernels `NAME_f` `[K, K, in, out]` and biases `NAME_b` `[out]`.
+  """Reads the kernels and biases of a MATLAB file.
 
-  Kernels of transposed convolutions are `[K, K, out, in]`. Names are the file's
-  own, or `layer1`, `layer2`, ... of cells.
+  Returns:
+    Kernels `[K, K, in, out]` (`[K, K, out, in]` for transposed convolutions)
+    under names NAME_f, and biases `[out]` under names NAME_b. NAME is that of
+    the file; cells have no names and are called layer1, layer2 and so on.
 
   Raises:
-    UserError: the file is missing, damaged or of another layout.
+    UserError: The file is missing, damaged or of another layout.
   """
   try:
     with open(path, 'rb') as file:
@@ -45,14 +47,14 @@ def read_mat(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def _tensors(variables: dict[str, Any]) -> dict[str, np.ndarray]:
-  """By names that end in `_f` or `_b`."""
+  """Kernels and biases, by names that end in `_f` or `_b`."""
   tensors: dict[str, np.ndarray] = {}
   for name, value in _named(variables):
     if not isinstance(name, str) or not isinstance(value, np.ndarray):
       raise UserError(f'holds no numbers under the name {name!r:.80}')
     if name in tensors:
       raise UserError(f'has the tensor {name[:80]!r} twice')
-    # MATLAB drops trailing ones.
+    # MATLAB drops trailing axes of size 1.
     kernel = value.shape + (1,) * (4 - value.ndim)
     tensors[name] = value.reshape(-1 if name.endswith('_b') else kernel)
   if not tensors:
@@ -61,8 +63,8 @@ def _tensors(variables: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _named(variables: dict[str, Any]) -> Iterable[tuple[Any, Any]]:
-  """Names and arrays, of whichever layout the variables have."""
-  # A network that is saved for use alone leaves its fields as variables.
+  """Pairs of names and arrays, in any of the three layouts."""
+  # MatConvNet saves the fields of a deployed network as variables.
   net = [variables] if 'params' in variables else variables.get('net')
   if net is not None:
     params = _structs(_structs(net, 'net')[0].get('params'), 'net.params')
@@ -80,20 +82,20 @@ def _named(variables: dict[str, Any]) -> Iterable[tuple[Any, Any]]:
     return _matrices(variables).items()
   raise UserError(
     f'holds {", ".join(variables)[:200] or "nothing"}, and neither net, model'
-    ' nor weights_conv1: no layout that is known'
+    ' nor weights_conv1: the layout is unknown'
   )
 
 
 def _structs(value: Any, name: str) -> list[dict[str, Any]]:
   parts = value if isinstance(value, list) else []
   if not parts or not all(isinstance(part, dict) for part in parts):
-    raise UserError(f'holds no struct {name}: no layout that is known')
+    raise UserError(f'holds no struct {name}: the layout is unknown')
   return parts
 
 
 def _cells(value: Any, name: str) -> list[Any]:
   if not isinstance(value, list):
-    raise UserError(f'holds no cells model.{name}: no layout that is known')
+    raise UserError(f'holds no cells model.{name}: the layout is unknown')
   return value
 
 
@@ -102,7 +104,10 @@ def _one_line(error: Exception) -> str:
 
 
 def _matrices(variables: dict[str, Any]) -> dict[str, np.ndarray]:
-  """SRCNN's: taps `[K*K, out]`, `[in, K*K, out]` and `[in, K*K]`."""
+  """Kernels and biases of SRCNN, from the matrices of its three layers.
+
+  The shapes of the matrices are `[K*K, out]`, `[in, K*K, out]` and `[in, K*K]`.
+  """
   tensors = {}
   for i in (1, 2, 3):
     weights, biases = (
@@ -119,7 +124,7 @@ def _matrices(variables: dict[str, Any]) -> dict[str, np.ndarray]:
     else:
       taps = weights.T[..., None]
     side = round(len(taps) ** 0.5)
-    # MATLAB counts rows first.
+    # MATLAB stores matrices column by column.
     kernel = taps.reshape(side, side, *taps.shape[1:], order='F')
     tensors[f'conv{i}_f'] = kernel
     tensors[f'conv{i}_b'] = biases

@@ -1,8 +1,8 @@
-"""Weights in TensorLayer's `.npz` files: a list of arrays without names.
+"""Reads weights from TensorLayer's `.npz` files, a list of unnamed arrays.
 
-Their one entry, `params`, is an array of objects: a pickle, of which nothing is
-run, see `pickle_machine`. What it declares is compared with the bytes it has
-before memory is taken.
+The only entry of these files, `params`, is an array of objects, which NumPy
+stores as a pickle. No code of the pickle is run (see `pickle_machine`), and the
+sizes that it declares are compared with its bytes before memory is allocated.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import numpy as np
 from sr_jax.errors import UserError
 from sr_jax.weights.formats import pickle_machine as pm
 
-# How the zip archive begins.
+# The first bytes of a zip archive.
 START = b'PK\x03\x04'
 _ENTRY = 'params.npy'
-# Trained weights hardly shrink.
+# Largest accepted ratio of unpacked to packed size: trained weights hardly
+# compress.
 _MOST_SHRUNK = 4
 _DAMAGE = (
   ValueError,
@@ -42,7 +43,7 @@ _DAMAGE = (
 
 
 def holds_params(path: str | os.PathLike[str]) -> bool:
-  """Whether a file is such an archive."""
+  """Whether a file is a zip archive with the entry `params`."""
   try:
     with zipfile.ZipFile(path) as archive:
       return _ENTRY in archive.namelist()
@@ -51,10 +52,10 @@ def holds_params(path: str | os.PathLike[str]) -> bool:
 
 
 def read_params(path: str | os.PathLike[str]) -> list[np.ndarray]:
-  """The arrays of a file, in their order; they may be read-only.
+  """Reads the arrays of a file in their order; they may be read-only.
 
   Raises:
-    UserError: the file is damaged or holds anything else.
+    UserError: The file is missing, damaged or no list of float arrays.
   """
   try:
     return _read(path)
@@ -75,7 +76,8 @@ def _read(path: str | os.PathLike[str]) -> list[np.ndarray]:
       raise UserError('damaged: unpacks to more than weights can')
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
       raise UserError('damaged: packed in a way that NumPy never uses')
-    # With its size, since reading to the end unpacks more than declared.
+    # The read is bounded: reading to the end may decompress more bytes than the
+    # archive declares.
     with archive.open(info) as member:
       stream = io.BytesIO(member.read(info.file_size))
   version = np.lib.format.read_magic(stream)
@@ -104,7 +106,7 @@ def _state(value: Any) -> tuple[tuple[int, ...], np.dtype[Any], bool, Any]:
 
 
 def _items(value: Any) -> list[Any]:
-  """The contents of an array of objects."""
+  """The items of a one-dimensional array of objects."""
   shape, dtype, _, items = _state(value)
   if dtype.kind != 'O' or not isinstance(items, list) or shape != (len(items),):
     raise UserError('holds no list of weights')
@@ -117,11 +119,11 @@ def _array(value: Any) -> np.ndarray:
     raise UserError(f'holds an array of {dtype}, not of numbers')
   if isinstance(data, pm.Encoded):
     data = data.text
-  # Python 2 wrote bytes as its string type.
+  # Python 2 stores bytes as strings.
   raw = data.encode('latin-1') if isinstance(data, str) else data
   if not isinstance(raw, bytes) or len(raw) != dtype.itemsize * math.prod(
     shape
   ):
-    raise UserError('damaged: an array of another size than its shape')
+    raise UserError('damaged: an array whose size differs from its shape')
   array = np.frombuffer(raw, dtype)
   return array.reshape(shape, order='F' if columns_first else 'C')

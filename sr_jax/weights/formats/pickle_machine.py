@@ -1,9 +1,10 @@
-"""A pickle interpreter that imports nothing and calls nothing.
+"""A pickle interpreter that imports no module and calls no code of the file.
 
-Opcodes are parsed by the standard library's `pickletools`; this file gives
-them their meaning. Names stay names: the few functions that rebuild a tensor
-or a plain value have an equivalent here, an object of any other class becomes
-an inert record of its state, and every other use of a name is refused.
+The standard library's `pickletools` parses the instructions; this file carries
+them out. Names of classes and functions are not resolved. The few functions
+that rebuild a tensor or a plain value have an equivalent here, objects of other
+classes become inert records of their state, and all other uses of a name are
+refused.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import numpy as np
 
 from sr_jax.errors import UserError
 
-# One instruction makes at most about 130 bytes of objects, so that the memory
-# stays near 30 MB plus the file's size. Real files need about 50 per tensor.
+# Number of instructions that every file may have. One instruction makes at most
+# about 130 bytes of objects, so that the memory stays near 30 MB plus the size
+# of the file. Real files need about 50 instructions per tensor.
 FREE_INSTRUCTIONS = 250_000
 BYTES_PER_INSTRUCTION = 128
-# A call copies its arguments, and a few bytes can repeat it: they stay small.
+# Largest number of arguments: a call copies them, and few bytes can repeat it.
 _SHORT = 64
 _LONGEST_NAME = 200
 _LARGEST = 2**63
@@ -49,13 +51,13 @@ _IGNORED = frozenset(('PROTO', 'FRAME', 'STOP'))
 
 
 class Name(NamedTuple):
-  """A name the file refers to, such as `torch.FloatStorage`."""
+  """A name to which the file refers, such as `torch.FloatStorage`."""
 
   name: str
 
 
 class Storage(NamedTuple):
-  """A run of numbers, stored elsewhere in the file under `key`."""
+  """An array of numbers that is stored elsewhere in the file, under `key`."""
 
   type_name: str
   key: str
@@ -63,7 +65,7 @@ class Storage(NamedTuple):
 
 
 class View(NamedTuple):
-  """A storage from its number `offset` on: what a storage once could be."""
+  """A storage from element `offset` on; files of old PyTorch hold such views."""
 
   storage: Storage
   offset: int
@@ -79,7 +81,7 @@ class Tensor(NamedTuple):
 
 
 class Array(NamedTuple):
-  """What a NumPy array is made of; `data` are bytes, text or a list."""
+  """The state of a NumPy array; `data` are bytes, text or a list."""
 
   shape: tuple[int, ...]
   dtype: np.dtype[Any]
@@ -88,31 +90,31 @@ class Array(NamedTuple):
 
 
 class Encoded(NamedTuple):
-  """The bytes of a long text in latin-1, which is not copied yet."""
+  """Bytes that Python 2 stored as a latin-1 text, which is not yet encoded."""
 
   text: str
 
 
 class Pickle(NamedTuple):
-  """What a pickle holds: its value and every storage it refers to."""
+  """The value of a pickle, and all storages to which it refers."""
 
   value: Any
   storages: dict[str, Storage]
 
 
 class Object:
-  """An object of a class that is not built: its class name and its state."""
+  """The record of an object of any class: its class name and its state."""
 
   __slots__ = ('name', 'state')
 
   def __init__(self, name: str) -> None:
-    """Starts without state; a BUILD instruction brings it."""
+    """Makes a record without state, which a BUILD instruction sets later."""
     self.name = name
     self.state: dict[Any, Any] | Tensor | Array | None = None
 
 
 def refuse(name: str) -> UserError:
-  """The error for anything but tensors, modules and plain values."""
+  """Makes the error for names that a file of weights must not use."""
   return UserError(
     f'refers to {name}, which is neither a tensor nor a plain container; '
     'nothing of the file was run; save its state_dict() alone'
@@ -147,7 +149,7 @@ def _nothing(*args: Any) -> None:
 
 
 def _pairs_to_dict(items: list[Any]) -> dict[Any, Any]:
-  """Dictionary of key-value pairs; uses up the list, so it is never copied."""
+  """Makes a dictionary of pairs; empties the list, so that it is not copied."""
   result: dict[Any, Any] = {}
   while items:
     key, value = items.pop()
@@ -170,7 +172,7 @@ def _short_tuple(items: Any = ()) -> tuple[Any, ...]:
 
 
 def _new_array(cls: Any, *rest: Any) -> Object:
-  del rest  # an empty shape; a BUILD instruction brings all
+  del rest  # an empty shape; a BUILD instruction sets the state
   if not isinstance(cls, Name) or cls.name != _NDARRAY:
     raise UserError('damaged: an array of an unusual class')
   return Object(_NDARRAY)
@@ -214,7 +216,7 @@ def _dtype(code: str, *rest: Any) -> np.dtype[Any]:
 
 
 def _scalar(dtype: np.dtype[Any], data: Any) -> Any:
-  # Python 2 wrote bytes as its string type.
+  # Python 2 stores bytes as strings.
   raw = data if isinstance(data, bytes) else data.encode('latin-1')
   if len(raw) != dtype.itemsize:
     raise UserError('damaged: a NumPy number of the wrong length')
@@ -223,7 +225,7 @@ def _scalar(dtype: np.dtype[Any], data: Any) -> Any:
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
   'collections.OrderedDict': _ordered_dict,
-  # Milestones of a learning rate beside the weights.
+  # Training code stores the milestones of a learning rate in it.
   'collections.Counter': _counter,
   'torch._utils._rebuild_tensor': _tensor,
   'torch._utils._rebuild_tensor_v2': _tensor,
@@ -242,7 +244,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
   'numpy._core.multiarray.scalar': _scalar,
 }
 _NDARRAY = 'numpy.ndarray'
-# For files of NumPy arrays alone.
+# Functions for files of NumPy arrays.
 _ARRAY_FUNCTIONS: dict[str, Callable[..., Any]] = {
   'numpy.core.multiarray._reconstruct': _new_array,
   'numpy._core.multiarray._reconstruct': _new_array,
@@ -255,7 +257,7 @@ _RECONSTRUCTORS = (
   'copyreg.__newobj__',
   'copy_reg.__newobj__',
 )
-# Of early 2017: an empty tensor, whose BUILD instruction brings the storage.
+# PyTorch of early 2017 stores an empty tensor; BUILD sets its storage.
 _EMPTY_TENSOR = re.compile(r'torch(\.cuda)?\.[A-Z][a-z]+Tensor')
 _KNOWN = {
   *_FUNCTIONS,
@@ -298,7 +300,7 @@ def _new_object(cls: Any) -> Object:
 
 
 def _set_item(target: Any, key: Any, value: Any) -> None:
-  # Hashing a deeply nested tuple would overflow the interpreter's stack.
+  # No tuples: hashing a deeply nested one would overflow Python's stack.
   if not isinstance(target, dict) or not isinstance(key, str | int | float):
     raise UserError('damaged: a dictionary key that is no string or number')
   if key in target:
@@ -307,13 +309,13 @@ def _set_item(target: Any, key: Any, value: Any) -> None:
 
 
 def _persistent(pid: Any) -> Any:
-  """A class for `('module', ...)`, a `View` for `('storage', ...)`."""
+  """Resolves ('module', ...) to a class, and ('storage', ...) to a `View`."""
   if not isinstance(pid, tuple) or not pid or len(pid) > _SHORT:
     raise UserError('damaged: a reference that is no storage')
-  if pid[0] == 'module':  # a class with its source text, which is not read
+  if pid[0] == 'module':  # a class with its source text, which is ignored
     return pid[1]
   kind, cls, key, _, length, *view = pid
-  # Only strings: the text of nested lists may be without end.
+  # Keys are strings only: the text of nested lists could be very long.
   if kind != 'storage' or not isinstance(cls, Name) or not isinstance(key, str):
     raise UserError('damaged: a reference that is no storage')
   if not _is_size(length):
@@ -335,7 +337,7 @@ class _Machine:
     self.storages: dict[str, Storage] = {}
 
   def _know(self, storage: Storage) -> None:
-    """Notes a storage, which the file must describe in one way."""
+    """Remembers a storage; refuses one that is described in two ways."""
     if self.storages.setdefault(storage.key, storage) != storage:
       raise UserError(
         f'damaged: storage {storage.key[:80]!r} described in two ways'
@@ -375,7 +377,7 @@ class _Machine:
       raise UserError(f'damaged: unexpected pickle instruction {name}')
 
   def _fill(self, name: str) -> bool:
-    """Instructions that fill containers; False for any other."""
+    """Carries out an instruction that fills a container, or returns False."""
     if name in ('TUPLE', 'LIST', 'DICT'):
       items = self._pop_mark()
       if name == 'DICT':
@@ -399,7 +401,7 @@ class _Machine:
     return True
 
   def _refer(self, name: str, arg: Any) -> bool:
-    """Instructions that deal with names; False for any other."""
+    """Carries out an instruction that uses a name, or returns False."""
     if name == 'GLOBAL':
       self.stack.append(_global(*arg.split(' ', 1)))
     elif name == 'STACK_GLOBAL':
@@ -426,9 +428,9 @@ class _Machine:
 
 
 def _build(state: Any, target: Any) -> None:
-  """Gives an object its state; that of anything else has no numbers."""
+  """Sets the state of an object; ignores states that hold no numbers."""
   if not isinstance(target, Object):
-    # _metadata of a dictionary, hooks of a tensor, byte order of a type.
+    # Ignored: metadata of a dictionary, hooks of a tensor, a type's byte order.
     if not isinstance(target, dict | Tensor | np.dtype):
       raise UserError('damaged: a state for something that takes none')
   elif target.name == _NDARRAY and isinstance(state, tuple):
@@ -437,46 +439,47 @@ def _build(state: Any, target: Any) -> None:
     target.state = state
   elif not _EMPTY_TENSOR.fullmatch(target.name):
     raise UserError('damaged: a state that is no dictionary')
-  elif target.state is None:  # otherwise hooks of a parameter
+  elif target.state is None:  # else the state holds hooks of a parameter
     target.state = _tensor(*_short_tuple(state))
 
 
 class Allowance:
-  """Instructions that the pickles of one file may have, all together."""
+  """Counts instructions, and limits those of all pickles of one file."""
 
   def __init__(self, file_size: int) -> None:
-    """Takes the size of the whole file in bytes."""
+    """Derives the limit from the size of the file in bytes."""
     self._left = FREE_INSTRUCTIONS + file_size // BYTES_PER_INSTRUCTION
 
   def spend(self) -> None:
     """Counts one instruction."""
     self._left -= 1
     if self._left < 0:
-      raise UserError('holds more pickle instructions than its size can need')
+      raise UserError('holds too many pickle instructions for its size')
 
 
 def interpret(
   stream: io.BytesIO, allowance: Allowance, *, arrays: bool = False
 ) -> Pickle:
-  """Reads the pickle at the stream's position and leaves it behind the end.
+  """Interprets the pickle at the stream's position, and moves past its end.
 
   Args:
-    stream: The pickle, held in memory, so that a declared length cannot
-      reserve more than there is.
-    allowance: Bounds the work, and what the pickle's values take.
-    arrays: Whether it holds NumPy arrays in place of tensors: `Object`s whose
-      state is an `Array`.
+    stream: A stream in memory, so that a declared length cannot allocate more
+      bytes than it has.
+    allowance: Limits the number of instructions, and so time and memory.
+    arrays: Whether the pickle holds NumPy arrays instead of tensors. They
+      become `Object`s whose state is an `Array`.
 
   Returns:
-    Plain values, `Tensor`s, `Object`s and `Name`s; and the storages.
+    The value, made of plain values, `Tensor`s, `Object`s and `Name`s, and the
+    storages to which it refers.
 
   Raises:
-    UserError: the pickle asks for anything else.
-    ValueError, IndexError, KeyError, TypeError: the pickle is damaged.
+    UserError: The pickle uses other names or instructions.
+    ValueError, IndexError, KeyError, TypeError: The pickle is damaged.
   """
   machine = _Machine(_ARRAY_FUNCTIONS if arrays else _FUNCTIONS)
   with warnings.catch_warnings():
-    # Escapes in Python 2 strings.
+    # Python 2 strings may hold escapes that Python 3 warns about.
     warnings.simplefilter('ignore', DeprecationWarning)
     for opcode, arg, _ in pickletools.genops(stream):
       allowance.spend()

@@ -1,8 +1,8 @@
-"""Weights in the safetensors format.
+"""Reads and writes weights in the safetensors format.
 
-One file holds the parameters under their Flax paths, those of chains block by
-block (`body_0/conv1/kernel`), running statistics beside them (`norm/mean`) and,
-as metadata, the model's name, scale and options.
+A file that sr_jax writes holds the parameters under their Flax paths, with a
+name for each block of a chain (`body_0/conv1/kernel`), and running statistics
+(`norm/mean`). Its metadata hold the model's name, scale and options.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ _MOST_SCALE = 100
 def read_safetensors(
   path: str | os.PathLike[str],
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """Tensors by name, and the config if `export_safetensors` wrote the file.
+  """Reads a safetensors file.
 
-  bfloat16 becomes float32; the config is empty for files of others.
+  Returns:
+    The tensors by name, bfloat16 as float32, and the model's config. The config
+    is empty if the file was not written by `export_safetensors`.
 
   Raises:
-    UserError: the file is missing or damaged.
+    UserError: The file is missing or damaged.
   """
   tensors = {}
   try:
@@ -64,7 +66,7 @@ def _config(text: str) -> dict[str, Any]:
   config = json.loads(text)
   kinds = {key: type(value) for key, value in config.items()}
   scale = kinds.pop('scale', None)
-  # Meta-SR enlarges by scales that are not whole.
+  # The scale may be a float, because Meta-SR's scales need not be whole.
   if scale not in (int, float) or kinds != {'name': str, 'options': dict}:
     raise ValueError('its metadata is no config of sr_jax')
   if not 1 <= config['scale'] <= _MOST_SCALE:
@@ -79,17 +81,17 @@ def export_safetensors(
   config: Mapping[str, Any],
   batch_stats: Mapping[str, Any] | None = None,
 ) -> None:
-  """Writes a parameter tree; the file appears whole or not at all.
+  """Writes parameters to a file, which appears whole or not at all.
 
   Args:
-    params: Nested dictionary of arrays, as `import_weights` gives it.
+    params: Nested dictionary of arrays, as in `Imported.params`.
     path: The file to write.
-    config: `name`, `scale` and `options` of the model, which
-      `import_weights` reads back.
-    batch_stats: Running statistics, where the model has such.
+    config: `name`, `scale` and `options` of the model; `import_weights` reads
+      them back.
+    batch_stats: Running statistics, if the model has any.
 
   Raises:
-    UserError: the file cannot be written.
+    UserError: The file cannot be written.
   """
   flat = unstack(traverse_util.flatten_dict(params, sep='/'))
   flat |= traverse_util.flatten_dict(batch_stats or {}, sep='/')

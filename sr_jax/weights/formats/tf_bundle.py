@@ -1,9 +1,9 @@
-"""Variables out of TensorFlow 1 checkpoints, without TensorFlow.
+"""Reads variables from TensorFlow 1 checkpoints, without TensorFlow.
 
-A checkpoint is `NAME.index`, a sorted table that has type, shape, place and
-checksum of every variable, and `NAME.data-00000-of-00001` or several such
-shards, the numbers themselves. What the index declares is compared with the
-bytes that are there before memory is taken.
+A checkpoint consists of `NAME.index`, a sorted table with type, shape, position
+and checksum of every variable, and of one or more data files (shards) such as
+`NAME.data-00000-of-00001`, which hold the numbers. The sizes that the index
+declares are compared with the sizes of the files before memory is allocated.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from sr_jax.errors import UserError
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, 'little')
 _FOOTER = 48
 _TRAILER = 5  # a block's compression type and checksum
-_CHUNK = 1 << 16  # bytes of which a checksum is taken at once
-# Real indices have 40 to 60 bytes per variable, and hostile ones could make
-# hundred times their bytes of objects.
+_CHUNK = 1 << 16  # number of bytes per step of a checksum
+# Real indices have 40 to 60 bytes per variable. The objects made from a hostile
+# index could take a hundred times its bytes.
 _INDEX_LIMIT = 1 << 22
 _MOST_VARIABLES = 20_000
 _LONGEST_NAME = 200
-_MOST_REPEATED = 32  # fields of one number in a message: a shape's sizes
+_MOST_REPEATED = 32  # largest number of equal fields, such as a shape's sizes
 
 # Wire types of protocol buffers.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-# Wire types by field number; fields that are not here are skipped.
+# Wire types by field number, for each kind of message. Other fields are skipped.
 _HEADER = {1: _VARINT, 2: _VARINT, 3: _BYTES}  # shards, big endian, version
 _VERSION = {2: _VARINT}  # oldest reader
 # Type, shape, shard, offset, size, checksum.
@@ -68,7 +68,7 @@ _DTYPES = {
 
 
 class _Entry(NamedTuple):
-  """Where a variable lies; offset and size count bytes."""
+  """Type, shape and position of a variable; offset and size are in bytes."""
 
   dtype: np.dtype[Any]
   shape: tuple[int, ...]
@@ -79,17 +79,18 @@ class _Entry(NamedTuple):
 
 
 def find_bundle(path: str | os.PathLike[str]) -> Path | None:
-  """The checkpoint that a path means: its name without `.index`.
+  """Finds the TensorFlow checkpoint to which a path refers.
 
   Args:
-    path: The index, graph or a data file, their common name, or a folder
-      with one index or with a `checkpoint` file that names the latest.
+    path: The index file, graph file or a data file, their common name, or a
+      folder with one index file or with a file `checkpoint` that names one.
 
   Returns:
-    None where the path means no TensorFlow checkpoint.
+    The common name of the checkpoint's files, without `.index`. None if the
+    path refers to no TensorFlow checkpoint.
 
   Raises:
-    UserError: a folder has none, or does not tell which one.
+    UserError: A folder holds no checkpoint, or several without naming one.
   """
   path = Path(path)
   if os.path.isdir(path):
@@ -106,8 +107,8 @@ def find_bundle(path: str | os.PathLike[str]) -> Path | None:
 
 
 def _latest(folder: Path) -> str:
-  """Name of the checkpoint that a folder is about."""
-  # Printable, because they go into messages.
+  """Name of the only or latest checkpoint in a folder."""
+  # Only printable names, because they appear in messages.
   names = [
     path.name.removesuffix('.index')
     for path in folder.glob('?*.index')
@@ -122,12 +123,12 @@ def _latest(folder: Path) -> str:
         r'^model_checkpoint_path: *"([^"]+)"', file.read(4096), re.MULTILINE
       )
     if latest:
-      # Often a path on its author's machine, and never to be followed.
+      # The folder is dropped: it is often that of the author's machine.
       name = PureWindowsPath(latest[1]).name
       if name not in names:
         raise UserError(
-          f'lacks the {name!r:.80} that its file `checkpoint` names; '
-          'give the .index file you mean'
+          f'lacks the checkpoint {name!r:.80} that its file `checkpoint` names;'
+          ' give the .index file you mean'
         )
       return name
   if len(names) > 1:
@@ -138,13 +139,16 @@ def _latest(folder: Path) -> str:
 
 
 def read_bundle(prefix: Path) -> dict[str, np.ndarray]:
-  """Variables by name, as read-only views of the data files' bytes.
+  """Reads all variables of a checkpoint.
 
   Args:
     prefix: The checkpoint's name without `.index`, from `find_bundle`.
 
+  Returns:
+    The variables by name, as read-only views of the data files' bytes.
+
   Raises:
-    UserError: a file is missing, damaged, compressed, of another format or
+    UserError: A file is missing, damaged, compressed, of another format or
       version, or holds anything but whole arrays of plain numbers.
   """
   index = prefix.with_name(f'{prefix.name}.index')
@@ -163,7 +167,7 @@ def read_bundle(prefix: Path) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def _naming(where: Path | str) -> Iterator[None]:
-  """Puts what is at fault before the fault."""
+  """Puts the name of the file or variable before an error text."""
   try:
     yield
   except UserError as error:
@@ -177,7 +181,7 @@ def _damaged(fault: str) -> UserError:
 
 
 def _size(path: Path) -> int:
-  """Bytes of a file."""
+  """Size of a file in bytes."""
   if not os.path.isfile(path):
     raise UserError(
       'is missing; a checkpoint needs its .index and its .data files'
@@ -188,17 +192,18 @@ def _size(path: Path) -> int:
 def _read_shard(
   path: Path, entries: Mapping[str, _Entry]
 ) -> dict[str, np.ndarray]:
-  """The variables of one data file."""
+  """Reads the variables of one data file."""
   end = 0
   order = sorted(entries, key=lambda k: (entries[k].offset, entries[k].size))
   for name in order:
     entry = entries[name]
-    # Shared bytes would be copied, or summed up, any number of times.
+    # Variables must not overlap: a hostile index could make the reader process
+    # the same bytes any number of times.
     if entry.offset < end:
-      raise _damaged(f'{name!r:.80} lies over another variable')
+      raise _damaged(f'{name!r:.80} overlaps another variable')
     end = entry.offset + entry.size
   if (size := _size(path)) != end:
-    raise _damaged(f'has {size} bytes, and its index describes {end}')
+    raise _damaged(f'has {size} bytes, but its index describes {end}')
   data = path.read_bytes()
   variables = {}
   for name, entry in entries.items():
@@ -210,7 +215,7 @@ def _read_shard(
 
 
 def _read_index(data: bytes) -> tuple[int, dict[str, _Entry]]:
-  """Number of shards, and where each variable lies."""
+  """Reads an index: the number of shards, and the entries of all variables."""
   table = _read_table(data)
   header = next(table, None)
   if header is None or header[0]:
@@ -230,7 +235,9 @@ def _read_index(data: bytes) -> tuple[int, dict[str, _Entry]]:
 
 def _read_name(key: bytes) -> str:
   if key.startswith(b'\0'):
-    raise UserError('holds slices of variables; save it again with whole ones')
+    raise UserError(
+      'holds slices of variables; save it again with whole variables'
+    )
   try:
     return key.decode()
   except UnicodeDecodeError:
@@ -238,11 +245,11 @@ def _read_name(key: bytes) -> str:
 
 
 def _read_header(message: bytes) -> int:
-  """Number of shards."""
+  """Checks the header of an index, and returns the number of shards."""
   fields = _fields(message, _HEADER)
   version = _fields(fields.get(3, [b''])[-1], _VERSION)
   if _number(version, 2) > 1:
-    raise UserError('is of a newer version than 1; save it again in that')
+    raise UserError('is of a newer version than 1; save it again in version 1')
   if _number(fields, 2):
     raise UserError('was written on a big-endian machine; save it on another')
   shards = _number(fields, 1)
@@ -256,13 +263,13 @@ def _read_entry(message: bytes, shards: int) -> _Entry:
   code = _number(fields, 1)
   if code not in _DTYPES:
     raise UserError(
-      f'is of the TensorFlow type {code}, which is not read; save the '
-      'checkpoint without it'
+      f'is of the TensorFlow type {code}, which cannot be read; save the '
+      'checkpoint without this variable'
     )
   dtype = np.dtype(_DTYPES[code]).newbyteorder('<')
   shape = _read_shape(fields.get(2, [b''])[-1])
   shard, offset, size = (_number(fields, number) for number in (3, 4, 5))
-  # NumPy counts the sizes beside a 0 too.
+  # NumPy limits the product of all sizes but 0.
   if math.prod(n or 1 for n in shape) * dtype.itemsize >= 2**63:
     raise _damaged('a shape of impossible sizes')
   if math.prod(shape) * dtype.itemsize != size:
@@ -283,7 +290,7 @@ def _read_shape(message: bytes) -> tuple[int, ...]:
 
 
 def _number(fields: Mapping[int, list[Any]], number: int) -> int:
-  """A field that is 0 where it is left out, and never negative."""
+  """A field that is 0 if it is missing; it must not be negative."""
   value = fields.get(number, [0])[-1]
   if value >= 2**63:  # two's complement of 64 bits
     raise _damaged(f'the negative number {value - 2**64}')
@@ -291,7 +298,7 @@ def _number(fields: Mapping[int, list[Any]], number: int) -> int:
 
 
 def _fields(message: bytes, wires: Mapping[int, int]) -> dict[int, list[Any]]:
-  """Values by number of a protocol buffer's fields: integers or bytes."""
+  """Parses a protocol buffer; returns integers or bytes by field number."""
   fields: dict[int, list[Any]] = {}
   position = 0
   while position < len(message):
@@ -320,7 +327,7 @@ def _fields(message: bytes, wires: Mapping[int, int]) -> dict[int, list[Any]]:
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-  """A number in groups of 7 bits, lowest first, and the position after it."""
+  """Reads a number in groups of 7 bits, lowest first; and the next position."""
   value = 0
   for i, byte in enumerate(data[position : position + 10]):
     value |= (byte & 0x7F) << 7 * i
@@ -332,7 +339,7 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-  """Keys and values of a sorted table, in their order."""
+  """Yields the keys and values of a sorted table, in their order."""
   if len(data) < _FOOTER or not data.endswith(_MAGIC):
     raise UserError(
       'is cut short or no index of a TensorFlow checkpoint (a table that ends '
@@ -340,14 +347,15 @@ def _read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     )
   body, footer = data[:-_FOOTER], data[-_FOOTER:]
   offset, size, position = _place(footer, 0)
-  _block(body, offset, size)  # about filters, which are not needed
+  _block(body, offset, size)  # the block of filters is only checked
   offset, size, _ = _place(footer, position)
   end, last = 0, None
   for _, handle in _entries(_block(body, offset, size)):
     offset, size, _ = _place(handle, 0)
-    # Else a few bytes could ask for one block any number of times.
+    # Blocks must not overlap: a few bytes could otherwise make the reader parse
+    # one block any number of times.
     if offset < end:
-      raise _damaged('its blocks lie over one another')
+      raise _damaged('its blocks overlap')
     end = offset + size + _TRAILER
     for key, value in _entries(_block(body, offset, size)):
       if last is not None and key <= last:
@@ -357,14 +365,14 @@ def _read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _place(data: bytes, position: int) -> tuple[int, int, int]:
-  """Offset and size of a block, and the position after them."""
+  """Reads offset and size of a block; also returns the next position."""
   offset, position = _varint(data, position)
   size, position = _varint(data, position)
   return offset, size, position
 
 
 def _block(body: bytes, offset: int, size: int) -> bytes:
-  """A block's entries, checked and without what follows them."""
+  """Checks a block and returns its entries without the data after them."""
   end = offset + size
   if end + _TRAILER > len(body):
     raise _damaged(f'a block ends at {end} of {len(body)} bytes')
@@ -373,10 +381,10 @@ def _block(body: bytes, offset: int, size: int) -> bytes:
     raise _damaged('a block has a wrong checksum')
   if kind:
     raise UserError(
-      'is compressed, which is not read; save the checkpoint again with '
+      'is compressed, which cannot be read; save the checkpoint again with '
       'tf.compat.v1.train.Saver'
     )
-  # At last the positions of keys that are spelt out, and their number.
+  # A block ends with the positions of all full keys, and their number.
   restarts = int.from_bytes(body[end - 4 : end], 'little')
   if 4 * (restarts + 1) > size:
     raise _damaged('a block of impossible length')
@@ -384,7 +392,7 @@ def _block(body: bytes, offset: int, size: int) -> bytes:
 
 
 def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-  """Keys, of which only what differs from the last is stored, and values."""
+  """Yields keys and values; a key is stored as its difference to the last."""
   key, position = b'', 0
   while position < len(block):
     shared, position = _varint(block, position)
@@ -401,14 +409,14 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _masked_crc32c(data: bytes | memoryview) -> int:
-  """CRC-32C as these files store it: turned by 15 bits, plus a constant."""
+  """CRC-32C as TensorFlow stores it: rotated by 15 bits, plus a constant."""
   tables = _crc_tables()
   crc = np.array([0xFFFFFFFF], np.uint32)
   whole = len(data) - len(data) % _CHUNK
   for start in range(0, whole, _CHUNK):
     chunk = np.frombuffer(data, np.uint8, _CHUNK, start)
     parts = tables[0][0][chunk]
-    # Neighbours are joined until one remainder is left.
+    # Remainders of neighbours are combined until one is left.
     for table in tables[:-1]:
       parts = _move_on(table, parts[::2]) ^ parts[1::2]
     crc = _move_on(tables[-1], crc) ^ parts
@@ -421,7 +429,7 @@ def _masked_crc32c(data: bytes | memoryview) -> int:
 
 @functools.cache
 def _crc_tables() -> list[np.ndarray]:
-  """For `_move_on` by 1, 2, 4, ... and `_CHUNK` bytes; each uint32 [4, 256]."""
+  """Tables for `_move_on` by 1, 2, 4, ..., `_CHUNK` bytes; uint32 [4, 256]."""
   byte = np.arange(256, dtype=np.uint32)
   rest = byte
   for _ in range(8):
@@ -433,6 +441,6 @@ def _crc_tables() -> list[np.ndarray]:
 
 
 def _move_on(table: np.ndarray, crc: np.ndarray) -> np.ndarray:
-  """Remainders after as many zero bytes as the table is for."""
+  """Updates remainders by as many zero bytes as the table is made for."""
   low = table[0][crc & 0xFF] ^ table[1][crc >> 8 & 0xFF]
   return low ^ table[2][crc >> 16 & 0xFF] ^ table[3][crc >> 24]

@@ -1,8 +1,8 @@
-"""Tensors out of PyTorch's `.pth` and `.pt` files, without PyTorch.
+"""Reads tensors from PyTorch's `.pth` and `.pt` files, without PyTorch.
 
-Reads the zip format (PyTorch 1.6 and later) and the legacy format before it.
-Nothing of the file is run: see `pickle_machine`. What the file declares is
-compared with the bytes it has before memory is taken.
+The zip format (PyTorch 1.6 and later) and the older legacy format can be read.
+No code of the file is run (see `pickle_machine`), and the sizes that the file
+declares are compared with its bytes before memory is allocated.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from sr_jax.weights.formats import pickle_machine as pm
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _MAGIC = LEGACY_MAGIC.to_bytes(10, 'little')
-# Behind the first instructions, of which pickle protocol 4 has more.
+# The magic number must begin within this number of bytes: the instructions
+# before it take more bytes in pickle protocol 4.
 _MAGIC_WITHIN = 32
-# Real pickles and directories are a small part of this, with any weights.
+# Largest size in bytes of a pickle; real ones are far smaller.
 _PICKLE_LIMIT = 1 << 24
 _DIRECTORY_LIMIT = 1 << 23
 _DEPTH_LIMIT = 100
-# What a failed download leaves in place of the weights.
+# Beginnings of files that a failed download leaves in place of the weights.
 _NOT_DOWNLOADED = {
   b'version https://git-lfs': 'a pointer of Git LFS',
   b'<!doctype html': 'a web page',
@@ -66,13 +67,14 @@ _DAMAGE = (
 
 
 def read_tensors(path: str | os.PathLike[str]) -> Any:
-  """Contents of a `.pth` file as nested dicts and lists of NumPy arrays.
+  """Reads a `.pth` file as nested dicts and lists of NumPy arrays.
 
-  Numbers, strings and None stay; bfloat16 becomes float32; a pickled module
-  becomes its flat state_dict. Arrays may be read-only views of shared memory.
+  Numbers, strings and None are kept, bfloat16 becomes float32, and a pickled
+  module becomes its flat state_dict. Arrays may be read-only views of shared
+  memory.
 
   Raises:
-    UserError: the file is missing, damaged, of another format, or holds
+    UserError: The file is missing, damaged, of another format, or holds
       anything but tensors, modules and plain containers.
   """
   try:
@@ -87,15 +89,16 @@ def read_tensors(path: str | os.PathLike[str]) -> Any:
 
 
 def _one_line(error: Exception) -> str:
-  """Message without what a file's strings could do to a terminal."""
+  """The error's message on one line, without control characters."""
   text = ' '.join(str(error).split())[:500]
   return ''.join(c if c.isprintable() else '?' for c in text)
 
 
 class _BoundedReader(io.BufferedReader):
-  """Refuses a read beyond `limit` bytes.
+  """A file that refuses reads of more than `limit` bytes.
 
-  zipfile reads a directory at once and needs ten times its bytes.
+  zipfile reads the directory of an archive at once, and takes ten times its
+  bytes in memory.
   """
 
   limit = _DIRECTORY_LIMIT
@@ -125,7 +128,7 @@ def _read(file: _BoundedReader) -> Any:
 
 
 def _members(archive: zipfile.ZipFile, size: int) -> dict[str, int]:
-  """Size by name of an archive's members, all of them stored plainly."""
+  """Sizes by name of an archive's members, which must be uncompressed."""
   members: dict[str, int] = {}
   for info in archive.infolist():
     name = info.orig_filename
@@ -183,7 +186,7 @@ def _read_legacy(file: _BoundedReader, size: int) -> Any:
   )
   if magic.value != LEGACY_MAGIC or protocol.value != 1001:
     raise UserError('has an unknown version of the legacy format')
-  # Big-endian machines wrote little-endian numbers too, but for the counts.
+  # Numbers are little-endian on all machines; counts have the machine's order.
   count = '<q' if system.value['little_endian'] else '>q'
   starts: dict[str, int] = {}
   position = stream.tell()
@@ -230,14 +233,14 @@ def _check_length(storage: pm.Storage, size: int) -> None:
 
 
 def _joined(prefix: str, name: Any) -> str:
-  """A state_dict name; long ones that recur would fill the memory."""
+  """Joins a state_dict name; refuses long ones, which could fill the memory."""
   if not isinstance(name, str) or len(prefix) + len(name) > _LONGEST_NAME:
     raise UserError('damaged: a module with an impossible name')
   return prefix + name
 
 
 class _Resolver:
-  """Replaces tensors and modules by arrays, within the file's size."""
+  """Replaces tensors and modules by arrays, within a limit of memory."""
 
   def __init__(
     self,
@@ -254,7 +257,7 @@ class _Resolver:
     self._modules_left = 100_000
 
   def resolve(self, value: Any, depth: int = 0) -> Any:
-    """The value with arrays in place of tensors."""
+    """Returns the value with arrays in place of tensors."""
     if isinstance(value, pm.Tensor):
       return self._tensor(value)
     if isinstance(value, pm.Name):
@@ -276,7 +279,7 @@ class _Resolver:
   def _container(self, value: Any, depth: int) -> Any:
     if depth > _DEPTH_LIMIT:
       raise UserError(f'nests containers more than {_DEPTH_LIMIT} deep')
-    # Each once: a few shared lists can stand for 2^40 paths.
+    # Each container is resolved once: a few shared lists can have 2^40 paths.
     if id(value) in self._containers:
       return self._containers[id(value)]
     if isinstance(value, dict):
@@ -302,7 +305,7 @@ class _Resolver:
       raise pm.refuse(module.name)
     self._modules_left -= 1
     if depth > _DEPTH_LIMIT or self._modules_left < 0:
-      raise UserError('nests modules without end')
+      raise UserError('nests too many modules')
     for name, tensor in [*parameters.items(), *buffers.items()]:
       if isinstance(tensor, pm.Object):
         tensor = tensor.state
@@ -334,7 +337,7 @@ class _Resolver:
     array = self._arrays[storage]
     self._bytes_left -= count * array.itemsize
     if self._bytes_left < 0:
-      raise UserError('has overlapping tensors of far more than its own size')
+      raise UserError('has overlapping tensors far larger than the file')
     return np.lib.stride_tricks.as_strided(
       array[start if count else 0 :],
       shape,
@@ -349,7 +352,7 @@ class _Resolver:
       raise UserError(f'damaged: storage {storage.key[:80]!r} is cut short')
     if not storage.type_name.endswith(_BFLOAT16):
       return raw.astype(dtype, copy=False)
-    # The upper half of a float32.
+    # A bfloat16 is the upper half of a float32.
     wide = raw.astype(np.uint32)
     wide <<= 16
     return wide.view(np.float32)
