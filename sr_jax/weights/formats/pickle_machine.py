@@ -65,7 +65,7 @@ class Storage(NamedTuple):
 
 
 class View(NamedTuple):
-  """A storage from element `offset` on; files of old PyTorch hold such views."""
+  """A storage from element `offset` on; old PyTorch files hold such views."""
 
   storage: Storage
   offset: int

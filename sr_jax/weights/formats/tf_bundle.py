@@ -36,7 +36,7 @@ _MOST_REPEATED = 32  # largest number of equal fields, such as a shape's sizes
 
 # Wire types of protocol buffers.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-# Wire types by field number, for each kind of message. Other fields are skipped.
+# Wire types by field number, for each kind of message; others are skipped.
 _HEADER = {1: _VARINT, 2: _VARINT, 3: _BYTES}  # shards, big endian, version
 _VERSION = {2: _VARINT}  # oldest reader
 # Type, shape, shard, offset, size, checksum.
