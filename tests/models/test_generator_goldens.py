@@ -116,7 +116,7 @@ def test_every_scale_of_carn(tmp_path, scale, file, options):
 def test_one_scale_of_a_multi_scale_carn(tmp_path):
   golden = golden_files.load('carn_m_multi')
   weights = golden.write(tmp_path / 'weights.safetensors')
-  with pytest.raises(UserError, match='not determine scale; give it with --scale'):
+  with pytest.raises(UserError, match='not determine scale; give it'):
     import_weights(weights, model='carn')
   imported = import_weights(
     weights, model='carn', scale=4, variant='carn-m-single'
@@ -193,7 +193,7 @@ def test_old_names_of_rrdbnet_at_other_scales(tmp_path, scale, names):
     tmp_path / 'w.safetensors'
   )
   if scale in (2, 3):
-    with pytest.raises(UserError, match='not determine scale; give it with --scale'):
+    with pytest.raises(UserError, match='not determine scale; give it'):
       import_weights(weights, model='rrdbnet')
     imported = import_weights(weights, model='rrdbnet', scale=scale)
   else:
