@@ -4,16 +4,16 @@ r"""CARN as published, for x2, x3 and x4 (Ahn et al., ECCV 2018).
     --config.data.source=folder:PATH/TO/DIV2K_train_HR
 
 L1, Adam 1e-4 halved at 400,000 of 600,000 steps, gradients clipped to a norm of
-10, batches of 64 LR crops of 64x64 from DIV2K 0001-0800, and for each batch one
-of the three scales, for which the network has a head each. CARN-M:
+10, batches of 64 LR crops of 64x64 from DIV2K 0001-0800. Each batch has one of
+the three scales; the network has one head per scale. CARN-M:
   --config.model.variant=carn-m
-A network of one scale and head, also carn-m-single:
+A network for one scale, with one head (the same with carn-m-single):
   --config.model.variant=carn-single --config.data.scales="()"
   --config.eval.scales="()"
 
 Published scores (Y, Set5, border scale): CARN 37.76 / 34.29 / 32.13 dB, CARN-M
 37.53 / 33.99 / 31.92 dB for x2 / x3 / x4. We have not trained this config to
-its end: no score of ours is claimed.
+its end and claim no score for it.
 """
 
 from configs import common
@@ -34,7 +34,7 @@ def get_config(preset=None):
   config.eval.every = 5000
   config.checkpoint.every = 5000
   config = common.finish(config, preset)
-  if preset == 'smoke':  # three scales are three programs
+  if preset == 'smoke':  # each scale takes a compilation of its own
     config.data.batch_size = 4
     config.data.patch = 12
   return config

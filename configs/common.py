@@ -1,7 +1,7 @@
-"""What every experiment shares: sections, defaults, the :smoke preset.
+"""Functions that all experiments share: defaults and the preset :smoke.
 
-`--config configs/NAME.py:smoke` shrinks any experiment to about a minute on
-two CPU cores: it shows that everything runs, its scores mean nothing.
+`--config configs/NAME.py:smoke` shrinks any experiment to about a minute on two
+CPU cores. This shows that everything runs; the scores are meaningless.
 """
 
 import ml_collections
@@ -10,28 +10,28 @@ from sr_jax import defaults
 
 
 def base() -> ml_collections.ConfigDict:
-  """All sections with their defaults; an experiment overrides them."""
+  """Returns all sections with their defaults, which experiments override."""
   return ml_collections.ConfigDict(defaults.base())
 
 
 def degrade_bd(config: ml_collections.ConfigDict) -> None:
-  """BD: a 7x7 Gaussian of sigma 1.6, then nearest-neighbour x3 reduction."""
+  """Sets the degradation BD: a 7x7 Gaussian of sigma 1.6, sampled at x3."""
   config.model.scale = 3
   config.degradation.name = 'direct'
   config.degradation.kernel = 'bd'
 
 
 def degrade_dn(config: ml_collections.ConfigDict) -> None:
-  """DN: bicubic x3 reduction, then Gaussian noise of 30 grey levels."""
+  """Sets the degradation DN: bicubic x3, then noise of 30 grey levels."""
   config.model.scale = 3
   config.degradation.noise_sigma = 30.0
 
 
 def adversarial(config: ml_collections.ConfigDict, **options) -> None:
-  """Makes it adversarial training; options replace values of the section."""
+  """Sets the method `gan`; options override its defaults."""
   section = defaults.METHODS['gan'] | {'name': 'gan'}
   config.method = ml_collections.ConfigDict({**section, **options})
-  # It lowers PSNR by design: the best by that is the one before it.
+  # Adversarial training lowers PSNR, which therefore cannot choose the best.
   config.eval.metrics = 'psnr,ssim,niqe'
   config.eval.crop_size = 256  # NIQE needs two blocks of 96x96
   config.checkpoint.best_by = 'niqe'
@@ -39,9 +39,9 @@ def adversarial(config: ml_collections.ConfigDict, **options) -> None:
 
 
 def referenced(config: ml_collections.ConfigDict, **options) -> None:
-  """Makes it reference-based training; options replace values of the section.
+  """Sets the method `reference`; options override its defaults.
 
-  Images of the sources get references made of themselves.
+  The references are made from the images themselves.
   """
   section = defaults.METHODS['reference'] | {'name': 'reference'}
   config.method = ml_collections.ConfigDict({**section, **options})
@@ -51,11 +51,11 @@ def referenced(config: ml_collections.ConfigDict, **options) -> None:
 def finish_adversarial(
   config: ml_collections.ConfigDict, preset: str | None
 ) -> ml_collections.ConfigDict:
-  """`finish`, with crops as large as the discriminator needs."""
+  """Applies `finish`, but keeps the size of crops for the discriminator."""
   patch = config.data.patch
   config = finish(config, preset, heavy=True)
   config.data.patch = patch
-  if preset == 'smoke':  # its crops are too small for NIQE
+  if preset == 'smoke':  # crops of :smoke are too small for NIQE
     config.eval.metrics = 'psnr,ssim'
     config.checkpoint.best_by = 'psnr'
   return config
@@ -67,12 +67,13 @@ def finish(
   """Applies the preset after the colon of `--config file.py:preset`.
 
   Args:
-    config: The experiment.
-    preset: '' or None for none, or 'smoke'.
-    heavy: Whether a step of the model takes seconds: :smoke then makes few.
+    config: The experiment, which is changed.
+    preset: '' or None for no preset, or 'smoke'.
+    heavy: Whether a step of the model takes seconds. :smoke then trains for a
+      few steps only.
 
   Raises:
-    ValueError: unknown preset.
+    ValueError: The preset is unknown.
   """
   if preset not in ('', None, 'smoke'):
     raise ValueError(f'unknown preset {preset!r}; the only one is :smoke')

@@ -6,30 +6,30 @@ r"""CrossNet x4 (Zheng et al., ECCV 2018).
     --config.method.sisr.name=edsr --config.method.sisr.variant=baseline \
     --config.method.sisr_from=runs/edsr
 
-Charbonnier loss as a sum over an image, Adam 1e-4 to a fifth after 150k steps,
-weight decay 5e-5, batches of 4: the released code's settings, for the paper's
-200k steps. Its crops are 320x512, ours 384x384: multiples of 64, which the
-network works in. Its decay is part of Adam's gradients, ours apart from them
-(AdamW). What the network starts from is MDSR's result there, here that of any
-of our models, or bicubic as below; the flow is found from LR enlarged by
-bicubic. The released training script gave it the ground truth; ours never sees
-it.
+The settings are those of the released code, for the paper's 200k steps: the
+Charbonnier loss summed over an image, Adam 1e-4 with a fifth of the rate after
+150k steps, weight decay 5e-5, batches of 4. There are four differences. The
+release crops 320x512 pixels, this config 384x384 (the network needs multiples
+of 64). The release adds the decay to Adam's gradients, this config applies it
+separately (AdamW). The release enlarges LR by MDSR, this config by any of our
+models, or by bicubic if method.sisr is not set. The release estimates the flow
+from the HR image, this config from LR enlarged by bicubic.
 
-The references are neighbouring views of a light field, shifted by some 20
-pixels at most. Without such, leave data.reference out: crops of the same image,
-shifted by up to 14 pixels, as below (--config.data.reference=shifted:4 and so
-on for others). Images are not flipped, for that would turn them and their
-references by different coins. For LFVideo the rate is 7e-5, for x8 the patch is
-half as large
+The references are neighbouring views of a light field, shifted by about 20
+pixels at most. If you have none, leave data.reference out: the references are
+then crops of the same image, shifted by up to 14 pixels
+(--config.data.reference=shifted:4 sets another limit). Images are not flipped,
+because an image and its reference would be flipped independently. LFVideo needs
+another rate, and x8 smaller crops:
   --config.optimizer.learning_rate=7e-5
   --config.model.scale=8 --config.data.patch=48
 
-By SR's loss alone a flow takes long to be learned; CrossNet++ (Tan et al.,
-TPAMI 2020) also compares the warped reference with HR:
+With the loss of SR alone it takes long to learn the flow. CrossNet++ (Tan et
+al., TPAMI 2020) also compares the warped reference with HR:
   --config.method.warp_weight=1.0
 
-Published scores are on light fields that we do not have, and we have not
-trained this config to its end: no score of ours is claimed.
+Published scores are on light fields that we do not have. We have not trained
+this config to its end and claim no score for it.
 """
 
 import ml_collections
@@ -47,11 +47,11 @@ def get_config(preset=None):
   config.method = ml_collections.ConfigDict(
     {
       'name': 'warping',
-      # Of the loss of warped references, which the release has not; CrossNet++
-      # has 1.
+      # Weight of the loss of warped references: 0 in the released code, 1 in
+      # CrossNet++.
       'warp_weight': 0.0,
-      # Section `model`, less the scale, of what enlarges LR before, or bicubic;
-      # and a checkpoint of it.
+      # The model that enlarges LR first, as a section `model` without scale, or
+      # bicubic; and the checkpoint of this model.
       'sisr': {'name': 'bicubic', 'variant': ''},
       'sisr_from': '',
     }

@@ -3,18 +3,18 @@ r"""DRCN x2 (Kim et al., CVPR 2016).
   python train.py --config configs/drcn.py --workdir runs/drcn_x2 \
     --config.data.source=folder:PATH/TO/T91
 
-As published: recursive supervision, alpha times the mean loss of the 16
-recursions plus 1 - alpha times that of their weighted sum, squared error on
-luma, SGD with momentum 0.9 and decay 1e-4, batches of 64 crops of 41x41 HR
-pixels (40x40 here: crops are whole LR pixels), rate 0.01 divided by 10
-whenever the validation stalls, until it is below 1e-6. Our own choices where
-the paper tells no number: the rate falls at fixed steps, alpha falls from 1 to
-0 over the first half, and the gradient's norm is clipped at 0.01 / rate as for
-DRRN.
+As published: recursive supervision (alpha times the mean loss of the 16
+recursions plus 1 - alpha times the loss of their weighted sum), squared error
+on luma, SGD with momentum 0.9 and decay 1e-4, and batches of 64 crops of 41x41
+HR pixels (here 40x40, because crops consist of whole LR pixels). The published
+rate is 0.01, divided by 10 whenever the validation stalls, until it is below
+1e-6. The paper gives no further numbers, so these are our own choices: the rate
+falls at fixed steps, alpha falls from 1 to 0 over the first half of the steps,
+and the norm of the gradient is clipped at 0.01 / rate as for DRRN.
   --config.method.alpha_steps=50000
 
 Published scores (Set5, x2 / x3 / x4): 37.63 / 33.82 / 31.53 dB on Y. We have
-not trained this config to its end: no score of ours is claimed.
+not trained this config to its end and claim no score for it.
 """
 
 from configs import common
@@ -40,7 +40,7 @@ def get_config(preset=None):
   config.data.batch_size = 64
   config.data.patch = 20
   config = common.finish(config, preset)
-  if preset == 'smoke':  # sixteen recursions of 256 features
+  if preset == 'smoke':  # sixteen recursions of 256 features are slow
     config.steps = 40
     config.log_every = 5
     config.data.batch_size = 2

@@ -3,10 +3,11 @@ r"""DRN-S x4 as released (Guo et al., CVPR 2020).
   python train.py --config configs/drn.py --workdir runs/drn_x4 \
     --config.data.source=folder:PATH/TO/DF2K_HR
 
-L1 at every level and 0.1 times the dual L1, Adam 1e-4 for the primal and each
-dual network with cosine decay over 1,000,000 steps, batches of 32 HR crops of
-384x384 from DIV2K and Flickr2K. The release steps its rate once an epoch and
-ends at 1e-7, this at zero; the paper states
+L1 at every level plus 0.1 times the dual L1, Adam 1e-4 with cosine decay over
+1,000,000 steps for the primal and each dual network, batches of 32 HR crops of
+384x384 from DIV2K and Flickr2K. The released code changes the rate once per
+epoch and ends at 1e-7; here the rate changes every step and ends at zero. The
+paper gives another b2:
   --config.optimizer.b2=0.99
 Other models:
   DRN-L x4   --config.model.variant=l
@@ -14,14 +15,14 @@ Other models:
              --config.data.patch=48
   DRN-L x8   --config.model.scale=8 --config.model.variant=l-x8
              --config.data.patch=48
-Without the dual loss, and with the loop from HR as well, which the paper finds
-not worth its cost:
+Training without the dual loss; and with the additional cycle from HR to LR and
+back, which according to the paper is not worth its cost:
   --config.method.dual_weight=0.0
   --config.method.hr_cycle=True
 
 Published scores (Set5 x4, `y-float`): DRN-S 32.68 dB, without the dual loss
-32.53 dB, as others quote the paper. We have not trained this config to its end:
-no score of ours is claimed.
+32.53 dB, as others quote the paper. We have not trained this config to its end
+and claim no score for it.
 """
 
 import ml_collections
@@ -40,8 +41,9 @@ def get_config(preset=None):
     {
       'name': 'dual_regression',
       'dual_weight': 0.1,  # 0 turns the dual terms off
-      'hr_cycle': False,  # also HR to LR and back
-      # Duals in a row down to LR, instead of each to the level below it.
+      'hr_cycle': False,  # adds the cycle from HR to LR and back
+      # Whether dual networks are composed down to LR. Otherwise each maps to
+      # the level below it.
       'compose': False,
     }
   )

@@ -5,17 +5,18 @@ r"""DRN adapted to LR images without HR (Guo et al., CVPR 2020, Algorithm 1).
     --config.data.unlabelled=folder:PATH/TO/LR \
     --config.checkpoint.init_from=runs/drn_x4
 
-Starts from the weights of configs/drn.py or from released ones (`sr-jax import
-PRIMAL --model drn --dual DUALS`). As in the paper, 0.3 of the batch is
-unlabelled and joins the dual terms alone, and both kinds of networks are
-trained. Of an unlabelled image only the LR size is known, so the duals are
-composed down to it for every output. The algorithm is not part of the released
-code: composition, rate and steps are ours, for the paper tells none of them.
+Training starts from the weights of configs/drn.py or from released weights
+(`sr-jax import PRIMAL --model drn --dual DUALS`). As in the paper, 0.3 of each
+batch are unlabelled images, which only the dual terms of the loss use, and the
+primal and dual networks are all trained. An unlabelled image is known only at
+LR size, so the dual networks are composed down to LR for every output. The
+released code lacks this algorithm and the paper leaves details open:
+composition, rate and number of steps are our choices.
 
-The scores during training are those of the paired degradation, which should
-hardly fall; how well the model suits the LR images they cannot tell. The paper
-shows it for images reduced by nearest neighbour, whose gain
-benchmarks/dual_adaptation.py measures for a small model.
+The scores during training are measured on the paired degradation, where they
+should hardly fall. They do not show how well the model suits the unlabelled
+images. The paper shows a gain for images reduced by nearest neighbour;
+benchmarks/dual_adaptation.py measures it for a small model.
 """
 
 from configs import drn

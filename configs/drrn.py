@@ -4,18 +4,18 @@ r"""DRRN B1U25 for x2, x3 and x4 (Tai et al., CVPR 2017).
     --config.data.source=folder:PATH/TO/291_IMAGES
 
 As published: squared error on luma, SGD with momentum 0.9 and decay 1e-4, rate
-0.1 halved every 10 epochs of 6,536 steps, a tenth of it for biases, batches of
-128 crops of 31x31 HR pixels (36x36 here: whole LR pixels at every scale), the
-scales mixed within each as in vdsr.py, the gradient's norm clipped at 0.01 /
-rate. 50 epochs, as the paper has it (recalled); the released solver goes on to
-2,000,000 steps. Statistics of the normalisation are those of the whole batch,
-on all devices; the running ones, which evaluations use, are averages of up to a
-thousand steps. The small model:
+0.1 halved every 10 epochs of 6,536 steps, a tenth of the rate for biases, the
+norm of the gradient clipped at 0.01 / rate, and batches of 128 crops of 31x31
+HR pixels (here 36x36, which is whole LR pixels at every scale), with mixed
+scales as in vdsr.py. The 50 epochs are from memory of the paper; the released
+solver runs for 2,000,000 steps. Batch normalisation takes its statistics from
+the whole batch on all devices; evaluations use running statistics, averaged
+over up to a thousand steps. The small model:
   --config.model.variant=B1U9
-One scale alone: --config.method.scales="()" --config.eval.scales="()"
+A single scale: --config.method.scales="()" --config.eval.scales="()"
 
 Published scores (Set5, x2 / x3 / x4): 37.74 / 34.03 / 31.68 dB on Y. We have
-not trained this config to its end: no score of ours is claimed.
+not trained this config to its end and claim no score for it.
 """
 
 from configs import common
@@ -40,7 +40,7 @@ def get_config(preset=None):
   config.data.patch = 18  # 36 HR pixels: model.scale is 2
   config.method.scales = config.eval.scales = (2, 3, 4)
   config = common.finish(config, preset)
-  if preset == 'smoke':  # 52 layers of 128 features
+  if preset == 'smoke':  # 52 layers of 128 features are slow
     config.steps = 40
     config.log_every = 10
     config.data.batch_size = 3

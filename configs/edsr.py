@@ -10,7 +10,7 @@ The paper's large model: --config.model.variant=large.
 
 Published scores (RGB, DIV2K validation, border scale + 6): 34.61 / 30.92 /
 28.95 dB for x2 / x3 / x4; large 35.03 / 31.26 / 29.25 dB. We have not trained
-this config to its end: no score of ours is claimed.
+this config to its end and claim no score for it.
 """
 
 from configs import common

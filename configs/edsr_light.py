@@ -3,8 +3,9 @@ r"""EDSR light: 439,131 weights at x2, hours on two CPU cores.
   python train.py --config configs/edsr_light.py --workdir runs/edsr_light_x2 \
     --config.data.source=folder:PATH/TO/PHOTOGRAPHS
 
-Our own size, not one of the paper's. x3 and x4 start from the layers of x2,
-the crops in HR stay of about one size:
+The size is our own, not one of the paper's. Our own schedule trains x3 and x4
+from the x2 weights, with smaller LR crops, so that HR crops stay about as
+large:
 
   --config.model.scale=3 --config.data.patch=24 --config.steps=30_000 \
     --config.checkpoint.init_from=runs/edsr_light_x2

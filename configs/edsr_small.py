@@ -3,8 +3,8 @@ r"""EDSR small x2: 122,011 weights, minutes on two CPU cores.
   python train.py --config configs/edsr_small.py --workdir runs/edsr_small \
     --config.data.source=folder:PATH/TO/PHOTOGRAPHS
 
-Our own size, not one of the paper's; the recipe is the paper's with a higher
-rate and cosine decay, which suit short runs.
+Our own size, not one of the paper's. The recipe is the paper's, with a higher
+learning rate and cosine decay, which suit short runs.
 """
 
 from configs import common

@@ -1,28 +1,30 @@
 r"""ESRGAN: RRDBNet with a relativistic discriminator (Wang et al., ECCVW 2018).
 
-Second of two stages; the first is configs/rrdb_psnr.py, in runs/rrdb_x4, or the
-released RRDB_PSNR_x4.pth after sr-jax import:
+This is the second of two stages. It starts from the first stage,
+configs/rrdb_psnr.py, here in runs/rrdb_x4, or from the released
+RRDB_PSNR_x4.pth after sr-jax import:
 
   python train.py --config configs/esrgan.py --workdir runs/esrgan_x4 \
     --config.data.source=folder:PATH/TO/DF2K_OST_train_HR \
     --config.checkpoint.init_from=runs/rrdb_x4 \
     --config.method.features_from=PATH/TO/vgg19-dcbb9e9d.pth
 
-L1 of features of VGG19 before their activation (conv5_4), 0.005 times the
-relativistic average loss and 0.01 times L1; Adam 1e-4 for both networks with
-betas 0.9 and 0.99, halved at 50k, 100k, 200k and 300k of 400,000 steps; batches
-of 16 HR crops of 128x128 from DIV2K, Flickr2K and OST, moving average of 0.999:
-as BasicSR trains it. The paper has no average and a beta2 of 0.999:
+Settings of BasicSR: L1 of VGG19's features before activation (conv5_4), 0.005
+times the relativistic average loss and 0.01 times L1; Adam 1e-4 for both
+networks with betas 0.9 and 0.99, halved at 50k, 100k, 200k and 300k of 400,000
+steps; batches of 16 HR crops of 128x128 from DIV2K, Flickr2K and OST; a moving
+average of the weights with decay 0.999. The paper has no moving average and a
+beta2 of 0.999:
   --config.optimizer.ema_decay=0.0 --config.optimizer.b2=0.999
-The model of the PIRM challenge weighs L1 a thousand times more:
+The model of the PIRM challenge weights L1 a thousand times more:
   --config.method.pixel_weight=10.0
-BasicSR takes the discriminator's means on each GPU:
+BasicSR takes the mean logits of the discriminator on each GPU separately:
   --config.method.mean_over=device
 
 The released model gives (Y, border 4; Set5, Set14, BSD100, Urban100) 30.45 /
-26.28 / 25.32 / 24.36 dB, as SPSR measures it. Between it and the first stage
-lies what sr-jax interpolate makes. We have not trained this config to its end:
-no score of ours is claimed.
+26.28 / 25.32 / 24.36 dB, as SPSR measures it. sr-jax interpolate makes networks
+between both stages. We have not trained this config to its end and claim no
+score for it.
 """
 
 from configs import common

@@ -1,16 +1,16 @@
 r"""The network that estimates the blur of LR images for `--kernel auto`.
 
-Our own; its features are those of `sr_jax/ops/power_spectrum.py`.
+The network is our own. It takes the features of `sr_jax/ops/power_spectrum.py`.
 
   python train.py --config configs/kernel_estimator.py \
     --workdir runs/kernel_estimator --config.data.source=folder:PHOTOGRAPHS
 
-At its start it reduces every photograph by x2, x3 and x4, eight times each:
-with random Gaussian kernels, by plain bicubic, or not at all. Only the features
-of their power spectra are kept. Any photographs serve that are sharp
-themselves: what an original lacks in detail counts as blur.
+At the start every photograph is reduced by x2, x3 and x4, eight times each:
+with a random Gaussian kernel, by bicubic alone, or it is left at its size. Only
+the features of the power spectra are kept. The photographs must be sharp,
+because detail that they lack counts as blur.
 
-Other numbers of reductions:
+Another number of reductions per photograph and scale:
   --config.method.per_image=20
 """
 
@@ -28,9 +28,10 @@ def get_config(preset=None):
     {
       'name': 'kernel_estimation',
       'per_image': 8,  # reductions of a photograph at each scale
-      # Factor of errors towards a wider kernel.
+      # Factor on errors towards a wider kernel.
       'wide_penalty': 1.2,
-      # Weights beside that of the kernel: its expected error, and the origin.
+      # Weights of two further losses: of the error that the network expects of
+      # its estimate, and of the class of degradation (blurred, bicubic, none).
       'error_weight': 0.005,
       'origin_weight': 0.03,
     }

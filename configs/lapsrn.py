@@ -3,17 +3,18 @@ r"""LapSRN x4 (Lai et al., CVPR 2017).
   python train.py --config configs/lapsrn.py --workdir runs/lapsrn_x4 \
     --config.data.source=folder:PATH/TO/T91_AND_BSDS200
 
-As the released code has it: Charbonnier on every level of the pyramid, summed
-over pixels, against bicubically reduced luma; SGD with momentum 0.9, rate 1e-5
-halved every 50 epochs of 100 steps down to 1.25e-6 (there 1e-6), a tenth of it
-for biases, decay 5e-4 (the paper's 1e-4 is declared and not used), batches of
-64 crops of 128x128 HR pixels, 1,000 epochs. The crops there come from images
-reduced by 0.5 to 1 at random, here from the images as they are. Other models:
+Settings of the released code: the Charbonnier loss at every level of the
+pyramid, summed over pixels, with bicubically reduced luma as the target; SGD
+with momentum 0.9, rate 1e-5 halved every 50 epochs of 100 steps down to 1.25e-6
+(1e-6 in the release), a tenth of the rate for biases, decay 5e-4 (the release
+declares the paper's 1e-4, but does not use it); batches of 64 crops of 128x128
+HR pixels, 1,000 epochs. The release crops images that are reduced by a random
+factor of 0.5 to 1; here images are cropped as they are. Other models:
   --config.model.scale=2 --config.data.patch=64
   --config.model.scale=8 --config.data.patch=16
 
 Published scores (Set5, x2 / x4 / x8): 37.52 / 31.54 / 26.15 dB on Y. We have
-not trained this config to its end: no score of ours is claimed.
+not trained this config to its end and claim no score for it.
 """
 
 from configs import common

@@ -9,13 +9,13 @@ The other networks of the paper, and its second scale:
   LRFNet-SA    --config.model.variant=sa
   x8           --config.model.scale=8
 
-The paper trains on DIV2K; what it trains with is not known to us, so this is
-EDSR's recipe: L1, Adam 1e-4 halved at 200,000 of 300,000 steps, batches of 16
-LR crops of 24x24.
+The paper trains on DIV2K. We do not know its training settings and use EDSR's:
+L1, Adam 1e-4 halved at 200,000 of 300,000 steps, batches of 16 LR crops of
+24x24.
 
 Published scores (Set5, fully trained, x4 / x8): baseline 31.68 / 26.46 dB, S
-31.91 / 26.66 dB, A 31.82 / 26.77 dB. We have not trained this config to its
-end: no score of ours is claimed.
+31.91 / 26.66 dB, A 31.82 / 26.77 dB. We have not trained this config to its end
+and claim no score for it.
 """
 
 from configs import common
@@ -34,7 +34,7 @@ def get_config(preset=None):
   config.eval.every = 5000
   config.checkpoint.every = 5000
   config = common.finish(config, preset)
-  if preset == 'smoke':  # its layers work at four times the size of others
+  if preset == 'smoke':  # layers at SR size are slow
     config.steps = 20
     config.log_every = 10
     config.data.batch_size = 4

@@ -4,16 +4,16 @@ r"""Meta-SR: one RDN for all scales from 1.1 to 4 (Hu et al., CVPR 2019).
     --config.data.source=folder:PATH/TO/DIV2K_train_HR
 
 L1, Adam 1e-4 halved every 200,000 of 1,000,000 steps, batches of 16 LR crops
-of 50x50 from DIV2K 0001-0800, one of 30 scales for each batch. Each scale is
-compiled once, when it is first drawn. The EDSR body of the released code:
+of 50x50 from DIV2K 0001-0800. Each batch has one of 30 scales. A scale is
+compiled when it is first drawn. The EDSR body of the released code:
   --config.model.variant=edsr
 
-The checkpoint enlarges by any scale in the range: sr-jax upscale --scale 2.37.
-`model.scale` is only what it does where none is asked for.
+The trained model enlarges by any scale in the range: sr-jax upscale --scale
+2.37. `model.scale` is only the default.
 
-The released weights, measured by a third party (Set5, Y): 41.47 / 38.23 /
-36.18 / 34.73 / 33.62 / 32.51 dB at x1.5 / 2 / 2.5 / 3 / 3.5 / 4. We have not
-trained this config to its end: no score of ours is claimed.
+The released weights, measured by a third party (Set5, Y): 41.47 / 38.23 / 36.18
+/ 34.73 / 33.62 / 32.51 dB at x1.5 / 2 / 2.5 / 3 / 3.5 / 4. We have not trained
+this config to its end and claim no score for it.
 """
 
 from configs import common

@@ -3,8 +3,9 @@ r"""Meta-SR with a small EDSR body: 307,224 weights, minutes on two CPU cores.
   python train.py --config configs/metasr_small.py --workdir runs/metasr_small \
     --config.data.source=folder:PATH/TO/PHOTOGRAPHS
 
-Our own size, not one of the paper's. It is trained on eight scales and works
-between them: the evaluations show two that it never sees.
+Our own size, not one of the paper's. The model is trained on eight scales and
+also works between them: the evaluations include two scales of which it has seen
+no example.
   --config.eval.scales="(1.5,2.0,2.3,3.7)"
 """
 

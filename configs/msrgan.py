@@ -1,6 +1,7 @@
 r"""MSRGAN: MSRResNet trained as SRGAN by BasicSR (Wang et al., BasicSR 2018).
 
-Second of two stages; the first is configs/msrresnet.py, in runs/msrresnet_x4:
+This is the second of two stages. It starts from the first stage,
+configs/msrresnet.py, here in runs/msrresnet_x4:
 
   python train.py --config configs/msrgan.py --workdir runs/msrgan_x4 \
     --config.data.source=folder:PATH/TO/DIV2K_train_HR \
@@ -10,11 +11,10 @@ Second of two stages; the first is configs/msrresnet.py, in runs/msrresnet_x4:
 L1 of features of VGG19 (conv5_4), 0.01 times L1 and 0.005 times the vanilla
 adversarial loss; Adam 1e-4 for both networks with betas 0.9 and 0.99, halved at
 50k, 100k, 200k and 300k of 400,000 steps; batches of 16 HR crops of 128x128
-from DIV2K, moving average of 0.999.
+from DIV2K; a moving average of the weights with decay 0.999.
 
 BasicSR's scores (RGB, border 4; Set5, Set14, DIV2K validation): 28.02 / 24.75 /
-26.65 dB. We have not trained this config to its end: no score of ours is
-claimed.
+26.65 dB. We have not trained this config to its end and claim no score for it.
 """
 
 from configs import common

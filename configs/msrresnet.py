@@ -4,14 +4,15 @@ r"""MSRResNet as BasicSR trains it (Wang et al., BasicSR 2018), for SRGAN.
     --config.data.source=folder:PATH/TO/DIV2K_train_HR
 
 L1, Adam 2e-4 with betas 0.9 and 0.99, four cosine cycles over 1,000,000 steps
-(theirs end at 1e-7, ours at zero), batches of 16 HR crops of 128x128 from DIV2K
-0001-0800, moving average of 0.999. For x2 and x3 start from the x4 weights:
+(BasicSR's end at 1e-7, these at zero), batches of 16 HR crops of 128x128 from
+DIV2K 0001-0800, a moving average of the weights with decay 0.999. For x2 and x3
+start from the x4 weights:
   --config.model.scale=2 --config.data.patch=64 \
   --config.checkpoint.init_from=runs/msrresnet_x4
 
 BasicSR's scores (RGB, border scale; Set5, Set14, DIV2K validation): 30.25 /
-26.78 / 29.00 dB at x4. We have not trained this config to its end: no score of
-ours is claimed.
+26.78 / 29.00 dB at x4. We have not trained this config to its end and claim no
+score for it.
 """
 
 from configs import common

@@ -5,13 +5,14 @@ r"""MZSR stage 1, large-scale training (Soh et al., CVPR 2020, Algorithm 1).
     --config.data.source=folder:PATH/TO/DIV2K_train_HR
 
 Bicubic x2, L1, Adam 4e-4 halved every 100,000 steps down to 1e-4, batches of
-32 patches of 96x96 HR pixels. The script runs to 800,000 steps; the weights
-that were released are those of step 500,000, with 37.48 dB on Set5 x2
-(`y-uint8`), and 29.14 dB under g2.0^d: this stage alone does not adapt to a
-blur. Stage 2 is configs/mzsr.py, started with
+32 patches of 96x96 HR pixels. The authors' script runs for 800,000 steps. The
+released weights are those of step 500,000, with 37.48 dB on Set5 x2 (`y-uint8`)
+and 29.14 dB under g2.0^d: this stage alone does not adapt to a blur. Stage 2 is
+configs/mzsr.py, started with
   --config.checkpoint.init_from=runs/mzsr_pretrain
 
-On two CPU cores, as our own weights began (see README, "Pretrained weights"):
+On two CPU cores, our own weights were started with (see README, "Pretrained
+weights"):
   --config.steps=5000 --config.optimizer.learning_rate=1e-3
   --config.optimizer.schedule=cosine --config.optimizer.warmup_steps=100
   --config.optimizer.ema_decay=0.999 --config.data.batch_size=16

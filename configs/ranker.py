@@ -1,27 +1,27 @@
 r"""The ranker of RankSRGAN (Zhang et al., ICCV 2019): second of three stages.
 
-The first makes the data set, of three trained generators in the order of how
-perceptual they are; the third is configs/ranksrgan.py.
+The first stage makes a data set from the images of three trained generators, in
+ascending order of perceptual quality. The third stage is configs/ranksrgan.py.
 
   sr-jax rank-data --hr DIV2K_AND_FLICKR2K -o rank \
     --models runs/srresnet_x4 runs/srgan_x4 runs/esrgan_x4
   python train.py --config configs/ranker.py --workdir runs/ranker \
     --config.data.source=ranked:rank
 
-Margin-ranking loss with a margin of 0.5 on pairs of whole 296x296 patches, not
-flipped; Adam with an L2 term of 1e-4, 1e-4 halved at 100k and 200k of 400,000
-steps, batches of 16 pairs: as the released code has it. The paper's rate is
-1e-3 and its code of then had batches of 32:
+Settings of the released code: margin-ranking loss with a margin of 0.5 on pairs
+of whole 296x296 patches, which are not flipped; Adam 1e-4 with an L2 term of
+1e-4, halved at 100k and 200k of 400,000 steps; batches of 16 pairs. The paper's
+rate is 1e-3, and an earlier version of the code had batches of 32:
   --config.optimizer.learning_rate=1e-3 --config.data.batch_size=32
 
-Scores of another metric lie beside niqe.txt, such as ma.txt, where higher is
-better:
+The data set may hold scores of further metrics in files next to niqe.txt, for
+example ma.txt, where higher is better:
   --config.method.metric=ma --config.method.better=higher
 
-Measured on the patches of held-out photographs: how many pairs are in the right
-order, and Spearman's correlation of all scores with NIQE, which the paper gives
-as about 0.88. We have not trained this config to its end: no score of ours is
-claimed.
+Evaluations use the patches of held-out photographs. They measure the share of
+pairs in the right order, and Spearman's correlation of the scores with NIQE,
+which is about 0.88 in the paper. We have not trained this config to its end and
+claim no score for it.
 """
 
 import ml_collections
@@ -36,8 +36,8 @@ def get_config(preset=None):
   config.method = ml_collections.ConfigDict(
     {
       'name': 'ranking',
-      'metric': 'niqe',  # labels: METRIC.txt of the data set
-      'better': 'lower',  # or higher: which scores are the better ones
+      'metric': 'niqe',  # METRIC.txt of the data set holds the labels
+      'better': 'lower',  # which scores of the metric are better; or higher
       'margin': 0.5,
       'l2_weight': 1e-4,
     }
@@ -51,7 +51,7 @@ def get_config(preset=None):
   config.data.augment = False
   config.eval.every = 5000
   config.eval.source = ''  # the held-out part of data.source
-  config.eval.crops = 1000  # patches, of three levels each
+  config.eval.crops = 1000  # patches, each with an image of every generator
   config.eval.crop_size = 296
   config.checkpoint.every = 5000
   config.checkpoint.best_by = 'accuracy'

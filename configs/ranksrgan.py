@@ -1,8 +1,8 @@
-r"""RankSRGAN: a ranker's order as a loss (Zhang et al., ICCV 2019).
+r"""RankSRGAN: a GAN with a ranker's score as a loss (Zhang et al., ICCV 2019).
 
-Last of three stages, after configs/ranker.py in runs/ranker. The generator
-starts from one trained by pixel loss, here runs/ranksrgan_psnr, which is
-configs/msrresnet.py with another model:
+This is the last of three stages. It uses the ranker of configs/ranker.py, here
+in runs/ranker. The generator starts from weights trained by pixel loss, here in
+runs/ranksrgan_psnr, which configs/msrresnet.py trains with another model:
 
   python train.py --config configs/ranksrgan.py --workdir runs/ranksrgan \
     --config.data.source=folder:PATH/TO/DIV2K_train_HR \
@@ -10,18 +10,19 @@ configs/msrresnet.py with another model:
     --config.method.ranker_from=runs/ranker \
     --config.method.features_from=PATH/TO/vgg19-dcbb9e9d.pth
 
-L1 of features of VGG19 (conv5_4), 0.005 times the vanilla adversarial loss and
-0.03 times the rank-content loss, which is summed over the batch; Adam 1e-4 for
-both networks with betas 0.9 and 0.99, halved at 50k, 100k, 200k and 300k of
-500,000 steps; batches of 8 HR crops of 296x296 from DIV2K: as the released code
-has it, but for the ranker's normalisation. There it is by the statistics of the
-batch, which go on moving; here by those it was trained to.
+Settings of the released code: L1 of VGG19's features (conv5_4), 0.005 times the
+vanilla adversarial loss and 0.03 times the rank-content loss, which is summed
+over the batch; Adam 1e-4 for both networks with betas 0.9 and 0.99, halved at
+50k, 100k, 200k and 300k of 500,000 steps; batches of 8 HR crops of 296x296 from
+DIV2K. There is one difference: the release normalises the ranker's features by
+the statistics of each batch and goes on updating the running ones, this config
+normalises by the running statistics of the ranker's training.
 
-A ranker for another metric is asked for by its name:
+A ranker for another metric needs the metric's name:
   --config.method.rank_metric=ma
 
-Published NIQE (PIRM test set): 2.51. We have not trained this config to its
-end: no score of ours is claimed.
+Published NIQE (PIRM test set): 2.51. We have not trained this config to its end
+and claim no score for it.
 """
 
 from configs import common

@@ -6,13 +6,13 @@ r"""RCAN as published (Zhang et al., ECCV 2018).
 L1, Adam 1e-4 halved every 200,000 of 1,000,000 steps, batches of 16 LR crops
 of 48x48 from DIV2K 0001-0800. For x3, x4 and x8 start from the x2 weights:
   --config.model.scale=4 --config.checkpoint.init_from=runs/rcan_x2
-Smaller: --config.model.variant=rcan-16, or rcan-minus, which is EDSR-baseline
-with channel attention (SRNet's RCAN^-).
+Smaller models: --config.model.variant=rcan-16, or rcan-minus, which is EDSR
+baseline with channel attention (SRNet's RCAN^-).
 
 Published scores (Y, Set5, border scale): 38.27 / 34.74 / 32.63 / 27.31 dB for
 x2 / x3 / x4 / x8, measured on the four overlapping parts of the authors' test
 script: `sr-jax evaluate --tile chop`. We have not trained this config to its
-end: no score of ours is claimed.
+end and claim no score for it.
 """
 
 from configs import common

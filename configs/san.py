@@ -3,18 +3,18 @@ r"""SAN as published (Dai et al., CVPR 2019).
   python train.py --config configs/san.py --workdir runs/san_x2 \
     --config.data.source=folder:PATH/TO/DIV2K_train_HR
 
-L1, Adam with b2 0.99, 1e-4 halved every 200,000 of 1,000,000 steps, batches of
-8 LR crops of 48x48 from DIV2K 0001-0800; batch and rate as users quote the
-paper, the length as RCAN's. For x3, x4 and x8:
+L1, Adam 1e-4 with b2 0.99, halved every 200,000 of 1,000,000 steps, batches of
+8 LR crops of 48x48 from DIV2K 0001-0800. Batch size and rate are those that
+users quote from the paper; the number of steps is RCAN's. For x3, x4 and x8:
   --config.model.scale=4
 
-The released code differs: batches of 16, and the rate times 0.6 every 2,500
-steps, which leaves 8e-8 of it after 35,000. Users who trained it so report
-31.67 dB on Set5 x4, and it is not offered here.
+The released code differs: it has batches of 16 and multiplies the rate by 0.6
+every 2,500 steps, which leaves 8e-8 of the rate after 35,000. Users report
+31.67 dB on Set5 x4 with this schedule, so it is not offered here.
 
 Published scores (luma, Set5): 38.31 / 34.75 / 32.64 dB for x2 / x3 / x4,
-measured in overlapping tiles. We have not trained this config: no score of
-ours is claimed.
+measured in overlapping tiles. We have not trained this config and claim no
+score for it.
 """
 
 from configs import common
@@ -34,7 +34,8 @@ def get_config(preset=None):
   config.checkpoint.every = 5000
   config = common.finish(config, preset)
   if preset == 'smoke':
-    # 400 convolutions: a step is a second for these sizes on two cores.
+    # The network has 400 convolutions: at these sizes a step takes a second on
+    # two cores.
     config.steps = 4
     config.log_every = 2
     config.data.batch_size = 2

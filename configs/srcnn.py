@@ -4,15 +4,16 @@ r"""SRCNN 9-5-5 x3 (Dong et al., TPAMI 2016, after 9-1-5 of ECCV 2014).
     --config.data.source=folder:PATH/TO/T91
 
 As published: squared error on luma, SGD with momentum 0.9, rate 1e-4 and 1e-5
-in the last layer, weights drawn with deviation 0.001, crops of 33x33 HR pixels,
-no padding in training, 8e8 crops in all. The batch size of 128 is recalled. The
-paper's best weights come from ImageNet. Other models of the paper:
+in the last layer, initial weights with standard deviation 0.001, crops of 33x33
+HR pixels, no padding during training, 8e8 crops in all. The batch size of 128
+is from memory of the paper. The paper's best weights were trained on ImageNet.
+Other models of the paper:
   --config.model.scale=2 --config.data.patch=16
   --config.model.scale=4 --config.data.patch=8
   --config.model.variant=9-1-5
 
 Published scores (Set5, x2 / x3 / x4): 36.66 / 32.75 / 30.48 dB on Y. We have
-not trained this config to its end: no score of ours is claimed.
+not trained this config to its end and claim no score for it.
 """
 
 from configs import common

@@ -3,14 +3,15 @@ r"""SRFBN for blurred images, BD x3 (Li et al., CVPR 2019).
   python train.py --config configs/srfbn_bd.py --workdir runs/srfbn_bd \
     --config.data.source=folder:PATH/TO/DF2K_HR
 
-LR is HR blurred by a 7x7 Gaussian of sigma 1.6, every third pixel of it. The
-first two steps aim at the blurred HR, the last two at HR: a curriculum whose
-targets the paper does not give exactly and the release leaves out, so these
-are our reading. Schedule as in srfbn.py; to start from its x3 weights:
+LR is every third pixel of HR blurred by a 7x7 Gaussian of sigma 1.6. Training
+uses a curriculum: the target of the first two outputs is the blurred HR image,
+that of the last two is HR. The paper does not define the targets exactly and
+the released code lacks them, so they are our reading. The schedule is that of
+srfbn.py; to start from its x3 weights:
   --config.checkpoint.init_from=runs/srfbn_x3
 
-Published score (luma, Set5): 34.66 dB. We have not trained this config: no
-score of ours is claimed.
+Published score (luma, Set5): 34.66 dB. We have not trained this config and
+claim no score for it.
 """
 
 from configs import common, srfbn

@@ -3,9 +3,10 @@ r"""SRNet small x4: 429,866 weights, for two CPU cores.
   python train.py --config configs/srnet_small.py --workdir runs/srnet_small \
     --config.data.source=folder:PATH/TO/PHOTOGRAPHS
 
-Our own size, 4 blocks of 32 features in each stream, on bicubic reductions of
-photographs; for pairs of a camera see srnet.py. The same network without the
-residual-aware task, and its main stream (203,747 weights) without the other:
+Our own size, 4 blocks of 32 features in each stream, trained on bicubic
+reductions of photographs; srnet.py trains on pairs of a camera. The same
+network without the residual-aware task; and its main stream alone (203,747
+weights):
   --config.method.outputs=none
   --config.method.outputs=none --config.model.variant=small-alone
 """

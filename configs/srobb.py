@@ -1,6 +1,7 @@
 r"""SROBB: SRGAN with a targeted perceptual loss (Rad et al., ICCV 2019).
 
-Second of two stages; the first is configs/srresnet.py, in runs/srresnet_x4:
+This is the second of two stages. It starts from the first stage,
+configs/srresnet.py, here in runs/srresnet_x4:
 
   python train.py --config configs/srobb.py --workdir runs/srobb_x4 \
     --config.data.source=folder:PATH/TO/COCO/train2017 \
@@ -9,26 +10,27 @@ Second of two stages; the first is configs/srresnet.py, in runs/srresnet_x4:
     --config.checkpoint.init_from=runs/srresnet_x4 \
     --config.method.features_from=PATH/TO/vgg16-397923af.pth
 
-Label maps divide the images: within a disk's reach of an edge between labels is
-boundary, of the rest sky, plants, ground and water are background, all else is
-object. Boundaries are compared by low features and backgrounds by higher ones,
-beside mean squared error and the adversarial loss of SRGAN. Objects have no
-term of their own; to give them one:
+Label maps divide each image into regions. Pixels near an edge between labels
+are boundary; of the others, sky, plants, ground and water are background, and
+all else is object. The loss compares boundaries by early layers of VGG16 and
+backgrounds by later ones, in addition to the mean squared error and SRGAN's
+adversarial loss. Objects have no term in the paper; this gives them one:
   --config.method.object_weight=1e-6
 
-That much is published, with two stages and labels of COCO. No code of it is,
-and what the lines below mark as recalled or ours we could not check: layers,
-weights, rates and epochs are recalled, and where even that failed, ours.
+The paper describes these regions and losses, two stages, and COCO's labels. No
+code was released. Values marked "recalled" in the lines below are from memory
+of the paper, and values marked "ours" are our choices; we could not check
+either.
 
-To try the method without label maps, brightness makes some up:
+To try the method without label maps, regions can be made from brightness:
   --config.data.labels=brightness --config.method.features_from=random:0
 
-We have not trained this config to its end: no score of ours is claimed.
+We have not trained this config to its end and claim no score for it.
 """
 
 from configs import common
 
-# Ours: all images of COCO's train2017 once, in batches of 16.
+# Steps per epoch (ours): all images of COCO's train2017, in batches of 16.
 _EPOCH = 118_287 // 16
 
 
@@ -45,8 +47,8 @@ def get_config(preset=None):
     pixel_weight=1.0,  # ours
     perceptual_weight=0.0,
     adversarial_weight=1e-3,  # recalled
-    # Recalled by their order of size alone, for squared distances that are sums
-    # over an image and masks that are laid on the images.
+    # Only the order of magnitude is recalled, for squared distances summed over
+    # an image, with images multiplied by masks.
     boundary_weight=1e-6,
     background_weight=1e-6,
     object_weight=0.0,

@@ -3,12 +3,12 @@ r"""SRResNet by pixel loss: the first stage of SRGAN (Ledig et al., CVPR 2017).
   python train.py --config configs/srresnet.py --workdir runs/srresnet_x4 \
     --config.data.source=folder:PATH/TO/IMAGENET_SAMPLE
 
-Mean squared error, Adam 1e-4 with beta1 0.9, batches of 16 HR crops of 96x96 of
-350,000 images of ImageNet, 1,000,000 updates. DIV2K serves as well:
+Mean squared error, Adam 1e-4 with beta1 0.9, 1,000,000 updates, batches of 16
+HR crops of 96x96 from 350,000 images of ImageNet. DIV2K can be used instead:
   --config.data.source=folder:PATH/TO/DIV2K_train_HR
 
 Published scores (Y, border 4; Set5, Set14, BSD100): 32.05 / 28.49 / 27.58 dB.
-We have not trained this config to its end: no score of ours is claimed.
+We have not trained this config to its end and claim no score for it.
 """
 
 from configs import common

@@ -5,19 +5,19 @@ r"""VDSR for x2, x3 and x4 (Kim et al., CVPR 2016).
 
 As published: squared error on luma, SGD with momentum 0.9 and decay 1e-4, rate
 0.1 divided by 10 every 20 of 80 epochs, batches of 64 crops of 41x41 HR pixels
-(48x48 here: whole LR pixels at every scale), the scales mixed within each: of
-its images every third is reduced by 2, by 3 and by 4. Every element of the
-gradient is clipped to theta / rate; the paper does not tell theta. 1e-4 is our
-choice: with 1e-3 and 1e-2 the first hundred steps left the network worse than
-bicubic. The 9,960 steps of 80 epochs are recalled. DRRN's clipping, by the
-norm:
+(here 48x48, which is whole LR pixels at every scale). Scales are mixed within a
+batch: a third of its images is reduced by 2, a third by 3 and a third by 4.
+Every element of the gradient is clipped to theta / rate. The paper does not
+give theta; 1e-4 is our choice, because with 1e-3 and 1e-2 the network was worse
+than bicubic after the first hundred steps. The number of 9,960 steps for 80
+epochs is from memory. Clipping by the norm, as in DRRN:
   --config.optimizer.clip_value=0.0 --config.optimizer.clip_norm=0.01
 The PyTorch port's network, without biases:
   --config.model.variant=port
-One scale alone: --config.method.scales="()" --config.eval.scales="()"
+A single scale: --config.method.scales="()" --config.eval.scales="()"
 
 Published scores (Set5, x2 / x3 / x4): 37.53 / 33.66 / 31.35 dB on Y. We have
-not trained this config to its end: no score of ours is claimed.
+not trained this config to its end and claim no score for it.
 """
 
 from configs import common
@@ -42,7 +42,7 @@ def get_config(preset=None):
   config.data.patch = 24  # 48 HR pixels: model.scale is 2
   config.method.scales = config.eval.scales = (2, 3, 4)
   config = common.finish(config, preset)
-  if preset == 'smoke':  # twenty layers at full resolution
+  if preset == 'smoke':  # twenty layers at full resolution are slow
     config.data.batch_size = 3
     config.eval.crop_size = 96
   return config
