@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import ast
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sr_jax.errors import UserError
@@ -41,6 +42,20 @@ class Parser(argparse.ArgumentParser):
       UserError: always.
     """
     raise UserError(f'{message} (see {self.prog} --help)')
+
+
+def as_options(message: str, names: Iterable[str]) -> str:
+  """An error of the library with command-line options in place of parameters.
+
+  The library advises `tile=N`, which is `--tile N` on the command line.
+
+  Args:
+    message: The error; `scale=2` in it is a value, no advice, and stays.
+    names: The parameters that are options here.
+  """
+  known = '|'.join(sorted(names))
+  advice = rf"(?<![\w.-])({known})=([A-Z]+\b|0\b|auto\b|'[^']*')"
+  return re.sub(advice, lambda m: f'--{m[1].replace("_", "-")} {m[2]}', message)
 
 
 class _StoreOnce(argparse.Action):

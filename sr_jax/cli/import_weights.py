@@ -41,6 +41,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     'residual_scale=0.1',
   )
   parser.add_argument(
+    '--key',
+    metavar='NAME',
+    help='which part of a file of several networks is meant, such as params or '
+    'generator (default: the averaged one, or the only one that fits)',
+  )
+  parser.add_argument(
     '--dual',
     type=Path,
     metavar='FILE',
@@ -95,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
     scale=args.scale,
     options=dict(args.option),
     content=args.content,
+    key=args.key,
   )
   config, params = imported.config, imported.params
   duals = import_duals(args.dual, imported) if args.dual else {}
@@ -189,7 +196,8 @@ def _import_features(args: argparse.Namespace) -> int:
   from sr_jax import checkpoints
   from sr_jax.weights import features
 
-  given = ('variant', 'scale', 'option', 'dual', 'content', 'features', 'sisr')
+  given = ('variant', 'scale', 'option', 'key', 'dual', 'content')
+  given += ('features', 'sisr')
   if refused := [name for name in given if getattr(args, name)]:
     raise UserError(f'--model {args.model} takes no --{refused[0]}')
   params, notes = features.read_file(args.weights, args.model)

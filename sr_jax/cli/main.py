@@ -77,7 +77,11 @@ def _run(argv: Sequence[str] | None) -> int:
   if args.debug:
     os.environ['SR_JAX_TRACEBACK'] = '1'
   module, _ = _COMMANDS[args.command]
-  status = module.run(args)
+  try:
+    status = module.run(args)
+  except UserError as error:
+    error.args = (arguments.as_options(str(error), vars(args)),)
+    raise
   sys.stdout.flush()  # a broken pipe shows here, where it can be reported
   return status
 

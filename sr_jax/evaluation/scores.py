@@ -20,7 +20,7 @@ from sr_jax.metrics.protocol import PSNR, RMSE, SSIM, Metric, Views, luma
 from sr_jax.ops.compilation import jit
 from sr_jax.weights import features
 from sr_jax.weights.formats.torch_pickle import read_tensors
-from sr_jax.weights.names import unwrap
+from sr_jax.weights.parts import unwrap
 
 PathLike = str | os.PathLike[str]
 

@@ -12,17 +12,15 @@ import numpy as np
 
 from sr_jax.errors import UserError
 from sr_jax.models.parts.architecture import Architecture
-
-# Names under which training code stores the network, in order of preference.
-# The averaged copy is first, because it is the one that authors evaluate.
-_WRAPPERS = (
-  'params_ema',
-  'params',
-  'state_dict',
-  'model_state_dict',
-  'model',
-  'net',
+from sr_jax.weights.parts import (
+  WRAPPERS,
+  check_names,
+  holds_arrays,
+  holds_tensors,
+  listed,
+  unwrap,
 )
+
 # First words of tensor names under which training code stores the SR network,
 # next to networks of losses and discriminators.
 _MODEL_WORDS = frozenset(
@@ -67,40 +65,6 @@ class Weights(NamedTuple):
   notes: list[str]
 
 
-def unwrap(value: Any) -> tuple[dict[str, np.ndarray], list[str]]:
-  """Finds the state_dict inside the record that training code saved.
-
-  Returns:
-    The tensors by name, and notes on what was chosen and ignored.
-
-  Raises:
-    UserError: The record holds no state_dict.
-  """
-  notes = []
-  while isinstance(value, dict):
-    inner = [k for k in _WRAPPERS if isinstance(value.get(k), dict)]
-    if not inner:
-      break
-    notes.append(f'used {inner[0]!r}')
-    if others := [k for k in value if k != inner[0]]:
-      notes.append(f'ignored beside it: {_list(others)}')
-    value = value[inner[0]]
-  if isinstance(value, list):
-    raise UserError(
-      f'holds a list of {len(value)} networks, as dual networks are saved: give'
-      ' it with --dual, and the weights of the primal network as WEIGHTS'
-    )
-  if not isinstance(value, dict) or not any(
-    isinstance(v, np.ndarray) for v in value.values()
-  ):
-    raise UserError(f'holds no state_dict; looked for {", ".join(_WRAPPERS)}')
-  tensors = {k: v for k, v in value.items() if isinstance(v, np.ndarray)}
-  _check_names(tensors)
-  if others := [k for k in value if k not in tensors]:
-    notes.append(f'ignored, no tensors: {_list(others)}')
-  return tensors, notes
-
-
 def _fitting_part(
   value: Any, schemes: Mapping[str, Mapping[str, str]]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -120,12 +84,12 @@ def _fitting_part(
     {
       key: part
       for key, part in value.items()
-      if isinstance(part, dict) and _holds_tensors(part)
+      if isinstance(part, dict) and holds_tensors(part)
     }
-    if isinstance(value, dict) and not _holds_arrays(value)
+    if isinstance(value, dict) and not holds_arrays(value)
     else {}
   )
-  if not parts or any(key in parts for key in _WRAPPERS):
+  if not parts or any(key in parts for key in WRAPPERS):
     return unwrap(value)
   fitting = []
   for key, part in parts.items():
@@ -138,40 +102,15 @@ def _fitting_part(
     fitting.append((key, tensors, notes))
   if len(fitting) != 1:
     count = 'none' if not fitting else 'several'
-    raise UserError(f'of its parts {_list(list(parts))}, {count} fit')
+    names = listed([key for key, *_ in fitting] or list(parts))
+    raise UserError(
+      f'of its parts, {count} fit: {names}; choose one with key=NAME'
+    )
   ((key, tensors, notes),) = fitting
   used = [f'used {key!r}']
   if others := [k for k in value if k != key]:
-    used.append(f'ignored beside it: {_list(others)}')
+    used.append(f'ignored beside it: {listed(others)}')
   return tensors, [*used, *notes]
-
-
-def _holds_arrays(value: Mapping[Any, Any]) -> bool:
-  return any(isinstance(v, np.ndarray) for v in value.values())
-
-
-def _holds_tensors(value: Mapping[Any, Any], depth: int = 3) -> bool:
-  """Whether a dictionary holds tensors, at most `depth` levels down."""
-  return _holds_arrays(value) or (
-    depth > 0
-    and any(
-      _holds_tensors(v, depth - 1)
-      for v in value.values()
-      if isinstance(v, dict)
-    )
-  )
-
-
-def _check_names(names: Iterable[Any]) -> None:
-  for name in names:
-    if not isinstance(name, str) or not name.isprintable() or len(name) > 200:
-      raise UserError(f'has a tensor of the unusual name {name!r:.80}')
-
-
-def _list(names: list[Any]) -> str:
-  """Lists at most ten names, quoted as they are in the file."""
-  shown = ', '.join(f'{name!r:.40}' for name in names[:10])
-  return shown if len(names) <= 10 else f'{shown} and {len(names) - 10} more'
 
 
 def to_flax(value: Any, module: Architecture) -> Weights:
@@ -205,7 +144,7 @@ def torch_to_flax(
   tensors, notes = _fitting_part(value, schemes)
   counts = [name for name in tensors if name.endswith(_TORCH_COUNT)]
   if counts:
-    notes.append(f'ignored, counts of training batches: {_list(counts)}')
+    notes.append(f'ignored, counts of training batches: {listed(counts)}')
     tensors = {k: v for k, v in tensors.items() if k not in counts}
   # Names with a slash are Flax paths.
   if any('/' in name for name in tensors):
@@ -239,7 +178,7 @@ def tf_to_flax(
   Raises:
     UserError: As for `torch_to_flax`.
   """
-  _check_names(variables)
+  check_names(variables)
   weights, notes = _without_training(variables)
   schemes = module.TF_NAMES
   paths = _translate_by_best(weights, schemes, _TF_LEAVES)
@@ -261,7 +200,7 @@ def mat_to_flax(
   Raises:
     UserError: As for `torch_to_flax`.
   """
-  _check_names(tensors)
+  check_names(tensors)
   schemes = module.MAT_NAMES
   paths = _translate_by_best(tensors, schemes, _MAT_LEAVES)
   if not paths:
@@ -328,7 +267,7 @@ def _without_training(
       state.setdefault(kinds[0], []).append(name)
     else:
       weights[name] = array
-  notes = [f'ignored, {kind}: {_list(names)}' for kind, names in state.items()]
+  notes = [f'ignored, {kind}: {listed(names)}' for kind, names in state.items()]
   if slots:
     counts = ', '.join(f'{count} x /{slot}' for slot, count in slots.items())
     notes.insert(0, f'ignored, moments of the optimizer: {counts}')
@@ -406,8 +345,10 @@ def _translate_all(
     ]
     whole = [k for k in known if len(k[0]) == len(k[1])] or known
     if len(whole) > 1:
-      names = _list([prefix for _, _, prefix in whole])
-      raise UserError(f'holds several networks that fit: {names}')
+      names = listed([prefix for _, _, prefix in whole])
+      raise UserError(
+        f'holds several networks that fit: {names}; choose one with key=NAME'
+      )
     if whole:
       ((part, paths, prefix),) = whole
       left = len(tensors) - len(part)

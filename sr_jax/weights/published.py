@@ -39,6 +39,7 @@ from sr_jax.weights.names import (
   torch_to_flax,
   without_ignored,
 )
+from sr_jax.weights.parts import part
 
 _LISTED = 20
 
@@ -72,6 +73,7 @@ def import_weights(
   scale: int | None = None,
   options: Mapping[str, Any] | None = None,
   content: str | os.PathLike[str] | None = None,
+  key: str | None = None,
 ) -> Imported:
   """Reads published weights into a model's parameters and statistics.
 
@@ -86,6 +88,8 @@ def import_weights(
     options: Options of the model, which override those of the variant.
     content: A second file with the rest of the network, for example SRNTT's
       upscale.npz with its content extractor.
+    key: The part of a file of several networks to import, such as `params` or
+      `generator`; see `parts.part`.
 
   Raises:
     UserError: The file cannot be read or contradicts a given option; an option
@@ -97,6 +101,10 @@ def import_weights(
   try:
     if stored.get('name', model) != model:
       raise UserError(f'holds {stored["name"]}, not {model}')
+    if key is not None:
+      if translate is not to_flax:
+        raise UserError(f'key={key!r:.40}: files of this format have no parts')
+      value = part(value, key)
     weights = translate(value, module)
     if content is not None:
       value, _, translate = _read(content)

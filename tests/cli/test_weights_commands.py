@@ -99,6 +99,25 @@ def test_import_options(run, checkpoint, tmp_path):
   assert stored['residual_scale'] == 0.1
 
 
+def test_import_of_one_of_several_networks(run, checkpoint, tmp_path):
+  """W8: there was no way to choose one; errors name the option for it."""
+  file = tmp_path / 'w.safetensors'
+  run('export', checkpoint, '--to', 'safetensors', '-o', file)
+  command = ('import', file, '--model', 'edsr', '-o', tmp_path / 'copy')
+  assert run(*command, '--key', 'g').refused("--key 'g': no part of this name")
+  raw = {str(i): np.zeros(1, np.float32).tobytes() for i in range(2)}
+  tensors = [torch_files.tensor(i, (1,), length=1) for i in raw]
+  value = {
+    key: torch_files.mapping({'head.0.weight': tensor})
+    for key, tensor in zip('gh', tensors, strict=True)
+  }
+  path = tmp_path / 'both.pth'
+  path.write_bytes(torch_files.zip_file(torch_files.mapping(value), raw))
+  command = ('import', path, *command[2:])
+  assert run(*command).refused("several fit: 'g', 'h'; choose one with --key")
+  assert run(*command, '--key', 'h').refused('has no shapes of edsr')
+
+
 def test_import_with_dual_networks(run, checkpoint, tmp_path):
   data = np.load(GOLDEN / 'drn_x2.npz')
   tensors, dual = (

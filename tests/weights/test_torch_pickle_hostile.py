@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
+import datetime
+import functools
+import pathlib
 import pickle
 import struct
 import tracemalloc
+import types
 import zipfile
 from pathlib import Path
 
@@ -86,6 +92,53 @@ def test_objects_that_are_no_modules_are_refused(tmp_path):
   value = t.name('evil.Thing') + b')\x81' + t.mapping({'x': t.text('y')}) + b'b'
   message = refusal(tmp_path, t.zip_file(t.mapping({'a': value})))
   assert message.startswith('refers to evil.Thing, which is neither')
+
+
+class _Settings(dict):
+  """Stands for the dictionaries of configuration libraries."""
+
+
+def _record(weight: bytes) -> bytes:
+  """A training record with common objects of Python beside the weights."""
+  options = argparse.Namespace(lr=0.1, path=pathlib.PurePosixPath('/data'))
+  objects = {
+    'args': options,
+    'simple': types.SimpleNamespace(a=1),
+    'defaults': collections.defaultdict(list, a=[1]),
+    'settings': _Settings(a=1),
+    'losses': np.arange(100.0),
+    'random': np.random.RandomState(0).get_state()[1],
+    'when': datetime.datetime(2020, 1, 1),
+    'queue': collections.deque([1, 2]),
+    'range': frozenset({1}),
+    'layer': functools.partial(dict, a=1),
+    'class': _Settings,
+  }
+  items = {
+    key: pickle.dumps(value, 2).removeprefix(b'\x80\x02').removesuffix(b'.')
+    for key, value in objects.items()
+  }
+  return t.mapping({**items, 'w': weight})
+
+
+def test_plain_objects_beside_the_weights_are_left_out(tmp_path):
+  """W8: a file with argparse.Namespace beside the weights was refused."""
+  path = tmp_path / 'a.pth'
+  path.write_bytes(t.zip_file(_record(t.tensor('0', (1,), length=1)), ONE))
+  value = read_tensors(path)
+  np.testing.assert_array_equal(value.pop('w'), [1])
+  assert value.pop('defaults') == {'a': [1]}
+  assert value.keys() == {
+    *('args', 'simple', 'settings', 'losses', 'random', 'when', 'queue'),
+    *('range', 'layer', 'class'),
+  }
+  assert set(value.values()) == {None}
+
+
+def test_calls_beside_the_weights_are_refused(tmp_path):
+  record = {'w': t.tensor('0', (1,), length=1), 'a': t.call('torch.hub.load')}
+  message = refusal(tmp_path, t.zip_file(t.mapping(record), ONE))
+  assert message.startswith('refers to torch.hub.load, which is')
 
 
 @pytest.mark.parametrize('shape', [(2**40,), (2**62, 0, 4), (2**31, 2**31)])

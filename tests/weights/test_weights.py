@@ -13,6 +13,7 @@ from sr_jax.errors import UserError
 from sr_jax.models import edsr
 from sr_jax.weights import names as names_module
 from sr_jax.weights.formats.safetensors_io import export_safetensors
+from sr_jax.weights.parts import part
 from sr_jax.weights.published import import_weights
 
 OPTIONS = {'residual_scale': 0.5}
@@ -109,6 +110,33 @@ def test_a_part_is_chosen_by_what_fits():
     names_module.torch_to_flax({'a': tensors, 'b': tensors}, schemes)
   with pytest.raises(UserError, match='none fit'):
     names_module.torch_to_flax({'a': other, 'b': other}, schemes)
+
+
+def test_a_key_chooses_the_part(write):
+  """W8: of several networks that fit there was no way to choose one."""
+  a, b = released(), {k: v + 1 for k, v in released().items()}
+  inner = {'params': b}
+  value = {'epoch': 1, 'nets': {'a': a, 'b': inner}, 'c': a}
+  assert part(value, 'b') is part(value, 'nets/b') is inner
+  assert part(value, 'params') is part(value, 'nets/b/params') is b
+  with pytest.raises(UserError, match="key='d': no part of this name; it has"):
+    part(value, 'd')
+  with pytest.raises(UserError, match='several parts of this name'):
+    part({'x': {'a': a}, 'y': {'a': b}}, 'a')
+  with pytest.raises(UserError, match='it has none'):
+    part(a, 'x')
+  assert part(value | {'b': a}, 'b') is a  # the outer one
+  both = {'g': a, 'netG': b}
+  flat = {f'{p}.{k}': v for p, ab in both.items() for k, v in ab.items()}
+  path = write(flat)
+  message = refusal(path)
+  assert message == (
+    "holds several networks that fit: 'g.', 'netG.'; choose one with key=NAME"
+  )
+  imported = import_weights(path, model='edsr', options=OPTIONS, key='netG')
+  np.testing.assert_array_equal(
+    imported.params['tail']['bias'], b['tail.1.bias']
+  )
 
 
 def test_networks_of_losses_beside_the_model_are_left_out():

@@ -19,6 +19,7 @@ import numpy as np
 
 from sr_jax.errors import UserError
 from sr_jax.weights.formats import pickle_machine as pm
+from sr_jax.weights.formats import pickle_values as pv
 
 # The first bytes of a zip archive.
 START = b'PK\x03\x04'
@@ -100,7 +101,7 @@ def _read(path: str | os.PathLike[str]) -> list[np.ndarray]:
 
 def _state(value: Any) -> tuple[tuple[int, ...], np.dtype[Any], bool, Any]:
   """Shape, type, whether columns come first, and contents of an array."""
-  if not isinstance(value, pm.Object) or not isinstance(value.state, pm.Array):
+  if not isinstance(value, pv.Object) or not isinstance(value.state, pv.Array):
     raise UserError('holds something that is no array')
   return value.state
 
@@ -117,7 +118,7 @@ def _array(value: Any) -> np.ndarray:
   shape, dtype, columns_first, data = _state(value)
   if dtype.kind != 'f':
     raise UserError(f'holds an array of {dtype}, not of numbers')
-  if isinstance(data, pm.Encoded):
+  if isinstance(data, pv.Encoded):
     data = data.text
   # Python 2 stores bytes as strings.
   raw = data.encode('latin-1') if isinstance(data, str) else data

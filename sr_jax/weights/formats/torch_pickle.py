@@ -20,6 +20,7 @@ import numpy as np
 
 from sr_jax.errors import UserError
 from sr_jax.weights.formats import pickle_machine as pm
+from sr_jax.weights.formats import pickle_values as pv
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _MAGIC = LEGACY_MAGIC.to_bytes(10, 'little')
@@ -70,12 +71,13 @@ def read_tensors(path: str | os.PathLike[str]) -> Any:
   """Reads a `.pth` file as nested dicts and lists of NumPy arrays.
 
   Numbers, strings and None are kept, bfloat16 becomes float32, and a pickled
-  module becomes its flat state_dict. Arrays may be read-only views of shared
+  module becomes its flat state_dict. Other objects beside tensors, such as the
+  options of a training, become None. Arrays may be read-only views of shared
   memory.
 
   Raises:
-    UserError: The file is missing, damaged, of another format, or holds
-      anything but tensors, modules and plain containers.
+    UserError: The file is missing, damaged, of another format, calls other
+      functions, or holds objects but no tensors.
   """
   try:
     with open(path, 'rb', buffering=0) as raw, _BoundedReader(raw) as file:
@@ -163,7 +165,7 @@ def _read_zip(file: _BoundedReader, size: int) -> Any:
       and archive.read(f'{folder}byteorder') == b'big'
     )
 
-    def read_storage(storage: pm.Storage) -> bytes:
+    def read_storage(storage: pv.Storage) -> bytes:
       member = f'{folder}data/{storage.key}'
       if member not in members:
         raise UserError(f'lacks the zip member {member[:80]!r}')
@@ -172,9 +174,8 @@ def _read_zip(file: _BoundedReader, size: int) -> Any:
 
     stream = io.BytesIO(archive.read(pickles[0]))
     value = pm.interpret(stream, pm.Allowance(size)).value
-    return _Resolver(read_storage, '>' if big_endian else '<', size).resolve(
-      value
-    )
+    order = '>' if big_endian else '<'
+    return _Resolver(read_storage, order, size).contents(value)
 
 
 def _read_legacy(file: _BoundedReader, size: int) -> Any:
@@ -205,26 +206,26 @@ def _read_legacy(file: _BoundedReader, size: int) -> Any:
   if position > size:
     raise UserError(f'is cut short: {size} of at least {position} bytes')
 
-  def read_storage(storage: pm.Storage) -> bytes:
+  def read_storage(storage: pv.Storage) -> bytes:
     file.seek(starts[storage.key])
     return file.read(storage.length * _itemsize(storage))
 
-  return _Resolver(read_storage, '<', size).resolve(content.value)
+  return _Resolver(read_storage, '<', size).contents(content.value)
 
 
-def _code(storage: pm.Storage) -> str:
+def _code(storage: pv.Storage) -> str:
   """NumPy type code of a storage."""
   root, _, name = storage.type_name.rpartition('.')
   if root not in ('torch', 'torch.cuda') or name not in _DTYPES:
-    raise pm.refuse(storage.type_name)
+    raise pv.refuse(storage.type_name)
   return _DTYPES[name]
 
 
-def _itemsize(storage: pm.Storage) -> int:
+def _itemsize(storage: pv.Storage) -> int:
   return np.dtype(_code(storage)).itemsize
 
 
-def _check_length(storage: pm.Storage, size: int) -> None:
+def _check_length(storage: pv.Storage, size: int) -> None:
   if storage.length != size // _itemsize(storage):
     raise UserError(
       f'damaged: storage {storage.key[:80]!r} declares {storage.length}'
@@ -239,34 +240,58 @@ def _joined(prefix: str, name: Any) -> str:
   return prefix + name
 
 
+def _module_parts(value: pv.Object) -> list[dict[Any, Any]] | None:
+  """Parameters, buffers, children of a `torch.nn.Module`; None for others."""
+  state = value.state
+  if not isinstance(state, dict):
+    return None
+  names = ('_parameters', '_buffers', '_modules')
+  parts = [p for name in names if isinstance(p := state.get(name), dict)]
+  return parts if len(parts) == len(names) else None
+
+
 class _Resolver:
   """Replaces tensors and modules by arrays, within a limit of memory."""
 
   def __init__(
     self,
-    read: Callable[[pm.Storage], bytes],
+    read: Callable[[pv.Storage], bytes],
     order: Literal['<', '>'],
     size: int,
   ) -> None:
     self._read = read
     self._order = order
-    self._arrays: dict[pm.Storage, np.ndarray] = {}
-    self._views: dict[pm.Tensor, np.ndarray] = {}
+    self._arrays: dict[pv.Storage, np.ndarray] = {}
+    self._views: dict[pv.Tensor, np.ndarray] = {}
     self._containers: dict[int, Any] = {}
     self._bytes_left = 2 * size
     self._modules_left = 100_000
+    self._ignored: str | None = None
+
+  def contents(self, value: Any) -> Any:
+    """Resolves the value of a whole file.
+
+    Raises:
+      UserError: The file holds objects that are no modules, but no tensors.
+    """
+    result = self.resolve(value)
+    if self._ignored and not self._arrays:
+      raise pv.refuse(self._ignored)
+    return result
 
   def resolve(self, value: Any, depth: int = 0) -> Any:
     """Returns the value with arrays in place of tensors."""
-    if isinstance(value, pm.Tensor):
+    if isinstance(value, pv.Tensor):
       return self._tensor(value)
-    if isinstance(value, pm.Name):
-      raise pm.refuse(value.name)
-    if isinstance(value, pm.View):
-      raise pm.refuse(value.storage.type_name)
-    if isinstance(value, pm.Object):
-      if isinstance(value.state, pm.Tensor):
+    if isinstance(value, pv.Name):
+      return self._ignore(value.name)
+    if isinstance(value, pv.View):
+      raise pv.refuse(value.storage.type_name)
+    if isinstance(value, pv.Object):
+      if isinstance(value.state, pv.Tensor):
         return self._tensor(value.state)
+      if _module_parts(value) is None:
+        return self._ignore(value.name)
       flat: dict[str, np.ndarray] = {}
       self._module(value, '', depth, flat)
       return flat
@@ -274,7 +299,11 @@ class _Resolver:
       return self._container(value, depth)
     if value is None or isinstance(value, bool | int | float | str | bytes):
       return value
-    raise pm.refuse(f'{type(value).__module__}.{type(value).__qualname__}')
+    raise pv.refuse(f'{type(value).__module__}.{type(value).__qualname__}')
+
+  def _ignore(self, name: str) -> None:
+    """Leaves out an object, or a class, that holds no weights."""
+    self._ignored = self._ignored or name
 
   def _container(self, value: Any, depth: int) -> Any:
     if depth > _DEPTH_LIMIT:
@@ -290,39 +319,33 @@ class _Resolver:
     return result
 
   def _module(
-    self, module: pm.Object, prefix: str, depth: int, flat: dict[str, Any]
+    self, module: pv.Object, prefix: str, depth: int, flat: dict[str, Any]
   ) -> None:
     """Collects a pickled module's tensors under their state_dict names."""
-    state = module.state if isinstance(module.state, dict) else {}
-    parameters = state.get('_parameters')
-    buffers = state.get('_buffers')
-    children = state.get('_modules')
-    if not (
-      isinstance(parameters, dict)
-      and isinstance(buffers, dict)
-      and isinstance(children, dict)
-    ):
-      raise pm.refuse(module.name)
+    parts = _module_parts(module)
+    if parts is None:
+      raise pv.refuse(module.name)
+    parameters, buffers, children = parts
     self._modules_left -= 1
     if depth > _DEPTH_LIMIT or self._modules_left < 0:
       raise UserError('nests too many modules')
     for name, tensor in [*parameters.items(), *buffers.items()]:
-      if isinstance(tensor, pm.Object):
+      if isinstance(tensor, pv.Object):
         tensor = tensor.state
-      if isinstance(tensor, pm.Tensor):
+      if isinstance(tensor, pv.Tensor):
         flat[_joined(prefix, name)] = self._tensor(tensor)
       elif tensor is not None:
         raise UserError(f'damaged: {_joined(prefix, name)} is no tensor')
     for name, child in children.items():
-      if isinstance(child, pm.Object):
+      if isinstance(child, pv.Object):
         self._module(child, f'{_joined(prefix, name)}.', depth + 1, flat)
 
-  def _tensor(self, tensor: pm.Tensor) -> np.ndarray:
+  def _tensor(self, tensor: pv.Tensor) -> np.ndarray:
     if tensor not in self._views:
       self._views[tensor] = self._view(tensor)
     return self._views[tensor]
 
-  def _view(self, tensor: pm.Tensor) -> np.ndarray:
+  def _view(self, tensor: pv.Tensor) -> np.ndarray:
     storage, start, shape, strides = tensor
     count = math.prod(shape)
     steps = zip(shape, strides, strict=True)
@@ -345,7 +368,7 @@ class _Resolver:
       writeable=False,
     )
 
-  def _array(self, storage: pm.Storage) -> np.ndarray:
+  def _array(self, storage: pv.Storage) -> np.ndarray:
     dtype = np.dtype(_code(storage))
     raw = np.frombuffer(self._read(storage), dtype.newbyteorder(self._order))
     if raw.size != storage.length:
