@@ -115,7 +115,7 @@ def test_import_of_one_of_several_networks(run, checkpoint, tmp_path):
   path.write_bytes(torch_files.zip_file(torch_files.mapping(value), raw))
   command = ('import', path, *command[2:])
   assert run(*command).refused("several fit: 'g', 'h'; choose one with --key")
-  assert run(*command, '--key', 'h').refused('has no shapes of edsr')
+  assert run(*command, '--key', 'h').refused('are not those of edsr')
 
 
 def test_import_with_dual_networks(run, checkpoint, tmp_path):
