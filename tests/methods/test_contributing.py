@@ -38,7 +38,8 @@ def added(tmp_path, monkeypatch):
     'sr_jax/methods/distillation.py',
     'configs/distilled.py',
   ]
-  assert all(len(line) <= 80 for code in files.values() for line in code)
+  lines = [line for code in files.values() for line in code.splitlines()]
+  assert all(len(line) <= 80 for line in lines)
   folder = tmp_path / 'methods'
   folder.mkdir()
   method, config = files.values()
