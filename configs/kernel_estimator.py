@@ -5,13 +5,13 @@ The network is our own. It takes the features of `sr_jax/ops/power_spectrum.py`.
   python train.py --config configs/kernel_estimator.py \
     --workdir runs/kernel_estimator --config.data.source=folder:PHOTOGRAPHS
 
-At the start every photograph is reduced by x2, x3 and x4, eight times each:
+At the start every photograph is reduced by x2, x3 and x4, twenty times each:
 with a random Gaussian kernel, by bicubic alone, or it is left at its size. Only
 the features of the power spectra are kept. The photographs must be sharp,
 because detail that they lack counts as blur.
 
 Another number of reductions per photograph and scale:
-  --config.method.per_image=20
+  --config.method.per_image=8
 """
 
 import ml_collections
@@ -22,7 +22,7 @@ from configs import common
 def get_config(preset=None):
   """Three perceptrons of two hidden layers of 64."""
   config = common.base()
-  config.steps = 5000
+  config.steps = 6000
   config.log_every = 500
   config.method = ml_collections.ConfigDict(
     {

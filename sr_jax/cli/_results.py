@@ -78,15 +78,17 @@ class Output:
     files = (self.folder / name for name in self._results)
     return {file.resolve() for file in files if file.exists()}
 
-  def finished(self, place: str, digest: str, made_by: Any) -> bool:
-    """Whether the result of this input, made in this way, exists."""
-    return any(
-      entry.get('place') == place
-      and entry.get('input') == digest
-      and entry.get('made_by') == made_by
-      and (self.folder / name).exists()
-      for name, entry in self._results.items()
-    )
+  def finished(self, place: str, digest: str, made_by: Any) -> Path | None:
+    """The result of this input, made in this way, if it exists."""
+    for name, entry in self._results.items():
+      if (
+        entry.get('place') == place
+        and entry.get('input') == digest
+        and entry.get('made_by') == made_by
+        and (self.folder / name).exists()
+      ):
+        return self.folder / name
+    return None
 
   def target(
     self,

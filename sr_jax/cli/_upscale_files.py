@@ -4,43 +4,40 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import dataclasses
+import copy
 import hashlib
 import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from sr_jax.cli import _results, arguments
+from sr_jax.cli import _kernels, _results, arguments
+from sr_jax.cli._enlarge_files import (
+  SHOWN,
+  FileFault,
+  Files,
+  check_beside,
+  fault_of,
+)
 from sr_jax.cli._progress import Progress
 from sr_jax.cli._results import Job, Output
 from sr_jax.data import image_formats
-from sr_jax.data.arrays import keep_zeros
 from sr_jax.data.image_io import (
   IMAGE_SUFFIXES,
   Found,
-  Picture,
   check_targets,
-  check_writable,
   find_images,
-  read_image,
   read_rgb,
-  save_png_strip,
-  without_hidden_color,
-  write_image,
 )
 from sr_jax.data.kernel_files import as_kernel, save_kernel
-from sr_jax.errors import UserError, wants_traceback
+from sr_jax.errors import UserError
 from sr_jax.inference import loading
-from sr_jax.inference.fitting import (
-  TOGETHER,
-  Fitted,
-  back_projection_error,
-)
+from sr_jax.inference.automatic import AUTO, AutomaticKernel, needs_kernel
+from sr_jax.inference.fitting import TOGETHER
 from sr_jax.inference.model import SRModel
 from sr_jax.inference.shapes import Size
 from sr_jax.inference.upscaler import Upscaler
@@ -49,58 +46,165 @@ from sr_jax.ops.blur_kernels import correlation_taps
 
 # Fewer images are not worth a look at their sizes beforehand.
 _FEW = 8
-# What is written beside a result that references were used for.
-_SHOWN = ('strip', 'similarity')
 # Kernels saved beside the results.
 _KERNEL_NAME = 'kernel_{}.npy'
 
 
-class _FileFault(Exception):
-  """One input cannot be enlarged; the others still can."""
+class _Done(NamedTuple):
+  """What became of the inputs with one kernel.
+
+  Attributes:
+    failed: Whether one of them could not be enlarged.
+    results: The file of each result, by its input; earlier ones too.
+  """
+
+  failed: bool
+  results: dict[Path, Path]
 
 
 def run(args: argparse.Namespace) -> int:
-  """Enlarges every input; 2 if one of them could not be."""
+  """Enlarges every input, with each kernel; 2 if one of them could not be."""
+  kernels = _kernels.split_kernels(args.kernel)
   output = Output(args.output)
   found = find_images(args.inputs, skip=args.output)
   model = loading.load(args.model, scale=args.scale, options=dict(args.option))
+  if kernels == [None] and needs_kernel(model, args.adapt_steps):
+    kernels = [AUTO]
+  for kernel in kernels:  # before any of them is used
+    _kernel(kernel)
+  tried = {}
+  for kernel in kernels:
+    one = copy.copy(args)
+    one.kernel = kernel
+    named = kernel if len(kernels) > 1 else None
+    tried[kernel] = _enlarge(one, output, found, model, named)
+  failed = any(done.failed for done in tried.values())
+  if len(kernels) > 1:
+    failed |= not _write_sheets(args, output, found, model.scale, tried)
+  return 2 if failed else 0
+
+
+def _kernel(spec: str | None) -> Any:
+  """The kernel of a SPEC; None for one that is estimated, and for none."""
+  return None if spec == AUTO else as_kernel(spec)
+
+
+def _enlarge(
+  args: argparse.Namespace,
+  output: Output,
+  found: Sequence[Found],
+  model: SRModel,
+  named: str | None,
+) -> _Done:
+  """Enlarges every input with one kernel.
+
+  Args:
+    args: The options, with `kernel` of this run.
+    output: Where the results go.
+    found: The inputs.
+    model: What enlarges them.
+    named: The kernel, if it goes into the names of the results.
+  """
   references = _references(args.reference, model)
   made_by = _made_by(args, model)
-  jobs, there, faults = _plan(found, output, args, model.scale, made_by)
+  plan = _plan(found, output, args, model.scale, made_by, named)
+  jobs, there, faults = plan
   sizes = _sizes(jobs, model)
-  upscaler = Upscaler(
-    model,
-    arguments.upscale_options(
-      args, kernel=args.kernel, noise_sigma=args.noise, seed=args.seed
-    ),
-    sizes=list(filter(None, sizes.values())),
-    references=references,
-  )
-  _check_use(args, upscaler)
-  if upscaler.fitting is not None and jobs:
+  upscaler = _upscaler(args, model, sizes, references)
+  alike = isinstance(upscaler, Upscaler)
+  if alike and upscaler.fitting is not None and jobs:
     print(_kernel_line(args, upscaler.fitting, output), flush=True)
   kept = {job.target.resolve() for job in jobs}
   kept |= {file.path.resolve() for file in found}
-  files = _Files(output, upscaler, made_by, kept, overwrite=args.overwrite)
+  files = Files(output, upscaler, made_by, kept, overwrite=args.overwrite)
   progress = Progress(len(jobs))
   failed = list(faults)
+  results = dict(there)
   try:
     for fault in faults.values():
       progress.write(f'sr-jax: error: {fault}', error=True)
     for group in _groups(jobs, sizes, upscaler):
       for job, result in files.enlarge(group, progress):
-        if isinstance(result, _FileFault):
+        if isinstance(result, FileFault):
           progress.write(f'sr-jax: error: {result}', error=True)
           failed.append(job.source)
         else:
-          progress.write(result)
+          results[job.source] = result.path
+          progress.write(result.line)
         progress.finish()
   finally:
     progress.close()
   total = len(jobs) + len(there) + len(faults)
   if total > 1 or there:
-    print(_results.summary(total - len(there) - len(failed), there, failed))
-  return 2 if failed else 0
+    done = total - len(there) - len(failed)
+    print(_results.summary(done, list(there), failed))
+  return _Done(bool(failed), results)
+
+
+def _upscaler(
+  args: argparse.Namespace,
+  model: SRModel,
+  sizes: Mapping[Path, Size | None],
+  references: Sequence[np.ndarray],
+) -> Upscaler | AutomaticKernel:
+  """What enlarges the images, or prepares what enlarges each of them.
+
+  Raises:
+    UserError: options that do not suit the model, or would have no effect.
+  """
+  known = list(filter(None, sizes.values()))
+  kernel = None if args.kernel == AUTO else args.kernel
+  options = arguments.upscale_options(
+    args, kernel=kernel, noise_sigma=args.noise, seed=args.seed
+  )
+  if args.noise and model.fitting is None:
+    raise UserError(
+      f'--noise: model {model.name} does not fit itself to the images: leave it'
+      ' out'
+    )
+  if args.kernel == AUTO:
+    return AutomaticKernel(model, options, sizes=known)
+  upscaler = Upscaler(model, options, sizes=known, references=references)
+  if kernel is not None and not upscaler.uses_kernel:
+    raise UserError(
+      f'--kernel: model {model.name} uses none but for back-projection: add'
+      ' --back-project N or leave it out'
+    )
+  return upscaler
+
+
+def _write_sheets(
+  args: argparse.Namespace,
+  output: Output,
+  found: Sequence[Found],
+  scale: float,
+  tried: Mapping[str | None, _Done],
+) -> bool:
+  """Writes a sheet of all kernels' results for each input; whether all were."""
+  written = True
+  for file in found:
+    results = [
+      (str(kernel), done.results[file.path])
+      for kernel, done in tried.items()
+      if file.path in done.results
+    ]
+    if len(results) < 2:
+      continue
+    place = output.folder / _place(file, output, scale, None)
+    sheet = place.with_name(f'{place.stem}_kernels.png')
+    ours = sheet.resolve() in output.results()
+    if sheet.exists() and not (ours or args.overwrite):
+      print(
+        f'sr-jax: error: {sheet}: exists already: move it away, or replace it'
+        ' with --overwrite',
+        file=sys.stderr,
+      )
+      written = False
+      continue
+    _kernels.save_sheet(sheet, results)
+    output.add(sheet, None)
+    print(f'{file.path}: all kernels side by side in {sheet}', flush=True)
+  return written
 
 
 def _made_by(args: argparse.Namespace, model: SRModel) -> dict[str, Any]:
@@ -110,8 +214,9 @@ def _made_by(args: argparse.Namespace, model: SRModel) -> dict[str, Any]:
   for path, leaf in leaves:
     weights.update(jax.tree_util.keystr(path).encode())
     weights.update(np.ascontiguousarray(leaf).tobytes())
-  kernel = as_kernel(args.kernel)
+  kernel = _kernel(args.kernel)
   taps = None if kernel is None else np.asarray(correlation_taps(kernel))
+  digest = None if taps is None else _results.digest_of_array(taps)
   # Where the result depends on the tiles: they may leave seams.
   tile = args.tile if model.halo is None or args.tile == 'chop' else None
   options = {
@@ -119,7 +224,7 @@ def _made_by(args: argparse.Namespace, model: SRModel) -> dict[str, Any]:
     'model': model.config['model'],
     'weights': weights.hexdigest()[:16],
     'scale': model.scale,
-    'kernel': taps if taps is None else _results.digest_of_array(taps),
+    'kernel': AUTO if args.kernel == AUTO else digest,
     'noise': args.noise,
     'adapt_steps': args.adapt_steps,
     'seed': args.seed if model.fitting else None,
@@ -156,8 +261,9 @@ def _plan(
   args: argparse.Namespace,
   scale: float,
   made_by: Mapping[str, Any],
-) -> tuple[list[Job], list[Path], dict[Path, _FileFault]]:
-  """What is to be done, inputs whose results exist, and faults by input.
+  named: str | None,
+) -> tuple[list[Job], dict[Path, Path], dict[Path, FileFault]]:
+  """What is to be done, results that exist, and faults; the latter by input.
 
   Raises:
     UserError: two inputs would become one file, or -o does not suit them.
@@ -177,29 +283,29 @@ def _plan(
   found = [
     f for f in found if f.path in args.inputs or f.path.resolve() not in results
   ]
-  places = [
-    output.file.name if output.file else _name(f.relative, scale).as_posix()
-    for f in found
-  ]
+  places = [_place(f, output, scale, named) for f in found]
   check_targets(
     (f.path, output.folder / place)
     for f, place in zip(found, places, strict=True)
   )
   inputs = {f.path.resolve() for f in found}
-  jobs, there, faults = [], [], {}
+  jobs, there, faults = [], {}, {}
+  beside = [*(SHOWN if args.reference else ())]
+  beside += _kernels.KERNEL_FILES if args.kernel == AUTO else ()
   for file, place in zip(found, places, strict=True):
     digest = _results.digest_of(file.path)
-    if not args.overwrite and output.finished(place, digest, made_by):
-      there.append(file.path)
+    earlier = output.finished(place, digest, made_by)
+    if earlier is not None and not args.overwrite:
+      there[file.path] = earlier
       continue
     try:
       target = output.target(
         place, _label(args), inputs, made_by, overwrite=args.overwrite
       )
-      if args.reference and not args.overwrite:
-        _check_beside(target)
+      if not args.overwrite:
+        check_beside(target, beside)
     except UserError as error:
-      faults[file.path] = _fault(file.path, error)
+      faults[file.path] = fault_of(file.path, error)
       continue
     jobs.append(Job(file.path, target, place, digest))
   return jobs, there, faults
@@ -226,20 +332,6 @@ def _references(paths: Sequence[Path], model: SRModel) -> list[np.ndarray]:
   return images
 
 
-def _check_use(args: argparse.Namespace, upscaler: Upscaler) -> None:
-  """Refuses options that would have no effect."""
-  if args.kernel is not None and not upscaler.uses_kernel:
-    raise UserError(
-      f'--kernel: model {upscaler.model.name} uses none but for'
-      ' back-projection: add --back-project N or leave it out'
-    )
-  if args.noise and upscaler.fitting is None:
-    raise UserError(
-      f'--noise: model {upscaler.model.name} does not fit itself to the images:'
-      ' leave it out'
-    )
-
-
 def _kernel_line(
   args: argparse.Namespace, fitting: Fitting, output: Output
 ) -> str:
@@ -263,10 +355,10 @@ def _kernel_line(
 def _groups(
   jobs: Sequence[Job],
   sizes: Mapping[Path, Size | None],
-  upscaler: Upscaler,
+  upscaler: Upscaler | AutomaticKernel,
 ) -> list[list[Job]]:
-  """Jobs to do together: images of one size, where the model is fitted."""
-  if upscaler.fitting is None:
+  """Jobs to do together: images of one size, fitted to one kernel."""
+  if isinstance(upscaler, AutomaticKernel) or upscaler.fitting is None:
     return [[job] for job in jobs]
   groups: dict[object, list[Job]] = {}
   for job in jobs:
@@ -276,6 +368,22 @@ def _groups(
     for group in groups.values()
     for i in range(0, len(group), TOGETHER)
   ]
+
+
+def _place(file: Found, output: Output, scale: float, named: str | None) -> str:
+  """The name of a result, below the output folder.
+
+  Args:
+    file: The input.
+    output: Where the results go.
+    scale: Their enlargement.
+    named: A kernel that goes into the name.
+  """
+  whole = Path(output.file.name) if output.file else _name(file.relative, scale)
+  if named is not None:
+    label = _results.label_of([named.rpartition('/')[2]])
+    whole = whole.with_name(f'{whole.stem}_{label}{whole.suffix}')
+  return whole.as_posix()
 
 
 def _name(relative: Path, scale: float) -> Path:
@@ -304,196 +412,3 @@ def _size_of(path: Path) -> Size | None:
     return height, width
   except UserError:
     return None  # it is reported when its turn comes
-
-
-class _Files:
-  """Enlarges files and writes the results."""
-
-  def __init__(
-    self,
-    output: Output,
-    upscaler: Upscaler,
-    made_by: Mapping[str, Any],
-    kept: set[Path],
-    *,
-    overwrite: bool,
-  ):
-    """Keeps what all files share.
-
-    Args:
-      output: Where the results go.
-      upscaler: What enlarges.
-      made_by: How the results are made, for the record.
-      kept: Files that no result may replace in passing, with links resolved.
-      overwrite: Whether other files may be replaced.
-    """
-    self._output = output
-    self._upscaler = upscaler
-    self._made_by = made_by
-    self._kept = kept
-    self._overwrite = overwrite
-
-  def enlarge(
-    self, jobs: Sequence[Job], progress: Progress
-  ) -> Iterator[tuple[Job, str | _FileFault]]:
-    """Enlarges files, fitted together; what was done or the fault, for each.
-
-    Raises:
-      UserError: a result cannot be written, and no other will be.
-    """
-    start = time.perf_counter()
-    pictures: list[tuple[Job, Picture]] = []
-    for job in jobs:
-      progress.start(f'{job.source}: reading')
-      try:
-        peak = self._made_by['peak']
-        picture = read_image(job.source, per_channel=True, peak=peak)
-        picture = without_hidden_color(picture)
-        self._upscaler.check(picture.color)
-        pictures.append((job, picture))
-      except (UserError, MemoryError) as error:
-        yield job, _fault(job.source, error)
-    if not pictures:
-      return
-    if self._upscaler.fitting is not None:
-      progress.start(
-        f'{pictures[0][0].source}: fitting {self._upscaler.model.name} to'
-        f' {len(pictures)} of this size'
-      )
-    try:
-      fits = self._upscaler.fit([picture.color for _, picture in pictures])
-    except (UserError, MemoryError) as error:
-      for job, _ in pictures:
-        yield job, _fault(job.source, error)
-      return
-    shared = (time.perf_counter() - start) / len(pictures)
-    for (job, picture), fitted in zip(pictures, fits, strict=True):
-      start = time.perf_counter() - shared
-      progress.start(f'{job.source}: enlarging')
-      try:
-        result = self._enlarged(picture, fitted, progress)
-        path = self._writable(job, result)
-      except (UserError, MemoryError) as error:
-        yield job, _fault(job.source, error)
-        continue
-      words = self._write(job, path, picture, result, fitted)
-      words.append(f'{time.perf_counter() - start:.2f} s')
-      sizes = f'{_size(picture)} -> {path} {_size(result)}'
-      yield job, f'{job.source} {sizes} ({", ".join(words)})'
-
-  def _enlarged(
-    self, picture: Picture, fitted: Fitted, progress: Progress
-  ) -> Picture:
-    """The picture in its own kind; its transparency by bicubic."""
-    scale = self._upscaler.model.scale
-    color = self._upscaler(picture.color, fitted, progress=progress.tiles)
-    if picture.bit_depth is None:  # sparse data stay sparse
-      color = keep_zeros(color, picture.color, scale, picture.low, picture.high)
-    alpha = picture.alpha
-    if alpha is not None:
-      alpha = Upscaler(loading.load('bicubic', scale=scale))(alpha)
-    metadata = picture.metadata.enlarged(scale)
-    return dataclasses.replace(
-      picture, color=color, alpha=alpha, metadata=metadata
-    )
-
-  def _write(
-    self,
-    job: Job,
-    path: Path,
-    picture: Picture,
-    result: Picture,
-    fitted: Fitted,
-  ) -> list[str]:
-    """Writes and records a result; by what it was made, in words."""
-    self._output.forget(path)
-    write_image(path, result)
-    self._output.add(path, job, self._made_by)
-    words = [self._upscaler.model.name]
-    if self._upscaler.references:
-      words.append(self._show(path, picture, result, fitted))
-    if self._upscaler.fitting is not None:
-      words.append(f'{fitted.steps} steps')
-      if self._upscaler.fitting.kernel is not None:
-        error = back_projection_error(
-          self._upscaler.fitting,
-          picture.color,
-          result.color,
-          self._upscaler.model.scale,
-        )
-        words.append(f'off the input by {error:.2f} levels if reduced again')
-    if tile := self._upscaler.tile_for(picture.color):
-      words.append(f'tiles of {tile}')
-    return words
-
-  def _show(
-    self, path: Path, picture: Picture, result: Picture, fitted: Fitted
-  ) -> str:
-    """Writes what shows the use of references; how similar they are."""
-    upscaler = self._upscaler
-    similarity = upscaler.similarity(picture.color, fitted)
-    scale = upscaler.model.whole_scale
-    shown = similarity.clip(0, 1).repeat(scale, 0).repeat(scale, 1)
-    write_image(_beside(path, 'similarity'), Picture(shown))
-    bicubic = Upscaler(loading.load('bicubic', scale=scale))
-    images = [bicubic(picture.color), result.color, *upscaler.references]
-    labels = ['bicubic', upscaler.model.name]
-    labels += ['reference'] * len(upscaler.references)
-    save_png_strip(_beside(path, 'strip'), images, labels)
-    for what in _SHOWN:
-      self._output.add(_beside(path, what), None)
-    return f'similarity {similarity.mean():.2f}'
-
-  def _writable(self, job: Job, picture: Picture) -> Path:
-    """The target, or a PNG beside it where its format cannot hold the picture.
-
-    Raises:
-      UserError: neither will do, or the PNG is another's.
-    """
-    try:
-      check_writable(job.target, picture)
-      return job.target
-    except UserError:
-      png = job.target.with_suffix('.png')
-      if png.resolve() in self._kept:
-        raise
-      if png.exists() and not self._overwrite:
-        raise
-      check_writable(png, picture)
-      return png
-
-
-def _fault(source: Path, error: Exception) -> _FileFault:
-  """One line that names the file.
-
-  Raises:
-    Exception: the error itself, where its traceback is wanted.
-  """
-  if wants_traceback():
-    raise error
-  if isinstance(error, MemoryError):
-    return _FileFault(f'{source}: does not fit into memory: cut it into parts')
-  named = str(error).startswith(str(source))
-  return _FileFault(error if named else f'{source}: {error}')
-
-
-def _check_beside(target: Path) -> None:
-  """Refuses to replace files of the names that go beside a result.
-
-  Raises:
-    UserError: there is one.
-  """
-  for path in (_beside(target, what) for what in _SHOWN):
-    if path.exists():
-      raise UserError(
-        f'{path}: exists already: move it away, or replace it with --overwrite'
-      )
-
-
-def _beside(path: Path, what: str) -> Path:
-  """Where one of `_SHOWN` of a result goes."""
-  return path.with_name(f'{path.stem}_{what}.png')
-
-
-def _size(picture: Picture) -> str:
-  return f'{picture.color.shape[1]}x{picture.color.shape[0]}'

@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
   """Estimates every image; 2 if one of them could not be."""
   import sys
 
+  from sr_jax.cli._kernels import save_kernel_files
   from sr_jax.data.image_io import find_images, read_image
   from sr_jax.errors import UserError
   from sr_jax.files import write_json
@@ -67,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
     print(f'{found.path}: {estimate.spec}{_remarks(estimate)}', flush=True)
     records.append({'image': found.relative.as_posix(), **_record(estimate)})
     if args.output:
-      _write(args.output / found.relative.with_suffix(''), estimate)
+      stem = args.output / found.relative.with_suffix('')
+      save_kernel_files(stem, estimate.kernel)
   if args.output and records:
     write_json(args.output / 'kernels.json', records)
   return 2 if failed else 0
@@ -88,18 +90,3 @@ def _remarks(estimate: KernelEstimate) -> str:
 def _record(estimate: KernelEstimate) -> dict[str, Any]:
   """The estimate for kernels.json."""
   return {'kernel': estimate.spec, **dataclasses.asdict(estimate)}
-
-
-def _write(path: Path, estimate: KernelEstimate) -> None:
-  """PATH_kernel.npy with the taps, and PATH_kernel.png that shows them."""
-  import numpy as np
-
-  from sr_jax.data.image_io import Picture, write_image
-  from sr_jax.data.kernel_files import save_kernel
-
-  path.parent.mkdir(parents=True, exist_ok=True)
-  kernel = estimate.kernel
-  save_kernel(path.with_name(f'{path.name}_kernel.npy'), kernel)
-  shown = np.kron(kernel / kernel.max(), np.ones((8, 8)))
-  picture = Picture(shown[..., None].astype(np.float32))
-  write_image(path.with_name(f'{path.name}_kernel.png'), picture)

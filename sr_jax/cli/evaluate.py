@@ -48,6 +48,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     'similar (default: all together)',
   )
   arguments.add_degradation(parser)
+  parser.add_argument(
+    '--assume-kernel',
+    metavar='SPEC',
+    help='the blur that the model is given, where it is not that of --kernel; '
+    'auto estimates it from each LR image (also --kernel auto)',
+  )
   arguments.add_upscaler(parser)
   parser.add_argument(
     '--protocol',
@@ -115,6 +121,8 @@ def run(args: argparse.Namespace) -> int:
     lpips_weights=args.lpips_weights,
     ma_scores=args.ma_scores,
   )
+  if args.kernel == 'auto':  # which names no degradation
+    args.kernel, args.assume_kernel = None, args.assume_kernel or 'auto'
   model = loading.load(args.model, scale=args.scale, options=dict(args.option))
   if args.reference_level and args.reference_dir is None:
     raise UserError('--reference-level: give --reference-dir as well')
@@ -130,6 +138,7 @@ def run(args: argparse.Namespace) -> int:
     protocols=protocols,
     metrics=metrics,
     options=arguments.upscale_options(args),
+    assumed_kernel=args.assume_kernel,
     save_images=args.save_images,
     peak=args.peak,
     report=functools.partial(print, flush=True),

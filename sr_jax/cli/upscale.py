@@ -42,7 +42,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     '--kernel',
     metavar='SPEC',
     help='the blur that made the input, used by mzsr, zssr and '
-    f'--back-project: {arguments.SPEC}',
+    f'--back-project: auto, estimated from each image, {arguments.SPEC}; '
+    'several between semicolons are all tried (default: auto for mzsr)',
   )
   parser.add_argument(
     '--noise',

@@ -14,6 +14,7 @@ import numpy as np
 
 from sr_jax.data import draws
 from sr_jax.data.draws import Arrays, Draw
+from sr_jax.data.spectra import SpectraSource
 from sr_jax.errors import UserError
 from sr_jax.ops.scales import covered_size, rational, whole
 
@@ -161,6 +162,8 @@ def sample(source: Source, spec: BatchSpec, step: int) -> tuple[Arrays, float]:
   """
   word = draws.random_words(spec.seed, draws.SCALES, step, 0)[0]
   scale = whole(spec.scales[word % len(spec.scales)])
+  if isinstance(source, SpectraSource):
+    return source.batch(spec.seed, step, spec.rows), scale
   examples = [source.example(spec.draw(step, row, scale)) for row in spec.rows]
   return _stack(examples), scale
 

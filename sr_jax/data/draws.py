@@ -73,6 +73,19 @@ def random_words(seed: int, stream: int, step: int, row: int) -> list[int]:
   return philox.random_raw(4).tolist()
 
 
+def words_of_rows(seed: int, stream: int, step: int, rows: range) -> np.ndarray:
+  """Four independent integers for each of several rows, `[rows, 4]` uint64.
+
+  Other integers than those of `random_words`, in a hundredth of the time. Those
+  of a row depend on no other row.
+  """
+  philox = np.random.Philox(
+    key=np.array([seed, stream], np.uint64),
+    counter=np.array([rows.start, 0, step, 0], np.uint64),
+  )
+  return philox.random_raw(4 * len(rows)).reshape(-1, 4)
+
+
 class Images(Protocol):
   """HR images by index, with the other images that show the same.
 

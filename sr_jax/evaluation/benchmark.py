@@ -8,7 +8,10 @@ The result is the JSON of `sr-jax evaluate`:
   kernel              SPEC of the blur, made or said to have been made; or null
   noise_sigma, jpeg_quality, seed    the rest of the degradation
   protocol            rules of the scores, see `metrics.protocol`
-  images              [{name, psnr, ssim, seconds}, ...], or other metrics
+  images              [{name, psnr, ssim, seconds}, ...], or other metrics; with
+                      an estimated kernel also `kernel`, the estimate's SPEC
+  assumed_kernel      the kernel that the model was given, where it is not that
+                      of the degradation: a SPEC or 'auto'; else null
   mean                {psnr, ssim} over the images
   left_out            {name: why} of images that could not be measured, such as
                       those too small for SSIM
@@ -32,14 +35,11 @@ import concurrent.futures
 import dataclasses
 import functools
 import logging
-import math
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from sr_jax.data.degradation import Degradation
@@ -55,7 +55,14 @@ from sr_jax.data.image_io import (
 from sr_jax.data.references import match_references
 from sr_jax.errors import UserError
 from sr_jax.evaluation.report import Scores, Table, as_json
+from sr_jax.evaluation.timing import timed
 from sr_jax.files import refuse_links
+from sr_jax.inference.automatic import (
+  AUTO,
+  AutomaticKernel,
+  Prepared,
+  needs_kernel,
+)
 from sr_jax.inference.model import SRModel
 from sr_jax.inference.options import UpscaleOptions
 from sr_jax.inference.upscaler import Upscaler
@@ -108,6 +115,7 @@ def evaluate_folder(
   protocols: Sequence[Protocol] = (PROTOCOLS['y-uint8'],),
   metrics: Sequence[Metric] = (PSNR, SSIM),
   options: UpscaleOptions | None = None,
+  assumed_kernel: str | None = None,
   save_images: PathLike | None = None,
   report: Report | None = None,
   peak: float = 0.0,
@@ -136,6 +144,9 @@ def evaluate_folder(
     metrics: the scores, see `scores.choose`.
     options: how images are enlarged; kernel, degradation, noise and seed come
       from `degradation`, and no border is mirrored.
+    assumed_kernel: SPEC of the kernel that the model is given instead of that
+      of `degradation`; 'auto' estimates it from each LR image, as is done
+      anyhow if the model needs a kernel and none is known.
     save_images: folder for the results as PNG, under the names of HR.
     report: called with each line of the table as soon as it is known.
     peak: the value that is white in files of more than 8 bits, see
@@ -158,7 +169,7 @@ def evaluate_folder(
   targets = _targets(pairs, save_images)
   options = dataclasses.replace(
     options or UpscaleOptions(),
-    kernel=assumed.taps,
+    kernel=assumed.taps if assumed_kernel is None else assumed_kernel,
     degradation=degradation.degradation if degradation else None,
     noise_sigma=assumed.noise_sigma,
     seed=assumed.seed,
@@ -166,7 +177,20 @@ def evaluate_folder(
   )
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
     sizes = list(pool.map(lambda pair: _lr_size(pair, model, peak), pairs))
-  upscaler = Upscaler(model, options, sizes=sizes)
+  unknown = assumed.taps is None and needs_kernel(model, options.adapt_steps)
+  if assumed_kernel is None and unknown:
+    assumed_kernel = AUTO
+  upscaler: Upscaler | AutomaticKernel
+  if assumed_kernel == AUTO:
+    options = dataclasses.replace(options, kernel=None, degradation=None)
+    upscaler = AutomaticKernel(model, options, sizes=sizes)
+  else:
+    upscaler = Upscaler(model, options, sizes=sizes)
+    if assumed_kernel is not None and not upscaler.uses_kernel:
+      raise UserError(
+        f'--assume-kernel: model {model.name} uses none but for'
+        ' back-projection: add --back-project N or leave it out'
+      )
   table = Table(protocols, metrics, [pair.name for pair in pairs])
   report(f'{os.fspath(hr_dir)}: {len(pairs)} images')
   if reference_dir is not None:
@@ -179,6 +203,7 @@ def evaluate_folder(
   result |= {
     'adapt_steps': options.adapt_steps,
     'kernel': assumed.kernel,
+    'assumed_kernel': assumed_kernel,
     'tile': options.tile,
     'reference_dir': None if reference_dir is None else str(reference_dir),
     'reference_level': reference_level,
@@ -193,7 +218,7 @@ def evaluate_folder(
 def _scores_of(
   pairs: Sequence[_Pair],
   targets: Sequence[Path | None],
-  upscaler: Upscaler,
+  upscaler: Upscaler | AutomaticKernel,
   made: Degradation | None,
   table: Table,
   report: Report,
@@ -209,8 +234,14 @@ def _scores_of(
   faults: list[UserError] = []
   for pair, target in zip(pairs, targets, strict=True):
     hr, lr, dtype = _read_pair(pair, model, made, peak)
-    run = functools.partial(_upscaled, upscaler, pair.references)
-    sr, seconds, compiling = _timed(run, lr)
+    more = {}
+    if isinstance(upscaler, Upscaler):
+      run = functools.partial(_upscaled, upscaler, pair.references)
+    else:
+      prepared = _prepared(upscaler, pair, lr, dtype)
+      run, more = prepared.upscaler, {'kernel': prepared.estimate.spec}
+      report(f'{pair.name}: {prepared.line}')
+    sr, seconds, compiling = timed(run, lr)
     sr = sr[: hr.shape[0], : hr.shape[1]]
     if not np.isfinite(sr).all():
       raise UserError(
@@ -228,11 +259,26 @@ def _scores_of(
       depth = 8 if dtype == np.uint8 else 16
       write_image(target, Picture(sr, bit_depth=depth))
     for images, row in zip(scores.images, rows, strict=True):
-      images.append({'name': pair.name, **row, 'seconds': seconds})
+      images.append({'name': pair.name, **row, 'seconds': seconds, **more})
     report(table.line(pair.name, rows, seconds))
   if len(faults) == len(pairs):
     raise faults[0]
   return scores
+
+
+def _prepared(
+  automatic: AutomaticKernel, pair: _Pair, lr: np.ndarray, dtype: np.dtype
+) -> Prepared:
+  """What enlarges the LR image of a pair, by an estimate of its kernel.
+
+  Raises:
+    UserError: naming the image, which shows no blur.
+  """
+  by = 'spectrum' if dtype.kind == 'f' else 'auto'
+  try:
+    return automatic.prepare(lr, by=by)
+  except UserError as error:
+    raise UserError(f'{pair.lr or pair.hr}: {error}') from None
 
 
 def _find_pairs(
@@ -412,43 +458,6 @@ def _read_pair(
   else:
     lr = made.of_file(hr, pair.name, model.scale, dtype)
   return hr, np.asarray(lr, np.float32), dtype
-
-
-@functools.cache
-def _compile_spans() -> list[tuple[float, float]]:
-  """A list to which JAX adds (start, end) of all tracing and compiling."""
-  spans: list[tuple[float, float]] = []
-
-  def listen(
-    event: str, start_time: float, end_time: float, **unused: Any
-  ) -> None:
-    del unused
-    if event.startswith('/jax/core/compile/'):
-      spans.append((start_time, end_time))
-
-  jax.monitoring.register_event_time_span_listener(listen)
-  return spans
-
-
-def _covered(spans: Sequence[tuple[float, float]]) -> Iterator[float]:
-  """Lengths of the parts of the time line that (nested) spans cover."""
-  reached = -math.inf
-  for start, end in sorted(spans):
-    yield max(0.0, end - max(start, reached))
-    reached = max(reached, end)
-
-
-def _timed(
-  upscale: Callable[[np.ndarray], np.ndarray], lr: np.ndarray
-) -> tuple[np.ndarray, float, float]:
-  """SR, the seconds it took without compiling, and those of compiling."""
-  spans = _compile_spans()
-  spans.clear()
-  start = time.perf_counter()
-  sr = upscale(lr)
-  total = time.perf_counter() - start
-  compiling = min(total, sum(_covered(spans)))
-  return sr, total - compiling, compiling
 
 
 def _measure(

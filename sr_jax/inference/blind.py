@@ -67,11 +67,13 @@ class KernelEstimate:
 
   @property
   def kernel(self) -> np.ndarray:
-    """Its taps to correlate with, `[K, K]`."""
-    side = 2 * math.ceil(4 * math.sqrt(self.variances[0])) + 1
-    return np.asarray(
-      gaussian_kernel(*self.variances, self.theta, size=max(side, 21))
-    )
+    """Its taps to correlate with, `[K, K]`.
+
+    They are as many for every estimate of a scale, so that all images share one
+    compiled program.
+    """
+    side = 2 * math.ceil(4 * _WIDEST * self.scale) + 1
+    return np.asarray(gaussian_kernel(*self.variances, self.theta, size=side))
 
   @property
   def blurred(self) -> bool:

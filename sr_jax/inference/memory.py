@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Mapping
@@ -174,6 +175,17 @@ def program_bytes(program: Any, *args: Any) -> int:
 
   It is what the compiler reports.
   """
+  shapes = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), args
+  )
+  leaves, structure = jax.tree.flatten(shapes)
+  return _bytes_of(program, structure, tuple(leaves))
+
+
+@functools.lru_cache(maxsize=64)
+def _bytes_of(program: Any, structure: Any, leaves: tuple[Any, ...]) -> int:
+  """The same of shapes; asked once, because it compiles the program."""
+  args = jax.tree.unflatten(structure, leaves)
   memory = program.lower(*args).compile().memory_analysis()
   return memory.temp_size_in_bytes + memory.output_size_in_bytes
 

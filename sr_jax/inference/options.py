@@ -60,6 +60,9 @@ class UpscaleOptions:
     mirror_border: Whether networks see the image continued by its mirror image.
       Otherwise they pad it with zeros, which darkens the outermost pixels, as
       in published scores.
+    block_centred: Whether LR pixels sit at the middle of their s x s blocks,
+      as bicubic reduction has it, although the kernel given is a centred one
+      for direct sampling: the result is moved there, by (s - 1) / 2 HR pixels.
 
   Raises:
     UserError: a value that suits no model.
@@ -74,6 +77,7 @@ class UpscaleOptions:
   tile: int | str = 'auto'
   seed: int = 0
   mirror_border: bool = True
+  block_centred: bool = False
 
   def __post_init__(self) -> None:
     """Refuses what suits no model."""
@@ -146,6 +150,19 @@ def projection(
     return projected
 
   return transform
+
+
+def moved(sr: np.ndarray, distance: float) -> np.ndarray:
+  """An image `[H, W, C]` moved down and right, by cubic interpolation.
+
+  Args:
+    sr: In [0, 1].
+    distance: Pixels; the border is mirrored into what becomes free.
+  """
+  if not distance:
+    return sr
+  shifted = imresize(sr, scale=1, offset=(distance, distance))
+  return shifted.clip(0, 1).astype(sr.dtype)
 
 
 def versions(

@@ -23,16 +23,20 @@ import numpy as np
 from sr_jax import methods
 from sr_jax.data.kernel_files import as_kernel
 from sr_jax.errors import UserError
-from sr_jax.inference.blind import estimate_kernel
-from sr_jax.inference.fitting import Fitted, fit_images
+from sr_jax.inference.fitting import (
+  Fitted,
+  back_projection_error,
+  fit_images,
+)
 from sr_jax.inference.loading import BICUBIC_HALO
 from sr_jax.inference.memory import TileSides
-from sr_jax.inference.model import SRModel, check_image, check_scale
+from sr_jax.inference.model import SRModel, check_image
 from sr_jax.inference.options import (
   UpscaleOptions,
   border_of,
   checked_tile,
   fitting_of,
+  moved,
   projection,
   total_halo,
   versions,
@@ -46,62 +50,6 @@ from sr_jax.transforms import tiling
 
 # Number of shapes that are compiled for images of announced sizes.
 _MAX_SHAPES = 8
-
-
-def upscale(
-  model: SRModel,
-  image: np.ndarray,
-  *,
-  scale: float | None = None,
-  kernel: str | np.ndarray | Kernel | None = None,
-  adapt_steps: int | str | None = None,
-  self_ensemble: bool = False,
-  back_project: int | None = None,
-  tile: int | str = 'auto',
-  seed: int = 0,
-  references: Sequence[np.ndarray] = (),
-) -> np.ndarray:
-  """Enlarges one image.
-
-  Args:
-    model: From `load`.
-    image: `[H, W, C]`, float in [0, 1] or uint8.
-    scale: Checked against the model's if given.
-    kernel: Blur that produced the image; see `UpscaleOptions`, also for the
-      other options. 'auto' estimates it from the image, see `inference.blind`.
-    adapt_steps: Gradient steps of the adaptation to the image, or 'auto'.
-    self_ensemble: Whether to average over the eight flips and rotations.
-    back_project: Number of back-projections after it.
-    tile: Side of the tiles in LR pixels, 'auto', 'off' or 'chop'.
-    seed: Seed of what the adaptation draws at random, together with the pixels
-      of the image.
-    references: See `Upscaler`.
-
-  Returns:
-    float32 `[ceil(scale * H), ceil(scale * W), C]` in [0, 1].
-
-  Raises:
-    UserError: as `Upscaler`, or a kernel that nothing would use.
-  """
-  check_scale(model, scale)
-  if isinstance(kernel, str) and kernel == 'auto':
-    check_image(image, model)
-    kernel = estimate_kernel(_unit(image), scale=model.scale).spec
-  options = UpscaleOptions(
-    self_ensemble=self_ensemble,
-    back_project=back_project,
-    kernel=kernel,
-    adapt_steps=adapt_steps,
-    tile=tile,
-    seed=seed,
-  )
-  upscaler = Upscaler(model, options, references=references)
-  if kernel is not None and not upscaler.uses_kernel:
-    raise UserError(
-      f'model {model.name} uses a kernel only for back-projection; add'
-      ' back_project=N (--back-project N) or leave the kernel out'
-    )
-  return upscaler(image)
 
 
 class Upscaler:
@@ -173,6 +121,7 @@ class Upscaler:
       local, times * (2 if median else 1), taps, model.scale
     )
     self._border = border_of(model, local) if options.mirror_border else 0
+    self._moved = (model.scale - 1) / 2 if options.block_centred else 0.0
     self._uses_kernel = own is not None or times > 0 or taps is None
     self._chops = options.tile == 'chop'
     self._sides = TileSides(
@@ -184,7 +133,7 @@ class Upscaler:
       on_host=model.on_host or times > 0,
     )
     self._sizes = tuple(self._with_border(size) for size in sizes)
-    self.references = [_unit(image) for image in references]
+    self.references = [as_unit(image) for image in references]
     self._referred = self.refer(references) if references else None
 
   @property
@@ -333,11 +282,29 @@ class Upscaler:
       run = tiling.tiled(window, scale=scale, halo=halo, tile=side, cell=cell)
       run = tiling.mirrored(run, scale=self.model.scale, border=self._border)
       try:
-        return run(image)
+        return moved(run(image), self._moved)
       except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error):
           raise
         self._sides.shrink(min(side, max(size)), channels)
+
+  def back_projection_error(
+    self, lr: np.ndarray, sr: np.ndarray
+  ) -> float | None:
+    """How far a result, blurred and reduced again, is from its input.
+
+    Args:
+      lr: As for a call.
+      sr: What it returned.
+
+    Returns:
+      Grey levels of 255, see `fitting.back_projection_error`; None where no
+      kernel was fitted to, or the result was moved from where it puts pixels.
+    """
+    fitting = self.fitting
+    if fitting is None or fitting.kernel is None or self._moved:
+      return None
+    return back_projection_error(fitting, as_unit(lr), sr, self.model.scale)
 
   def _channels(self, image: np.ndarray) -> int:
     """Channels of an image as the network gets it."""
@@ -486,8 +453,8 @@ def _counted(
   return counted
 
 
-def _unit(image: np.ndarray) -> np.ndarray:
-  """float32 in [0, 1]."""
+def as_unit(image: np.ndarray) -> np.ndarray:
+  """An image of uint8 or of floats as float32 in [0, 1]."""
   image = image / 255 if image.dtype == np.uint8 else image
   return image.astype(np.float32)
 

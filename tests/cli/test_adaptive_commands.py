@@ -12,7 +12,7 @@ from sr_jax import checkpoints, models
 from sr_jax.data.image_io import Picture, read_image, write_image
 from sr_jax.data.kernel_files import load_kernel
 from sr_jax.inference import loading
-from sr_jax.inference.upscaler import upscale
+from sr_jax.inference.automatic import upscale
 from sr_jax.models import zssr
 from sr_jax.models.parts import common
 from sr_jax.ops.blur_kernels import gaussian_kernel
@@ -200,7 +200,12 @@ def test_kernel_with_another_sum_and_negative_taps(
 @pytest.mark.parametrize(
   ('model', 'options', 'words'),
   [
-    ('adaptive', (), ('mzsr-tiny', 'give the kernel (--kernel SPEC)')),
+    ('adaptive', ('--kernel', 'gaussian:1;;auto'), ('semicolons is empty',)),
+    ('adaptive', ('--kernel', 'auto;auto'), ('auto is given twice',)),
+    ('adaptive', ('--kernel', 'auto;gaussian:0'), ('variances',)),
+    ('checkpoint', ('--kernel', 'auto'), ('edsr-tiny', 'uses a kernel only')),
+    ('bicubic', ('--scale', '2', '--kernel', 'auto'), ('uses a kernel only',)),
+    ('zssr-gradual', ('--scale', '2', '--kernel', 'auto'), ('gradual',)),
     ('adaptive', ('--kernel', 'none.npy'), ('none.npy', 'no such kernel')),
     ('adaptive', ('--kernel', 'BROKEN'), ('k.npy', 'damaged header')),
     ('adaptive', ('--kernel', 'gaussian:0'), ('gaussian:0', 'variances')),
@@ -282,7 +287,6 @@ def test_evaluate_of_given_lr_images_needs_their_kernel(
   result, psnr = scores(given)
   assert result['degradation'] == 'given'
   assert psnr == pytest.approx(scores(made)[1], abs=1e-4)
-  assert run(*command, '--lr', lr).refused('give the kernel')
   assert run(*command, '--lr', lr, *blur, '--jpeg', 90).refused('--jpeg')
 
 

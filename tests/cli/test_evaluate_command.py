@@ -26,8 +26,8 @@ def test_table_json_and_images_agree(run, photos, tmp_path):
   assert list(result) == [
     *('model', 'scale', 'degradation', 'kernel', 'noise_sigma'),
     *('jpeg_quality', 'seed', 'protocol', 'images', 'mean'),
-    *('left_out', 'compile_seconds', 'others', 'adapt_steps', 'tile'),
-    *('reference_dir', 'reference_level'),
+    *('left_out', 'compile_seconds', 'others', 'adapt_steps'),
+    *('assumed_kernel', 'tile', 'reference_dir', 'reference_level'),
   ]
   assert [row['name'] for row in result['images']] == ['one.png', 'sub/two.png']
   assert set(result['images'][0]) == {'name', 'psnr', 'ssim', 'seconds'}

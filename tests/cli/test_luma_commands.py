@@ -12,7 +12,8 @@ from sr_jax import train_loop
 from sr_jax.cli.main import main
 from sr_jax.data.image_io import Picture, read_image, write_image
 from sr_jax.inference import loading
-from sr_jax.inference.upscaler import Upscaler, upscale
+from sr_jax.inference.automatic import upscale
+from sr_jax.inference.upscaler import Upscaler
 from sr_jax.ops.color import rgb_to_y, rgb_to_ycbcr
 from sr_jax.ops.resize import imresize
 from tests import tiny

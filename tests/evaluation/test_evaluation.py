@@ -11,7 +11,7 @@ import pytest
 from sr_jax import files
 from sr_jax.data.degradation import Degradation
 from sr_jax.data.image_io import Picture, write_image
-from sr_jax.evaluation import benchmark
+from sr_jax.evaluation import timing
 from sr_jax.evaluation.benchmark import evaluate_folder, protocols_of
 from sr_jax.inference import loading
 from sr_jax.inference.model import SRModel
@@ -122,7 +122,7 @@ def test_protocols_of():
 
 def test_nested_spans_are_counted_once():
   spans = [(1.0, 2.0), (0.0, 3.0), (2.5, 4.0), (6.0, 6.5)]
-  assert sum(benchmark._covered(spans)) == pytest.approx(4.5)
+  assert sum(timing._covered(spans)) == pytest.approx(4.5)
 
 
 def test_json_without_infinities(tmp_path):

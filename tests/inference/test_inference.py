@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from sr_jax import models
 from sr_jax.errors import UserError
 from sr_jax.inference import loading, memory
+from sr_jax.inference.automatic import upscale
 from sr_jax.inference.loading import load
 from sr_jax.inference.options import UpscaleOptions
-from sr_jax.inference.upscaler import Upscaler, upscale
+from sr_jax.inference.upscaler import Upscaler
 from sr_jax.ops.blur_kernels import Kernel, gaussian_kernel
 from sr_jax.ops.color import rgb_to_y
 from sr_jax.ops.degrade import degrade

@@ -14,9 +14,10 @@ import skimage.data
 from sr_jax import checkpoints, models
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
+from sr_jax.inference.automatic import upscale
 from sr_jax.inference.loading import load
 from sr_jax.inference.options import UpscaleOptions
-from sr_jax.inference.upscaler import Upscaler, upscale
+from sr_jax.inference.upscaler import Upscaler
 from sr_jax.models import zssr
 from sr_jax.models.parts import common
 from sr_jax.ops.blur_kernels import gaussian_kernel
@@ -78,13 +79,19 @@ def test_adaptive_checkpoint_by_path(tmp_path):
   assert np.abs(results[1] - plain).max() > 1e-4
 
 
-def test_fit_without_a_kernel_is_refused(tmp_path):
+def test_fit_without_a_kernel_estimates_it(tmp_path, caplog):
+  """What was assumed is said once, with how to override it."""
   model = load(adaptive(tmp_path))
-  for steps in (None, 2, 'auto'):
-    with pytest.raises(UserError, match='give the kernel') as error:
-      upscale(model, PHOTO, adapt_steps=steps)
-    assert '\n' not in str(error.value)
-    assert str(tmp_path) in str(error.value)
+  sr = upscale(model, PHOTO, adapt_steps=2)
+  (line,) = caplog.messages
+  assert 'gaussian:' in line
+  assert 'override it by --kernel SPEC' in line
+  np.testing.assert_array_equal(
+    sr, upscale(model, PHOTO, adapt_steps=2, kernel='auto')
+  )
+  with pytest.raises(UserError, match='too few to estimate a blur') as error:
+    upscale(model, PHOTO[:30, :30], adapt_steps=2)
+  assert '\n' not in str(error.value)
 
 
 def test_auto_ends_by_itself(tmp_path):

@@ -14,8 +14,8 @@ import sr_jax
 from sr_jax import checkpoints, models
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
+from sr_jax.inference.automatic import upscale
 from sr_jax.inference.loading import load
-from sr_jax.inference.upscaler import upscale
 from tests.tiny_models import tiny, tiny_config
 
 PHOTO = skimage.data.astronaut()[:80, 180:290]

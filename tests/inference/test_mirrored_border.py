@@ -13,8 +13,9 @@ from sr_jax import models
 from sr_jax.data.image_io import Picture, write_image
 from sr_jax.evaluation.benchmark import evaluate_folder
 from sr_jax.inference import loading
+from sr_jax.inference.automatic import upscale
 from sr_jax.inference.options import UpscaleOptions
-from sr_jax.inference.upscaler import Upscaler, upscale
+from sr_jax.inference.upscaler import Upscaler
 from sr_jax.metrics.protocol import PROTOCOLS, get_protocol
 from sr_jax.ops.resize import imresize
 from tests.tiny_models import random_image, tiny

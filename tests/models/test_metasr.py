@@ -21,8 +21,9 @@ from jax import export
 from sr_jax import checkpoints, models
 from sr_jax.errors import UserError
 from sr_jax.inference import loading, memory
+from sr_jax.inference.automatic import upscale
 from sr_jax.inference.options import UpscaleOptions
-from sr_jax.inference.upscaler import Upscaler, upscale
+from sr_jax.inference.upscaler import Upscaler
 from sr_jax.models import metasr
 from sr_jax.ops.scales import rational
 from sr_jax.weights.published import import_weights

@@ -1,0 +1,260 @@
+"""What an estimated blur kernel costs: PSNR of MZSR given several kernels.
+
+  python -m benchmarks.kernel_estimation FOLDER... --out rows.jsonl
+  python -m benchmarks.kernel_estimation Set14/HR --crop 112 --out rows.jsonl
+
+LR images are made of every HR image by known kernels (`DIV2KRK-like` ones are
+drawn anew for each image) and by plain bicubic. Each is enlarged with the true
+kernel, the estimated one, the one that a fit to the spectrum gives, a Gaussian
+of variance 1 whatever the image, the cubic kernel of a bicubic reduction, by
+`--kernel auto` as the command line does, which also decides whether there was a
+blur at all, by bicubic interpolation, and by the plain network of the scale.
+Kernels are estimated from the whole LR image, also where only its middle is
+enlarged.
+
+Every finished case is a line of --out; a second call goes on where the first
+stopped. PSNR is `y-uint8`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import sr_jax
+from sr_jax.data.image_io import find_images, read_image
+from sr_jax.inference.automatic import AutomaticKernel
+from sr_jax.inference.blind import estimate_kernel
+from sr_jax.metrics.protocol import PROTOCOLS, PSNR, measure
+from sr_jax.ops.blur_kernels import (
+  centre_of_mass,
+  gaussian_kernel,
+  shift_kernel,
+)
+from sr_jax.ops.degrade import degrade, quantize
+from sr_jax.ops.resize import cubic, imresize
+
+# Side of the kernels; one size means one compiled program.
+_SIDE = {2: 25, 4: 49}
+_GAUSSIANS = {
+  2: {'g0.2': (0.2,), 'g2': (2.0,), 'ani': (4.0, 1.0, -0.5)},
+  4: {'g2': (2.0,), 'g8': (8.0,), 'ani': (10.0, 3.0, 0.7)},
+}
+# DIV2KRK-like: side, and range of the variances.
+_RANDOM = {2: (11, 0.6, 5.0), 4: (21, 0.7, 10.0)}
+_PLAIN = {2: 'edsr-small-x2'}
+
+
+class Case(NamedTuple):
+  """One LR image.
+
+  Attributes:
+    key: Names it in the file of results.
+    lr: The whole LR image.
+    true: The kernel; None for bicubic reduction.
+    hr: HR of the part that is enlarged.
+    part: That part of `lr`.
+  """
+
+  key: str
+  lr: np.ndarray
+  true: np.ndarray | None
+  hr: np.ndarray
+  part: np.ndarray
+
+
+def random_kernel(seed: int, scale: int) -> np.ndarray:
+  """A kernel as DIV2KRK has them: a Gaussian, each tap off by up to 25 %."""
+  rng = np.random.default_rng(seed)
+  side, least, most = _RANDOM[scale]
+  variances = rng.uniform(least, most), rng.uniform(least, most)
+  kernel = gaussian_kernel(
+    *variances, rng.uniform(-math.pi, math.pi), size=side
+  )
+  kernel = kernel * (1 + rng.uniform(-0.25, 0.25, kernel.shape))
+  rows, columns = (side // 2 - centre_of_mass(kernel)).tolist()
+  kernel = np.asarray(shift_kernel(kernel, (rows, columns)))
+  return _padded(kernel / kernel.sum(), _SIDE[scale])
+
+
+def cubic_kernel(scale: int) -> np.ndarray:
+  """The kernel of a bicubic reduction, centred as for direct sampling."""
+  taps = np.asarray(cubic(np.arange(-2 * scale + 1, 2 * scale) / scale))
+  kernel = np.outer(taps, taps)
+  return _padded(kernel / kernel.sum(), _SIDE[scale])
+
+
+def _padded(kernel: np.ndarray, side: int) -> np.ndarray:
+  return np.pad(kernel, [((side - n) // 2,) * 2 for n in kernel.shape])
+
+
+def cases(args: argparse.Namespace, done: set[str]) -> Iterator[Case]:
+  """All cases that are not done yet."""
+  scale = args.scale
+  for folder in args.folders:
+    files = find_images([folder])[:: args.every]
+    for i, file in enumerate(files):
+      for name in args.kernels.split(','):
+        key = f'{folder.name}/{file.path.stem}|{name}|x{scale}|{args.crop}'
+        if key in done:
+          continue
+        hr = read_image(file.path).color
+        hr = np.repeat(hr, 3, 2) if hr.shape[2] == 1 else hr
+        height, width = (n // scale * scale for n in hr.shape[:2])
+        hr = hr[:height, :width]
+        kernel = _kernel(name, i, scale)
+        how = 'bicubic' if kernel is None else 'direct'
+        lr = quantize(
+          degrade(None, hr, scale=scale, degradation=how, kernel=kernel)
+        )
+        yield Case(key, lr, kernel, *_middle(hr, lr, args.crop, scale))
+
+
+def _kernel(name: str, image: int, scale: int) -> np.ndarray | None:
+  if name == 'bicubic':
+    return None
+  if name == 'krk':
+    return random_kernel(1000 + image, scale)
+  return np.asarray(
+    gaussian_kernel(*_GAUSSIANS[scale][name], size=_SIDE[scale])
+  )
+
+
+def _middle(
+  hr: np.ndarray, lr: np.ndarray, crop: int, scale: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """HR and LR of the middle, at most `crop` LR pixels wide; all for 0."""
+  if not crop:
+    return hr, lr
+  height, width = (min(n, crop) for n in lr.shape[:2])
+  top, left = (lr.shape[0] - height) // 2, (lr.shape[1] - width) // 2
+  bottom, right = top + height, left + width
+  return (
+    hr[top * scale : bottom * scale, left * scale : right * scale],
+    lr[top:bottom, left:right],
+  )
+
+
+def row(case: Case, scale: int, steps: int) -> dict[str, Any]:
+  """The scores of one case."""
+  model = _model(f'mzsr-x{scale}')
+  lr, part = np.float32(case.lr), np.float32(case.part)
+
+  def score(sr: np.ndarray) -> float:
+    rules = {'protocol': PROTOCOLS['y-uint8'], 'scale': scale}
+    return round(
+      float(measure(sr, case.hr, metrics=[PSNR], **rules)['psnr']), 3
+    )
+
+  def fitted(kernel: np.ndarray) -> float:
+    return score(sr_jax.upscale(model, part, kernel=kernel, adapt_steps=steps))
+
+  start = time.perf_counter()
+  prepared = _automatic(scale, steps).prepare(lr)
+  seconds = time.perf_counter() - start
+  estimate = prepared.estimate
+  psnr = {}
+  if case.true is not None:
+    spectrum = estimate_kernel(lr, scale=scale, by='spectrum')
+    one = gaussian_kernel(1.0, size=_SIDE[scale])
+    psnr = {
+      'true': fitted(case.true),
+      'estimated': fitted(estimate.kernel),
+      'spectrum': fitted(spectrum.kernel),
+      'gaussian:1': fitted(np.asarray(one)),
+      'cubic': fitted(cubic_kernel(scale)),
+    }
+  psnr['bicubic'] = score(np.asarray(imresize(case.part, scale=scale)))
+  if scale in _PLAIN:
+    psnr['plain'] = score(sr_jax.upscale(_model(_PLAIN[scale]), part))
+  known = case.true is not None and estimate.blurred
+  psnr['auto'] = psnr['estimated'] if known else score(prepared.upscaler(part))
+  return {
+    'key': case.key,
+    'psnr': psnr,
+    'kernel': estimate.spec,
+    'origins': estimate.origins,
+    'seconds': round(seconds, 3),
+  }
+
+
+@functools.cache
+def _model(name: str) -> Any:
+  return sr_jax.load(name)
+
+
+@functools.cache
+def _automatic(scale: int, steps: int) -> AutomaticKernel:
+  options = sr_jax.UpscaleOptions(adapt_steps=steps)
+  return AutomaticKernel(_model(f'mzsr-x{scale}'), options)
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+  """Means by folder and kernel, as rows of Markdown."""
+  groups: dict[tuple[str, str], list[dict[str, float]]] = {}
+  for one in rows:
+    image, kernel, *rest = one['key'].split('|')
+    name = ' '.join((image.rpartition('/')[0], *rest))
+    groups.setdefault((name, kernel), []).append(one['psnr'])
+    if kernel != 'bicubic':
+      groups.setdefault((name, 'mean'), []).append(one['psnr'])
+  columns = list(dict.fromkeys(c for one in rows for c in one['psnr']))
+  lines = [
+    f'| LR | cases | {" | ".join(columns)} |',
+    '|---' * len(columns) + '|---|---|',
+  ]
+  for (name, kernel), scores in groups.items():
+    means = [
+      f'{np.mean([s[c] for s in scores]):.2f}' if c in scores[0] else '-'
+      for c in columns
+    ]
+    lines.append(f'| {name} {kernel} | {len(scores)} | {" | ".join(means)} |')
+  worst = min(
+    (one for one in rows if 'true' in one['psnr']),
+    key=lambda one: one['psnr']['auto'] - one['psnr']['true'],
+    default=None,
+  )
+  if worst is not None:
+    off = worst['psnr']['auto'] - worst['psnr']['true']
+    lines.append(
+      f'worst case of auto against true: {off:.2f} dB, {worst["key"]}'
+    )
+  return lines
+
+
+def main() -> None:
+  """Goes on with what is not in --out yet, then prints the table."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('folders', nargs='+', type=Path)
+  parser.add_argument('--out', type=Path, required=True)
+  parser.add_argument('--scale', type=int, default=2, choices=(2, 4))
+  parser.add_argument('--kernels', default='g0.2,g2,ani,krk,bicubic')
+  parser.add_argument(
+    '--crop', type=int, default=0, help='LR pixels; 0 for all'
+  )
+  parser.add_argument(
+    '--every', type=int, default=1, help='one image of so many'
+  )
+  parser.add_argument('--steps', type=int, default=10)
+  args = parser.parse_args()
+  rows = []
+  if args.out.exists():
+    rows = [json.loads(line) for line in args.out.read_text().splitlines()]
+  for case in cases(args, {one['key'] for one in rows}):
+    rows.append(row(case, args.scale, args.steps))
+    with args.out.open('a') as file:
+      file.write(json.dumps(rows[-1]) + '\n')
+    print(json.dumps(rows[-1]), flush=True)
+  print('\n'.join(table(rows)))
+
+
+if __name__ == '__main__':
+  main()

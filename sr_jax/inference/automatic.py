@@ -1,0 +1,236 @@
+"""Enlarges images of unknown blur, each with the kernel estimated from it.
+
+An image that looks blurred is enlarged with its estimated kernel. One that
+looks like a clean bicubic reduction or an untouched photograph is better served
+without: by the plain network of that scale, or by a model's own way without a
+kernel. A model that must have one then takes the estimate, and its result is
+moved to where bicubic enlargement would put it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from sr_jax.errors import UserError
+from sr_jax.inference.blind import KernelEstimate, estimate_kernel
+from sr_jax.inference.loading import load
+from sr_jax.inference.model import SRModel, check_image, check_scale
+from sr_jax.inference.options import UpscaleOptions
+from sr_jax.inference.shapes import Size
+from sr_jax.inference.upscaler import Upscaler, as_unit
+from sr_jax.ops.blur_kernels import Kernel, gaussian_kernel
+
+_log = logging.getLogger(__name__)
+
+AUTO = 'auto'
+# The network for images that were not blurred, by scale.
+_PLAIN = {2: 'edsr-small-x2'}
+# Covariance of the cubic reduction itself, in LR pixels squared: blurs before
+# it are this much narrower than what the image shows.
+_CUBIC_VARIANCE = 0.17
+# Smallest variance of a kernel in HR pixels squared.
+_LEAST_VARIANCE = 0.01
+
+
+def needs_kernel(model: SRModel, adapt_steps: int | str | None) -> bool:
+  """Whether the model fits itself to a blur that it must be told."""
+  if model.fitting is None or adapt_steps == 0:
+    return False
+  return model.config['method']['name'] == 'meta_transfer'
+
+
+class Prepared(NamedTuple):
+  """How one image is enlarged.
+
+  Attributes:
+    upscaler: What enlarges it.
+    estimate: What its blur seems to be.
+    line: The same for a person: the estimate, what is done, and how to override
+      it.
+  """
+
+  upscaler: Upscaler
+  estimate: KernelEstimate
+  line: str
+
+
+class AutomaticKernel:
+  """Prepares an `Upscaler` for each image, by the blur estimated from it.
+
+  Attributes:
+    model: What enlarges images that were blurred.
+  """
+
+  def __init__(
+    self,
+    model: SRModel,
+    options: UpscaleOptions,
+    *,
+    sizes: Sequence[Size] = (),
+  ):
+    """Refuses what no image could be enlarged with.
+
+    Args:
+      model: As for an `Upscaler`.
+      options: The same; their kernel is not looked at.
+      sizes: The same.
+
+    Raises:
+      UserError: as an `Upscaler`, or the model uses no kernel.
+    """
+    self.model = model
+    self._options = options
+    self._sizes = sizes
+    trial = self._upscaler(np.asarray(gaussian_kernel(1.0)))
+    if not trial.uses_kernel:
+      raise UserError(
+        f'model {model.name} uses a kernel only for back-projection; add'
+        ' back_project=N (--back-project N) or leave the kernel out'
+      )
+
+  def check(self, image: np.ndarray) -> None:
+    """Refuses what is no image, or none for the model.
+
+    Raises:
+      UserError: as `Upscaler.check`.
+    """
+    check_image(image, self.model)
+
+  def prepare(
+    self,
+    image: np.ndarray,
+    *,
+    by: Literal['auto', 'network', 'spectrum'] = 'auto',
+  ) -> Prepared:
+    """Estimates the blur of an image, and chooses what enlarges it.
+
+    Args:
+      image: `[H, W, C]`, float in [0, 1] or uint8.
+      by: As for `estimate_kernel`.
+
+    Raises:
+      UserError: no such image, or one that shows no blur.
+    """
+    self.check(image)
+    scale = self.model.scale
+    estimate = estimate_kernel(as_unit(image), scale=scale, by=by)
+    if estimate.blurred:
+      error = estimate.expected_error
+      within = '' if error is None else f', widths within about {error:.2f}'
+      return Prepared(
+        self._upscaler(self._taps(estimate)),
+        estimate,
+        f'kernel {estimate.spec}, an estimate{within}: override it by --kernel'
+        ' SPEC',
+      )
+    seems = (
+      f'looks like a clean reduction or an untouched photograph (as a blur'
+      f' {estimate.spec}, an estimate)'
+    )
+    if not needs_kernel(self.model, self._options.adapt_steps):
+      upscaler, how = self._upscaler(None), 'enlarged without a kernel'
+    elif scale in _PLAIN:
+      upscaler = self._plain
+      how = f'enlarged by {upscaler.model.name}, which needs no kernel'
+    else:
+      # The estimated kernel is centred, where a cubic reduction is not.
+      upscaler = self._upscaler(self._taps(estimate), block_centred=True)
+      how = f'result moved by {(scale - 1) / 2:g} pixels, as bicubic lies'
+    return Prepared(
+      upscaler, estimate, f'{seems}: {how}; override it by --kernel SPEC'
+    )
+
+  @functools.cached_property
+  def _plain(self) -> Upscaler:
+    """What enlarges images that were not blurred."""
+    model = load(_PLAIN[int(self.model.scale)])
+    options = dataclasses.replace(
+      self._options, kernel=None, adapt_steps=None, degradation=None
+    )
+    return Upscaler(model, options, sizes=self._sizes)
+
+  def _taps(self, estimate: KernelEstimate) -> np.ndarray:
+    """The estimated kernel, without the blur of the model's own reduction."""
+    named = self.model.config.get('degradation', {}).get('name')
+    if (self._options.degradation or named) != 'blur-bicubic':
+      return estimate.kernel
+    own = _CUBIC_VARIANCE * estimate.scale**2
+    wide, narrow = (
+      max(variance - own, _LEAST_VARIANCE) for variance in estimate.variances
+    )
+    return dataclasses.replace(estimate, variances=(wide, narrow)).kernel
+
+  def _upscaler(
+    self, kernel: np.ndarray | None, *, block_centred: bool = False
+  ) -> Upscaler:
+    options = dataclasses.replace(
+      self._options, kernel=kernel, block_centred=block_centred
+    )
+    return Upscaler(self.model, options, sizes=self._sizes)
+
+
+def upscale(
+  model: SRModel,
+  image: np.ndarray,
+  *,
+  scale: float | None = None,
+  kernel: str | np.ndarray | Kernel | None = None,
+  adapt_steps: int | str | None = None,
+  self_ensemble: bool = False,
+  back_project: int | None = None,
+  tile: int | str = 'auto',
+  seed: int = 0,
+  references: Sequence[np.ndarray] = (),
+) -> np.ndarray:
+  """Enlarges one image.
+
+  Args:
+    model: From `load`.
+    image: `[H, W, C]`, float in [0, 1] or uint8.
+    scale: Checked against the model's if given.
+    kernel: Blur that produced the image; see `UpscaleOptions`, also for the
+      other options. 'auto' estimates it from the image, and so does None where
+      the model needs a kernel; what came of it is logged.
+    adapt_steps: Gradient steps of the adaptation to the image, or 'auto'.
+    self_ensemble: Whether to average over the eight flips and rotations.
+    back_project: Number of back-projections after it.
+    tile: Side of the tiles in LR pixels, 'auto', 'off' or 'chop'.
+    seed: Seed of what the adaptation draws at random, together with the pixels
+      of the image.
+    references: See `Upscaler`.
+
+  Returns:
+    float32 `[ceil(scale * H), ceil(scale * W), C]` in [0, 1].
+
+  Raises:
+    UserError: as `Upscaler`, or a kernel that nothing would use.
+  """
+  check_scale(model, scale)
+  automatic = isinstance(kernel, str) and kernel == AUTO
+  options = UpscaleOptions(
+    self_ensemble=self_ensemble,
+    back_project=back_project,
+    kernel=None if automatic else kernel,
+    adapt_steps=adapt_steps,
+    tile=tile,
+    seed=seed,
+  )
+  unknown = kernel is None and needs_kernel(model, adapt_steps)
+  if automatic or unknown:
+    prepared = AutomaticKernel(model, options).prepare(image)
+    level = logging.WARNING if unknown else logging.INFO
+    _log.log(level, '%s', prepared.line)
+    return prepared.upscaler(image)
+  upscaler = Upscaler(model, options, references=references)
+  if kernel is not None and not upscaler.uses_kernel:
+    raise UserError(
+      f'model {model.name} uses a kernel only for back-projection; add'
+      ' back_project=N (--back-project N) or leave the kernel out'
+    )
+  return upscaler(image)
