@@ -1,4 +1,4 @@
-"""Eight fake CPU devices, quick compilation, compiled programs kept."""
+"""Sets up eight fake CPU devices, fast compilation and a compilation cache."""
 
 import gc
 import os

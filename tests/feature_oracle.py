@@ -10,7 +10,7 @@ VGG16 = '64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512'
 
 
 def convolution(x, weight, bias, stride=1):
-  """`[H, W, C]` by a PyTorch weight `[O, I, K, K]`; zeros around."""
+  """Convolves `[H, W, C]` with a PyTorch weight `[O, I, K, K]`, zero padded."""
   side = weight.shape[-1]
   margin = 2 if stride > 1 else side // 2
   x = np.pad(x, ((margin, margin), (margin, margin), (0, 0)))
@@ -22,13 +22,13 @@ def convolution(x, weight, bias, stride=1):
 
 
 def pool(x, side):
-  """The largest of every window, two pixels apart."""
+  """Max pooling with stride 2."""
   views = np.lib.stride_tricks.sliding_window_view(x, (side, side), (0, 1))
   return views[::2, ::2].max((-2, -1))
 
 
 def normalised(image):
-  """Of `[H, W, 3]` in [0, 1] as LPIPS v0.1 writes it, for [-1, 1]."""
+  """Normalises `[H, W, 3]` in [0, 1] by LPIPS v0.1's formula for [-1, 1]."""
   shift, scale = [-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]
   return ((2.0 * image - 1) - shift) / scale
 
@@ -60,7 +60,7 @@ def _layer(rng, position, shape):
 
 
 def vgg(tensors, plan, image):
-  """Features by torchvision's position of each layer that has weights."""
+  """VGG's features, by torchvision's index of each convolution."""
   found, position, x = {}, 0, normalised(image)
   for width in plan.split():
     if width == 'M':

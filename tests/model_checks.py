@@ -1,4 +1,4 @@
-"""What every architecture of `sr_jax.models` must satisfy.
+"""Checks that every architecture of `sr_jax.models` must pass.
 
 `test_models` runs these checks on each file of the package, and the test of
 CONTRIBUTING.md on the file that its recipe shows. What a check needs to know of
@@ -28,7 +28,7 @@ _FAR = 80
 
 
 def tiny(name, scale=None, **options):
-  """A network small enough for tests, at its least scale if none is given."""
+  """A network small enough for tests; its default is the smallest scale."""
   return models.create(
     {
       'name': name,
@@ -41,7 +41,7 @@ def tiny(name, scale=None, **options):
 
 @functools.cache
 def least_scale(name):
-  """The smallest scale that the architecture enlarges by: 2, if it can."""
+  """The smallest scale of the architecture, from 2 on if possible."""
   for scale in (2, 3, 4, 8):
     try:
       models.create({'name': name, 'scale': scale})

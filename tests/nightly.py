@@ -1,15 +1,15 @@
-"""Cases of a parametrised test that run in the nightly suite alone."""
+"""Marks cases of a parametrised test for the nightly suite."""
 
 import pytest
 
 
 def nightly(*values):
-  """One set of arguments of a test, not run by default."""
+  """One case of a test that runs in the nightly suite only."""
   return pytest.param(*values, marks=pytest.mark.nightly)
 
 
 def first_by_default(cases, keep=1):
-  """The cases, of which all but the first `keep` are nightly.
+  """Marks all cases but the first `keep` as nightly.
 
   Args:
     cases: Arguments of a test: tuples, or single values.

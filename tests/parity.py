@@ -1,4 +1,4 @@
-"""Golden files of released networks through the importer, to their outputs.
+"""Compares golden files of released networks with imported networks.
 
 The weights are written under their official names as a `.pth` or `.mat` file,
 and the importer recognises all options that it can.
@@ -42,7 +42,7 @@ class System(NamedTuple):
 
   Attributes:
     model: Name of its network in `sr_jax.models`.
-    cases: What of a golden file is compared.
+    cases: The imports of a golden file that are compared.
     matlab: Whether its weights are MATLAB's.
   """
 
@@ -164,7 +164,7 @@ def _mixed(trees: list[Any], shares: list[float]) -> Any:
 def _dual_images(
   golden: Golden, imported: Imported, folder: Any
 ) -> Iterator[tuple[str, Any]]:
-  """What DRN's dual networks make of the released code's outputs."""
+  """The outputs of DRN's dual networks for the released code's images."""
   path = folder / 'dual.pt'
   duals = [golden.others[name] for name in sorted(golden.others)]
   path.write_bytes(torch_files.list_of_state_dicts(duals))

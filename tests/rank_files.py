@@ -1,4 +1,4 @@
-"""A rank data set as `sr-jax rank-data` writes it, of a few pixels."""
+"""Writes a tiny rank data set, as `sr-jax rank-data` does."""
 
 import itertools
 import json

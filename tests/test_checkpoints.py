@@ -107,7 +107,7 @@ def test_a_folder_without_checkpoints_is_refused(tmp_path, where):
 
 
 def test_cut_off_checkpoints_are_refused_in_one_line(tmp_path):
-  """In a process of its own: Orbax's other reads outlive the failed one."""
+  """Runs in a separate process: other reads of Orbax outlive a failed one."""
   for damage in ('about', 'params', 'data', 'config'):
     folder = tmp_path / damage
     checkpoints.save_params(folder, PARAMS, CONFIG)
@@ -316,7 +316,7 @@ for path in [p for p in newest.rglob('*') if p.is_file()]:
 def test_a_flipped_bit_is_never_used(tmp_path):
   """T10: of 120 bit flips in checkpoints 115 were used as they are.
 
-  In a process of its own: Orbax's other reads outlive the failed one.
+  Runs in a separate process: other reads of Orbax outlive a failed one.
   """
   with _keeper(tmp_path) as keeper:
     _save(keeper, 1)

@@ -30,7 +30,7 @@ def _has_tag(cell, tag):
 
 
 def _run(path):
-  """The names that the code cells leave behind, run in order."""
+  """Runs the code cells in order; returns the names that they define."""
   names = {'__name__': '__main__'}
   for cell in _notebook(path)['cells']:
     if cell['cell_type'] != 'code' or _has_tag(cell, 'colab-only'):
@@ -87,8 +87,8 @@ def _run_in_kernel(path, folder, report):
   """Runs a notebook as Jupyter does.
 
   Args:
-    path: Of the notebook.
-    folder: To run it in.
+    path: The notebook.
+    folder: The folder in which it runs.
     report: Code of a last cell, which prints JSON.
 
   Returns:
@@ -192,7 +192,7 @@ def test_notebook_is_stored_without_results(path):
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
 def test_imports_of_a_notebook_exist(path):
-  """What changes most often under a notebook, without running the rest."""
+  """The names that a notebook imports exist; this does not run the notebook."""
   for cell in _notebook(path)['cells']:
     if cell['cell_type'] != 'code' or _has_tag(cell, 'colab-only'):
       continue
@@ -209,7 +209,7 @@ def test_imports_of_a_notebook_exist(path):
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
 def test_no_cell_shows_a_state(path):
-  """A cell that ends in a train state prints thousands of lines of it."""
+  """A cell that ends in a train state would print thousands of lines."""
   for cell in _notebook(path)['cells']:
     if cell['cell_type'] != 'code' or _has_tag(cell, 'colab-only'):
       continue

@@ -67,7 +67,7 @@ def _leaves(config):
 
 
 def _types(config):
-  """Types by dotted key of all but the method's own section."""
+  """Types by dotted key, without the section `method`."""
   leaves = _leaves(config).items()
   return {k: type(v) for k, v in leaves if not k.startswith('method.')}
 
@@ -116,7 +116,7 @@ def test_unknown_preset_is_refused_by_name(path):
 
 
 @every_file
-def test_docstring_tells_command_and_origin(path, monkeypatch):
+def test_docstring_gives_command_and_origin(path, monkeypatch):
   monkeypatch.chdir(ROOT)
   doc = _module(path).__doc__
   assert re.search(r'et al\., [A-Z]\w+ \d{4}[,)]|[Oo]ur own', doc)

@@ -1,4 +1,4 @@
-"""Text that is safe to print, and ranges of config values."""
+"""Escaping of untrusted text, and ranges of config values."""
 
 import math
 
@@ -124,7 +124,7 @@ def test_sections_within_sections_are_checked():
   ],
 )
 def test_untrusted_text_is_escaped(text, safe):
-  """Escapes of a file's names reached the terminal raw (W11)."""
+  """Control characters in names of a file reached the terminal (W11)."""
   assert printable(text) == safe
 
 

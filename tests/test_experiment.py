@@ -87,7 +87,7 @@ def _nested(key, value):
 
 
 def test_every_number_has_a_range():
-  """T5, T6: 127 of 387 bad values were accepted, 38 were tracebacks."""
+  """T5, T6: of 387 bad values 127 were accepted and 38 gave tracebacks."""
   bad = [(key, value) for key in _WHOLE_FROM_1 for value in (0, *_BAD)]
   bad += [(key, value) for key in _WHOLE_FROM_0 for value in _BAD]
   fractions = (-1, float('nan'), float('inf'), 2**63, 'many', None, [])
@@ -162,7 +162,7 @@ def test_cosine_decay_binds_the_number_of_steps(tmp_path):
 def test_keys_of_later_versions_do_not_make_another_experiment(
   tmp_path, caplog
 ):
-  """B7: any key that a release added blocked the runs of before."""
+  """B7: a new config key made older runs "another experiment"."""
   before, now = _complete(), _complete(data={'margin': True})
   del before['optimizer']['clip_value'], before['profile']
   del before['data']['margin']
@@ -183,7 +183,7 @@ def test_a_damaged_config_of_a_workdir_is_one_line(tmp_path, damage):
 
 
 def test_data_may_move_but_not_change(tmp_path, caplog):
-  """T3 and B7: changed files went unnoticed, moved ones were refused."""
+  """T3 and B7: changed files were accepted, moved files were refused."""
   before = _complete()
   moved = _complete(data={'source': 'folder:/elsewhere'})
   experiment.write(tmp_path, before, DIGEST)
@@ -220,7 +220,7 @@ def test_the_config_is_written_whole(tmp_path):
 
 
 def test_without_config_json_the_checkpoint_says_what_the_run_is(tmp_path):
-  """W11: the comparison was skipped."""
+  """W11: without config.json the comparison was skipped."""
   assert checkpoints.stored_config(tmp_path) is None
   config = _complete()
   params = {'generator': {'w': np.ones(3, np.float32)}}

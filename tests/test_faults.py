@@ -1,4 +1,4 @@
-"""Memory that runs out, as one line."""
+"""Errors of one line if memory runs out."""
 
 import jax
 import pytest
@@ -17,7 +17,7 @@ from sr_jax.runs import faults
   ],
 )
 def test_a_device_without_memory(text, amount):
-  """B9: it was a raw traceback of XLA."""
+  """B9: memory that ran out gave a raw traceback of XLA."""
   with pytest.raises(UserError) as error, faults.out_of_memory('use less'):
     raise jax.errors.JaxRuntimeError(f'RESOURCE_EXHAUSTED: {text}')
   asked = f': {amount} were asked for at once' if amount else ''

@@ -96,7 +96,7 @@ def test_other_weights_are_refused_and_no_older_step_is_taken(tmp_path):
     keeper.restore(_like(), other)
 
 
-def test_checkpoints_of_the_version_before_bring_their_own(tmp_path):
+def test_checkpoints_of_version_0_1_contain_frozen_networks(tmp_path):
   _saved_by_the_version_before(tmp_path)
   with _keeper(tmp_path) as keeper:
     stored = keeper.stored_frozen()

@@ -112,7 +112,7 @@ def test_two_processes_equal_one(tmp_path):
 
 
 def test_processes_with_other_configs_are_refused(tmp_path):
-  """T7: unlike processes trained on, with a loss of 1e8, or never ended."""
+  """T7: processes with different configs trained to a loss of 1e8, or hung."""
   configs = [experiment.to_plain(tiny.config(seed=i)) for i in range(2)]
   processes = _pair(configs, tmp_path / 'run', 1)
   try:
@@ -127,7 +127,7 @@ def test_processes_with_other_configs_are_refused(tmp_path):
 
 
 def _long_run():
-  """A run that does not end by itself while a test watches it."""
+  """A run that is long enough for a test to watch."""
   sections = {'eval': {'every': 10**6}, 'checkpoint': {'every': 10**6}}
   return experiment.to_plain(tiny.config(steps=10**6, **sections))
 
@@ -176,12 +176,12 @@ def test_a_fault_in_one_process_ends_all_in_one_line(tmp_path):
 
 
 class _Left(Exception):
-  """Stands for the end of the process."""
+  """Raised in place of the end of the process."""
 
 
 @pytest.fixture
 def connection(monkeypatch):
-  """A link, its end of a connection and the peer's."""
+  """A link, its end of a connection, and the end of the peer."""
 
   def leave(status):
     raise _Left(status)

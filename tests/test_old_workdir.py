@@ -1,4 +1,4 @@
-"""A workdir written by version 0.1 opens and resumes as it did then.
+"""A workdir written by version 0.1 opens and resumes with the same results.
 
 `golden/workdir_0_1/run.tar.gz` holds a tiny run of that version after two of
 four steps, without its image strips; `state.npz` holds the state with which
@@ -26,7 +26,7 @@ def workdir(tmp_path):
 
 
 def _config():
-  """The config of that run, as its file would give it today."""
+  """The config of the old run, as its config file gives it today."""
   optimizer = {'schedule': 'step', 'boundaries': (3,), 'clip_norm': 1.0}
   config = tiny.config(
     optimizer={**optimizer, 'warmup_steps': 2},
@@ -58,7 +58,7 @@ def test_a_workdir_of_the_version_before_resumes_exactly(workdir, caplog):
 
 
 def test_damaged_scores_of_the_version_before_do_not_block(workdir):
-  """T9: a broken file of Orbax's own scores stopped the run at its start."""
+  """T9: a damaged score file of Orbax prevented the run from resuming."""
   scores = workdir / 'checkpoints' / '2' / 'metrics' / 'metrics'
   scores.write_text('{"psnr": 12.')
   keeper = checkpoints.Keeper(

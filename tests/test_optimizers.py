@@ -71,7 +71,7 @@ def test_unknown_names_are_refused():
   ],
 )
 def test_values_out_of_range_are_refused(key, values):
-  """T5: each of them used to train, some to NaN weights."""
+  """T5: all these values were accepted, and some gave NaN weights."""
   others = [math.nan, math.inf, -math.inf, None, {}, 'x'] * (
     key not in ('name', 'schedule')
   )
@@ -123,7 +123,7 @@ def test_weight_decay_spares_constants():
 
 
 def test_decay_of_sgd_goes_through_the_momentum():
-  """As a part of the loss would: v = m v + g + d w, w = w - r v."""
+  """Decay acts as a part of the loss: v = m v + g + d w, w = w - r v."""
   tx, _ = _make(name='sgd', b1=0.5, learning_rate=0.1, weight_decay=0.2)
   params = {'layer': {'w': jnp.array([1.0])}}
   state, w, v = tx.init(params), 1.0, 0.0
@@ -145,7 +145,7 @@ def test_decay_of_sgd_goes_through_the_momentum():
   ],
 )
 def test_clipping_follows_the_rate(limit, before, after):
-  """The bound of an update stays when the rate falls to a tenth."""
+  """The bound of an update does not change when the rate falls to a tenth."""
   tx, _ = _make(
     **{'name': 'sgd', 'b1': 0.0, 'learning_rate': 0.5, **limit},
     schedule='step',
@@ -237,7 +237,7 @@ def test_non_finite_gradients_are_skipped_and_counted():
   ],
 )
 def test_finite_gradients_with_other_updates_are_skipped(options, gradient):
-  """T5: the guard looked at the gradient alone, not at what is saved."""
+  """T5: only gradients were checked, not the updated parameters."""
   tx, _ = _make(**options)
   params = {'w': jnp.ones(2)}
   start = tx.init(params)
@@ -259,7 +259,7 @@ def test_weights_that_would_overflow_are_not_saved():
 
 
 def _compiled_lines(layers):
-  """Length of the program of an update that is made only in its turn."""
+  """Length of the compiled program of a conditional update."""
   tx, _ = _make()
   params = {f'layer_{i}': jnp.ones(4) for i in range(layers)}
 
@@ -284,7 +284,7 @@ def test_the_program_of_an_update_grows_with_the_layers_alone():
 
 
 def test_statistics_that_are_not_finite_are_not_kept():
-  """T5: the update of such a batch is skipped, its statistics were saved."""
+  """T5: the update by a non-finite batch was skipped, its statistics not."""
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
     key=jax.random.key(0),
@@ -304,7 +304,7 @@ def test_statistics_that_are_not_finite_are_not_kept():
 
 
 def test_the_reported_rate_is_the_one_that_was_applied():
-  """Skipped updates do not count, nor do steps at which nothing moved."""
+  """Skipped updates and steps without an update do not count."""
   tx, rate = _make(name='sgd', schedule='cosine', learning_rate=1.0, b1=0.0)
   params = {'w': jnp.zeros(1)}
   state = tx.init(params)

@@ -1,4 +1,4 @@
-"""Every model that comes with the package does its work."""
+"""Every pretrained model of the package enlarges images well."""
 
 import pytest
 import skimage.data

@@ -1,4 +1,4 @@
-"""Speed of a run, its lines, and signs of life."""
+"""Progress lines, speed and signs of life of a run."""
 
 from sr_jax.runs import progress
 

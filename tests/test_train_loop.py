@@ -1,4 +1,4 @@
-"""The loop: what a run leaves, exact resume, faults in the middle."""
+"""The train loop: files of a run, exact resume, faults during training."""
 
 import contextlib
 import io
@@ -44,7 +44,7 @@ def _plain(state):
 
 
 def said(out):
-  """The lines of an output without signs of life, which depend on speed."""
+  """The lines of an output, without signs of life, which depend on speed."""
   lines = out.getvalue().splitlines()
   return [line for line in lines if not re.search(r' \(\d+ s\)$', line)]
 
@@ -84,7 +84,7 @@ def test_a_run_writes_logs_and_strips(run):
 
 
 def test_a_run_says_what_it_does(run):
-  """A run said nothing at its start, and nothing at its end."""
+  """Runs used to print nothing at their start and end."""
   folder, _, state, out = run
   size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
   assert out[0] == (
@@ -100,7 +100,7 @@ def test_a_run_says_what_it_does(run):
 
 
 def test_the_best_score_is_saved_where_it_is_measured(run):
-  """B6: the best was sought only where it met `checkpoint.every`."""
+  """B6: best scores counted only at steps of `checkpoint.every`."""
   folder, *_ = run
   scores = {
     line['step']: line['crops/psnr']
@@ -134,7 +134,7 @@ def test_a_checkpoint_opens_for_inference(run):
 
 @pytest.fixture(scope='module')
 def again(run, tmp_path_factory):
-  """The finished run started again, and the output of that start."""
+  """Starts the finished run again; returns its output."""
   folder = tmp_path_factory.mktemp('again') / 'run'
   shutil.copytree(run[0], folder)
   with contextlib.redirect_stdout(io.StringIO()) as out:
@@ -143,7 +143,7 @@ def again(run, tmp_path_factory):
 
 
 def test_a_finished_run_is_left_as_it_is(run, again):
-  """F10: it said nothing."""
+  """F10: starting a finished run printed nothing."""
   folder, state, out = again
   assert equal(run[2], state)
   assert lines_of(folder) == lines_of(run[0])
@@ -268,7 +268,7 @@ def test_memory_that_runs_out_is_one_line(tmp_path, monkeypatch):
 
 
 def test_real_pairs_are_trained_on_and_scored_as_they_are(tmp_path):
-  """Not against LR images that are made of HR."""
+  """Not with LR images made from HR."""
   hr = skimage.data.astronaut()[:48, :64]
   for name, image in (('hr', hr), ('lr', 255 - hr[::2, ::2])):
     _save(tmp_path / name / 'a.png', image)
@@ -290,7 +290,7 @@ def test_real_pairs_are_trained_on_and_scored_as_they_are(tmp_path):
 
 @pytest.mark.nightly
 def test_meta_training_is_scored_by_kernels_and_steps(tmp_path):
-  """PSNR on the fixed crops after fits, and the means choose what is kept."""
+  """The mean PSNR of fixed crops after adapting chooses the best checkpoint."""
   config = mzsr.get_config('smoke')
   with config.unlocked():
     config.model.update({'depth': 2, 'features': 4})
@@ -325,7 +325,7 @@ def test_meta_training_is_scored_by_kernels_and_steps(tmp_path):
 
 
 def _any_scale(steps, **evaluation):
-  """A tiny run over scales of which one is drawn for each batch."""
+  """A tiny run that draws one of several scales for each batch."""
   config = tiny.config(
     steps=steps,
     data={'scales': (1.5, 2.0, 2.3), 'patch': 10},

@@ -44,7 +44,7 @@ def _start(workdir, *flags):
 
 
 def _one_line(arguments, **environment):
-  """The line that train.py ends with, which must be its only one."""
+  """The last line of train.py's output, which must be the only one."""
   result = subprocess.run(
     [sys.executable, ROOT / 'train.py', *map(str, arguments)],
     capture_output=True,
@@ -85,13 +85,13 @@ def _one_line(arguments, **environment):
   ],
 )
 def test_a_wrong_flag_is_answered_in_one_line(tmp_path, flags, reason):
-  """`--config.optimizer.lr` was answered by 'lr', a wrong file by no list."""
+  """The answer to `--config.optimizer.lr` was 'lr'; wrong files got no list."""
   assert reason in _one_line([*flags, '--workdir', tmp_path / 'run'])
   assert not (tmp_path / 'run').exists()
 
 
 def test_a_wrong_config_file_is_answered_in_one_line(tmp_path):
-  """Typos in a config file were ignored: the default stayed in force."""
+  """Typos in a config file were ignored, and defaults used."""
   path = tmp_path / 'mine.py'
   path.write_text(
     'from configs import edsr_small\n'
@@ -114,7 +114,7 @@ def test_a_missing_accelerator_is_answered_in_one_line(tmp_path):
 
 @pytest.mark.parametrize('seconds', [0.3, 2.5])
 def test_sigterm_while_starting_is_a_clean_exit(tmp_path, seconds):
-  """T13: exit status -15, without a word."""
+  """T13: the exit status was -15, without a message."""
   with _start(tmp_path / 'run', '--config.steps=100000') as process:
     time.sleep(seconds)
     process.send_signal(signal.SIGTERM)
@@ -195,7 +195,7 @@ def test_kill_9_at_random_moments_always_resumes(tmp_path):
 
 @pytest.mark.nightly
 def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path):
-  """In a process of its own: Orbax's other reads outlive the failed one."""
+  """Runs in a separate process: other reads of Orbax outlive a failed one."""
   train_loop.train_and_evaluate(tiny.config(), tmp_path)
   newest = tmp_path / 'checkpoints' / '4'
   for path in newest.rglob('*'):

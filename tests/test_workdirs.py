@@ -1,4 +1,4 @@
-"""The folder of a run: its lock, its leftovers, its name."""
+"""The folder of a run: lock, leftover files, allowed names."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ import pytest
 from sr_jax.errors import UserError
 from sr_jax.runs import workdirs
 
-# Holds a folder until it is told to end, or is killed.
+# Holds the lock of a folder until it gets a line of input or is killed.
 HOLD = """
 import pathlib, sys
 from sr_jax.runs import workdirs
@@ -39,13 +39,13 @@ def _claimed(folder):
 
 
 def _claim(folder):
-  """Claims a folder and leaves it again."""
+  """Locks a folder and releases it."""
   with _claimed(folder):
     pass
 
 
 def test_a_second_run_is_refused_by_name(tmp_path):
-  """T1: both runs went on, and one or both died at a save."""
+  """T1: two runs in one folder went on, and died when they saved."""
   with _held(tmp_path) as process:
     with pytest.raises(UserError) as error:
       _claim(tmp_path)
@@ -81,7 +81,7 @@ def test_the_lock_of_a_killed_run_is_taken_over_at_once(tmp_path):
 
 @pytest.mark.parametrize('alive', [False, True])
 def test_a_run_on_another_machine_is_watched(tmp_path, monkeypatch, alive):
-  """Shared folders may not share locks: the file's time shows who lives."""
+  """Locks may not work between machines; the time of the lock file does."""
   monkeypatch.setattr(workdirs, '_BEAT', 0.1)
   path = tmp_path / '.lock'
   holder = {'host': 'node7', 'pid': 12, 'since': '1', 'machine': 'another'}
@@ -158,7 +158,7 @@ def test_a_folder_made_in_vain_is_removed_again(tmp_path):
 
 
 def test_where_a_workdir_lies(tmp_path, monkeypatch):
-  """F9: folders named `gs:` and `~` were made, and the run died at a save."""
+  """F9: folders `gs:` and `~` were made, and the run died when it saved."""
   monkeypatch.setenv('HOME', str(tmp_path))
   assert workdirs.locate('~/runs/x') == tmp_path / 'runs' / 'x'
   assert workdirs.locate(tmp_path / 'x') == tmp_path / 'x'

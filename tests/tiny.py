@@ -4,7 +4,7 @@ from configs import common
 
 
 def config(**sections):
-  """An experiment of seconds; keyword arguments override section values."""
+  """A config that trains in seconds; keyword arguments override its values."""
   tiny = common.base()
   with tiny.unlocked():
     tiny.model.update({'blocks': 1, 'features': 4})

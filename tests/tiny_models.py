@@ -38,7 +38,7 @@ def tiny(scale=2, channels=3):
 
 
 def counting(model):
-  """The model, and the list of LR shapes that were traced with it."""
+  """A model, and the list of LR shapes for which it was compiled."""
   traced = []
 
   def predict(params, lr, mask=None):
@@ -65,7 +65,7 @@ def waves(
     terms: Number of waves.
     period: Pixels per radian of a wave of unit frequency.
     amplitude: Amplitude of each wave.
-    seed: Of directions and phases.
+    seed: Seed of directions and phases.
   """
   rng = np.random.default_rng(seed)
   y, x = np.mgrid[:height, :width][..., None] / period

@@ -1,4 +1,4 @@
-"""The command line, run in this process, and a checkpoint small enough."""
+"""Fixtures: the command line run in this process, and a small checkpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TINY = {
 
 
 class Outcome(NamedTuple):
-  """What a command left behind."""
+  """Exit status and output of a command."""
 
   status: int
   out: str
@@ -71,7 +71,7 @@ def checkpoint(tmp_path_factory):
 
 
 def visible(folder):
-  """Names of the files that are not hidden, as the record of results is."""
+  """Names of the files in a folder that are not hidden."""
   return sorted(
     p.relative_to(folder).as_posix()
     for p in folder.rglob('*')
@@ -89,7 +89,7 @@ def texture(height, width, channels=3, *, seed=0):
 
 @pytest.fixture
 def photos(tmp_path):
-  """A folder with two images, one in a folder of its own."""
+  """A folder with two images, one of them in a subfolder."""
   folder = tmp_path / 'photos'
   write_image(folder / 'one.png', Picture(texture(26, 31)))
   write_image(folder / 'sub' / 'two.png', Picture(texture(24, 24, 1, seed=1)))

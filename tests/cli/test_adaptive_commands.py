@@ -1,4 +1,4 @@
-"""upscale and evaluate with models that fit themselves to each image."""
+"""The commands upscale and evaluate with models that adapt to each image."""
 
 import json
 
@@ -43,7 +43,7 @@ def tiny_zssr(monkeypatch):
   monkeypatch.setitem(zssr.VARIANTS, 'released', small)
 
 
-def test_kernel_is_told_and_saved(run, adaptive, photos, tmp_path):
+def test_kernel_is_printed_and_saved(run, adaptive, photos, tmp_path):
   out, spec = tmp_path / 'out', 'gaussian:2.0,1.0,0.5'
   command = ('upscale', photos, '--model', adaptive)
   done = run(*command, '-o', out, '--kernel', spec)
@@ -102,7 +102,7 @@ def test_saved_kernels_are_no_images_of_a_later_run(run, adaptive, photos):
 
 @pytest.mark.nightly
 def test_folder_as_file_by_file(run, adaptive, tiny_zssr, tmp_path):
-  """Images of one size are fitted together, and get what they get alone."""
+  """Images of one size are fitted together, with the same results as alone."""
   folder = tmp_path / 'in'
   for i in range(3):
     write_image(folder / f'{i}.png', Picture(texture(12, 14, seed=i)))
@@ -137,7 +137,7 @@ def test_folder_as_file_by_file(run, adaptive, tiny_zssr, tmp_path):
   ],
 )
 def test_array_of_seven_channels(run, tiny_zssr, tmp_path, model, scale):
-  """Each channel keeps its range, its zeros, its constant."""
+  """Each channel keeps its range and zeros; constant channels stay constant."""
   rng = np.random.default_rng(0)
   values = np.zeros((14, 12, 7))
   values[..., 1] = -3.25  # constant
@@ -190,9 +190,9 @@ def test_kernel_with_another_sum_and_negative_taps(
     *('--model', adaptive, '--kernel', tmp_path / 'k.npy'),
   )
   assert done.status == 0, done
-  told = '\n'.join(caplog.messages)  # on standard error
-  assert 'k.npy: the taps sum to 2.9' in told
-  assert 'k.npy: 2 taps are negative; kept' in told
+  warnings = '\n'.join(caplog.messages)  # on standard error
+  assert 'k.npy: the taps sum to 2.9' in warnings
+  assert 'k.npy: 2 taps are negative; kept' in warnings
   (saved,) = (tmp_path / 'out').glob('kernel_*.npy')
   np.testing.assert_allclose(np.load(saved), kernel / kernel.sum())
 

@@ -1,4 +1,4 @@
-"""What a user can get wrong: one line, status 2, nothing left behind."""
+"""Mistakes of users: an error of one line, status 2, and no output files."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ from tests.weights import torch_files
 
 @pytest.fixture
 def out(tmp_path):
-  """An output folder that must stay missing or empty."""
+  """An output folder that commands must not make or fill."""
   folder = tmp_path / 'out'
   yield folder
   left = [p for p in folder.rglob('*') if p.is_file()]
@@ -140,7 +140,7 @@ WEIGHTS = {
 
 @pytest.mark.parametrize('kind', WEIGHTS)
 def test_broken_weights(run, tmp_path, out, kind):
-  """Cut short or hostile: one line, and no folder or file is left."""
+  """Truncated or hostile files: one line, and no output is left."""
   path, data = tmp_path / 'broken.pth', WEIGHTS[kind]
   for length in (0, 5, len(data) // 2, len(data) - 1):
     path.write_bytes(data[:length])

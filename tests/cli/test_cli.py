@@ -1,4 +1,4 @@
-"""The command's frame: help without JAX, and how failures are told."""
+"""The sr-jax command: help without importing JAX, and messages of failures."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What `upscale` takes for finished, and what it never replaces."""
+"""Which results `upscale` regards as finished, and which files it keeps."""
 
 import jax
 import numpy as np
@@ -66,7 +66,7 @@ def test_other_options_make_a_result_beside_the_first(
 def test_weights_that_were_trained_further_are_another_model(
   run, photos, tmp_path, out, checkpoint
 ):
-  """F2: the name of a checkpoint stays while its weights change."""
+  """F2: a checkpoint keeps its name when its weights change."""
   loaded = checkpoints.load_params(checkpoint)
   names = []
   for factor in (1.0, 0.5):
@@ -80,7 +80,7 @@ def test_weights_that_were_trained_further_are_another_model(
 
 
 def test_result_of_another_input_is_not_replaced(run, tmp_path, out):
-  """F1: a photograph that has changed, or another one of its name."""
+  """F1: the input has changed, or is another file of the same name."""
   source = tmp_path / 'a.png'
   write_image(source, Picture(texture(8, 9)))
   command = ('upscale', source, '-o', out, *BICUBIC)
@@ -124,7 +124,7 @@ def test_input_is_never_replaced(run, tmp_path, overwrite):
 
 
 def test_foreign_file_is_not_replaced(run, photos, out):
-  """F2: a file that no record names is nobody's result."""
+  """F2: a file that is not in the record is not a result of upscale."""
   write_image(out / 'one_x2.png', Picture(texture(5, 5)))
   before = contents(out)
   command = ('upscale', photos / 'one.png', '-o', out, *BICUBIC)
@@ -134,7 +134,7 @@ def test_foreign_file_is_not_replaced(run, photos, out):
 
 
 def test_result_that_became_png_is_found_and_replaced(run, tmp_path, out):
-  """F1: alpha does not fit into JPEG; the record still knows the result."""
+  """F1: JPEG cannot hold alpha; the record names the PNG that was written."""
   pixels = (texture(8, 9, 4) * 255).astype(np.uint8)
   Image.fromarray(pixels).save(tmp_path / 'a.png')
   (tmp_path / 'a.png').rename(tmp_path / 'a.jpg')

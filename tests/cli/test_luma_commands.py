@@ -1,4 +1,4 @@
-"""Commands with a network of luma: training, colour, grey, tiles, scores."""
+"""Commands with a luma network: training, colour, grey, tiles, scores."""
 
 from __future__ import annotations
 

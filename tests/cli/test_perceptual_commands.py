@@ -1,4 +1,4 @@
-"""evaluate --metrics, fit-niqe, and import of feature networks."""
+"""The commands evaluate --metrics, fit-niqe, and import of feature networks."""
 
 from __future__ import annotations
 

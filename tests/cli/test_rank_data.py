@@ -1,4 +1,4 @@
-"""rank-data: what is kept, how it is labelled, what is refused; import."""
+"""rank-data: which patches it keeps, their labels, refusals; ranker import."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ FILTERS = tuple(x for pair in LIMITS.items() for x in pair)
 
 
 def filters(option, limit):
-  """The filters with another limit of one of them."""
+  """The filters of rank-data, with another limit for one of them."""
   return [x for pair in (LIMITS | {option: limit}).items() for x in pair]
 
 
 @pytest.fixture
 def photos(tmp_path):
-  """A sharp photograph of two patches, a flat one, one that is too small."""
+  """Three photographs: a sharp one of two patches, a flat one, a small one."""
   folder = tmp_path / 'photos'
   sharp = data.astronaut()[100:305, 100:345].astype(np.float32) / 255
   write_image(folder / 'sub' / 'sharp.png', Picture(sharp))
@@ -45,7 +45,7 @@ def photos(tmp_path):
 
 @pytest.fixture
 def command(photos, checkpoint, tmp_path):
-  """A data set of three levels at x2, of which two are the same."""
+  """Arguments of rank-data for three levels at x2, two of which are equal."""
   return (
     *('rank-data', '--hr', photos, '-o', tmp_path / 'set', '--scale', 2),
     *('--models', 'bicubic', 'bicubic', checkpoint),
@@ -226,7 +226,7 @@ def _released(path):
 
 
 def test_import_of_a_ranker_records_its_metric(run, tmp_path):
-  """So that the rank-content loss takes it."""
+  """The rank-content loss requires the metric."""
   file = _released(tmp_path / 'Ranker_NIQE.pth')
   one, two = tmp_path / 'one', tmp_path / 'two'
   command = ('import', file, '--model', 'ranker', '-o')

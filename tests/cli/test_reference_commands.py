@@ -27,7 +27,7 @@ TINY = {
 
 @pytest.fixture(scope='module')
 def slots():
-  """Parameters of a tiny SRNTT through which references show."""
+  """Parameters of a tiny SRNTT whose output depends on its reference."""
   network = models.create(TINY)
   variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
   rng = np.random.default_rng(0)
@@ -94,7 +94,7 @@ def test_result_strip_and_similarity(run, srntt, files):
   assert (read_image(files / 'alone/photo_x4.png').color != sr).any()
 
 
-def test_what_is_beside_a_result_is_no_input(run, srntt, files):
+def test_files_beside_a_result_are_no_input(run, srntt, files):
   folder = files / 'photos'
   write_image(folder / 'photo.png', Picture(texture(10, 13)))
   command = ('upscale', folder, '--model', srntt, '-o', folder)
@@ -108,7 +108,7 @@ def test_what_is_beside_a_result_is_no_input(run, srntt, files):
 
 
 @pytest.mark.parametrize('what', ['strip', 'similarity'])
-def test_what_would_be_beside_a_result_is_kept(run, srntt, files, what):
+def test_files_with_names_of_side_results_are_kept(run, srntt, files, what):
   own = files / 'out' / f'photo_x4_{what}.png'
   write_image(own, Picture(texture(5, 5)))
   before = own.read_bytes()

@@ -113,7 +113,7 @@ def test_one_file_to_a_name_of_another_format(run, photos, tmp_path):
 
 
 def sprite(kind):
-  """One colour, behind a hole, a hard and a soft edge; and that colour."""
+  """An image of one colour with a hole, hard and soft edges; and the colour."""
   alpha = np.zeros((20, 22, 1), np.float32)
   alpha[6:14, 5:18] = 1
   alpha[8:10, 8:10] = 0
@@ -160,7 +160,7 @@ def test_a_picture_without_any_visible_pixel(run, tmp_path):
 
 @pytest.mark.parametrize('model', ['bicubic', 'edsr-small-x2'])
 def test_a_cut_out_has_no_rim(run, tmp_path, model):
-  """P1: as the whole photograph is enlarged, so is what is cut out of it."""
+  """P1: a cut-out equals the same part of the enlarged whole photograph."""
   color, alpha = texture(24, 26), np.ones((24, 26, 1), np.float32)
   alpha[:, :9] = 0
   write_image(tmp_path / 'whole.png', Picture(color))

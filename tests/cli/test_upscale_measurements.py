@@ -13,7 +13,7 @@ TAGS = [
 
 @pytest.mark.parametrize('model', ['bicubic', 'edsr-small-x2'])
 def test_heights_beside_a_hole_stay_right(run, tmp_path, model):
-  """P4: they were wrong by hundreds, and the tags were gone."""
+  """P4: heights beside a hole were wrong by hundreds, and tags were lost."""
   y, x = np.mgrid[:16, :18]
   values = np.float32(1000 + 3 * y - 2 * x)
   values[4:9, 6:11] = -9999
@@ -35,7 +35,7 @@ def test_heights_beside_a_hole_stay_right(run, tmp_path, model):
 
 
 def test_white_of_fewer_bits(run, tmp_path):
-  """P3: 12 bits in a file of 16 are enlarged at the levels of photographs."""
+  """P3: 12-bit data in 16-bit files are scaled to the range of photographs."""
   y, x = np.mgrid[:16, :18]
   values = np.uint16(4095 * (x + y) / 32)
   tifffile.imwrite(tmp_path / 'a.tif', values)

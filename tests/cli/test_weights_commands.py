@@ -1,4 +1,4 @@
-"""sr-jax import, export, info, _self_check."""
+"""The commands import, export, info and _self_check."""
 
 from pathlib import Path
 
@@ -203,7 +203,7 @@ def test_doctor(run):
   assert 'device 0: cpu' in done.out
 
 
-def test_doctor_tells_that_jax_cannot_start(run, monkeypatch):
+def test_doctor_reports_that_jax_cannot_start(run, monkeypatch):
   def devices():
     raise RuntimeError('Unable to initialize backend\n  cuda')
 
@@ -252,7 +252,7 @@ def test_expected_values_of_doctor_are_those_of_scipy():
   np.testing.assert_allclose(sr[11, 11], _self_check._SR_PIXEL, atol=1e-6)
 
 
-def test_info_escapes_what_would_move_the_cursor(run, tmp_path):
+def test_info_escapes_control_characters(run, tmp_path):
   """Escapes in a stranger's config reached the terminal raw (W11)."""
   config = tiny_config() | {'data': {'\x1b[2J': 'a\x1b]0;b\x07'}}
   checkpoints.save_params(tmp_path / 'a', tiny().params, config)

@@ -85,7 +85,7 @@ def test_a_constant_channel_stays_whatever_the_model_makes_of_it(value):
     ('u8', [0, 0, 2**64 - 2**11]),
   ],
 )
-def test_what_overflows_the_type_is_clipped(dtype, expected):
+def test_overflow_of_the_type_is_clipped(dtype, expected):
   unit = np.array([0, 0.5, 1], np.float32).reshape(1, 3, 1)
   back = from_unit(unit, -1e20, 1e20, np.dtype(dtype))
   np.testing.assert_array_equal(back.ravel(), np.array(expected, dtype))
@@ -100,7 +100,7 @@ def test_integers_are_rounded_and_ranges_may_be_left():
 
 
 def brute_force(sr, zeros, scale):
-  """Mask of the outputs whose 4x4 support is zero, one by one."""
+  """Mask of the output pixels whose 4x4 support is zero, in a plain loop."""
 
   def mirrored(i, size):
     while not 0 <= i < size:

@@ -1,4 +1,4 @@
-"""Batches: a pure function of (seed, step), however they are computed."""
+"""Batches are a pure function of (seed, step), on host and device."""
 
 import collections
 import dataclasses
@@ -26,7 +26,7 @@ def _source(images):
 
 
 def _coordinates(height, width, index):
-  """An image whose pixels say where they are: (row, column, image)."""
+  """An image whose pixel values are their position: (row, column, image)."""
   image = np.empty((height, width, 3), np.uint8)
   image[..., 0] = np.arange(height)[:, None]
   image[..., 1] = np.arange(width)
@@ -148,7 +148,7 @@ def test_random_words_are_philox_4x64_10():
 
 
 def _labelled(source):
-  """With maps in which a pixel's id tells its row, column and image."""
+  """A source with label maps whose ids encode row, column and image."""
   images = source.hr if isinstance(source, PairedSource) else source
   maps = [_ids(image)[..., None] for image in images]
   labels = tuple((lambda labels=labels: labels) for labels in maps)

@@ -112,7 +112,7 @@ def test_a_flipped_bit_is_noticed_at_the_next_opening(photo, tmp_path, place):
 
 
 def test_an_image_removed_while_in_use_is_read_from_the_cache(photo, tmp_path):
-  """A run goes on when a photograph is removed or replaced (T2)."""
+  """A run continues when a photograph is removed or replaced (T2)."""
   image = cache.image_file(photo, tmp_path / 'cache')
   image()
   Image.fromarray(_pixels(seed=1)).save(photo)
@@ -143,7 +143,7 @@ def test_a_copy_removed_while_in_use_is_made_again(photo, tmp_path, caplog):
     image()
 
 
-def test_what_a_killed_writer_left_goes_after_a_while(photo, tmp_path):
+def test_leftovers_of_a_killed_writer_are_removed_later(photo, tmp_path):
   cache.image_file(photo, tmp_path / 'cache')()
   (stored,) = _files(tmp_path / 'cache')
   old, fresh = stored.parent / '.old.tmp', stored.parent / '.fresh.tmp'
@@ -155,7 +155,7 @@ def test_what_a_killed_writer_left_goes_after_a_while(photo, tmp_path):
   assert _files(tmp_path / 'cache') == sorted([stored, fresh])
 
 
-def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(tmp_path):
+def test_a_full_disk_is_an_error_of_one_line_and_leaves_nothing(tmp_path):
   photo = tmp_path / 'large.png'
   Image.fromarray(_pixels(200, 200)).save(photo)
   # A limit on the size of files makes the write fail half way, for real.

@@ -1,4 +1,4 @@
-"""Folders: which files are images, which of two folders are pairs."""
+"""Folders: which files are images, and which files of two folders are pairs."""
 
 import argparse
 import pathlib
@@ -32,7 +32,7 @@ def _save(path, height=16, width=20):
 
 @pytest.fixture
 def photos(tmp_path):
-  """Two photographs among what systems leave beside them."""
+  """Two photographs among files that operating systems leave in folders."""
   for name in ('a.png', 'deep/b.png'):
     _save(tmp_path / 'photos' / name)
   for name in FOREIGN:
@@ -43,7 +43,7 @@ def photos(tmp_path):
 
 
 def test_all_readers_pass_over_the_files_of_systems(photos, tmp_path, caplog):
-  """Neither refused nor named: they are no fault of the user's (F5)."""
+  """They are skipped without a message: the user did not make them (F5)."""
   found = [item.relative.as_posix() for item in find_images([photos])]
   assert found == ['a.png', 'deep/b.png']
   source = sources.folder_source(photos, min_size=8, cache_dir=tmp_path / 'c')
@@ -54,8 +54,8 @@ def test_all_readers_pass_over_the_files_of_systems(photos, tmp_path, caplog):
   assert folders.list_images(photos)[1] == (('notes.txt', 'not an image file'),)
 
 
-def test_what_degrade_writes_serves_as_lr_folder(photos, tmp_path):
-  """Its record `degradation.json` is no fault among LR images (F5)."""
+def test_results_of_degrade_are_an_lr_folder(photos, tmp_path):
+  """The record `degradation.json` among LR images is accepted (F5)."""
   options = {
     **{'hr': photos, 'output': tmp_path / 'lr', 'scale': 2, 'seed': 0},
     **{'degradation': None, 'kernel': None, 'noise': 0.0, 'jpeg': None},
@@ -108,7 +108,7 @@ def test_lr_images_that_are_ambiguous_are_not_taken():
   ],
 )
 def test_names_of_the_public_sets(hr, lr):
-  """Each set's own names are matched (F6), others' files beside them too."""
+  """LR names of public sets are matched (F6), among files of other sets too."""
   hr_names, lr_names = [hr, 'other.png'], [lr, 'other.png']
   matched = folders.match_lr(hr_names, lr_names, 2)
   assert matched.pairs == {hr: lr, 'other.png': 'other.png'}
@@ -117,7 +117,7 @@ def test_names_of_the_public_sets(hr, lr):
 
 
 def test_other_scales_of_a_set_are_left_out():
-  """The whole folder of DIV2K's LR images, of which one scale is wanted."""
+  """DIV2K's LR folder holds several scales; only the right one is matched."""
   lr = [f'X{s}/{i}x{s}.png' for s in (2, 3, 4) for i in ('0001', '0002')]
   matched = folders.match_lr(['0001.png', '0002.png'], lr, 3)
   assert matched.pairs == {
@@ -132,7 +132,7 @@ def test_other_scales_of_a_set_are_left_out():
 
 
 def test_one_folder_of_both():
-  """Urban100 keeps HR and LR side by side: each is taken for what it says."""
+  """Urban100 keeps HR and LR in one folder; their names tell them apart."""
   names = [f'img_{i}_SRF_2_{r}.png' for i in (1, 2) for r in ('HR', 'LR')]
   matched = folders.match_lr(names, names, 2)
   assert matched.pairs == {
@@ -157,8 +157,8 @@ def test_ambiguous_names_are_refused_by_naming_both(lr, rivals):
   assert matched.unused == []
 
 
-def test_simple_names_come_before_what_could_be_read_off():
-  """Names that only look like the ending of a set stay names."""
+def test_plain_names_take_precedence_over_names_of_sets():
+  """Endings like those of public sets may be part of a plain name."""
   hr = ['bo.png', 'box2.png', 'box3.png']
   for ending in ('', '_x2', '_LR', '_LRBI_x2'):
     lr = [f'{pathlib.Path(name).stem}{ending}.png' for name in hr]
@@ -177,12 +177,12 @@ def test_simple_names_come_before_what_could_be_read_off():
     (['/Set5', '/sets/Set5'], ['/Set5', 'sets/Set5']),
   ],
 )
-def test_folders_of_one_name_are_told_apart(paths, names):
+def test_folders_of_one_name_have_different_keys(paths, names):
   """Benchmark folders a/HR and b/HR wrote the same keys (B17)."""
   assert folders.distinct_names(paths) == names
 
 
-def test_what_killed_writers_left_is_removed(tmp_path):
+def test_leftovers_of_killed_writers_are_removed(tmp_path):
   """Hidden halves of files in a run's `images` stayed for ever (T13)."""
   left = tmp_path / '.0123456789abcdef.tmp'
   left.write_bytes(b'half')

@@ -1,4 +1,4 @@
-"""Image files read and written in kind: depth, channels, colour, arrays.
+"""Reading and writing image files keeps depth, channels, colour, arrays.
 
 Expected samples come from the arrays the fixtures were made of; PNGs that
 Pillow cannot write are made here by hand (zlib, filter 0).

@@ -1,4 +1,4 @@
-"""Multi-channel arrays in files: range, type and layout come back."""
+"""Multi-channel arrays in files keep their range, type and layout."""
 
 import dataclasses
 
@@ -32,7 +32,7 @@ def as_type(values, dtype):
 
 
 def save(path, values, layout='contig', **label):
-  """Writes `[H, W, C]` to `.npy`, or to TIFF with its channels so laid out."""
+  """Writes `[H, W, C]` to `.npy`, or to TIFF with a given channel layout."""
   if path.suffix == '.npy':
     np.save(path, values)
     return values
@@ -141,7 +141,7 @@ def test_8_bit_channels_are_no_plain_numbers(tmp_path):
 def test_150_channels(tmp_path, layout, size):
   suffix = '.npy' if layout == 'npy' else '.tif'
   values = scientific((*size, 150)).astype(np.float32)
-  # The shape (150, 24, 40) does not tell its channels: here is the label.
+  # The shape (150, 24, 40) is ambiguous; the label of the axes is not.
   label = {'metadata': {'axes': 'CYX'}} if size[0] != size[1] else {}
   stored = save(tmp_path / f'x{suffix}', values, layout, **label)
   picture = read_image(tmp_path / f'x{suffix}', per_channel=True)

@@ -38,7 +38,7 @@ KINDS = (
 
 
 def file_bytes(kind):
-  """A small file of each kind, of noise so that no codec shrinks it away."""
+  """A small file of each kind; it holds noise, which does not compress."""
   rng = np.random.default_rng(0)
   deep = rng.integers(0, 65536, (24, 20, 3), np.uint16)
   shallow = Image.fromarray((deep >> 8).astype(np.uint8))
@@ -60,7 +60,7 @@ def file_bytes(kind):
 
 
 def refusal(call, *arguments):
-  """The one line of the UserError that the call must raise."""
+  """Returns the one-line UserError that the call must raise."""
   with pytest.raises(UserError) as caught:
     call(*arguments)
   message = str(caught.value)

@@ -1,4 +1,4 @@
-"""Whatever the bytes of a file: an image, or one line that says why not."""
+"""Any bytes of a file give an image or an error of one line."""
 
 import io
 import struct
@@ -21,7 +21,7 @@ LEVELS = np.round(random_image(12, 16) * 255).astype(np.uint8)
 
 
 def with_metadata(kind):
-  """A file that says much beside its pixels."""
+  """A file with much metadata."""
   data, image = io.BytesIO(), Image.fromarray(LEVELS)
   exif = Image.Exif()
   exif[33432], exif[274] = 'Somebody', 6
@@ -69,7 +69,7 @@ mutations = st.lists(
 
 
 def mutated(data, changes):
-  """The bytes with some set, left out, repeated, or replaced by a number."""
+  """Damages bytes: sets, removes or repeats some, or writes a number."""
   data = bytearray(data)
   for how, place, value in changes:
     at = int(place**3 * len(data))  # headers lie at the beginning
@@ -87,7 +87,7 @@ def mutated(data, changes):
 
 
 def refusal(call, *arguments):
-  """The one line of a UserError; None where the call is done."""
+  """Returns the one-line UserError of a call; None if it succeeds."""
   try:
     call(*arguments)
   except UserError as error:

@@ -19,7 +19,7 @@ LEVELS = np.round(random_image(12, 16) * 255).astype(np.uint8)
 
 
 def refusal(path):
-  """The one line of the UserError, which names the file and comes at once."""
+  """Returns the UserError, which must name the file and come quickly."""
   start = time.process_time()
   with pytest.raises(UserError) as caught:
     read_image(path)
@@ -48,7 +48,7 @@ def webp(kind, body):
   ],
 )
 def test_webp_that_claims_a_large_canvas(tmp_path, data):
-  """W3: 34 bytes took 4.6 GiB, before any of them was decoded."""
+  """W3: a file of 34 bytes took 4.6 GiB before it was decoded."""
   (tmp_path / 'x.webp').write_bytes(data)
   assert re.search('claims 1638[34] x 1638[34]', refusal(tmp_path / 'x.webp'))
 
@@ -103,7 +103,7 @@ def bmp(width, height):
   ],
 )
 def test_tiff_that_claims_much(tmp_path, tags):
-  """W3: of a few hundred bytes."""
+  """W3: a file of a few hundred bytes declares a huge image."""
   path = tmp_path / 'x.tif'
   options = {'tile': (16, 16)} if 'TileWidth' in tags else {}
   tifffile.imwrite(path, LEVELS, photometric='rgb', **options)
@@ -123,7 +123,7 @@ def test_bmp_that_claims_much(tmp_path):
 
 @pytest.mark.parametrize('suffix', ['.nef', '.DNG', '.cr2', '.arw', '.pef'])
 def test_raw_photographs_are_refused_by_name(tmp_path, suffix):
-  """P5: the small preview was enlarged, without a word."""
+  """P5: the small preview was enlarged without a message."""
   path = tmp_path / f'x{suffix}'
   tifffile.imwrite(path, LEVELS, photometric='rgb')
   assert 'raw photograph' in refusal(path)
@@ -185,7 +185,7 @@ def test_a_reduced_copy_is_passed_over(tmp_path, photometric, kind, caplog):
 
 @pytest.mark.parametrize('how', ['together', 'imagej', 'one by one'])
 def test_pages_of_rgb(tmp_path, how, caplog):
-  """P6: they were refused as no image."""
+  """P6: TIFF files with pages of RGB were refused."""
   stack = np.stack([LEVELS, LEVELS[::-1]])
   path = tmp_path / 'x.tif'
   with tifffile.TiffWriter(path, imagej=how == 'imagej') as tiff:
@@ -200,7 +200,7 @@ def test_pages_of_rgb(tmp_path, how, caplog):
 
 
 def test_axes_of_arrays_are_named(tmp_path, caplog):
-  """P9: 31 bands of 48x64 pixels were read as 64 bands, without a word."""
+  """P9: 31 bands of 48x64 pixels were read as 64 bands without a message."""
   path = tmp_path / 'x.npy'
   np.save(path, random_image(31, 48, 64))
   with caplog.at_level(logging.WARNING):
@@ -215,13 +215,13 @@ def test_axes_of_arrays_are_named(tmp_path, caplog):
 
 
 def test_tiff_of_complex_numbers(tmp_path):
-  """P7: it ended in a traceback, and the rest of the folder was not done."""
+  """P7: it ended in a traceback, and the other files were not enlarged."""
   tifffile.imwrite(tmp_path / 'x.tif', np.zeros((4, 5), np.complex64))
   assert 'complex64 are no image' in refusal(tmp_path / 'x.tif')
 
 
 def test_a_colour_profile_that_is_a_number(tmp_path):
-  """P7: it was read, and its writing ended in a traceback."""
+  """P7: such a file could be read, but writing it ended in a traceback."""
   path = tmp_path / 'x.tif'
   tags = [(34675, 'I', 1, 7, True)]
   tifffile.imwrite(path, LEVELS, photometric='rgb', extratags=tags)
@@ -239,7 +239,7 @@ ODD_TAGS = {
 
 @pytest.mark.parametrize('name', ODD_TAGS)
 def test_odd_tags_are_no_reason_to_fail(tmp_path, name):
-  """P7: none of these says what the pixels are."""
+  """P7: none of these tags concerns the pixels."""
   path = tmp_path / 'x.tif'
   tags = [ODD_TAGS[name]]
   options = {'photometric': 'rgb', 'metadata': None, 'software': False}

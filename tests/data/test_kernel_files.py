@@ -208,7 +208,7 @@ def test_mat73_in_every_layout_that_matlab_and_others_write(
 
 
 def _secret(folder):
-  """A file of another user: its bytes as numbers would be a kernel."""
+  """A private file whose bytes could be read as a kernel."""
   secret = folder / 'secret.bin'
   secret.write_bytes(np.arange(1.0, 10.0).tobytes())
   with h5py.File(folder / 'secret.h5', 'w') as file:
@@ -255,7 +255,7 @@ def test_mat73_reads_no_other_file(tmp_path, refer):
 
 
 def test_mat73_loads_no_filter(tmp_path):
-  """LZF stands for any filter but MATLAB's own; others are plugins (W2)."""
+  """LZF represents all filters that MATLAB does not use, also plugins (W2)."""
   data = np.ones((30, 30))
   path = _mat73(tmp_path / 'k.mat', data=data, compression='lzf')
   with pytest.raises(UserError, match='the HDF5 filter 32000'):
@@ -263,7 +263,7 @@ def test_mat73_loads_no_filter(tmp_path):
 
 
 def _peak_of_refusal(path):
-  """MiB that refusing a kernel file takes at most, in this process."""
+  """Peak memory in MiB of refusing a kernel file in this process."""
   tracemalloc.start()
   with pytest.raises(UserError) as refusal:
     kernel_files.load_kernel(path)
@@ -301,7 +301,7 @@ def test_sizes_are_bounded_before_reading(tmp_path):
 
 
 def test_mat73_reads_only_the_kernel(tmp_path):
-  """A dataset of 4 GiB beside the kernel was read too (W3)."""
+  """A dataset of 4 GiB in the same file was read too (W3)."""
   path = _mat73(tmp_path / 'k.mat', data=np.ones((3, 3)))
   with h5py.File(path, 'r+') as file:
     file.create_dataset('other', (1 << 29,), 'f8', chunks=(1 << 20,))
@@ -312,7 +312,7 @@ def test_mat73_reads_only_the_kernel(tmp_path):
 
 
 def _small_files():
-  """Kernel files of every format, whose damage must not break out."""
+  """Small kernel files of every format, to be damaged."""
   rng = np.random.default_rng(0)
   kernel = rng.random((5, 5))
   v5, packed, v73, plain = (io.BytesIO() for _ in range(4))
@@ -331,7 +331,7 @@ def _small_files():
 
 
 def _fuzz(folder, count):
-  """How many of so many damaged files of each format are refused."""
+  """Counts how many damaged files of each format are refused."""
   refused = 0
   for name, buffer in _small_files().items():
     rng = np.random.default_rng(0)

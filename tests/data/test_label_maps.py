@@ -1,4 +1,4 @@
-"""Label maps: what files serve, which ids, and beside which images."""
+"""Label maps: accepted files, ids, and matching with images."""
 
 import io
 import struct
@@ -60,7 +60,7 @@ def test_indices_of_a_palette_are_ids_whatever_the_colours(path, bits):
 
 
 def test_stuffthingmaps_are_one_less(path):
-  """Person is 0 there, sky-other 156, and 255 has no label."""
+  """In stuffthingmaps person is 0, sky-other 156, and 255 means no label."""
   Image.fromarray(np.array([[0, 156, 181, 255]], np.uint8)).save(path)
   found = read_label_map(path, 'stuffthingmaps')
   assert found.ravel().tolist() == [1, 157, 182, 0]
@@ -134,7 +134,7 @@ def test_made_up_labels_are_thirds_by_brightness():
 
 @pytest.fixture
 def folders(tmp_path):
-  """Three images with maps of their sizes, one in a folder and a JPEG."""
+  """Three images with label maps; one is in a subfolder and a JPEG."""
   rng = np.random.default_rng(0)
   for i, name in enumerate(('a.png', 'b.jpg', 'deep/c.png')):
     size = (20 + i, 24, 3)
@@ -180,7 +180,7 @@ def test_ids_are_kept_apart(folders):
 
 
 def test_pictures_and_maps_of_one_file_are_kept_apart(folders):
-  """A grey PNG that is opened as an image too."""
+  """The same grey PNG is opened as an image and as a label map."""
   file = folders / 'maps' / 'a.png'
   _open(folders)
   assert cache.image_file(file, folders / 'cache')().shape == (20, 24, 3)

@@ -34,7 +34,7 @@ def _open(folder, **options):
 
 
 def test_all_levels_of_16_bit_files_are_seen(photos):
-  """Before they were rounded to the 256 levels of 8 bits."""
+  """They used to be rounded to the 256 levels of 8 bits."""
   full = _save(photos / 'a.tif', np.rint(RAMP * 65535).astype(np.uint16))
   source = _open(photos)
   assert source.dtype == np.uint16
@@ -89,7 +89,7 @@ def test_floats_keep_their_values(photos, peak, white):
 
 
 def test_8_bit_and_16_bit_files_in_one_folder(photos, tmp_path):
-  """Every batch has the type of most levels; 8 bits stay what they are."""
+  """Every batch has the type with most levels; values are unchanged."""
   eight = np.rint(RAMP * 255).astype(np.uint8)
   photos.mkdir()
   Image.fromarray(eight).save(photos / 'a.png')
@@ -143,7 +143,7 @@ def test_references_have_the_levels_of_their_images(photos, name):
 
 
 def test_lr_is_made_on_the_levels_of_its_hr():
-  """Of 16-bit HR in steps of 1/65535, of floats in none, of 8 bits as ever."""
+  """LR of 16-bit HR has steps of 1/65535; LR of floats is not rounded."""
   hr = np.random.default_rng(0).integers(0, 65536, (1, 16, 16, 3), np.uint16)
   degrader = Degrader(Degradation(), wide=False)
   seen = {}

@@ -1,4 +1,4 @@
-"""What files say beside their pixels is kept, or named where it is lost."""
+"""Metadata of image files is kept, or a message names what is lost."""
 
 import logging
 import struct
@@ -37,7 +37,7 @@ def exif():
 
 
 def source(path):
-  """An image with all that its format holds."""
+  """An image with all metadata that its format can hold."""
   image = Image.fromarray(LEVELS)
   options = {'exif': exif(), 'dpi': (300, 150), 'xmp': XMP}
   if path.suffix == '.png':
@@ -58,7 +58,7 @@ def source(path):
 @pytest.mark.parametrize('target', ['.png', '.jpg', '.webp', '.bmp', '.tif'])
 @pytest.mark.parametrize('suffix', ['.png', '.jpg', '.webp', '.bmp'])
 def test_it_is_kept_or_named(tmp_path, suffix, target, caplog):
-  """P8: all but the colour profile was dropped, without a word."""
+  """P8: all metadata but the colour profile was dropped without a message."""
   picture = read_image(source(tmp_path / f'x{suffix}'))
   assert picture.color.shape[:2] == ((12, 16) if suffix == '.bmp' else (16, 12))
   out = tmp_path / f'out{target}'
@@ -210,7 +210,7 @@ def test_pixels_of_an_enlargement_are_smaller_on_the_ground(kind):
   ],
 )
 def test_pixels_without_data(tmp_path, dtype, nodata):
-  """P4: heights beside them were wrong by hundreds."""
+  """P4: heights beside pixels without data were wrong by hundreds."""
   values = heights().astype(dtype)
   values[:, :4] = np.float64(nodata)
   path = geotiff(tmp_path / 'x.tif', values, nodata)

@@ -1,4 +1,4 @@
-"""What a config names: opened by one rule, compared by content."""
+"""Data that a config names: how it is opened and compared by content."""
 
 import shutil
 
@@ -98,7 +98,7 @@ def test_further_data_needs_a_method_that_uses_it(photos, tmp_path, key):
     opening.training(config, ())
 
 
-def test_held_out_images_leave_out_what_does_not_serve(photos, tmp_path):
+def test_held_out_images_leave_out_unusable_ones(photos, tmp_path):
   _save(photos / 'small.png', 8, 8)
   config = _config(tmp_path)
   config['eval'] |= {'source': str(photos), 'crop_size': 20}

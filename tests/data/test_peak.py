@@ -23,7 +23,7 @@ def tiff(path, values):
 
 
 def test_dim_values_are_warned_of(tmp_path, caplog):
-  """P3: 12 bits in files of 16 use 6 % of the range, in silence."""
+  """P3: 12-bit data in 16-bit files use 6 % of the range; no warning came."""
   path = tiff(tmp_path / 'x.tif', TWELVE)
   with caplog.at_level(logging.WARNING):
     for _ in range(2):
@@ -42,7 +42,7 @@ def test_dim_values_are_warned_of(tmp_path, caplog):
 
 @pytest.mark.parametrize('suffix', ['.tif', '.png'])
 def test_values_come_back_on_their_own_levels(tmp_path, suffix):
-  """P3: and white is 1 meanwhile, as networks have learned."""
+  """P3: networks get images in which white is 1."""
   picture = read_image(tiff(tmp_path / 'x.tif', TWELVE), peak=4095)
   np.testing.assert_allclose(picture.color, TWELVE / 4095, rtol=1e-6)
   write_image(tmp_path / f'out{suffix}', picture)

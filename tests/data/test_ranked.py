@@ -1,4 +1,4 @@
-"""Rank data sets: orientation, pairs, crops, and what is no such folder."""
+"""Rank data sets: orientation, pairs, crops, and refused folders."""
 
 import itertools
 import json

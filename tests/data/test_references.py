@@ -1,4 +1,4 @@
-"""References beside images: by name, made of themselves, in batches."""
+"""References: matched by name, made from the images themselves, in batches."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from sr_jax.errors import UserError
 
 
 def _photo(height, width, seed=0):
-  """Smooth enough to be turned and scaled without losing itself."""
+  """A photograph that is smooth enough to be turned and scaled."""
   rng = np.random.default_rng(seed)
   small = rng.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), np.uint8)
   return np.asarray(Image.fromarray(small).resize((width, height)))

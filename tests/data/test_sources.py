@@ -1,4 +1,4 @@
-"""Image sources: what serves, what is named, what is refused."""
+"""Image sources: accepted images, messages about others, refusals."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ def _source(folder, cache_dir, on_bad='refuse', min_size=16):
 
 
 def _spoil(folder):
-  """A folder with two good images and six files of every bad kind."""
+  """Makes a folder with two good images and six bad files."""
   _save(folder / 'good.png')
   _save(folder / 'deep' / 'er' / 'good.bmp')
   _save(folder / 'tiny.png', 1, 1)
@@ -137,7 +137,9 @@ def test_refuse_names_a_corrupt_file(folder, cache_dir):
 
 
 @pytest.mark.parametrize('on_bad', ['refuse', 'skip'])
-def test_nothing_that_serves_is_a_user_error(folder, cache_dir, on_bad):
+def test_a_source_without_usable_images_is_a_user_error(
+  folder, cache_dir, on_bad
+):
   folder.mkdir()
   with pytest.raises(UserError, match='it is empty'):
     _source(folder, cache_dir, on_bad)
@@ -163,7 +165,7 @@ def test_a_cache_removed_during_the_run_is_made_again(folder, cache_dir):
 
 
 def test_a_cache_that_is_full_leaves_no_image_out(folder, cache_dir):
-  """It is refused, by `on_bad='skip'` as well, not trained on fewer (T4)."""
+  """A full disk is an error, also with `on_bad='skip'` (T4)."""
   for name in ('a.png', 'b.png'):
     _save(folder / name)
   _source(folder, cache_dir)

@@ -1,4 +1,4 @@
-"""Spectra of reduced photographs: what the network learns the blur from."""
+"""Spectra of reduced photographs, the examples for the blur estimator."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""SR-RAW sequences of a known scene, prepared; and what is wrong with them."""
+"""Preparing SR-RAW sequences of a known scene, and faulty sequences."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def _matrix(view):
 
 
 def _seen(view, columns, rows):
-  """The scene at pixels of a view's frame: that of view 1 in size and zoom."""
+  """The scene in a view's frame, whose size and zoom are those of view 1."""
   x, y = np.meshgrid(columns, rows)
   points = np.linalg.inv(_matrix(view)) @ [
     x.ravel(),
@@ -47,7 +47,7 @@ def _seen(view, columns, rows):
 
 
 def _photograph(view):
-  """What the camera stores at a view's focal length."""
+  """The photograph that the camera stores at a view's focal length."""
   zoom = FOCALS[0] / FOCALS[view - 1]
   axes = [
     (np.arange(n) - (n - 1) / 2) * zoom + (n - 1) / 2 for n in (WIDTH, HEIGHT)
@@ -85,7 +85,7 @@ def _sequence(folder, views=(1, 2, 5, 6), *, turned=False):
 
 @pytest.fixture(scope='module')
 def sequences(tmp_path_factory):
-  """A folder of two sequences, of which the second was shot upside down."""
+  """A folder of two sequences; the second is stored upside down."""
   folder = tmp_path_factory.mktemp('sr_raw')
   _sequence(folder / '00100')
   _sequence(folder / '00101', turned=True)
@@ -116,7 +116,7 @@ def test_pairs_show_the_same_scene(sequences, sequence, scale, hr, lr):
   assert psnr(reduced, small.astype(float)) > 42
 
 
-def test_the_alignment_is_what_makes_them_match(
+def test_images_match_because_of_the_alignment(
   sequences, tmp_path, monkeypatch
 ):
   folder = _sequence(tmp_path / '00100')
@@ -203,7 +203,7 @@ def _refocus(focal):
     (_refocus(2.0), '00006 shows too little'),
   ],
 )
-def test_what_does_not_serve_is_told_in_one_line(
+def test_unsuitable_images_give_errors_of_one_line(
   tmp_path, capsys, spoil, reason
 ):
   good = _sequence(tmp_path / 'in' / '00100', views=(1, 6))
@@ -220,7 +220,7 @@ def test_what_does_not_serve_is_told_in_one_line(
     sr_raw.prepare(bad.parent, tmp_path / 'out', 8)
 
 
-def test_what_is_known_to_be_bad_is_skipped(tmp_path, capsys):
+def test_known_bad_sequences_are_skipped(tmp_path, capsys):
   for name in ('00004', '00350', '00560', '00561'):
     _sequence(tmp_path / 'in' / name, views=(1, 6))
   done = sr_raw.prepare(tmp_path / 'in', tmp_path / 'out', 8)

@@ -42,7 +42,7 @@ def _open(root, name, **options):
   )
 
 
-def test_what_is_read_is_what_the_folder_held(root):
+def test_records_hold_the_images_of_the_folder(root):
   folder = sources.folder_source(
     root / 'photos', min_size=8, cache_dir=root / 'cache'
   )
@@ -97,7 +97,7 @@ def test_small_images_are_named(root):
     ('image_folder_sr/mine:train[:', 'Error parsing split'),
   ],
 )
-def test_what_is_not_there_is_told_in_one_line(root, name, message):
+def test_missing_files_give_errors_of_one_line(root, name, message):
   with pytest.raises(UserError, match=message) as caught:
     _open(root, name)
   assert '\n' not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Colour beneath transparency: none of it reaches what is visible."""
+"""The colour of transparent pixels does not affect visible pixels."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from tests.tiny_models import random_image, waves
   height=st.integers(1, 20), width=st.integers(1, 20), seed=st.integers(0, 99)
 )
 def test_one_colour_is_spread_over_all_of_an_image(height, width, seed):
-  """P1: whatever is visible of it, and whatever was beneath."""
+  """P1: for any alpha channel, and any colour of transparent pixels."""
   rng = np.random.default_rng(seed)
   alpha = np.float32(rng.random((height, width, 1)) > 0.8)
   alpha[rng.integers(height), rng.integers(width)] = rng.choice([0.01, 0.5, 1])
@@ -40,7 +40,7 @@ def test_visible_colour_stays_and_hidden_colour_vanishes():
 
 
 def test_faint_pixels_take_the_colour_of_their_neighbours():
-  """Colour at 1 % opacity is rounding noise of whoever drew the edge."""
+  """The colour of pixels with 1 % opacity is mostly rounding error."""
   color = np.full((8, 8, 1), 0.8, np.float32)
   alpha = np.ones((8, 8, 1), np.float32)
   color[4, 4], alpha[4, 4] = 0, 0.01

@@ -1,4 +1,4 @@
-"""Evaluation during training: what stands for images that have no score."""
+"""Evaluation during training: the score of images that cannot be scored."""
 
 import math
 
@@ -26,7 +26,7 @@ def refusing(name):
   ],
 )
 def test_image_without_a_score_counts_as_the_worst(name, worst, monkeypatch):
-  """B11: +inf for every metric is the best PSNR that there is."""
+  """B11: the worst score was +inf for every metric, which is the best PSNR."""
   evaluation = object.__new__(crops.PeriodicEvaluation)
   evaluation._metrics = [refusing(name)]
   evaluation.protocol = crops.get_protocol('rgb')

@@ -1,4 +1,4 @@
-"""Evaluation as a library: scores by hand, seeds, valid JSON."""
+"""Evaluation called from Python: scores by hand, seeds, valid JSON."""
 
 import dataclasses
 import json

@@ -29,7 +29,7 @@ def score(metrics, sr, hr, protocol='y-uint8', **options):
 
 @pytest.fixture
 def linear(tmp_path):
-  """A maker of LPIPS's own weights."""
+  """A function that makes weights of LPIPS's linear layers."""
 
   def make(name, seed=0):
     rng = np.random.default_rng(seed)

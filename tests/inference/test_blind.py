@@ -19,7 +19,7 @@ KERNELS = {
 
 
 def _lr(kernel, scale=2):
-  """A photograph that no training saw, blurred and sampled to 8 bit."""
+  """A photograph that no training used, blurred, sampled, rounded to 8 bits."""
   hr = photographs.astronaut()[:320, 100:420] / 255
   taps = gaussian_kernel(*kernel, size=25)
   made = degrade(None, hr, scale=scale, degradation='direct', kernel=taps)

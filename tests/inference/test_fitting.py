@@ -1,4 +1,4 @@
-"""Images fitted together get what each would get alone."""
+"""Images that are fitted together have the same results as alone."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def picture(height, width, seed=0):
 
 @functools.cache
 def mzsr():
-  """A tiny MZSR's fit, and the weights it starts from."""
+  """The fit of a tiny MZSR, and its initial weights."""
   model = {'name': 'mzsr', 'scale': 2, 'depth': 2, 'features': 4}
   adapt = {'steps': 2, 'rates': (0.1, 0.05)}
   config = {
@@ -54,7 +54,7 @@ def mzsr():
 
 @functools.cache
 def zssr():
-  """A tiny ZSSR's fit of three steps; it starts from nothing."""
+  """The fit of a tiny ZSSR, which takes three steps from random weights."""
   config = {
     'method': {'name': 'zero_shot', 'gradual': False, 'channels': 'together'},
     'model': {'name': 'zssr', 'scale': 2, 'depth': 2, 'features': 4},
@@ -145,7 +145,7 @@ def test_key_is_of_content_and_seed():
 
 @pytest.mark.parametrize('corner', [(0, 0), (15, 40), (40, 10), (40, 60)])
 def test_window_goes_where_the_detail_is(corner):
-  """Corners that a step of a quarter of the side, 5, meets."""
+  """The corners are multiples of a quarter of the side, 5."""
   image = np.full((60, 80, 3), 0.5, np.float32)
   top, left = corner
   detail = np.random.default_rng(0).random((20, 20, 3), np.float32)
@@ -187,7 +187,7 @@ def test_no_images():
 
 
 def test_result_off_its_input_shows_a_wrong_kernel():
-  """A kernel that was guessed too wide rang, with the same line as success."""
+  """A kernel that was too wide made the result ring, without a warning."""
   hr = picture(40, 44)
   made = {'scale': 2, 'degradation': 'direct'}
   true, wide = gaussian_kernel(1.0), gaussian_kernel(6.0)

@@ -30,7 +30,7 @@ PHOTO = skimage.data.astronaut()[:80, 180:290]
 
 
 def predicted(model, image, border=6):
-  """What a compiled network gives for an image with a mirrored border."""
+  """The output of a compiled network for an image with a mirrored border."""
   sides = ((border, border), (border, border), (0, 0))
   lr = np.pad(np.float32(image), sides, 'symmetric')[None]
   sr = np.asarray(jax.jit(model.predict)(model.params, lr))[0]
@@ -115,7 +115,7 @@ def test_any_size_scale_and_channel_count(
 )
 @pytest.mark.parametrize('scale', [2, 3])
 def test_tiles_leave_no_trace(options, scale):
-  """None but the last digit of float32, whatever is composed."""
+  """Tiles change at most the last digit of float32, with any options."""
   image = PHOTO[:70, :96]
   whole = upscale(tiny(scale), image, tile='off', **options)
   tiles = upscale(tiny(scale), image, tile=60, **options)
@@ -169,7 +169,7 @@ def test_kernels_of_all_kinds_mean_the_same():
 
 
 def test_grey_image_through_a_colour_model():
-  """Y of the grey result is Y of the colour result, as tables have it."""
+  """The Y of the grey result equals the Y of the colour result."""
   grey = PHOTO[..., :1]
   sr = upscale(tiny(), grey)
   colour = upscale(tiny(), grey.repeat(3, axis=-1))
@@ -208,7 +208,7 @@ def test_few_sizes_keep_their_own_shapes():
 
 
 def test_padded_and_turned():
-  """Self-ensemble of padded images: the padding turns with them."""
+  """Self-ensemble turns padded images together with their padding."""
   sizes = [(10 + i, 30 - 2 * i) for i in range(10)]
   upscaler = Upscaler(tiny(), UpscaleOptions(self_ensemble=True), sizes=sizes)
   for size in (sizes[0], sizes[7]):
@@ -218,7 +218,7 @@ def test_padded_and_turned():
 
 
 def test_weights_share_the_compiled_program():
-  """A new `Upscaler` of new weights, as in training, traces nothing."""
+  """A new `Upscaler` with new weights, as in training, compiles nothing."""
   model, traced = counting(tiny())
   upscale(model, random_image(9, 8))
   new = jax.tree.map(lambda x: 0 * x, model.params)
@@ -313,7 +313,7 @@ def test_global_models_are_tiled_on_demand_only(monkeypatch, caplog):
 
 
 def test_chopping_a_local_model_changes_nothing():
-  """Its halo, 6, is less than the overlap of 10."""
+  """The halo of the model, 6, is smaller than the overlap of 10."""
   model, traced = counting(tiny())
   image = random_image(61, 50)
   sr = upscale(model, image, tile='chop')
@@ -322,7 +322,7 @@ def test_chopping_a_local_model_changes_nothing():
 
 
 def global_model():
-  """An untrained RCAN, which sees all of what it is given."""
+  """An untrained RCAN, whose output depends on the whole image."""
   model = {'name': 'rcan', 'scale': 2, 'groups': 1, 'blocks': 1, 'features': 4}
   config = {
     'method': {'name': 'supervised'},
@@ -351,7 +351,7 @@ def test_chopping_a_global_model_under_self_ensemble():
 
 @pytest.mark.nightly
 def test_tiles_keep_to_the_cells_of_a_model():
-  """Pixel-unshuffle: windows begin where its cells do."""
+  """With a pixel-unshuffle, windows begin at the border of its cells."""
   config = {
     'method': {'name': 'supervised'},
     'model': {'name': 'rrdbnet', 'scale': 2, 'blocks': 1, 'features': 4},

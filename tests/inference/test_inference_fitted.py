@@ -1,4 +1,4 @@
-"""Models that fit themselves to the images they enlarge."""
+"""Models that adapt to the images that they enlarge."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_zssr_at_a_scale_that_is_not_whole(monkeypatch):
 
 
 def grey_of(rgb):
-  """What a grey result is of an RGB one: its luma from black to white."""
+  """Converts an RGB result to the expected grey one: luma in [0, 1]."""
   return (rgb_to_y(rgb.astype(np.float64)) * 255 - 16) / 219
 
 
@@ -195,7 +195,7 @@ def test_grey_image_through_an_adaptive_colour_model(tmp_path):
 def test_fitted_model_back_projects_as_its_images_were_made(
   tmp_path, degradation
 ):
-  """As its weights say, where the user does not."""
+  """Without an option the degradation is that of the weights' training."""
   config = adaptive_config() | {'degradation': {'name': degradation}}
   params = {'generator': adaptive_params()}
   model = loading.from_params(config, params, name='a')
@@ -233,7 +233,7 @@ def test_back_projection_at_a_scale_that_is_not_whole(scale, kernel):
 
 
 def test_shapes_of_an_enlarging_network_are_shared(tmp_path):
-  """Its enlargement mirrors the border, which the padding has to go on."""
+  """The network mirrors the border, so that padding must continue it."""
   model, traced = counting(load(adaptive(tmp_path)))
   sizes = [(9 + i, 31 - 2 * i) for i in range(11)]
   upscaler = Upscaler(

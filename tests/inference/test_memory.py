@@ -1,4 +1,4 @@
-"""Sides of tiles that fit the memory."""
+"""Tile sizes that fit the memory."""
 
 import types
 
@@ -35,12 +35,12 @@ def test_plan_takes_at_most_a_gibibyte_of_a_cpu(monkeypatch):
 
 def test_available_memory_of_this_machine():
   assert memory.available_bytes(jax.devices()[0]) > 2**20
-  # An accelerator that tells nothing is taken for as large as the machine.
+  # An accelerator without memory statistics counts as large as the machine.
   assert memory.available_bytes(device('tpu', None)) > 2**20
 
 
 def test_tiles_follow_the_channels_of_each_image(monkeypatch):
-  """D5: images of more channels ran with the tiles planned for the first."""
+  """D5: images with more channels used the tiles of the first image."""
   asked = []
 
   def program_bytes(program, params, lr, mask):
@@ -63,7 +63,7 @@ def test_tiles_follow_the_channels_of_each_image(monkeypatch):
 
 
 def test_images_of_many_channels_after_one_channel(monkeypatch):
-  """D5: the tiles that the result names are those of its own channels."""
+  """D5: the reported tiles are those for the image's number of channels."""
   monkeypatch.setattr(memory, '_HOST_SIDE', 256)
   upscaler = Upscaler(load('bicubic', scale=2))
   one, many = random_image(140, 150, 1), random_image(140, 150, 100)

@@ -62,7 +62,7 @@ def test_flat_images_stay_flat_with_the_default_model(size, value):
 @pytest.mark.nightly
 @pytest.mark.parametrize('name', ['mzsr-x2', 'mzsr-x4', 'mzsr-bicubic-x2'])
 def test_flat_images_stay_flat_with_fitted_models(name):
-  """P2: as a model that fits itself to the image is used."""
+  """P2: the same for models that adapt to the image."""
   model = sr_jax.load(name)
   image = np.full((48, 48, 3), 255, np.uint8)
   sr = sr_jax.upscale(model, image, kernel='gaussian:2.0')
@@ -71,7 +71,7 @@ def test_flat_images_stay_flat_with_fitted_models(name):
 
 @pytest.mark.parametrize('name', NETWORKS)
 def test_border_pixels_are_as_those_inside(name):
-  """P2: every cell of SR pixels of a flat image is the one in the middle."""
+  """P2: all cells of SR pixels of a flat image equal the one in the middle."""
   model = untrained(name)
   image = np.full((12, 10, 3), 0.7, np.float32)
   sr = upscale(model, image).reshape(12, 2, 10, 2, 3)
@@ -92,7 +92,7 @@ def test_bicubic_is_unchanged():
 
 
 def test_the_inside_is_unchanged_at_a_scale_that_is_not_whole():
-  """The border is a whole number of SR pixels, so that nothing is moved."""
+  """The border is a whole number of SR pixels, so the image does not move."""
   config = {
     'method': {'name': 'supervised'},
     'model': {
@@ -118,7 +118,7 @@ def test_the_inside_is_unchanged_at_a_scale_that_is_not_whole():
 
 
 def test_evaluate_keeps_to_the_published_protocol(tmp_path):
-  """Published scores are those of networks that pad by themselves."""
+  """Published scores are measured with the networks' own zero padding."""
   hr = np.full((24, 24, 3), 1, np.float32)
   write_image(tmp_path / 'white.png', Picture(hr))
   model = tiny()

@@ -1,4 +1,4 @@
-"""Shapes that images of many sizes are padded to."""
+"""The shapes to which images of many sizes are padded."""
 
 import hypothesis
 import numpy as np
@@ -26,7 +26,7 @@ def test_shared_shapes_hold_every_size(sizes, count):
 
 
 def test_shared_shapes_waste_little():
-  """Groups that are there are found, orientation included."""
+  """Clusters of sizes and their orientations get shapes of their own."""
   rng = np.random.default_rng(0)
   centres = [(321, 481), (481, 321), (128, 128), (200, 300)]
   sizes = [

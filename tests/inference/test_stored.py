@@ -1,4 +1,4 @@
-"""Checkpoints of strangers: any config ends in one line, and soon."""
+"""Untrusted checkpoints: any bad config is refused quickly in one line."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_any_value_at_any_place_of_a_config(folder):
   ],
 )
 def test_networks_that_the_parameters_do_not_show(folder, key, value, message):
-  """A network of 100,000 blocks was traced without end first (W4)."""
+  """A network of 100,000 blocks was traced for hours first (W4)."""
   config = tiny_config()
   config['model'][key] = value
   assert message in _refusal(folder, config)

@@ -1,4 +1,4 @@
-"""Losses of the games against BasicSR's and SPSR's code.
+"""The losses of all games against BasicSR's and SPSR's code.
 
 The golden values are PyTorch's, in float64, gradients included.
 """
@@ -87,7 +87,7 @@ def test_norms_of_released_gradient_penalties():
 
 
 def test_gradient_penalty_of_a_linear_critic():
-  """Its slope is its weight everywhere, so the penalty is known."""
+  """The gradient of a linear critic is its weight, so the penalty is known."""
   images = jax.random.normal(jax.random.key(0), (2, 3, 4, 5, 1))
 
   def penalty(weight):
@@ -101,7 +101,7 @@ def test_gradient_penalty_of_a_linear_critic():
   np.testing.assert_allclose(value, expected, rtol=1e-6)
   slope_by_hand = 2 * (0.5 * np.sqrt(20) - 1) * np.sqrt(20)
   np.testing.assert_allclose(slope, slope_by_hand, rtol=1e-6)
-  # A dead critic has no slope, and no gradient that is no number.
+  # The penalty of a constant critic has a gradient without NaN.
   value, slope = jax.value_and_grad(penalty)(0.0)
   assert value == pytest.approx(1)
   assert jnp.isfinite(slope)
@@ -119,7 +119,7 @@ def test_gradient_penalty_looks_between_the_images():
 
 
 def test_gradient_penalty_of_single_pixels():
-  """The slope of three channels at every pixel is the weight, thrice."""
+  """The gradient at every pixel is the weight in each of three channels."""
   images = jax.random.normal(jax.random.key(0), (2, 2, 4, 5, 3))
 
   def critic(image):

@@ -44,7 +44,7 @@ def test_recursive_supervision_fades(step, alpha):
 
 
 def test_residuals_are_worth_as_much_as_sr():
-  """Of flat images the enhanced residual is their difference."""
+  """The enhanced residual of flat images is their difference."""
   sr, predicted = (jnp.full((2, 8, 8, 3), value) for value in (0.7, 0.25))
   hr = jnp.full((2, 8, 8, 3), 0.6)
   lr = jnp.full((2, 4, 4, 3), 0.4)

@@ -33,7 +33,7 @@ def test_esrgan():
   ('name', 'layer'), [('srgan-vgg22', 'relu2_2'), ('srgan-vgg54', 'relu5_4')]
 )
 def test_srgan(name, layer):
-  """Equation 5, of features divided by 12.75; about 0.006 in all."""
+  """SRGAN's equation 5 with features divided by 12.75."""
   total = (difference(layer) ** 2).sum() / (3 * 4) / 2  # of two images
   found = feature_distance(SR, HR, RECIPES[name])
   assert float(found) == pytest.approx(total / 12.75**2, rel=1e-6)

@@ -1,4 +1,4 @@
-"""The targeted perceptual loss by its formula, and where it reaches."""
+"""The targeted perceptual loss by its formula, and its mask."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ LAYERS = {'boundary': 'relu1_2', 'background': 'relu2_1', 'object': 'relu2_2'}
 
 
 def test_sum_of_squares_by_hand():
-  """Of 1 and 2 in the mask, doubled by the features, and half of it for two."""
+  """Differences 1 and 2 in the mask; features double them; two images."""
   sr, hr = np.zeros((2, 2, 2, 2, 3), np.float32)
   sr[0, 0, 0, 0] = 1.0
   hr[1, 1, 1, 2] = 2.0
@@ -49,7 +49,7 @@ def test_layers_are_added_up():
 
 @pytest.fixture(scope='module')
 def look():
-  """Features of VGG16 of any layer, by random weights."""
+  """Features of any layer of a VGG16 with random weights."""
   networks = {
     region: vgg.Model(layers=[layer], variant='vgg16')
     for region, layer in LAYERS.items()
@@ -81,7 +81,7 @@ def test_nothing_outside_the_region_has_an_effect(look, region):
 
 @pytest.mark.parametrize('region', NAMES)
 def test_an_image_without_the_region_is_not_looked_at(look, region):
-  """No gradient, and none that is not a number."""
+  """The gradient is zero, without NaN."""
   value, slope = jax.value_and_grad(
     lambda sr: masked_distance(look[region], sr, HR, 0 * MASKS[region])
   )(SR)

@@ -77,7 +77,7 @@ def test_similarity_at_the_sizes_of_the_maps():
     np.testing.assert_allclose(sizes[layer], 0.7, rtol=1e-6)
 
 
-def test_what_matches_badly_does_not_count():
+def test_bad_matches_do_not_count():
   rng = np.random.default_rng(0)
   ours, maps = (
     {'relu1_1': jnp.asarray(rng.random((1, 4, 4, 3), np.float32))}

@@ -1,4 +1,4 @@
-"""Images, kernels and weights that tests of adapting to an image share."""
+"""Images, kernels and weights for tests of adapting to an image."""
 
 import functools
 
@@ -45,7 +45,7 @@ def meta_weights():
 
 
 def fit_alone(fitting, params, image, seed=0):
-  """Fitted parameters of one image, and the steps."""
+  """Fits one image; returns its parameters and the number of steps."""
   keys = jax.random.key(seed)[None]
   fitted, report = fitting.fit(params, image[None], keys)
   return jax.tree.map(lambda leaf: leaf[0], fitted), int(report['steps'][0])

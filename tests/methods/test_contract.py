@@ -1,4 +1,4 @@
-"""What every method keeps to: its two functions, its keys, its old configs."""
+"""The contract of methods: two functions, PRNG keys, old configs."""
 
 import contextlib
 import functools
@@ -258,7 +258,7 @@ def test_unknown_and_missing_keys_are_named(name):
 
 
 def _old_curriculum():
-  """As the version before wrote it, and as it is written now."""
+  """A curriculum config of version 0.1, and the same config today."""
   config = tiny.config(model={'name': 'srfbn', 'groups': 1, 'steps': 2})
   with config.unlocked():
     del config.model.blocks
@@ -285,7 +285,7 @@ def test_a_workdir_of_the_method_curriculum_resumes(tmp_path):
 
 
 def test_frozen_networks_may_move(tmp_path):
-  """Their checksums are compared, not their paths."""
+  """Frozen networks are compared by checksum, not by path."""
   config = _plain('gan')
   moved = _with(config, ('features_from',), 'moved')
   assert experiment.resumed(config, moved, tmp_path) == moved

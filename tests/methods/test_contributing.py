@@ -1,4 +1,4 @@
-"""The method that CONTRIBUTING.md adds, added and trained as it says."""
+"""Follows the recipe "Add a method" of CONTRIBUTING.md, and trains it."""
 
 import importlib
 import pathlib
@@ -19,7 +19,7 @@ TEACHER = ROOT / 'sr_jax' / 'pretrained' / 'edsr-small-x2'
 
 
 def _files():
-  """The code blocks of the recipe by the file that they are for."""
+  """The code blocks of the recipe, by the name of their file."""
   text = (ROOT / 'CONTRIBUTING.md').read_text()
   recipe = text[text.index('## Add a method') :]
   steps = re.findall(
@@ -32,7 +32,7 @@ def _files():
 
 @pytest.fixture
 def added(tmp_path, monkeypatch):
-  """`get_config` of the recipe, with its method where methods are found."""
+  """`get_config` of the recipe; its method is on the path of methods."""
   files = _files()
   assert list(files) == [
     'sr_jax/methods/distillation.py',

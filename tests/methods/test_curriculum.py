@@ -1,4 +1,4 @@
-"""Targets from easy to hard over the steps of a feedback network."""
+"""Curriculum: easier targets for the first outputs of a feedback network."""
 
 import functools
 
@@ -60,7 +60,7 @@ def test_dn_is_bicubic_with_noise():
 
 
 def test_easy_target_of_bd_is_the_blurred_hr():
-  """In place, although the kernel moves the LR image."""
+  """The blurred HR does not move, although the kernel moves the LR image."""
   section = _section(common.degrade_bd)
   hr = jnp.asarray(HR)
   lr = _on_device(section)(None, hr, 3)

@@ -1,4 +1,4 @@
-"""Dual regression: who learns from what, devices, the train loop."""
+"""Dual regression: gradients of each network, devices, the train loop."""
 
 import functools
 
@@ -54,7 +54,7 @@ def _batch(size=4, side=16, seed=0):
 
 
 def _mixed(labelled, size=4, scale=4):
-  """A batch with LR of noise for the samples that are not labelled."""
+  """A batch in which LR of the unlabelled samples is noise."""
   lr = np.random.default_rng(1).integers(0, 256, (size, 4, 4, 3), np.uint8)
   return _batch(size, 4 * scale) | {
     'unlabelled': lr,
@@ -100,7 +100,7 @@ def _changed(state):
 
 
 def test_loss_by_hand():
-  """Outputs of the networks, all else in NumPy."""
+  """The outputs are the networks'; NumPy computes the loss."""
   state, batch = _started(), _batch()
   _, metrics = _step(batch)
   network = models.create(MODEL | {'blocks': 1, 'features': 4})
@@ -226,7 +226,7 @@ def test_networks_with_one_output_can_be_primal():
     ({'method': {'dual_weight': -1.0}}, r'config\.method\.dual_weight=-1'),
   ],
 )
-def test_wrong_values_are_told_in_one_line(sections, reason):
+def test_wrong_values_give_errors_of_one_line(sections, reason):
   with pytest.raises(UserError, match=reason):
     _make(**sections)
 
@@ -276,7 +276,7 @@ def lr_folder(tmp_path):
 
 @pytest.mark.nightly
 def test_adaptation_resumes_exactly_and_loads(tmp_path, lr_folder):
-  """Paired training, then Algorithm 1 from its weights, in two parts."""
+  """Trains on pairs, then by Algorithm 1 from these weights, in two parts."""
   small = functools.partial(_config, model={'scale': 2})
   paired, whole, parts = (tmp_path / name for name in ('a', 'b', 'c'))
   train_loop.train_and_evaluate(small(steps=1), paired)

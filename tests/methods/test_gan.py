@@ -1,4 +1,4 @@
-"""Adversarial training: who learns from what, devices, the train loop."""
+"""Adversarial training: gradients of each network, devices, train loop."""
 
 import functools
 import itertools
@@ -81,7 +81,7 @@ def test_the_discriminator_s_penalty_does_not_reach_the_generator():
 
 @pytest.mark.nightly
 def test_both_move_from_the_old_parameters():
-  """The generator's step is the same whether the discriminator moves or not."""
+  """The discriminator's update does not affect the generator's."""
   run = run_of()
   after, _ = run.step(run.start, batch())
   players, phi = _players(), run.start.params['discriminator']
@@ -164,7 +164,7 @@ def test_the_generator_s_turns_and_its_rate():
 
 @pytest.mark.nightly
 def test_held_layers_begin_later_with_an_optimizer_of_their_own():
-  """SPSR: first the layers that join its branch, then all."""
+  """SPSR first trains the layers that join its branch, then all layers."""
   run = spsr()
   one, _ = run.step(run.start, batch())
   two, _ = run.step(one, batch())
@@ -191,7 +191,7 @@ def test_held_layers_begin_later_with_an_optimizer_of_their_own():
 
 @pytest.mark.nightly
 def test_running_statistics_see_real_and_then_generated_images():
-  """Each batch by itself, with a momentum of 0.9."""
+  """Statistics are updated by each batch, with momentum 0.9."""
   run = run_of()
   after, _ = run.step(run.start, batch())
   network = _players()
@@ -256,7 +256,7 @@ def _trained(devices):
 
 @pytest.mark.nightly
 def test_one_and_eight_devices_agree():
-  """Means and statistics are those of the whole batch."""
+  """On all devices means and statistics are those of the whole batch."""
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
     _trained(1),

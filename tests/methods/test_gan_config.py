@@ -50,7 +50,7 @@ from tests.methods.gan_runs import (
     ),
   ],
 )
-def test_wrong_values_are_told_in_one_line(method, reason):
+def test_wrong_values_give_errors_of_one_line(method, reason):
   with pytest.raises(UserError, match=reason) as caught:
     make(method=method)
   assert '\n' not in str(caught.value)
@@ -66,13 +66,13 @@ def test_crops_may_be_too_large_as_well():
     make(data={'patch': 9}, method={'gradient_adversarial_weight': 1.0})
 
 
-def test_missing_features_are_told_before_training(tmp_path):
+def test_missing_features_are_refused_before_training(tmp_path):
   config = gan_config(method={'perceptual_weight': 1.0})
   with pytest.raises(UserError, match=r'features_from: .* weights of VGG19'):
     train_loop.train_and_evaluate(config, tmp_path)
 
 
-def test_a_branch_that_the_model_lacks_is_told():
+def test_a_branch_that_the_model_lacks_is_refused():
   with pytest.raises(UserError, match='predicts no gradient map'):
     Run(method={'branch_weight': 1.0}).step(run_of().start, batch())
 
@@ -117,7 +117,7 @@ def test_weights_without_a_generator_are_no_start():
     )
 
 
-def test_early_layers_that_match_none_are_told():
+def test_early_layers_that_match_nothing_are_refused():
   method = make(method={'held_steps': 2, 'early_layers': ('fuse_*',)})
   init = functools.partial(method.init, scale=2)
   with pytest.raises(
@@ -127,7 +127,7 @@ def test_early_layers_that_match_none_are_told():
 
 
 def test_a_mean_for_each_device():
-  """Of eight devices each has one image of a batch of eight."""
+  """Each of eight devices has one image of a batch of eight."""
   real, fake = np.random.default_rng(0).normal(size=(2, 8, 1))
   game = _gan_config._game('relativistic_average', False, 'device')
   np.testing.assert_allclose(

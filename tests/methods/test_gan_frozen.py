@@ -54,7 +54,7 @@ RANK = {
 
 @pytest.mark.nightly
 def test_a_frozen_ranker_teaches_and_stays():
-  """Its parameters and its running statistics are bit for bit the same."""
+  """The ranker's parameters and running statistics do not change at all."""
   run, without = Run(method=RANK), run_of()
   assert set(run.start.frozen) == {'ranker'}
   assert set(run.start.frozen['ranker']) == {'params', 'batch_stats'}
@@ -141,7 +141,7 @@ TARGETED = {
 
 
 def _labels(size=4):
-  """Of `_batch`: a person before grass; all grass in the last image."""
+  """Label maps of `_batch`: a person before grass; the last is all grass."""
   labels = np.full((size, 16, 16, 1), 124, np.uint8)
   labels[:-1, 4:, 6:] = 1
   return labels
@@ -149,7 +149,7 @@ def _labels(size=4):
 
 @pytest.mark.nightly
 def test_targeted_losses_of_the_regions():
-  """SROBB: a step by three terms, each of its own layer and mask."""
+  """SROBB: a step with three terms, each with its own layer and mask."""
   run = Run(method=TARGETED, start=batch() | {'labels': _labels()})
   after, metrics = run.step(run.start, batch() | {'labels': _labels()})
   assert not same(after.params['generator'], run.start.params['generator'])
@@ -170,7 +170,7 @@ def test_targeted_losses_of_the_regions():
 
 
 def test_regions_without_a_weight_need_no_layers():
-  """None of their weights are read, and no labels without any."""
+  """Regions without weight need no features, and no labels if all are zero."""
   method = make(method={**TARGETED, 'object_weight': 0.0})
   assert 'conv2_2' not in method.frozen()['features']
   init = functools.partial(run_of().method.init, scale=2)
@@ -188,7 +188,7 @@ def test_targeted_losses_need_label_maps(tmp_path):
 
 @pytest.mark.nightly
 def test_training_with_label_maps(tmp_path):
-  """From files; methods without a use for them say so."""
+  """Label maps are read from files; methods that do not use any refuse them."""
   photo = sources.embedded_source(192)[0][:40, :44]
   labels = np.full((40, 44), 157, np.uint8)
   labels[20:, 10:30] = 1

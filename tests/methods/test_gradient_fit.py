@@ -24,7 +24,7 @@ from tests.methods.fit_images import (
 
 
 def by_hand(image, rates, *, kernel=KERNEL, scale=2, degradation='direct'):
-  """Algorithm 2 in plain steps; `rates` may hold a tree for each of them."""
+  """MZSR's Algorithm 2 in a plain loop; `rates` may hold one tree per step."""
   height, width = (n - n % scale for n in image.shape[:2])
   target = image[:height, :width]
   son = degrade(
@@ -53,7 +53,7 @@ def by_hand(image, rates, *, kernel=KERNEL, scale=2, degradation='direct'):
 
 
 def relative_error(ours, theirs):
-  """Of what the steps changed."""
+  """Difference of two results, relative to the change by the steps."""
   start = meta_weights()
   moved = optax.tree.norm(optax.tree.sub(theirs, start))
   assert moved > 0
@@ -71,7 +71,7 @@ def relative_error(ours, theirs):
 def test_gradient_fitting_is_plain_descent_on_the_son(
   size, scale, degradation, steps
 ):
-  """The last rate holds for the steps beyond; odd rows are left out."""
+  """Further steps use the last rate; a row that is too much is cut off."""
   config = meta_config(scale=scale, degradation=degradation)
   fitting = gradient_fitting(config, Assumed(degradation, KERNEL), steps)
   image = smooth(*size)
@@ -144,14 +144,14 @@ def test_noise_of_the_son_is_drawn_from_the_key():
   assert abs(leaves[20.0, 0] - leaves[0.0, 0]).max() > 0
 
 
-def test_what_weights_were_trained_for_is_what_is_assumed():
+def test_the_assumed_degradation_is_that_of_the_training():
   for name in ('direct', 'blur-bicubic'):
     config = meta_config(degradation=name)
     fitting = gradient_fitting(config, Assumed(None, KERNEL), None)
     assert fitting.degradation == name
     assert fitting.kernel is KERNEL
     assert (fitting.ensemble, fitting.back_project) == (False, 0)
-  # Imported weights do not tell.
+  # The config of imported weights has no section `adapt`.
   config = {k: v for k, v in meta_config().items() if k != 'degradation'}
   for name in (None, 'direct', 'blur-bicubic'):
     fitting = gradient_fitting(config, Assumed(name, KERNEL), None)
@@ -167,14 +167,14 @@ def test_what_weights_were_trained_for_is_what_is_assumed():
     (Assumed('bicubic', KERNEL), "'direct' images, not 'bicubic'"),
   ],
 )
-def test_gradient_fitting_refuses_what_the_weights_do_not_know(assumed, reason):
+def test_gradient_fitting_refuses_other_degradations(assumed, reason):
   with pytest.raises(UserError, match=reason) as error:
     gradient_fitting(meta_config(), assumed, 3)
   assert '\n' not in str(error.value)
 
 
 def test_another_fit_needs_no_other_program():
-  """Weights, kernels of one size and images are arguments."""
+  """Weights, images and kernels of one size are arguments of one program."""
   fittings = [
     gradient_fitting(meta_config(), Assumed(None, kernel), 2)
     for kernel in (KERNEL, KERNEL.T)

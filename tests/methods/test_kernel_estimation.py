@@ -35,7 +35,7 @@ def _batch():
 
 
 def test_losses_by_hand():
-  """One member, two examples, of which one has a kernel to learn."""
+  """One member and two examples, one of which has a kernel."""
   root = jnp.array([[[0.5, 0.0, 0.5], [9.0, 9.0, 9.0]]])
   batch = {
     'root': jnp.array([[0.4, 0.0, 0.5], [0.0, 0.0, 0.0]]),

@@ -1,4 +1,4 @@
-"""LR of training is the LR of the photograph, also at the crop's border.
+"""Training LR equals the photograph's LR, even at the border of a crop.
 
 The LR of a crop alone has mirrored borders: 31 % of a 24-pixel x4 patch is
 touched by them. Released data sets cut their LR crops from the LR of the whole
@@ -28,7 +28,7 @@ DEGRADATIONS = (
 
 
 def _crop(top, left, size, margin):
-  """The crop of the photograph, wider by what lies beside it."""
+  """The crop of the photograph, with its margin."""
   beside = ((margin, margin), (margin, margin), (0, 0))
   padded = np.pad(PHOTO, beside, mode='symmetric')
   return padded[None, top : top + size + 2 * margin][
@@ -69,7 +69,7 @@ def test_lr_of_a_crop_is_that_of_the_photograph(degradation, scale, corner):
   assert np.abs(alone - lr).max() > 4 / 255  # what the margin spares
 
 
-def test_batches_hold_what_lies_beside_the_crops():
+def test_batches_hold_the_margins_of_crops():
   """Inside the photograph its own pixels, beyond its border its mirror image.
 
   The crops are those of a batch without margins.

@@ -1,4 +1,4 @@
-"""Meta-training: the tasks it draws, the step it makes, what it refuses."""
+"""Meta-training: its tasks, its step, and refused configs."""
 
 import functools
 from collections.abc import Callable
@@ -110,7 +110,7 @@ def test_three_steps_learn_in_one_trace_and_move_every_layer():
 
 
 def test_a_step_depends_on_state_and_batch_alone():
-  """What an exact resume rests on; another step draws other tasks."""
+  """Exact resume needs this; another step draws other tasks."""
   _, start, step, _ = _compiled()
   batch = _batch()
   state = start(batch)
@@ -165,7 +165,7 @@ def _tasks(config):
 
 @pytest.mark.nightly
 def test_exact_from_divides_first_order_from_exact_steps():
-  """Both against plain loops, with the weights on their way."""
+  """Both are compared with plain loops, while the weights anneal."""
   changes = {'method__outer__exact_from': 700}
   _, start, step, _ = _compiled(**changes)
   config, batch = _config(**changes), _batch()
@@ -192,7 +192,7 @@ def _move(params, state):
 
 @pytest.mark.nightly
 def test_other_ways_to_run_the_same_step_agree():
-  """Until the weights anneal, which uniform ones do not."""
+  """The variants agree as long as annealed weights are still uniform."""
   _, start, step, _ = _compiled()
   batch = _batch()
   state = start(batch)
@@ -317,7 +317,7 @@ def test_eight_devices_agree_with_one(monkeypatch, tasks):
 
 
 def test_random_gaussians_are_distributed_as_in_the_paper():
-  """Angle and variances, found again in the moments of the taps."""
+  """Angle and variances are recovered from the moments of the taps."""
   scale, size = 3.0, 41
   draw = functools.partial(
     random_gaussian, size=size, min_variance=1.0, max_variance=2.5

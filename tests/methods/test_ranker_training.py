@@ -1,4 +1,4 @@
-"""A ranker's training: what it learns, how it is measured, the train loop."""
+"""Training of a ranker: loss, evaluation, and the train loop."""
 
 import functools
 import json
@@ -77,7 +77,7 @@ def _run(folder):
 
 
 def test_it_learns_an_order(folder):
-  """Measured by running statistics, on patches that it has not seen."""
+  """Evaluation uses running statistics and held-out patches."""
   run = _run(folder)
   state = run.start
   for step in range(40):
@@ -102,8 +102,8 @@ def test_it_learns_an_order(folder):
 
 
 @pytest.mark.nightly
-def test_the_loss_and_the_running_statistics_of_one_step(folder):
-  """Each side by its own statistics; L2 moves the parameters alone."""
+def test_loss_and_running_statistics_of_one_step(folder):
+  """Each image of a pair has its own statistics; L2 affects parameters only."""
   run = _run(folder)
   batch = run.batch(0)
   after, metrics = run.step(run.start, batch)
@@ -131,7 +131,7 @@ def test_the_loss_and_the_running_statistics_of_one_step(folder):
 
 @pytest.mark.nightly
 def test_an_order_that_is_right_leaves_the_l2_term(folder, monkeypatch):
-  """It is no part of the reported loss; SGD shows its gradient."""
+  """The reported loss excludes the L2 term; SGD shows its gradient."""
   changes = {
     'method.l2_weight': 0.5,
     **{'optimizer.name': 'sgd', 'optimizer.learning_rate': 0.1},
@@ -159,7 +159,7 @@ def test_agreement_by_hand():
 
 
 def test_every_held_out_patch_counts_once(folder, monkeypatch):
-  """Batches are filled up; what fills them is not measured."""
+  """Batches are filled up with patches that do not count."""
   run = _run(folder)
   seen = []
   monkeypatch.setattr(

@@ -106,7 +106,7 @@ def test_the_loss_is_the_weighted_sum_of_the_terms():
 
 @pytest.mark.nightly
 def test_a_round_of_four_steps_in_one_trace():
-  """Two of the discriminator, one of swapped features, one of HR's own."""
+  """Two steps of the discriminator, one with swapped features, one with HR."""
   run = _all()
   before = run.traces
   state, states, similarities = run.start, [run.start], []
@@ -155,7 +155,7 @@ def test_every_parameter_learns():
 
 
 @pytest.mark.nightly
-def test_the_reference_is_what_is_matched():
+def test_the_reference_is_matched():
   run = _all()
   batch = _batch(**REF)
   at = run.start.replace(step=jnp.int32(2))
@@ -175,7 +175,7 @@ def test_without_references_lr_is_its_own():
 
 
 @pytest.mark.nightly
-def test_hr_as_reference_is_what_truth_steps_see():
+def test_truth_steps_take_hr_as_the_reference():
   run = _all()
   hr = _batch()['hr']
   swapped, truth = (run.start.replace(step=jnp.int32(i)) for i in (2, 3))

@@ -102,7 +102,7 @@ def test_a_non_finite_loss_changes_nothing_but_the_counters():
 
 @pytest.mark.nightly
 def test_every_step_of_a_feedback_network_counts_once():
-  """The sum over the steps, the last one being the output."""
+  """The loss is the sum over all steps; the last is the output."""
   config = experiment.to_plain(tiny.config(method={'outputs': 'steps'}))
   model = {'name': 'srfbn', 'groups': 1, 'steps': 3, 'features': 4}
   config['model'] = {**model, 'scale': 2}

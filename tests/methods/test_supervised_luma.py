@@ -54,7 +54,7 @@ def _pair(method, state, batch, scale=2):
   return rgb_to_y(lr), rgb_to_y(hr)
 
 
-def test_srcnn_learns_luma_of_what_lies_inside():
+def test_srcnn_learns_luma_of_inner_pixels():
   config, method = _setup(
     SRCNN,
     loss='euclidean',

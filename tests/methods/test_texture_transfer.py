@@ -1,4 +1,4 @@
-"""What is seen of references: matched blurred, copied sharp."""
+"""References are matched by blurred images; sharp features are copied."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def _mean(image, factor):
 
 
 def features(image):
-  """By layer: means of blocks, and their products; sharp where fine."""
+  """Features by layer: means of blocks, and their products."""
   found = {}
   for i, layer in enumerate(reversed(_texture.RATIOS)):
     small = _mean(image, 2**i)

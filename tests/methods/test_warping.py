@@ -57,7 +57,7 @@ def edsr(tmp_path_factory):
 
 
 @pytest.mark.nightly
-def test_a_step_moves_the_network_and_not_what_enlarges_for_it(edsr):
+def test_a_step_does_not_change_the_enlarging_network(edsr):
   sgd = {'name': 'sgd', 'learning_rate': 1.0, 'ema_decay': 0.0}
   method = _make(sisr=EDSR, sisr_from=str(edsr), optimizer=sgd)
   rng = np.random.default_rng(0)
@@ -183,7 +183,7 @@ def test_a_checkpoint_of_another_network_is_refused(edsr):
 
 
 @pytest.mark.nightly
-def test_an_import_warps_onto_what_a_model_enlarges(edsr, tmp_path, capsys):
+def test_an_import_warps_onto_the_result_of_a_model(edsr, tmp_path, capsys):
   network = models.create(MODEL)
   params = jit(network.init)(jax.random.key(1), jnp.ones((1, 8, 8, 3)))
   ours, file = tmp_path / 'ours', str(tmp_path / 'crossnet.safetensors')

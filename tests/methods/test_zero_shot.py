@@ -40,7 +40,7 @@ def config(*, scale=2, gradual=False, channels='together', depth=2, features=4):
 
 
 def recipe_of(monkeypatch, *arguments):
-  """What `fitting` trains by, without a training."""
+  """The recipe by which `fitting` trains, without training."""
   made = []
 
   def program(model, recipe):
@@ -96,7 +96,7 @@ def test_a_kernel_turns_nothing_and_sets_the_offset(
 
 
 def test_another_kernel_needs_no_other_program():
-  """Kernels of one size are arguments, wherever rounding puts their centre."""
+  """Kernels of one size are arguments, even if rounding moves their centre."""
   kernels = [gaussian_kernel(*k) for k in ((1.0,), (2.0,), (3.0, 0.7, 0.3))]
   fits = [
     zero_shot.fitting(config(), Assumed(None, kernel), 1) for kernel in kernels
@@ -195,7 +195,7 @@ def test_any_image_is_fitted(name):
 
 @pytest.mark.nightly
 def test_shared_weights_restore_every_channel_alone():
-  """One network of one channel, that has learned from all of them."""
+  """One network with one channel, trained on all channels."""
   image = smooth(32, 32, 9)
   shared = zero_shot.fitting(
     config(channels='shared', depth=3, features=16), Assumed(), 300
@@ -233,7 +233,7 @@ def test_each_channel_may_have_weights_of_its_own():
   np.testing.assert_allclose(sr[..., :1], alone, atol=1e-6)
 
 
-def test_many_channels_together_are_told_to_learn_little(caplog):
+def test_many_channels_in_one_network_give_a_warning(caplog):
   fitting = zero_shot.fitting(config(), Assumed(), 1)
   fit_alone(fitting, {}, smooth(8, 8, 5))
   assert 'one network for 5 channels at once' in caplog.text
@@ -247,7 +247,7 @@ def test_an_empty_image_ends_as_early_as_the_policy_allows():
 
 @pytest.mark.nightly
 def test_training_restores_the_image_from_its_son():
-  """Better than the enlargement it starts from, and repeatably."""
+  """The result is better than the initial enlargement, and repeatable."""
   settings = config(depth=3, features=8)
   network = models.create(settings['model'])
   image = smooth(24, 20)
@@ -273,7 +273,7 @@ def test_training_restores_the_image_from_its_son():
 
 @pytest.mark.nightly
 def test_images_together_as_on_other_devices(monkeypatch):
-  """Those get one program for a batch; CPUs take one image at a time."""
+  """Other devices fit a batch in one program, CPUs one image at a time."""
   images = np.stack([smooth(10, 8, 1, seed=i) for i in range(2)])
   keys = jax.random.split(jax.random.key(0), 2)
   kernel = np.asarray(KERNEL, np.float32)
@@ -306,7 +306,7 @@ def centroid(image):
 
 @pytest.mark.parametrize('scale', [2, 3, 2.2, 2.37, 2.6])
 def test_sons_lie_where_their_fathers_do(scale):
-  """But for the rounding of direct sampling to whole pixels."""
+  """Up to the rounding of direct sampling to whole pixels."""
   kernel = off_centre()
   made = {'degradation': 'direct', 'kernel': kernel}
   model = config(scale=scale)['model']

@@ -39,7 +39,7 @@ def gaussian():
 
 
 def halved(image, how):
-  """Half the size: as MATLAB's imresize, or as ports have done it."""
+  """Reduces by 2 as MATLAB's imresize, or as ports of NIQE do."""
   rows, columns = (n // 2 for n in image.shape)
   if how == 'decimated':
     return image[::2, ::2]
@@ -120,7 +120,7 @@ def features(image, *, half='matlab', **options):
 
 
 def niqe(image, mean, covariance, *, ddof=1, **options):
-  """The score of grey levels `[H, W]` beside a model of photographs."""
+  """The score of grey levels `[H, W]` for a model of photographs."""
   found, _ = features(image, **options)
   whole = found[~np.isnan(found).any(axis=1)]
   difference = np.nanmean(found, axis=0) - mean

@@ -1,4 +1,4 @@
-"""LPIPS of features against plain NumPy; whole networks: tests/test_scores."""
+"""LPIPS of features against plain NumPy; test_scores tests whole networks."""
 
 import jax
 import numpy as np

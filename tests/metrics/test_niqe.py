@@ -1,4 +1,4 @@
-"""NIQE against a block by block NumPy version, and the known ways to miss it.
+"""NIQE against a block by block NumPy version, and known mistakes of ports.
 
 That version gives the figures that are known of the authors' parameters, which
 are not the package's to carry: 62.348155 for `random_image`, 11.218624 for
@@ -203,7 +203,7 @@ def test_bad_files_of_parameters(tmp_path):
 
 
 def _zip(path, name, data, **facts):
-  """An archive of one member; `facts` are what it says of its sizes."""
+  """An archive of one member; `facts` are its declared sizes."""
   with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
     archive.writestr(name, data)
     for key, value in facts.items():
@@ -236,7 +236,7 @@ def test_files_that_unpack_to_far_more_than_parameters(tmp_path):
 
 
 def test_pixels_that_are_not_finite_are_refused():
-  """W10: blocks with NaN were left out of the score in silence."""
+  """W10: blocks with NaN were left out of the score without a warning."""
   levels = np.random.default_rng(0).integers(0, 256, (96, 192)).astype(float)
   levels[5, 5] = np.nan
   with pytest.raises(UserError, match='not finite'):

@@ -1,4 +1,4 @@
-"""Protocols: what a number means."""
+"""Evaluation protocols: rules, scores and refusals."""
 
 import json
 

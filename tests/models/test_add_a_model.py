@@ -1,4 +1,4 @@
-"""The recipe of CONTRIBUTING.md, followed to the letter."""
+"""Follows the recipe "Add a model" of CONTRIBUTING.md to the letter."""
 
 import re
 import sys
@@ -17,7 +17,7 @@ RECIPE = Path(__file__).parents[2] / 'CONTRIBUTING.md'
 
 @pytest.fixture
 def mini(tmp_path, monkeypatch):
-  """The file that the recipe shows, found as one of the package."""
+  """The file of the recipe, on the path of the package's models."""
   section = RECIPE.read_text().partition('## Add a model\n')[2]
   code = re.search(r'( *)```python\n(.*?)\n\1```', section, re.DOTALL)[2]
   folder = tmp_path / 'models'

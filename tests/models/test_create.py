@@ -1,4 +1,4 @@
-"""Options of a network: what `models.create` refuses, before it computes."""
+"""Options of networks: `models.create` refuses bad ones before computing."""
 
 import dataclasses
 import sys
@@ -74,14 +74,14 @@ def test_unknown_and_missing_options(name):
   ],
 )
 def test_values_out_of_range_are_named_with_their_range(option, value, message):
-  """T6, W4, W5: these ended in tracebacks, or in a trace without an end."""
+  """T6, W4, W5: these ended in tracebacks, or were traced for hours."""
   config = {'name': 'edsr', 'scale': 2, option: value}
   assert message in _refusal(config)
 
 
 @pytest.mark.parametrize('name', ALL)
 def test_absurd_values_of_any_option_end_in_one_line(name):
-  """T6: each is refused, or makes a network of known shapes."""
+  """T6: each value is refused, or gives a network whose shapes are computed."""
   config = {'name': name, 'scale': _scale(name), **models.module(name).TINY}
   network = models.create(config)
   options = [field.name for field in dataclasses.fields(network)]
@@ -94,7 +94,7 @@ def test_absurd_values_of_any_option_end_in_one_line(name):
 @pytest.mark.nightly
 @pytest.mark.parametrize('name', ALL)
 def test_small_counts_are_refused_or_make_networks(name):
-  """Options that a range allows but that do not go together are named."""
+  """Allowed options that do not fit together are named."""
   config = {'name': name, 'scale': _scale(name), **models.module(name).TINY}
   network = models.create(config)
   for field in dataclasses.fields(network):
@@ -121,7 +121,7 @@ def architecture(monkeypatch):
 
 
 class _Broken(base.Network):
-  """A network whose layers are at fault."""
+  """A network with an error in its layers."""
 
   scale: int
 
@@ -130,7 +130,7 @@ class _Broken(base.Network):
 
 
 def test_faults_of_an_architecture_keep_their_traceback(architecture):
-  """B14: each was one line, 'its options make no network', without a place."""
+  """B14: each fault was one line without file and line number."""
 
   def typing_error(*, scale):
     return len(scale)
@@ -152,8 +152,8 @@ def test_faults_of_an_architecture_keep_their_traceback(architecture):
     parameters.expected_shapes(network)
 
 
-def test_what_a_new_file_forgets_is_named(architecture):
-  """Of a recipe followed in part; `dtype` was refused without a hint."""
+def test_missing_parts_of_a_new_file_are_named(architecture):
+  """The recipe was followed in part; `dtype` was refused without a hint."""
   architecture(_Broken)
   message = _refusal({'name': 'broken', 'scale': 2, 'dtype': 'float32'})
   assert 'its network must declare one to take it, see CONTRIBUTING.md' in (
@@ -170,7 +170,7 @@ def test_what_a_new_file_forgets_is_named(architecture):
 
 
 def test_every_network_offers_the_whole_contract():
-  """Nothing of a network is looked up with a default of the caller's."""
+  """Callers need no defaults for attributes of a network."""
   for name in ALL:
     network = models.create({'name': name, 'scale': _scale(name)})
     assert network.scale == _scale(name)

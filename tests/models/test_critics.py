@@ -90,7 +90,7 @@ def _close(ours, theirs):
 
 
 def _check_statistics(golden, before, after):
-  """PyTorch keeps the variance of n - 1, Flax that of n."""
+  """PyTorch divides the variance by n - 1, Flax by n."""
   means = {
     k.removeprefix('train_bn:'): v
     for k, v in golden.outputs.items()
@@ -107,7 +107,7 @@ def _check_statistics(golden, before, after):
 
 
 def test_names_of_kair_leave_the_first_activation_out(tmp_path):
-  """Its layers stand one number lower than SPSR's from the second on."""
+  """KAIR's layers are numbered one lower than SPSR's, from the second on."""
   golden = golden_files.load('disc_vgg_128_oldarch_formula_130')
   tensors = {}
   for name, tensor in golden.state_dict.items():
@@ -133,7 +133,7 @@ def test_names_of_kair_leave_the_first_activation_out(tmp_path):
 
 
 def test_kair_differs_by_one_activation():
-  """A first layer that only makes negative values shows it."""
+  """The first layer gives negative values only, which shows the activation."""
   image = jnp.full((1, 12, 12, 1), 0.5)
   module = models.module('vgg_discriminator')
   options = {**TINY, 'channels': 1}
@@ -234,7 +234,7 @@ def test_imported_critics_are_no_model_to_load(tmp_path):
 
 
 def test_paper_discriminator_sees_images_from_minus_one_to_one():
-  """Grey is zero there: every filter of the first layer gives its bias."""
+  """Mid-grey becomes zero, so that the first layer returns its bias."""
   network = models.create(
     {'name': 'srgan_discriminator', 'features': 2, 'side': 1, 'hidden': 2}
   )

@@ -1,4 +1,4 @@
-"""CrossNet against the released code, and what its parts do.
+"""CrossNet against the released code, and its parts.
 
 Arrays of htzheng/ECCV2018_CrossNet_RefSR 03959f2 under PyTorch 2.13.
 """
@@ -23,7 +23,7 @@ RELEASED, UNUSED = 35_183_841, 64 * 64 * 25 + 64
 
 
 def _part(name, prefix):
-  """A golden file of one part of the network, and our weights of it."""
+  """A golden file of one part of the network, and its imported weights."""
   golden = golden_files.load(f'crossnet_{name}_formula')
   tensors = {f'{prefix}.{k}': v for k, v in golden.state_dict.items()}
   weights = torch_to_flax(tensors, crossnet.TORCH_NAMES)
@@ -124,7 +124,7 @@ def test_gradients_reach_every_tensor_through_sr_alone(tiny):
     assert (leaf != 0).any(), keys
 
 
-def test_what_is_left_out_is_the_enlarged_image(tiny):
+def test_inputs_default_to_the_enlarged_image(tiny):
   _, apply, variables, (lr, reference, sisr) = tiny
   enlarged = imresize(lr, scale=4)
   alone, _ = apply(variables, lr)

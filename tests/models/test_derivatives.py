@@ -28,7 +28,7 @@ NAMES = [
 
 
 def _plainly(monkeypatch):
-  """Every convolution as JAX itself writes and differentiates it."""
+  """Replaces every convolution by JAX's own, with its derivatives."""
 
   def convolve(parts, kernel, geometry):
     return conv_forms.PLAIN['value']((*parts, kernel), (), geometry)[0]

@@ -1,4 +1,4 @@
-"""Every network that tells how an image was made, discovered by name."""
+"""Every network that estimates a degradation, found by its name."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""VGG and AlexNet against plain NumPy, and torchvision's counting of layers."""
+"""VGG and AlexNet against plain NumPy, and torchvision's layer numbers."""
 
 from __future__ import annotations
 

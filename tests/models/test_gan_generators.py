@@ -28,7 +28,7 @@ def _imported(file, model, folder):
 
 
 def test_spsr_is_the_released(tmp_path):
-  """Whole, with its branch; two tensors are stored twice."""
+  """The whole network with its branch; the file stores two tensors twice."""
   golden, imported = _imported('spsr_g_x4_full_formula', 'spsr', tmp_path)
   assert imported.config == {'name': 'spsr', 'scale': 4, 'options': SPSR}
   assert {note.partition(':')[0] for note in imported.notes} == {
@@ -62,8 +62,8 @@ def test_spsr_starts_from_all_of_rrdbnet_but_its_tail():
 
 @pytest.mark.nightly
 @pytest.mark.parametrize('blocks', [1, 3])
-def test_what_one_pixel_reaches_in_spsr(blocks):
-  """Positive weights, and maps that are zero where nothing changes."""
+def test_receptive_field_of_spsr(blocks):
+  """Positive weights show the reach; gradient maps are zero elsewhere."""
   network = models.module('spsr').Model(
     scale=4, blocks=blocks, features=1, growth=1, look_every=1
   )
@@ -107,7 +107,7 @@ def test_ranksrgan_generator_is_the_released(tmp_path, file):
 
 
 def test_srresnet_learns_and_keeps_running_statistics():
-  """SR in [0, 1] is [-1, 1] inside; inference uses what training has seen."""
+  """The network works in [-1, 1]; inference uses running statistics."""
   network = models.module('srresnet').Model(scale=2, blocks=1, features=4)
   lr = jax.random.uniform(jax.random.key(1), (4, 6, 5, 3))
   variables = jax.jit(network.init)(jax.random.key(0), lr)

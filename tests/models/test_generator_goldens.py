@@ -85,7 +85,7 @@ def test_options_and_parameter_count(
 
 
 def test_trained_mean_shift_is_loaded_as_it_is(tmp_path):
-  """The release means to freeze it, and does not."""
+  """The release tries to freeze the mean shift, but trains it."""
   golden = golden_files.load('rcan_x8_meanshift')
   weights = golden.write(tmp_path / 'weights.safetensors')
   kernel = import_weights(weights, model='rcan').params['sub_mean']['kernel']
@@ -227,7 +227,7 @@ def test_rcan_without_groups_is_recognised(tmp_path):
   )
 
 
-def test_pixel_unshuffle_mirrors_what_no_cell_holds():
+def test_pixel_unshuffle_mirrors_incomplete_cells():
   network = models.module('rrdbnet').Model(
     scale=2, blocks=1, features=4, growth=2
   )

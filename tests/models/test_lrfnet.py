@@ -80,7 +80,7 @@ def test_receptive_fields_of_the_paper(options, field):
   ('scheme', 'dilations'),
   first_by_default([('A', (1, 3)), ('C', (2,)), ('D', (1,)), ('', (3,))]),
 )
-def test_the_radius_is_what_a_pixel_reaches(scheme, dilations):
+def test_the_radius_is_the_reach_of_a_pixel(scheme, dilations):
   network = lrfnet.Model(
     scale=2,
     blocks=2,

@@ -43,7 +43,7 @@ def _tiny(name, scale=2, **overrides):
   first_by_default([('vdsr', 2), ('drrn', 3), ('vdsr', 3), ('drrn', 2)], 2),
 )
 def test_without_a_residual_it_is_bicubic(name, scale):
-  """Of RGB: the colour conversion and the enlargement commute."""
+  """For RGB as well, as colour conversion and enlargement commute."""
   network, params, stats = _tiny(name, scale)
   nothing = jax.tree.map(jnp.zeros_like, params)
   lr = jnp.asarray(random_image(5, 6)[None])
@@ -85,8 +85,8 @@ def test_padding_changes_nothing(name):
     np.testing.assert_allclose(inside, apply(lr, None), atol=2e-6)
 
 
-def test_srcnn_learns_from_what_lies_inside():
-  """In training the border is left out; the rest is that of inference."""
+def test_srcnn_learns_from_inner_pixels():
+  """Training leaves the border out; the other pixels equal inference."""
   network, params, _ = _tiny('srcnn')
   lr = jnp.asarray(random_image(12, 11, 1)[None])
   sr, _ = network.apply({'params': params}, lr)
@@ -128,7 +128,7 @@ def test_drcn_is_its_equations():
 
 
 def test_drcn_starts_as_the_identity():
-  """Every recursion then gives the same, and the sum is their mean."""
+  """All recursions give the same result, and the weighted sum is their mean."""
   network = models.create({'name': 'drcn', 'scale': 2, **TINY['drcn']})
   lr = jnp.float32(waves(5, 6, 1))[None]
   (sr, aux), _ = network.init_with_output(jax.random.key(0), lr)

@@ -1,4 +1,4 @@
-"""Masked application: padded images as if they were alone."""
+"""Masked application: padded images give the same results as unpadded ones."""
 
 import functools
 
@@ -99,7 +99,7 @@ def test_linen_layers_on_two_resolutions():
 
 
 class Strided(nn.Module):
-  """A network off the grid of the mask."""
+  """A network with a stride, whose grid is not that of the mask."""
 
   @nn.compact
   def __call__(self, lr):

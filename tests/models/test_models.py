@@ -1,4 +1,4 @@
-"""Every architecture in the package, found by walking it."""
+"""Checks of every architecture in the package."""
 
 import math
 
@@ -100,7 +100,7 @@ def test_jit_equals_eager_and_bfloat16_is_near(name):
 @pytest.mark.parametrize('offset', [None, 0.0, -3.5, 7.0])
 @pytest.mark.parametrize('scale', [2, 3, 4, 8])
 def test_halo_of_enlarging_networks_of_any_depth(scale, offset):
-  """Which rows one LR pixel reaches: its column of the resize, widened."""
+  """The rows that an LR pixel affects: its column of the resize, widened."""
   pixels, centre = 61, 30
   matrix = resize_matrix(pixels, scale * pixels, scale, offset=offset)
   enlarged = np.abs(matrix[:, centre]) > 1e-9
@@ -124,7 +124,7 @@ def test_scales_that_are_not_whole(name):
 
 
 @pytest.mark.parametrize('name', REFINING)
-def test_refine_is_what_follows_the_enlargement(name):
+def test_refine_follows_the_enlargement(name):
   network = model_checks.tiny(name, 2)
   lr = model_checks.image(network, 5, 4)
   variables = model_checks.noise(network)
@@ -167,7 +167,7 @@ def test_initial_weights_of_the_papers(name, spread, largest, biases):
 
 
 def test_refining_networks_alone_train_on_enlarged_images():
-  """A network with a `refine` of its own kind, as CrossNet's, is refused."""
+  """Networks whose `refine` has other arguments, as CrossNet, are refused."""
   assert REFINING == ['lrfnet', 'mzsr', 'zssr']
   for name in ('edsr', 'crossnet'):
     with pytest.raises(UserError, match='meta_transfer trains networks that'):

@@ -1,4 +1,4 @@
-"""SAN: the released code's outputs, its statistics, their bounds."""
+"""SAN: outputs of the released code, attention, and memory."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_options_and_ignored_tensors(scale, tmp_path):
 
 @pytest.mark.parametrize('scale', RELEASED)
 def test_ignored_parameters_of_the_release(scale):
-  """The released totals, less what the released network never uses."""
+  """The released number of parameters minus those that it never uses."""
   layer = 64 * 64 * 9 + 64
   attention = (64 * 8 + 8) + (8 * 64 + 64)
   assert layer + attention + 20 == 38_044
@@ -118,7 +118,7 @@ def test_covariance_is_of_the_middle_of_large_images():
     attention.apply(variables, middle),
     atol=1e-6,
   )
-  # A large constant beside the variance costs few digits.
+  # A large mean costs few digits of the variance.
   flat = (middle + 100).reshape(-1, 2).astype(np.float64)
   np.testing.assert_allclose(
     san.covariance(jnp.asarray(middle + 100))[0],
@@ -154,7 +154,7 @@ def _plain_attention(query, key, value):
   ('size', 'rows'), [((3, 5), 1), ((37, 41), 5), ((60, 50), 20), ((9, 8), 9)]
 )
 def test_attention_in_blocks_is_attention(size, rows, monkeypatch):
-  """Of so many rows: all whole, the last one smaller, or a single one."""
+  """Blocks of rows that divide evenly, leave a rest, or are a single one."""
   similarities = 2 * size[1] * 7 * 6
   monkeypatch.setattr(san, '_CPU_SIMILARITIES', rows * similarities)
   assert san._rows_at_once(similarities) == rows

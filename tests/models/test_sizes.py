@@ -1,4 +1,4 @@
-"""The larger and the smaller of two sizes, also where they are symbols."""
+"""The maximum and minimum of two sizes, which may be symbolic."""
 
 import jax
 import jax.numpy as jnp

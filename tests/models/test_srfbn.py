@@ -61,7 +61,7 @@ def test_options_outputs_and_parameter_count(scale, tmp_path):
 
 
 def test_a_training_record_determines_all_but_the_steps(tmp_path):
-  """As the release writes it: `state_dict` beside what training needs."""
+  """The release stores `state_dict` with further records of the training."""
   _, tensors = _golden(2)
   path = tmp_path / 'record.pth'
   values, raw = {}, {}

@@ -1,4 +1,4 @@
-"""SRNet: the released code's outputs, any shape, what feeds what."""
+"""SRNet: outputs of the released code, any image shape, streams and heads."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_parity_with_the_released_code(name, tmp_path):
 
 
 def test_parity_in_training(tmp_path):
-  """Batch statistics, and the running ones after one step."""
+  """Outputs with batch statistics, and running statistics after one step."""
   golden = golden_files.load('srnet_x4')
   _, network, variables = _imported(golden, tmp_path)
 
@@ -133,7 +133,7 @@ def _count(network):
   ('scale', 'released'), [(4, 3_058_398), nightly(8, 3_353_822)]
 )
 def test_attention_that_is_never_called_is_named(scale, released, tmp_path):
-  """The release makes two modules too many where attention is off."""
+  """The release makes two unused modules if attention is off."""
   full = srnet.Model(scale=scale, variant='srnet')
   lr = jnp.zeros((1, 8, 8, 3))
   shapes = jax.eval_shape(full.init, jax.random.key(0), lr)['params']
@@ -225,7 +225,7 @@ def test_any_shape_is_the_middle_of_its_square(kind, size):
 
 
 def test_turned_images_give_turned_attention_of_equal_weights():
-  """With one kernel for all four rotations, what is turned stays so."""
+  """With equal kernels for all rotations, turned inputs give turned outputs."""
   module = srnet.SpatialAttention((1, 2, 4))
   x = jax.random.normal(jax.random.key(0), (1, 6, 9, 16))
   init, apply = (
@@ -280,7 +280,7 @@ def test_sr_trains_both_streams_and_the_residual_one():
   by_sr, by_residual = sums(1.0, 0.0), sums(0.0, 1.0)
   assert by_sr['main'] > 0
   assert by_sr['auxiliary head'] > 0
-  # The image of the auxiliary stream is not what crosses over.
+  # Features cross over between the streams, not the auxiliary image.
   assert by_sr['auxiliary tail'] == 0
   assert by_residual['main'] == 0
   assert by_residual['auxiliary tail'] > 0
@@ -304,7 +304,7 @@ def test_sign_and_skip_of_the_figure():
   x, y = main['head'], auxiliary['head']
 
   def released(times):
-    """As released, with `times` auxiliary heads in the main one."""
+    """The released formula, with `times` auxiliary heads added to the main."""
     head = jax.tree.map(lambda x, y: x + times * y, x, y)
     params = {**variables['params'], 'main': {**main, 'head': head}}
     return jax.jit(network.apply)({'params': params}, lr)

@@ -135,7 +135,7 @@ def test_network_without_normalisation(tmp_path, gated):
 
 
 def _tiny(variant):
-  """A network and weights through which everything passes."""
+  """A small network, and weights with which every input affects the output."""
   options = {'features': 4, 'blocks': 1, 'transfer_blocks': (1, 1, 1)}
   network = srntt.Model(scale=4, variant=variant, **options)
   lr = jax.random.uniform(jax.random.key(0), (1, 4, 5, 3))

@@ -1,4 +1,4 @@
-"""Gaussians, and where kernels put their pixels."""
+"""Gaussian kernels, and the alignment of kernels."""
 
 import hypothesis
 import jax

@@ -77,7 +77,7 @@ def test_parts_are_convolved_as_if_joined(size, dilation):
 
 @pytest.mark.parametrize('at_once', [1, 2000])
 def test_weight_gradients_by_parts_of_a_batch(at_once, monkeypatch):
-  """Five images: one by one, and two at a time with one left."""
+  """Five images in groups of one, and in groups of two with one left."""
   x, kernel, _ = _inputs(3, shape=(5, 7, 6))
 
   def gradient():
@@ -163,7 +163,7 @@ def test_vmap_over_kernels_and_scan_equal_a_loop():
 
 
 def test_the_form_is_that_of_the_platform_a_program_is_for():
-  """Other platforms have one convolution of all parts and images, any way."""
+  """Other platforms compute one convolution of all parts and images."""
   x, kernel, bias = _inputs(3, (4, 5))
 
   def loss(x, *weights):

@@ -293,7 +293,7 @@ def test_types_may_not_be_mixed():
 
 
 def test_forward_mode_along_the_image_alone():
-  """The weights have no tangent then."""
+  """In this case the weights have no tangent."""
   x, kernel, bias = arrays(0)
   t = arrays(1)[0]
   assert_same(

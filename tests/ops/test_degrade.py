@@ -237,7 +237,7 @@ def test_tables_choose_a_scale_by_a_traced_index():
 
 
 def off_centre_kernel():
-  """Skewed, with its mass far from the middle tap."""
+  """A skewed kernel whose centre of mass is far from the middle tap."""
   kernel = np.zeros((11, 8))
   kernel[6:10, 1:3] = [[1, 2], [4, 3], [2, 2], [1, 0.5]]
   kernel[2, 6] = -0.3  # as estimated kernels have
@@ -271,7 +271,7 @@ def centroid(image):
 @pytest.mark.parametrize('degradation', ['direct', 'blur-bicubic'])
 @pytest.mark.parametrize('name', KERNELS)
 def test_offset_shows_an_image_where_it_was(name, degradation, scale):
-  """Whatever the kernel's size and centre."""
+  """For kernels of any size and centre."""
   image, centre = blob()
   kernel = KERNELS[name]
   lr = degrade(None, image, scale=scale, degradation=degradation, kernel=kernel)
@@ -332,7 +332,7 @@ def test_shape_of_an_image_made_by_a_scale_that_is_not_whole(
 @pytest.mark.parametrize('scale', [1.2, 2.37, 2.5, 4])
 @pytest.mark.parametrize('count', [1, 7, 64])
 def test_rows_of_an_enlarged_image_are_found_again(scale, count):
-  """Row i of LR lies at s * i; nothing drifts towards the end."""
+  """Row i of LR lies at s * i, without drift towards the end."""
   size = resized_size(count, scale)
   rows = sample_indices(size, scale, count)
   assert rows.shape == (count,)

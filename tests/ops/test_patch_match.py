@@ -16,7 +16,7 @@ every_chunk = pytest.mark.parametrize('chunk', [16, 0.02, 1e-6])
 
 
 def _features(height, width, channels=6, seed=0):
-  """Like those of VGG after a ReLU; exact in any order of summation."""
+  """Features like VGG's after a ReLU; sums are exact in any order."""
   rng = np.random.default_rng(seed)
   return np.maximum(rng.integers(-8, 9, (height, width, channels)), 0) / 8.0
 

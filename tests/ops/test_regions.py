@@ -23,7 +23,7 @@ LETTERS = {'boundary': '#', 'background': '.', 'object': 'o'}
 
 
 def drawn(labels, radius):
-  """Rows of letters of the first image; each pixel must have one letter."""
+  """Draws the regions of the first image as letters, one per pixel."""
   masks = regions(labels, radius)
   assert set(masks) == set(NAMES)
   letters = np.full(labels.shape, '', dtype='U3')

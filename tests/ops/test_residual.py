@@ -28,9 +28,7 @@ def _by_pillow(hr, lr, upsampling):
 
 
 def _check(found, expected):
-  """A level apart at most, and that seldom: halves, which Pillow rounds both
-  ways.
-  """
+  """At most one level apart, and seldom: Pillow rounds halves up or down."""
   off = np.abs(np.asarray(found, np.float64) * 255 - expected)
   assert off.max() < 1.01
   assert (off > 0.01).mean() < 0.03
@@ -38,7 +36,7 @@ def _check(found, expected):
 
 @pytest.mark.parametrize('upsampling', FILTERS)
 def test_targets_of_the_release(upsampling):
-  """As its script makes them of 8-bit files, with Pillow."""
+  """The released script makes them from 8-bit files with Pillow."""
   data = np.load(GOLDEN / 'srnet_rat_target.npz')
   expected = data[f'out:diff_{upsampling}'].astype(np.float64)
   hr, lr = (data[f'in:{k}'] / 255 for k in ('hr', 'lr'))

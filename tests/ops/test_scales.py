@@ -31,7 +31,7 @@ def test_sizes_are_those_of_exact_arithmetic(size, tenths):
   assert math.ceil(Fraction(covered * 10, tenths)) == kept
 
 
-def test_the_size_that_floating_point_gets_wrong():
+def test_sizes_that_floating_point_rounds_wrongly():
   assert math.floor(2.3 * 50) == 114
   assert scales.covered_size(50, 2.3) == 115
 

@@ -1,4 +1,4 @@
-"""The Gaussian that an image's spectrum shows, on images of known blur."""
+"""Fits a Gaussian to the spectrum of images with known blur."""
 
 import numpy as np
 import pytest

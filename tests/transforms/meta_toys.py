@@ -1,4 +1,4 @@
-"""Losses and networks small enough for derivatives of derivatives."""
+"""Small losses and networks for second derivatives."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The joint step on players small enough to differentiate by hand."""
+"""The joint step of tiny networks that can be differentiated by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ def _critic(game='vanilla', weight=0.7, **options):
 
 @pytest.mark.parametrize('game', GAMES)
 def test_gradients_are_those_of_two_separate_losses(game):
-  """Written down with stop_gradient, and differentiated one by one."""
+  """The losses are written with stop_gradient and differentiated separately."""
 
   def of_generator(theta):
     fake = theta * X
@@ -78,7 +78,7 @@ def test_gradients_are_those_of_two_separate_losses(game):
 
 
 def test_several_discriminators_add_up_in_the_generator_alone():
-  """A second one that sees squares; each learns as if it were the only one."""
+  """A second discriminator gets squares; each learns as if it were alone."""
 
   def squares(phi, outputs):
     return _judge(phi, outputs, sees=lambda image: image**2)
@@ -142,7 +142,7 @@ def test_penalty_reaches_the_discriminator_alone():
 
 
 def test_real_images_outputs_and_networks_of_any_tree():
-  """Outputs are a pytree of which a discriminator may see a part."""
+  """Outputs are a pytree; a discriminator may take a part of it."""
 
   def generate(theta):
     return {'sr': theta['w'] * X, 'other': theta['b'] * X}, None
@@ -165,7 +165,7 @@ def test_real_images_outputs_and_networks_of_any_tree():
 
 
 def test_updates_wait_for_their_turn():
-  """Adam, whose counts would tell of a step that was not one's own."""
+  """With Adam: its counts would show an update out of turn."""
   tx = optax.adam(0.1)
   params = {'w': jnp.ones(3)}
   state = tx.init(params)

@@ -14,7 +14,7 @@ from sr_jax.transforms.back_projection import back_project
 
 
 def test_one_correction_by_hand():
-  """Means over blocks of two, errors spread by repetition."""
+  """Reduces by means of two pixels and enlarges by repetition."""
   projected = back_project(
     lambda lr: np.zeros(2 * lr.size),
     degrade=lambda sr: sr.reshape(-1, 2).mean(1),
@@ -35,7 +35,7 @@ def test_no_correction_is_the_prediction_itself():
 @pytest.mark.parametrize('scale', [2, 3, 4])
 @pytest.mark.parametrize('variance', [None, 2.0, 6.0])
 def test_consistent_with_the_input_in_the_end(scale, variance):
-  """Under every degradation that the command line can name."""
+  """For every degradation of the command line."""
   kernel = None if variance is None else gaussian_kernel(variance)
   made = functools.partial(
     degrade,

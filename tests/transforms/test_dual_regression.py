@@ -1,4 +1,4 @@
-"""The closed loop on functions small enough to compute by hand."""
+"""The dual regression loss on functions that can be computed by hand."""
 
 import pathlib
 
@@ -74,7 +74,7 @@ def test_value_and_gradients_by_hand(weight, hr_cycle, known):
 
 @pytest.mark.parametrize('compose', [False, True])
 def test_levels_by_hand(compose):
-  """Outputs at three levels, two duals; only samples with HR have a middle."""
+  """Three levels and two dual networks; unlabelled samples lack the middle."""
   middle = np.array([0.9, 9.9, 2.4])
   factors, d0, d1 = (1.1, 1.6, 1.3), 0.7, 0.5
   loss = closed_loop(

@@ -1,4 +1,4 @@
-"""Rates of inner loops, weights of their steps, and tasks over devices."""
+"""Learned rates, weights of inner steps, and tasks over devices."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Training on fathers: the policy of its rate, and how fathers are drawn."""
+"""ZSSR's training: the learning-rate policy, and random fathers."""
 
 import functools
 import itertools
@@ -38,7 +38,7 @@ def test_line_fit_is_that_of_numpy(count, trend):
 
 
 def simulated(policy, error):
-  """The rate of every step by the rule, in plain Python.
+  """Simulates the rate of every step by the rule, in plain Python.
 
   Adam moves a parameter of constant gradient 1 by the rate.
   """
@@ -127,7 +127,7 @@ def test_other_numbers_of_the_policy():
 
 
 def test_errors_that_are_all_alike_let_the_rate_fall():
-  """A flat curve gains nothing; a strict rule would go on to the end."""
+  """A flat error curve lowers the rate, although its slope has no error."""
   rates, end = recorded(Policy(), lambda x: 0 * x + 0.25)
   assert len(rates) == 900
   assert float(end.rate) < Policy().last_rate
@@ -167,7 +167,7 @@ def test_one_trace_and_a_fresh_father_from_the_key_of_every_step():
 
 @pytest.mark.nightly
 def test_trainings_under_vmap_end_each_on_their_own():
-  """As devices other than CPUs run them: images of one size at once."""
+  """Devices other than CPUs train images of one size together."""
 
   def run(key, slope):
     def error(params):
@@ -202,7 +202,7 @@ def random_image(height, width):
 
 @functools.cache
 def program(side, turn):
-  """Crops for keys; what the options say is no part of the program."""
+  """Crops for PRNG keys; options are arguments of the compiled program."""
 
   def draw(key, image, options):
     return draw_crop(key, image, side, Augmentation(turn=turn, **options))
@@ -216,7 +216,7 @@ def crops_of(image, side, *, turn=True, count=400, **options):
 
 
 def windows(image, side):
-  """Every crop at whole pixels in its eight symmetries: bytes -> what it is."""
+  """All crops at whole pixels in eight symmetries, by their bytes."""
   found = {}
   corners = itertools.product(*(range(n - side + 1) for n in image.shape[:2]))
   for top, left in corners:
@@ -231,7 +231,7 @@ def windows(image, side):
   ('size', 'side'), [((9, 14), 9), ((8, 8), 8), ((1, 1), 1)]
 )
 def test_crops_of_any_side_stay_within_the_range(size, side):
-  """Up to the whole image; cubic warps overshoot, and are clipped."""
+  """Crops up to the whole image; cubic warps overshoot and are clipped."""
   crops = crops_of(random_image(*size), side, count=40)
   assert crops.shape == (40, side, side, 2)
   assert crops.min() >= 0
@@ -281,7 +281,7 @@ RAMPS = (np.stack(np.mgrid[:SIZE, :SIZE], -1) / (SIZE - 1)).astype(np.float32)
 
 
 def warps_of_ramps(*, turn, zoom_difference=0.25, shear=0.1):
-  """Crops that are all warped; the other options are what they are anyway."""
+  """Crops that are all warped; other options keep their defaults."""
   return crops_of(
     RAMPS,
     8,

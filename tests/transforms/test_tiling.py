@@ -84,7 +84,7 @@ def test_windows_keep_to_cells(size, halo, cell, extra):
 )
 @hypothesis.settings(deadline=None)
 def test_tiles_of_a_model_with_cells(height, width, extra):
-  """Means of 3x3 cells, the last ones of what is left of them."""
+  """A model of means of 3x3 cells, smaller at the border."""
   image = np.random.default_rng(0).random((height, width, 2))
 
   def predict(part):
@@ -100,7 +100,7 @@ def test_tiles_of_a_model_with_cells(height, width, extra):
 
 
 def chop_oracle(height, width, row, column, shave, limit):
-  """Rectangle (top, left, height, width) that makes one pixel's result."""
+  """The rectangle (top, left, height, width) from which a pixel is computed."""
   top = left = 0
   while True:
     tall, wide = height // 2 + shave, width // 2 + shave
@@ -121,7 +121,7 @@ def chop_oracle(height, width, row, column, shave, limit):
 )
 @hypothesis.settings(max_examples=40, deadline=None)
 def test_chopped_as_the_test_scripts(height, width, scale, limit):
-  """By a model that sees all, against the rule followed for each pixel."""
+  """A global model, against the rule for each pixel."""
   image = np.random.default_rng(0).random((1, height, width, 1))
   shapes = set()
 
@@ -150,7 +150,7 @@ def test_first_chop_is_always_made():
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (1, 50), (19, 3), (12, 12)])
-def test_chopping_what_has_less_than_the_overlap(shape):
+def test_chopping_images_smaller_than_the_overlap(shape):
   image = np.random.default_rng(0).random((1, *shape, 2))
   run = tiling.chopped(lambda part: part.repeat(2, 1).repeat(2, 2), scale=2)
   np.testing.assert_array_equal(run(image), image.repeat(2, 1).repeat(2, 2))

@@ -13,7 +13,7 @@ def cells(values):
 
 
 def matconvnet(tensors):
-  """The struct that a MatConvNet DAG saves; trailing ones are dropped."""
+  """The struct of a MatConvNet DAG; trailing axes of size 1 are dropped."""
   kinds = [('name', 'O'), ('value', 'O'), ('learningRate', 'O')]
   params = np.empty((1, len(tensors)), kinds)
   for i, (name, value) in enumerate(tensors.items()):

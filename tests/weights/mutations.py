@@ -1,4 +1,4 @@
-"""Damage to files, drawn from a generator, and what must come of it."""
+"""Random damage to files, and the error that it may cause."""
 
 from __future__ import annotations
 

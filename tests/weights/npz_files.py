@@ -18,7 +18,7 @@ def tensorlayer(arrays):
 
 
 def tensorlayer_of_python_2(arrays):
-  """The same of Python 2, whose bytes are text of latin-1."""
+  """The bytes of a file of Python 2, which stores bytes as latin-1 text."""
   return archive(b'\x80\x02' + _objects(arrays) + b'.')
 
 
@@ -36,7 +36,7 @@ def archive(pickled, dtype='|O', shape=(1,), name='params.npy'):
 
 
 def _array(shape, dtype, data):
-  """Instructions that make an array; `data` are such themselves."""
+  """Instructions that make an array; `data` are instructions too."""
   return (
     b'cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n'
     + _plain((0,))
@@ -70,5 +70,5 @@ def _dtype(code, order):
 
 
 def _plain(value):
-  """Instructions for numbers and tuples of them."""
+  """Instructions that make numbers and tuples of numbers."""
   return pickle.dumps(value, 2)[2:-1]

@@ -171,7 +171,7 @@ def test_stablehlo_refuses_matrices_for_one_size(tmp_path):
 
 
 def test_stablehlo_needs_jax_alone(tmp_path, network):
-  """As the module's docstring tells users; weights are inside the program."""
+  """Follows the docstring of the module; weights are inside the program."""
   model, params = network
   path = tmp_path / 'edsr.stablehlo'
   export_stablehlo(sr_of(model), params, path, scale=2)

@@ -60,7 +60,7 @@ def test_layers_by_name(tmp_path):
   assert list(load(path, 'conv3_1')) == names
 
 
-def test_the_classifier_is_ignored_and_told(tmp_path):
+def test_the_classifier_is_ignored_with_a_note(tmp_path):
   path = tmp_path / 'w.pth'
   extra = {'classifier.0.weight': np.zeros((2, 3), np.float32)}
   path.write_bytes(torch_files.state_dict(SHORT | extra))

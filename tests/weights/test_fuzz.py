@@ -85,7 +85,7 @@ def test_cut_short_anywhere(tmp_path, name, count):
   'count', [30, pytest.param(120, marks=pytest.mark.nightly)]
 )
 def test_damaged_anywhere(tmp_path, name, count):
-  """Damage may go unseen, in numbers or a name, but never breaks out."""
+  """Damage of numbers or names may go unseen, but causes no other error."""
   read, data = FILES[name]
   rng = np.random.default_rng(0)
   refused = 0

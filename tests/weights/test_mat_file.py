@@ -1,4 +1,4 @@
-"""MATLAB files of the three layouts, written here with scipy."""
+"""MATLAB files in the three layouts, written with scipy."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_other_contents_are_refused(tmp_path, variables, reason):
 
 
 def test_a_network_saved_for_use_alone(tmp_path):
-  """Its fields are variables; names and values may be cells of one struct."""
+  """The fields of such a network are variables; params may be one struct."""
   tensors = {'a_f': np.ones((3, 3)), 'a_b': np.ones((2, 1))}
   net = matconvnet(tensors)['net']
   table = {
@@ -167,7 +167,7 @@ def element(kind, data, order='<'):
 
 
 def matrix(kind, shape, *parts, order='<'):
-  """A variable `x` of a class, a shape, and what follows them."""
+  """A variable `x` with a class, a shape and further elements."""
   flags = struct.pack(f'{order}II', kind, 0)
   dims = struct.pack(f'{order}{len(shape)}i', *shape)
   heads = element(6, flags, order), element(5, dims, order)
@@ -183,7 +183,7 @@ def file(*variables, order='<'):
 
 @pytest.mark.parametrize('order', ['<', '>'])
 def test_numbers_stored_as_smaller_ones(order):
-  """As MATLAB does; small elements lie beside their heads."""
+  """MATLAB stores small numbers so; small elements lie in their headers."""
   head = 4 << 16 | 2 if order == '<' else 2 | 4 << 16
   small = struct.pack(f'{order}I', head) + bytes([1, 2, 3, 200])
   data = file(matrix(6, (2, 2), small, order=order), order=order)
@@ -206,7 +206,7 @@ def _nested(depth):
 
 
 def bomb(data, declared=None):
-  """A compressed variable, of which as much is announced."""
+  """A compressed variable that declares `announced` bytes."""
   size = len(data) if declared is None else declared
   packed = zlib.compress(struct.pack('<II', 14, size) + data)
   return struct.pack('<II', 15, len(packed)) + packed

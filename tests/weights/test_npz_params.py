@@ -1,4 +1,4 @@
-"""TensorLayer's `.npz` files, and what is refused of others."""
+"""TensorLayer's `.npz` files, and refused `.npz` files."""
 
 import pickle
 import tracemalloc
@@ -73,7 +73,7 @@ def test_anything_else_is_refused(tmp_path, content, message, capsys):
 
 
 def test_one_array_many_times_takes_no_more_than_the_file(tmp_path):
-  """A few bytes of a pickle can repeat what it holds once."""
+  """A pickle can repeat an array with a few bytes."""
   large = np.zeros(10_000, np.float32)
   path = _written(tmp_path, npz_files.tensorlayer([large] * 100))
   with pytest.raises(UserError, match='more numbers than bytes'):

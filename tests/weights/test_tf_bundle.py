@@ -1,4 +1,4 @@
-"""TensorFlow 1 checkpoints, read without TensorFlow: real and written ones."""
+"""TensorFlow 1 checkpoints read without TensorFlow: real and synthetic."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def released(slots: int = 2, features: int = 4, depth: int = 8) -> dict:
 
 @pytest.fixture
 def write(tmp_path):
-  """Writes a checkpoint and gives its name."""
+  """Writes a checkpoint and returns its name."""
 
   def write(tensors, **options):
     return t.write(tmp_path / 'Pretrained', t.checkpoint(tensors, **options))
@@ -66,14 +66,14 @@ def write(tmp_path):
 
 
 def refusal(path, model='mzsr') -> str:
-  """What the import says against a path."""
+  """The error of importing a path."""
   with pytest.raises(UserError) as caught:
     import_weights(path, model=model, scale=2)
   return str(caught.value)
 
 
 def test_checksum_of_the_writer():
-  """The check value of every catalogue of CRCs."""
+  """The check value that catalogues of CRCs list."""
   assert t.crc32c(b'123456789') == 0xE3069283
 
 

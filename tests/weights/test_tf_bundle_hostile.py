@@ -17,7 +17,7 @@ from sr_jax.errors import UserError
 
 
 def hostile(tmp_path, index: bytes, *data: bytes) -> str:
-  """The line against a checkpoint, given in little time and memory."""
+  """The error of reading a checkpoint, with bounded time and memory."""
   files = {
     f'.data-{i:05}-of-{len(data):05}': content for i, content in enumerate(data)
   }
@@ -73,13 +73,13 @@ ENTRIES = {
 
 
 @pytest.mark.parametrize('name', ENTRIES)
-def test_entries_that_are_not_borne_out(tmp_path, name):
+def test_entries_that_contradict_the_files(tmp_path, name):
   message, reason = ENTRIES[name]
   assert reason in hostile(tmp_path, t.index({'a': message}), bytes(4))
 
 
 def test_unknown_fields_are_skipped(tmp_path):
-  """As protocol buffers have it; here of each wire type."""
+  """Protocol buffers require this; one field of each wire type."""
   more = t.field(20, 1) + t.field(21, b'x') + t.field(22, 1, fixed=True)
   more += t.varint(8 * 23 + 1) + bytes(8)
   entry = t.entry((1,), 4) + more
@@ -175,7 +175,7 @@ def test_other_kinds_of_checkpoints(tmp_path):
 
 
 def test_one_block_asked_for_many_times(tmp_path):
-  """Else a few bytes would buy seconds of checksums, or gigabytes."""
+  """A few bytes would cost seconds of checksums, or gigabytes."""
   content = bytes(20_000) + struct.pack('<I', 5_000)
   place = t.varint(0) + t.varint(len(content))
   data = content + b'\0' + struct.pack('<I', t.masked(content + b'\0'))
@@ -214,7 +214,7 @@ TENSORS = {
 
 
 def read_or_refuse(path, files) -> dict | None:
-  """None where one line refuses them; any other error is a failure."""
+  """Reads a checkpoint; None if refused in one line. Other errors fail."""
   contents, message = None, ''
   try:
     contents = read(t.write(path, files))
@@ -252,7 +252,7 @@ def test_truncated_lengthened_and_flipped(tmp_path_factory, data):
 @pytest.mark.nightly
 @pytest.mark.parametrize('suffix', sorted(t.checkpoint(TENSORS, shards=2)))
 def test_every_byte_and_every_length(tmp_path, suffix):
-  """What is read in spite of a flipped bit does not depend on it."""
+  """If a file with a flipped bit is read, the bit has no effect."""
   originals = t.checkpoint(TENSORS, shards=2, per_block=3)
   path = t.write(tmp_path / 'x', originals)
   content = originals[suffix]
@@ -282,6 +282,6 @@ def test_every_byte_and_every_length(tmp_path, suffix):
 )
 @hypothesis.settings(max_examples=300, deadline=None)
 def test_bytes_under_right_checksums(tmp_path_factory, index):
-  """Whoever means harm writes the checksums too."""
+  """Hostile files have right checksums."""
   files = {'.index': index, '.data-00000-of-00001': bytes(4)}
   read_or_refuse(tmp_path_factory.mktemp('fuzz') / 'x', files)

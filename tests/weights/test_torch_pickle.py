@@ -60,7 +60,7 @@ def test_every_type_and_stride_of_a_real_file(form):
 
 @pytest.mark.parametrize('form', ['zip', 'legacy'])
 def test_a_pickled_module_gives_its_state_dict(form):
-  """Its classes are not at hand, and not needed."""
+  """The classes of the module need not be installed."""
   contents = read_tensors(TORCH / f'module_{form}.pth')
   expected = np.load(TORCH / 'module.npz')
   assert contents['epoch'] == 1
@@ -128,7 +128,7 @@ def test_python_2_strings_and_cuda_storages(tmp_path):
 
 
 def test_views_of_legacy_storages(tmp_path):
-  """Before PyTorch 0.4 a storage could be a part of another."""
+  """Before PyTorch 0.4 a storage could be a part of another storage."""
   t = torch_files
   view = t.sequence([t.text('v'), t.integer(2), t.integer(3)])
   tensor = t.call(
@@ -165,7 +165,7 @@ def test_tensors_of_early_2017(tmp_path):
 
 
 def test_a_legacy_file_of_a_big_endian_machine(tmp_path):
-  """It wrote the counts its own way, and the numbers little-endian."""
+  """Such a machine wrote counts big-endian and numbers little-endian."""
   t = torch_files
   value = t.mapping({'a': t.tensor('0', (3,), length=3, legacy=True)})
   raw = np.float32([1, 2, 3]).tobytes()
@@ -201,7 +201,7 @@ def test_an_expanded_tensor(tmp_path):
 
 
 def test_a_training_record(tmp_path):
-  """What schedules and devices leave beside the weights is no hindrance."""
+  """Records of schedules and devices in the file are accepted."""
   t = torch_files
   counts = t.call('collections.Counter', b'}K\x05K\x01s')
   value = {
@@ -231,7 +231,7 @@ def test_memory_stays_near_the_size_of_the_file(tmp_path, legacy):
 
 
 def test_a_module_of_2017(tmp_path):
-  """As PyTorch 0.2 under Python 2 wrote them: pairs, Parameters, a backend."""
+  """PyTorch 0.2 under Python 2 wrote pairs, Parameters and a backend."""
   t = torch_files
   tensor = t.tensor('0', (2,), length=2, legacy=True)
   parameter = t.call('torch.nn.parameter.Parameter', tensor, b'\x88')

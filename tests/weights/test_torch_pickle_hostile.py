@@ -1,4 +1,4 @@
-"""Files made to do harm: one clear line, no code, no memory."""
+"""Hostile files: an error of one line, no code run, bounded memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ONE = {'0': np.float32([1]).tobytes()}
 
 
 def refusal(tmp_path, data: bytes) -> str:
-  """The line with which a file is refused, in little time and memory."""
+  """The error that refuses a file, with bounded time and memory."""
   message = mutations.refusal(read_tensors, tmp_path / 'hostile.pth', data)
   assert message
   return message
@@ -238,7 +238,7 @@ def test_duplicated_keys(tmp_path):
 
 
 def test_storages_described_in_two_ways(tmp_path):
-  """Bytes beyond the shorter one are none of the file's."""
+  """The bytes beyond the shorter storage do not belong to the file."""
   parts = {'a': 100, 'b': 1}
   tensors = {
     k: t.tensor('0', (n,), length=n, legacy=True) for k, n in parts.items()
@@ -286,7 +286,7 @@ def test_many_storage_views_are_read_once(tmp_path):
 
 
 def _nested(levels: int) -> bytes:
-  """Lists in memo slots 0 to `levels`, each the one before it twice."""
+  """Lists in memo slots 0 to `levels`; each holds the previous list twice."""
   value = b']q\x00'
   for i in range(levels):
     slot, last = bytes([i + 1]), bytes([i])
@@ -375,7 +375,7 @@ def test_hostile_pickles(tmp_path, name, legacy):
 
 
 def test_five_large_pickles(tmp_path):
-  """A legacy file has five, which share what one may take."""
+  """The five pickles of a legacy file share one allowance."""
   large = t.pickled(b'(' + b'}' * 200_000 + b'l')
   start = t.legacy_file(b'N')[:15]
   message = refusal(tmp_path, start + large * 4)
@@ -422,7 +422,7 @@ def test_shared_modules_are_not_multiplied(tmp_path):
 
 
 def test_huge_zip_directory(tmp_path):
-  """The standard library would make ten times its bytes of it."""
+  """The standard library would take ten times its bytes in memory."""
   data = t.zip_file(t.mapping({}))
   first, last = data.index(b'PK\x01\x02'), data.index(b'PK\x05\x06')
   entry = data[first:last]

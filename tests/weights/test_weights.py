@@ -1,4 +1,4 @@
-"""Names, layouts and options of imported weights; nothing fits by accident."""
+"""Names, layouts and options of imported weights."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_names_and_layouts(write, scale):
 
 
 def test_a_part_is_chosen_by_what_fits():
-  """Names of parts differ from code to code; only one fits (W8)."""
+  """The names of parts vary; the only part that fits is taken (W8)."""
   tensors, other = released(), {'features.0.weight': np.ones((4, 3, 3, 3))}
   schemes = edsr.TORCH_NAMES
   for names in (('g', 'd'), ('generator', 'discriminator'), ('a', 'b')):
@@ -140,7 +140,7 @@ def test_a_key_chooses_the_part(write):
 
 
 def test_networks_of_losses_beside_the_model_are_left_out():
-  """Lightning keeps them under prefixes of their own (W8)."""
+  """Lightning stores the networks of losses under other prefixes (W8)."""
   tensors = {f'model.{k}': v for k, v in released().items()}
   losses = {'loss.vgg.features.0.weight': np.ones((4, 3, 3, 3))}
   weights = names_module.torch_to_flax(
@@ -212,7 +212,7 @@ def test_the_average_wins_over_the_last_step(tmp_path):
   assert imported.notes == ["used 'params_ema'", "ignored beside it: 'params'"]
 
 
-def test_mean_shift_left_out_keeps_its_constants(write):
+def test_a_missing_mean_shift_keeps_its_initial_values(write):
   tensors = {k: v for k, v in released().items() if '_mean' not in k}
   imported = import_weights(write(tensors), model='edsr', options=OPTIONS)
   np.testing.assert_allclose(
@@ -255,8 +255,8 @@ def test_contradictions_and_gaps_are_named(write, arguments, reason):
   assert '\n' not in message
 
 
-def test_published_width_tells_the_residual_scale():
-  """Only a published size does, and the user may say otherwise."""
+def test_published_width_determines_the_residual_scale():
+  """Only published widths determine it; the user may set another."""
   shapes = {'head/kernel': (3, 3, 3, 256)}
   for i in range(32):
     shapes[f'body_{i}/conv1/kernel'] = (3, 3, 256, 256)

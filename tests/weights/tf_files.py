@@ -32,7 +32,7 @@ TYPES = {
 
 
 def _remainder(value: int) -> int:
-  """Of a byte, highest bit first, followed by 32 zeros."""
+  """CRC of a byte, highest bit first, followed by 32 zeros."""
   value <<= 32
   for bit in range(39, 31, -1):
     if value >> bit:
@@ -78,7 +78,7 @@ def field(number: int, value: int | bytes, *, fixed: bool = False) -> bytes:
 
 
 def header(shards: int = 1, *more: bytes) -> bytes:
-  """What the empty key holds."""
+  """The value of the empty key: the header."""
   return field(1, shards) + field(3, field(1, 1)) + b''.join(more)
 
 
@@ -91,7 +91,7 @@ def entry(
   offset: int = 0,
   checksum: int | None = None,
 ) -> bytes:
-  """What a variable's name holds."""
+  """The value of a variable's name: its entry."""
   sizes = b''.join(field(2, field(1, n)) for n in shape)
   message = field(1, kind) + field(2, sizes) + field(3, shard)
   message += field(4, offset) + field(5, size)
@@ -144,7 +144,7 @@ def checkpoint(
   per_block: int = 1000,
   interval: int = 16,
 ) -> dict[str, bytes]:
-  """Files of a checkpoint by what follows its name, variables dealt out."""
+  """Files of a checkpoint by suffix; variables are spread over the shards."""
   data = [b''] * shards
   items = {b'': header(shards)}
   for i, name in enumerate(sorted(tensors, key=str.encode)):
@@ -171,14 +171,14 @@ def checkpoint(
 
 
 def write(prefix: Path, files: Mapping[str, bytes]) -> Path:
-  """Writes files of `checkpoint` and gives the path back."""
+  """Writes the files of a checkpoint and returns its path."""
   for suffix, data in files.items():
     prefix.with_name(prefix.name + suffix).write_bytes(data)
   return prefix
 
 
 def read(path) -> dict:
-  """Variables of the checkpoint that a path means."""
+  """Reads the variables of the checkpoint at a path."""
   prefix = find_bundle(path)
   assert prefix is not None
   return read_bundle(prefix)
