@@ -66,7 +66,7 @@ def test_options_that_the_parameters_leave_open(feedback):
   lr = PHOTO[None, :8, :9] / np.float32(255)
   _, aux = network.apply(variables, lr)
   early = load(path, options={'steps': 2})
-  assert early.name == f'{path} (steps=2)'  # the name that tables of scores show
+  assert early.name == f'{path} (steps=2)'  # tables show this name
   sr = early.predict(early.params, lr)
   np.testing.assert_allclose(sr, aux['outputs'][1].clip(0, 1), atol=1e-6)
   assert np.abs(sr - aux['outputs'][-1]).max() > 1e-3
