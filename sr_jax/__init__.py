@@ -1,7 +1,7 @@
 """Image super-resolution research in JAX and Flax.
 
-`load` gives a model by name or from a checkpoint, `upscale` enlarges an image,
-an `Upscaler` with `UpscaleOptions` many of them.
+`loadable` lists the models by name, `load` gives one of them or a checkpoint,
+`upscale` enlarges an image, an `Upscaler` with `UpscaleOptions` many of them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     UpscaleOptions,
     Upscaler,
     load,
+    loadable,
     upscale,
   )
 
@@ -23,6 +24,7 @@ __all__ = [
   'Upscaler',
   '__version__',
   'load',
+  'loadable',
   'upscale',
 ]
 
@@ -39,4 +41,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-  return sorted({*globals(), *__all__})
+  return sorted(__all__)

@@ -140,7 +140,7 @@ def resumed(
   except (KeyError, TypeError, AttributeError) as error:
     raise UserError(
       f'{folder / FILE} is damaged ({error!r}); restore it, or use a new'
-      ' --workdir'
+      ' workdir'
     ) from error
   comparable(*protocols)  # the best checkpoint is kept by its score
   for key in sorted((_BEFORE.keys() - _flat(before).keys()) & new.keys()):
@@ -193,7 +193,7 @@ def check_data(
   elif data is not None:
     raise UserError(
       f'{folder}: the training data changed since the run began (files were'
-      ' added, removed or replaced): put them back, or use a new --workdir; to'
+      ' added, removed or replaced): put them back, or use a new workdir; to'
       f' go on with the changed data all the same, remove {folder / _DATA}'
     )
 
@@ -253,7 +253,7 @@ def _another(
 ) -> UserError:
   return UserError(
     f'{folder} holds another experiment: {_shown(old, new, keys[:3])}; use a'
-    ' new --workdir, or the old values to resume'
+    ' new workdir, or the old values to resume'
   )
 
 

@@ -164,7 +164,7 @@ def test_resume_is_exact_and_other_experiments_are_refused(
   message = str(error.value)
   assert 'optimizer.learning_rate is 0.001 there, 0.5 here' in message
   assert 'seed is 0 there, 3 here' in message
-  assert 'new --workdir' in message
+  assert 'new workdir' in message
   assert all(path.read_bytes() == data for path, data in before.items())
   # A line that a full disk broke off (T12), and remains of a kill (T13).
   with (tmp_path / 'metrics.jsonl').open('a') as file:

@@ -49,7 +49,7 @@ def compare_frozen(
     if checksum != of_arrays(frozen[slot]):
       raise UserError(
         f'config.method.{slot}_from: gives other weights than those with which'
-        ' this run was started; give the same file, or use a new --workdir'
+        ' this run was started; give the same file, or use a new workdir'
       )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sr_jax.cli import _kernels
+from sr_jax.cli import _kernels, arguments
 from sr_jax.cli._progress import Progress
 from sr_jax.cli._results import Job, Output
 from sr_jax.data.arrays import keep_zeros
@@ -140,7 +140,8 @@ class Files:
     # The network knows the spectra of files with whole grey levels.
     by = 'spectrum' if picture.bit_depth is None else 'auto'
     prepared = self._upscaler.prepare(picture.color, by=by)
-    progress.write(f'{job.source}: {prepared.line}')
+    line = arguments.as_options(prepared.line, ('kernel',))
+    progress.write(f'{job.source}: {line}')
     return prepared.upscaler, prepared.estimate
 
   def _save_estimate(self, path: Path, estimate: KernelEstimate) -> None:

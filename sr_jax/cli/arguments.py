@@ -47,15 +47,25 @@ class Parser(argparse.ArgumentParser):
 def as_options(message: str, names: Iterable[str]) -> str:
   """An error of the library with command-line options in place of parameters.
 
-  The library advises `tile=N`, which is `--tile N` on the command line.
+  The library advises `tile=N`, which is `--tile N` on the command line, and
+  begins with `patch=8: ` where that parameter is at fault.
 
   Args:
-    message: The error; `scale=2` in it is a value, no advice, and stays.
+    message: The error; `scale=2` amid it is a value, no advice, and stays.
     names: The parameters that are options here.
   """
   known = '|'.join(sorted(names))
+  fault = rf'^({known})=([^\s:]+)(?=:)'
   advice = rf"(?<![\w.-])({known})=([A-Z]+\b|0\b|auto\b|'[^']*')"
-  return re.sub(advice, lambda m: f'--{m[1].replace("_", "-")} {m[2]}', message)
+  for pattern in (fault, advice):
+    message = re.sub(pattern, _as_option, message)
+  if 'option' in names:
+    message = re.sub(r'\boption (?=\w+=[A-Z])', '--option ', message)
+  return message
+
+
+def _as_option(match: re.Match[str]) -> str:
+  return f'--{match[1].replace("_", "-")} {match[2]}'
 
 
 class _StoreOnce(argparse.Action):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -141,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
     assumed_kernel=args.assume_kernel,
     save_images=args.save_images,
     peak=args.peak,
-    report=functools.partial(print, flush=True),
+    report=_report,
   )
   if args.json is not None:
     files.write_json(args.json, result)
@@ -151,6 +150,10 @@ def run(args: argparse.Namespace) -> int:
       f' {"; ".join(left_out.values())}'
     )
   return 0
+
+
+def _report(line: str) -> None:
+  print(arguments.as_options(line, ('kernel',)), flush=True)
 
 
 def _degradation(args: argparse.Namespace) -> Degradation | None:

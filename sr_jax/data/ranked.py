@@ -168,8 +168,8 @@ def open_ranked(
     )
   if not names:
     raise UserError(
-      f'{root}: has no {part} patches: make it of more photographs, or with '
-      'another --held-out'
+      f'{root}: has no {part} patches: make it of more photographs, or hold '
+      'out another share of them'
     )
   file = root / f'{metric}.txt'
   if not file.exists():

@@ -99,7 +99,7 @@ def _say_if_dim(path: Path, largest: float, full: int) -> None:
     _log.warning(
       '%s: its values reach %.0f of %d, %.0f %% of the range, and are read as '
       'nearly black; if they have fewer bits, give the value that is white: '
-      '--peak %d',
+      'peak=%d',
       *(path, largest, full, 100 * largest / full, likely),
     )
 

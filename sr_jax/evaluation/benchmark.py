@@ -387,7 +387,7 @@ def _read_unit(path: Path, peak: float = 0.0) -> tuple[np.ndarray, np.dtype]:
     raise UserError(
       f'{path}: values of {picture.low:g} to {picture.high:g}: scale them to '
       '[0, 1], so that LR, SR and HR have one range, or give the value that is '
-      'white: --peak'
+      'white: peak=N'
     )
   if picture.nodata is not None:
     raise UserError(

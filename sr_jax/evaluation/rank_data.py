@@ -122,8 +122,8 @@ def make(
       print(f'{photo.path}: {len(kept)} patches', flush=True)
     if not lines:
       raise UserError(
-        f'{hr}: no patch is left: {_left_out(dropped)}; lower --sharpness or '
-        '--difference, or give other photographs'
+        f'{hr}: no patch is left: {_left_out(dropped)}; lower sharpness=N or '
+        'difference=N, or give other photographs'
       )
     parts = _parts(patches, held_out, seed)
     (folder / 'niqe.txt').write_text(''.join(lines))
@@ -148,7 +148,7 @@ def _check(output: Path, patch: int) -> None:
   least = 2 * niqe.BLOCK + 2 * _BORDER
   if patch < least:
     raise UserError(
-      f'--patch {patch}: NIQE needs 2 blocks of {niqe.BLOCK}x{niqe.BLOCK} '
+      f'patch={patch}: NIQE needs 2 blocks of {niqe.BLOCK}x{niqe.BLOCK} '
       f'pixels inside a border of {_BORDER}: give {least} or more'
     )
 
@@ -187,7 +187,7 @@ def _large_enough(
   if not sizes:
     raise UserError(
       f'no photograph holds a patch of {patch}x{patch}: give larger ones or '
-      'another --patch'
+      'another patch=N'
     )
   return sizes
 

@@ -74,8 +74,8 @@ def choose(
   for option, users in _NEEDING.items():
     if files[option] is not None and not set(users) & set(asked):
       raise UserError(
-        f'--{option.replace("_", "-")} is for {" and ".join(users)}: add it to '
-        '--metrics or leave the file out'
+        f'{option}=FILE is for {" and ".join(users)}: add it to metrics=NAMES '
+        'or leave the file out'
       )
   return [makers[name]() for name in asked]
 
@@ -113,7 +113,7 @@ def _niqe(pristine: Pristine) -> Metric:
 def _ma(path: PathLike | None) -> Metric:
   """Scores out of a file, by the names of HR or of the images saved as PNG."""
   if path is None:
-    raise UserError('ma and pi need --ma-scores FILE with lines NAME SCORE')
+    raise UserError('ma and pi need ma_scores=FILE with lines NAME SCORE')
   known = read_scores(path)
 
   def score(views: Views) -> float:
@@ -140,7 +140,7 @@ def _pi(pristine: Pristine, ma: Metric) -> Metric:
 def _lpips(paths: Sequence[PathLike] | None) -> Metric:
   if paths is None:
     raise UserError(
-      "lpips needs --lpips-weights BACKBONE LINEAR: torchvision's "
+      "lpips needs lpips_weights=FILES, BACKBONE and LINEAR: torchvision's "
       'alexnet-owt-7be5be79.pth and alex.pth of LPIPS v0.1, or '
       'vgg16-397923af.pth and vgg.pth'
     )

@@ -13,18 +13,21 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from sr_jax.errors import UserError
 from sr_jax.inference.blind import KernelEstimate, estimate_kernel
 from sr_jax.inference.loading import load
-from sr_jax.inference.model import SRModel, check_image, check_scale
+from sr_jax.inference.model import SRModel, as_array, check_image, check_scale
 from sr_jax.inference.options import UpscaleOptions
 from sr_jax.inference.shapes import Size
 from sr_jax.inference.upscaler import Upscaler, as_unit
 from sr_jax.ops.blur_kernels import Kernel, gaussian_kernel
+
+if TYPE_CHECKING:
+  from PIL import Image
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +94,7 @@ class AutomaticKernel:
     if not trial.uses_kernel:
       raise UserError(
         f'model {model.name} uses a kernel only for back-projection; add'
-        ' back_project=N (--back-project N) or leave the kernel out'
+        ' back_project=N or leave the kernel out'
       )
 
   def check(self, image: np.ndarray) -> None:
@@ -126,8 +129,8 @@ class AutomaticKernel:
       return Prepared(
         self._upscaler(self._taps(estimate)),
         estimate,
-        f'kernel {estimate.spec}, an estimate{within}: override it by --kernel'
-        ' SPEC',
+        f'kernel {estimate.spec}, an estimate{within}: override it by'
+        ' kernel=SPEC',
       )
     seems = (
       f'looks like a clean reduction or an untouched photograph (as a blur'
@@ -143,7 +146,7 @@ class AutomaticKernel:
       upscaler = self._upscaler(self._taps(estimate), block_centred=True)
       how = f'result moved by {(scale - 1) / 2:g} pixels, as bicubic lies'
     return Prepared(
-      upscaler, estimate, f'{seems}: {how}; override it by --kernel SPEC'
+      upscaler, estimate, f'{seems}: {how}; override it by kernel=SPEC'
     )
 
   @functools.cached_property
@@ -177,7 +180,7 @@ class AutomaticKernel:
 
 def upscale(
   model: SRModel,
-  image: np.ndarray,
+  image: np.ndarray | Image.Image,
   *,
   scale: float | None = None,
   kernel: str | np.ndarray | Kernel | None = None,
@@ -186,13 +189,14 @@ def upscale(
   back_project: int | None = None,
   tile: int | str = 'auto',
   seed: int = 0,
-  references: Sequence[np.ndarray] = (),
+  references: Sequence[np.ndarray | Image.Image] = (),
 ) -> np.ndarray:
   """Enlarges one image.
 
   Args:
     model: From `load`.
-    image: `[H, W, C]`, float in [0, 1] or uint8.
+    image: `[H, W, C]` or grey `[H, W]`, float in [0, 1] or uint8, or an image
+      of PIL.
     scale: Checked against the model's if given.
     kernel: Blur that produced the image; see `UpscaleOptions`, also for the
       other options. 'auto' estimates it from the image, and so does None where
@@ -206,12 +210,14 @@ def upscale(
     references: See `Upscaler`.
 
   Returns:
-    float32 `[ceil(scale * H), ceil(scale * W), C]` in [0, 1].
+    float32 `[ceil(scale * H), ceil(scale * W), C]` in [0, 1], without `C` for a
+    grey image.
 
   Raises:
     UserError: as `Upscaler`, or a kernel that nothing would use.
   """
   check_scale(model, scale)
+  array, grey = as_array(image)
   automatic = isinstance(kernel, str) and kernel == AUTO
   options = UpscaleOptions(
     self_ensemble=self_ensemble,
@@ -223,14 +229,17 @@ def upscale(
   )
   unknown = kernel is None and needs_kernel(model, adapt_steps)
   if automatic or unknown:
-    prepared = AutomaticKernel(model, options).prepare(image)
+    prepared = AutomaticKernel(model, options).prepare(array)
     level = logging.WARNING if unknown else logging.INFO
     _log.log(level, '%s', prepared.line)
-    return prepared.upscaler(image)
-  upscaler = Upscaler(model, options, references=references)
-  if kernel is not None and not upscaler.uses_kernel:
-    raise UserError(
-      f'model {model.name} uses a kernel only for back-projection; add'
-      ' back_project=N (--back-project N) or leave the kernel out'
-    )
-  return upscaler(image)
+    upscaler = prepared.upscaler
+  else:
+    others = [as_array(reference)[0] for reference in references]
+    upscaler = Upscaler(model, options, references=others)
+    if kernel is not None and not upscaler.uses_kernel:
+      raise UserError(
+        f'model {model.name} uses a kernel only for back-projection; add'
+        ' back_project=N or leave the kernel out'
+      )
+  sr = upscaler(array)
+  return sr[..., 0] if grey else sr

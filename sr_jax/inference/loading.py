@@ -35,6 +35,11 @@ def pretrained() -> dict[str, pathlib.Path]:
   return {p.name: p for p in folders if p.is_dir() and p.name[0] not in '._'}
 
 
+def loadable() -> list[str]:
+  """Names that `load` takes: those without weights, and the pretrained ones."""
+  return [*WITHOUT_WEIGHTS, *pretrained()]
+
+
 def load(
   name: str | os.PathLike[str],
   *,
@@ -61,10 +66,9 @@ def load(
         f'model {name} has no options: leave {_keys(options)} out'
       )
     return WITHOUT_WEIGHTS[str(name)](_needed_scale(str(name), scale))
-  known = pretrained()
-  path = known.get(str(name), pathlib.Path(name))
+  path = pretrained().get(str(name), pathlib.Path(name))
   if not path.exists() and len(path.parts) == 1:
-    names = [*WITHOUT_WEIGHTS, *known]
+    names = loadable()
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f'did you mean {near[0]}?' if near else 'give one of these or a path'
     raise UserError(f'no model {str(name)!r}; {hint} ({", ".join(names)})')
@@ -90,7 +94,7 @@ def _with_options(
 ) -> dict[str, Any]:
   """A config with other options of its model, which suit the parameters."""
   if fixed := [key for key in ('name', 'scale') if key in options]:
-    raise UserError(f'option {fixed[0]}: choose it by --model or --scale')
+    raise UserError(f'option {fixed[0]}: choose it by name or scale=S')
   model = {**config['model'], **options}
   try:
     check_parameters(models.create(model), params)
@@ -173,7 +177,7 @@ def _inference(config: str) -> methods.Inference:
 def _needed_scale(name: str, scale: float | None) -> float:
   """The scale of a model that has none of its own."""
   if scale is None:
-    raise UserError(f'model {name} needs a scale: give --scale S (scale=S)')
+    raise UserError(f'model {name} needs a scale: give scale=S')
   if not 1 < scale <= MOST_SCALE:
     raise UserError(
       f'scale must be above 1 and at most {MOST_SCALE}, not {scale:g}'

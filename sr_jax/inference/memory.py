@@ -106,7 +106,7 @@ class TileSides:
     if self._tile in ('off', 'chop'):
       raise UserError(
         f'out of memory with tile {self._tile}; let model {name} tile:'
-        ' --tile auto'
+        ' tile=auto'
       )
     if self._tile == 'auto' and self._model.scale != int(self._model.scale):
       raise UserError(
@@ -116,7 +116,7 @@ class TileSides:
     if self._tile == 'auto' and self._halo is None:
       raise UserError(
         f'out of memory, and model {name} cannot be tiled exactly; give'
-        f' --tile N (tile=N) below {side} and accept seams'
+        f' tile=N below {side} and accept seams'
       )
     if side // 2 <= least_tile(self._model, self._halo):
       raise UserError(
@@ -166,7 +166,7 @@ class TileSides:
       )
     raise UserError(
       f'{what} with model {self._model.name}, which cannot be tiled exactly;'
-      ' give --tile N (tile=N) and accept seams'
+      ' give tile=N and accept seams'
     )
 
 

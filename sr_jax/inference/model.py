@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -12,6 +13,15 @@ import numpy as np
 from sr_jax import methods
 from sr_jax.errors import UserError
 from sr_jax.typing import Predict
+
+if TYPE_CHECKING:
+  from PIL import Image
+
+# What modes of PIL that are neither grey nor RGB are converted to.
+_PIL_MODES = {
+  '1': 'L',
+  **dict.fromkeys(('P', 'CMYK', 'YCbCr', 'LAB', 'HSV', 'RGBX'), 'RGB'),
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -80,6 +90,25 @@ def check_scale(model: SRModel, scale: float | None) -> None:
       f'model {model.name} enlarges by {model.scale:g}, not by {scale:g}; leave'
       ' the scale out or choose another model'
     )
+
+
+def as_array(image: np.ndarray | Image.Image) -> tuple[np.ndarray, bool]:
+  """An image as `[H, W, C]`, and whether it was a grey `[H, W]`.
+
+  An image of PIL is turned upright as its EXIF data say; palettes and colour
+  spaces of print become RGB. PIL is not imported for other images.
+  """
+  pil = sys.modules.get('PIL.Image')
+  if pil is not None and isinstance(image, pil.Image):
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    mode = _PIL_MODES.get(image.mode, image.mode)
+    if image.mode == 'P' and 'transparency' in image.info:
+      mode = 'RGBA'
+    image = image.convert(mode)
+  array = np.asarray(image)
+  return (array[..., None], True) if array.ndim == 2 else (array, False)
 
 
 def check_image(image: np.ndarray, model: SRModel) -> None:

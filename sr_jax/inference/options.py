@@ -107,8 +107,8 @@ def fitting_of(
   if model.fitting is None:
     if steps:
       raise UserError(
-        f'model {model.name} does not fit itself to images: leave adapt_steps'
-        ' (--adapt-steps) out'
+        f'model {model.name} does not fit itself to images: leave'
+        ' adapt_steps=N out'
       )
     return None
   if steps == 0 and model.params:
@@ -232,9 +232,7 @@ def checked_tile(
   if tile in ('auto', 'off'):
     return tile
   if model.scale != int(model.scale):
-    raise UserError(
-      f'scale {model.scale:g} cannot be tiled: leave tile (--tile) out'
-    )
+    raise UserError(f'scale {model.scale:g} cannot be tiled: leave tile=N out')
   if isinstance(tile, str):
     return tile
   if tile <= least_tile(model, halo):

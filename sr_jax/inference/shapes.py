@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import collections
+import functools
 from collections.abc import Iterable
 
 # More distinct sizes than this are rounded up before they are grouped.
 _MAX_GROUPED = 64
+# Number of shapes that are compiled for images of announced sizes.
+_MOST = 8
 
 Size = tuple[int, int]
 
@@ -65,3 +68,12 @@ def _rounded(sizes: list[Size]) -> dict[Size, Size]:
 
 def _up(size: int, grid: int) -> int:
   return -(-size // grid) * grid
+
+
+@functools.lru_cache(maxsize=16)
+def padded_shapes(sizes: tuple[Size, ...], side: int) -> dict[Size, Size]:
+  """The shapes for the windows of images of these sizes; empty for few."""
+  windows = [(min(h, side), min(w, side)) for h, w in sizes]
+  if len(set(windows)) <= _MOST:
+    return {}
+  return shared_shapes(windows, _MOST)

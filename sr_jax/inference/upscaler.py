@@ -41,15 +41,12 @@ from sr_jax.inference.options import (
   total_halo,
   versions,
 )
-from sr_jax.inference.shapes import Size, shared_shapes
+from sr_jax.inference.shapes import Size, padded_shapes
 from sr_jax.ops.blur_kernels import Kernel, correlation_taps
 from sr_jax.ops.color import rgb_to_y
 from sr_jax.ops.compilation import jit
 from sr_jax.ops.devices import find_devices
 from sr_jax.transforms import tiling
-
-# Number of shapes that are compiled for images of announced sizes.
-_MAX_SHAPES = 8
 
 
 class Upscaler:
@@ -401,16 +398,7 @@ class Upscaler:
     channels = model.channels or 3
     self._sides.side(params, max(self._sizes, key=math.prod), channels)
     side = self._sides.known(channels) or max(map(max, self._sizes))
-    return _padded_shapes(self._sizes, side)
-
-
-@functools.lru_cache(maxsize=16)
-def _padded_shapes(sizes: tuple[Size, ...], side: int) -> dict[Size, Size]:
-  """The shapes for the windows of images of these sizes; empty for few."""
-  windows = [(min(h, side), min(w, side)) for h, w in sizes]
-  if len(set(windows)) <= _MAX_SHAPES:
-    return {}
-  return shared_shapes(windows, _MAX_SHAPES)
+    return padded_shapes(self._sizes, side)
 
 
 def _taps(kernel: str | np.ndarray | Kernel | None) -> np.ndarray | None:
@@ -428,12 +416,12 @@ def _check_turns(model: SRModel, fitting: methods.Fitting | None) -> None:
   if fitting is not None and fitting.kernel is not None:
     raise UserError(
       f'model {model.name} fits itself to the kernel as it lies, and'
-      ' self_ensemble (--self-ensemble) would turn the image: leave it out'
+      ' a self-ensemble would turn the image: leave it out'
     )
   if model.referring is not None and not model.referring.turned:
     raise UserError(
-      f'model {model.name} warps its reference as it lies, and self_ensemble'
-      ' (--self-ensemble) would turn the image alone: leave it out'
+      f'model {model.name} warps its reference as it lies, and a'
+      ' self-ensemble would turn the image alone: leave it out'
     )
 
 

@@ -56,14 +56,14 @@ def gradient_fitting(
   if assumed.kernel is None:
     how = f' by {trained_for!r} sampling' if trained_for else ''
     raise UserError(
-      f'its weights fit themselves to a blur{how}: give the kernel (--kernel'
-      ' SPEC), or no adapt steps (--adapt-steps 0)'
+      f'its weights fit themselves to a blur{how}: give kernel=SPEC,'
+      ' or no adapt steps (adapt_steps=0)'
     )
   degradation = assumed.degradation or trained_for or 'direct'
   if degradation != (trained_for or degradation):
     raise UserError(
       f'its weights were trained for {trained_for!r} images, not'
-      f' {degradation!r}: choose others, or no adapt steps (--adapt-steps 0)'
+      f' {degradation!r}: choose others, or no adapt steps (adapt_steps=0)'
     )
   network = models.create_refining(config['model'], config['method']['name'])
   auto = steps == 'auto'

@@ -163,7 +163,7 @@ def fitting(
   if blurred != (degradation != 'bicubic'):
     raise UserError(
       f'degradation {degradation!r} {"takes no" if blurred else "needs a"}'
-      ' kernel (--kernel SPEC)'
+      ' kernel=SPEC'
     )
   model = dict(config['model'])
   if blurred:

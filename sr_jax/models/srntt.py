@@ -158,7 +158,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   if transfer and 'content/head/kernel' not in shapes:
     raise UserError(
       'holds the texture transfer alone: give upscale.npz, which holds the'
-      ' content extractor, with --content'
+      ' content extractor, as content=FILE'
     )
   channels, features = shapes['content/head/kernel'][2:]
 

@@ -49,16 +49,16 @@ def locate(workdir: str | os.PathLike[str]) -> pathlib.Path:
   text = os.fspath(workdir)
   if re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', text):
     raise UserError(
-      f'--workdir={text}: a run writes to a folder of this machine; mount the'
+      f'workdir={text}: a run writes to a folder of this machine; mount the'
       ' bucket (gcsfuse, s3fs) and name the mounted folder, or copy the run'
       ' when it is done'
     )
   try:
     path = pathlib.Path(text).expanduser().absolute()
   except RuntimeError as error:
-    raise UserError(f'--workdir={text}: {error}') from None
+    raise UserError(f'workdir={text}: {error}') from None
   if path.exists() and not path.is_dir():
-    raise UserError(f'--workdir={text}: it is a file; name a folder')
+    raise UserError(f'workdir={text}: it is a file; name a folder')
   return path
 
 
@@ -215,7 +215,7 @@ def _held(folder: pathlib.Path, holder: dict[str, Any]) -> str:
     )
   return (
     f'{folder} is in use by another run{who}; wait for it, stop it, or use'
-    ' another --workdir'
+    ' another workdir'
   )
 
 

@@ -45,7 +45,7 @@ def unwrap(value: Any) -> tuple[dict[str, np.ndarray], list[str]]:
   if isinstance(value, list):
     raise UserError(
       f'holds a list of {len(value)} networks, as dual networks are saved: give'
-      ' it with --dual, and the weights of the primal network as WEIGHTS'
+      ' it as dual=FILE, beside the weights of the primal network'
     )
   if not isinstance(value, dict) or not any(
     isinstance(v, np.ndarray) for v in value.values()

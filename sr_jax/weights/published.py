@@ -44,7 +44,7 @@ from sr_jax.weights.parts import part
 _LISTED = 20
 
 Shapes = Mapping[str, tuple[int, ...]]
-# (name, value) of an option, by the command-line flag that sets it.
+# (name, value) of an option, by the parameter that sets it.
 Given = Mapping[str, tuple[str, Any]]
 
 
@@ -136,7 +136,7 @@ def import_duals(
   name, options = primal.config['name'], primal.config['options']
   module = models.module(name)
   if module.Dual is None or module.levels is None:
-    raise UserError(f'model {name} has no dual networks: leave --dual out')
+    raise UserError(f'model {name} has no dual networks: leave dual=FILE out')
   network = module.Dual(
     features=options['features'], channels=options['channels']
   )
@@ -211,11 +211,11 @@ def _given(
   if variant is not None:
     for name, value in select_variant(module.VARIANTS, variant).items():
       if name not in options:
-        given[f'--variant {variant} with {name}'] = (name, value)
+        given[f'variant {variant} with {name}'] = (name, value)
   for name, value in options.items():
-    given[f'--option {name}'] = (name, value)
+    given[f'option {name}'] = (name, value)
   if scale is not None:
-    given['--scale'] = ('scale', scale)
+    given['scale=S'] = ('scale', scale)
   return given
 
 
@@ -321,7 +321,7 @@ def _build(module: Architecture, options: Mapping[str, Any]) -> Any:
   for variant in module.VARIANTS.values():
     needed.update(variant.options)
   for name in sorted(needed - set(options)):
-    flag = '--scale' if name == 'scale' else f'--option {name}=VALUE'
+    flag = 'scale=S' if name == 'scale' else f'option {name}=VALUE'
     raise UserError(f'does not determine {name}; give it with {flag}')
   try:
     return models.create({**options, 'name': module.name})

@@ -67,7 +67,7 @@ def export_stablehlo(
   ) as error:
     raise UserError(
       f'{path}: this model computes with matrices that are made for one image'
-      ' size: export its weights instead, --to safetensors'
+      ' size: export its weights as safetensors instead'
     ) from error
   (sr,) = program.out_avals
   if sr.shape != (batch, scale * height, scale * width, channels):

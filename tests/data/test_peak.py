@@ -32,7 +32,7 @@ def test_dim_values_are_warned_of(tmp_path, caplog):
   (record,) = caplog.records
   assert str(path) in record.getMessage()
   assert f'reach {TWELVE.max()} of 65535' in record.getMessage()
-  assert record.getMessage().endswith('--peak 4095')
+  assert record.getMessage().endswith('peak=4095')
   caplog.clear()
   read_image(path, peak=4095)
   read_image(tiff(tmp_path / 'y.tif', TWELVE * 16))
@@ -104,7 +104,7 @@ def test_scores_are_those_of_the_same_picture_in_8_bits(tmp_path, kind):
   if kind == '12 bits':
     assert score(tmp_path / 'own') > expected + 10
   else:
-    with pytest.raises(UserError, match='--peak'):
+    with pytest.raises(UserError, match='peak=N'):
       score(tmp_path / 'own')
 
 

@@ -161,7 +161,9 @@ def test_lpips_of_vgg16(tmp_path, linear):
 
 
 def test_lpips_needs_its_own_files(tmp_path, linear):
-  with pytest.raises(UserError, match='--lpips-weights BACKBONE LINEAR'):
+  with pytest.raises(
+    UserError, match='lpips_weights=FILES, BACKBONE and LINEAR'
+  ):
     scores.choose('lpips')
   with pytest.raises(UserError, match=r'put alex\.pth or vgg\.pth'):
     scores.choose('lpips', lpips_weights=('random:0', tmp_path / 'none.pth'))
@@ -194,11 +196,11 @@ def test_other_weights_are_other_rules(linear):
 def test_unknown_names_and_files_of_no_use(tmp_path):
   with pytest.raises(UserError, match="'fid': choose from psnr, ssim"):
     scores.choose('psnr,fid')
-  with pytest.raises(UserError, match='--niqe-params is for niqe and pi'):
+  with pytest.raises(UserError, match='niqe_params=FILE is for niqe and pi'):
     scores.choose('psnr', niqe_params=tmp_path / 'p.npz')
-  with pytest.raises(UserError, match='--lpips-weights is for lpips'):
+  with pytest.raises(UserError, match='lpips_weights=FILE is for lpips'):
     scores.choose('psnr', lpips_weights=('random:0', 'alex.pth'))
-  with pytest.raises(UserError, match='--ma-scores'):
+  with pytest.raises(UserError, match='ma_scores=FILE'):
     scores.choose('pi')
   names = [metric.name for metric in scores.choose(' ssim,psnr,ssim')]
   assert names == ['ssim', 'psnr']

@@ -54,7 +54,7 @@ def test_blurred_images_get_their_estimated_kernel(monkeypatch, image):
   np.testing.assert_allclose(one.upscaler.fitting.kernel, BLURRED.kernel)
   assert one.line == (
     'kernel gaussian:2.000,1.000,0.500, an estimate, widths within about'
-    ' 0.10: override it by --kernel SPEC'
+    ' 0.10: override it by kernel=SPEC'
   )
   # Another estimate needs no other program.
   other = dataclasses.replace(BLURRED, variances=(7.0, 0.2))
@@ -69,7 +69,7 @@ def test_clean_images_go_to_the_plain_network(monkeypatch, image):
   assert one.upscaler.fitting is None
   assert 'looks like a clean reduction or an untouched photograph' in one.line
   assert 'gaussian:2.000,1.000,0.500' in one.line
-  assert one.line.endswith('override it by --kernel SPEC')
+  assert one.line.endswith('override it by kernel=SPEC')
 
 
 def test_without_a_plain_network_the_result_is_moved(monkeypatch, image):

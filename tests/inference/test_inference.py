@@ -279,10 +279,10 @@ def test_tiles_are_halved_when_memory_runs_out(caplog):
 @pytest.mark.parametrize(
   ('tile', 'halo', 'message'),
   [
-    ('off', 6, '--tile auto'),
-    ('chop', 6, 'tile chop; let model tiny tile: --tile auto'),
+    ('off', 6, 'tile=auto'),
+    ('chop', 6, 'tile chop; let model tiny tile: tile=auto'),
     ('auto', 6, 'tiles of 25 pixels, the smallest that model tiny allows'),
-    ('auto', None, 'give --tile N'),
+    ('auto', None, 'give tile=N'),
   ],
 )
 def test_no_memory_at_all_is_told(tile, halo, message):
@@ -308,7 +308,7 @@ def test_global_models_are_tiled_on_demand_only(monkeypatch, caplog):
     assert upscale(model, image, tile=64).shape == (260, 280, 3)
   assert 'may show seams' in caplog.text
   monkeypatch.setattr(memory, 'available_bytes', lambda device: 1000)
-  with pytest.raises(UserError, match='cannot be tiled exactly; give --tile N'):
+  with pytest.raises(UserError, match='cannot be tiled exactly; give tile=N'):
     upscale(model, image)
 
 
@@ -383,7 +383,7 @@ def test_tiles_keep_to_the_cells_of_a_model():
     (np.full((4, 4, 3), np.inf), 'values from inf'),
     (np.full((4, 4, 3), 255.0), 'values from 255'),
     (np.zeros((4, 4, 3), np.uint16), 'not uint16'),
-    (np.zeros((4, 4)), 'must be'),
+    (np.zeros(4), 'must be'),
     (np.zeros((0, 4, 3)), 'must be'),
     (np.zeros((4, 4, 2)), 'takes 3 channels, the image has 2'),
     (np.zeros((4, 4, 4)), 'takes 3 channels, the image has 4'),

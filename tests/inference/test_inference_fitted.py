@@ -85,7 +85,7 @@ def test_fit_without_a_kernel_estimates_it(tmp_path, caplog):
   sr = upscale(model, PHOTO, adapt_steps=2)
   (line,) = caplog.messages
   assert 'gaussian:' in line
-  assert 'override it by --kernel SPEC' in line
+  assert 'override it by kernel=SPEC' in line
   np.testing.assert_array_equal(
     sr, upscale(model, PHOTO, adapt_steps=2, kernel='auto')
   )

@@ -78,7 +78,7 @@ def test_options_that_the_parameters_leave_open(feedback):
     ({'features': 5}, 'features=5: its parameters are not those'),
     ({'steps': 0}, 'steps=0: give a whole number from 1'),
     ({'stepz': 2}, "stepz=2: config.model does not fit 'srfbn'"),
-    ({'scale': 3}, 'option scale: choose it by --model or --scale'),
+    ({'scale': 3}, 'option scale: choose it by name or scale=S'),
   ],
 )
 def test_options_that_they_do_not(feedback, options, message):

@@ -161,8 +161,8 @@ def test_the_assumed_degradation_is_that_of_the_training():
 @pytest.mark.parametrize(
   ('assumed', 'reason'),
   [
-    (Assumed(), r"blur by 'direct' sampling: give the kernel \(--kernel"),
-    (Assumed('direct'), r'or no adapt steps \(--adapt-steps 0\)'),
+    (Assumed(), r"blur by 'direct' sampling: give kernel=SPEC"),
+    (Assumed('direct'), r'or no adapt steps \(adapt_steps=0\)'),
     (Assumed('blur-bicubic', KERNEL), "'direct' images, not 'blur-bicubic'"),
     (Assumed('bicubic', KERNEL), "'direct' images, not 'bicubic'"),
   ],

@@ -146,7 +146,7 @@ def test_one_scale_of_a_multi_scale_carn(tmp_path):
   assert again.config == imported.config
   assert again.notes == []
   jax.tree.map(np.testing.assert_array_equal, again.params, imported.params)
-  with pytest.raises(UserError, match='holds scale=4, but --scale sets 2'):
+  with pytest.raises(UserError, match='holds scale=4, but scale=S sets 2'):
     import_weights(weights, model='carn', scale=2)
 
 

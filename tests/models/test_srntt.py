@@ -94,7 +94,7 @@ def test_content_extractor_alone_enlarges(released):
 def test_parts_that_do_not_make_a_network(released, tmp_path):
   folder, _ = released
   transfer, content = folder / 'srntt.npz', folder / 'upscale.npz'
-  with pytest.raises(UserError, match=r'srntt.npz: .* with --content'):
+  with pytest.raises(UserError, match=r'srntt.npz: .* as content=FILE'):
     import_weights(transfer, model='srntt')
   with pytest.raises(UserError, match='both files hold content/'):
     import_weights(content, model='srntt', content=content)

@@ -189,7 +189,7 @@ def test_import_command(write, tmp_path, capsys, monkeypatch):
   capsys.readouterr()
   assert main([*command, str(tmp_path / 'none')]) == 2
   assert capsys.readouterr().err == (
-    f'sr-jax: error: {path}: does not determine scale; give it with --scale\n'
+    f'sr-jax: error: {path}: does not determine scale; give it with --scale S\n'
   )
 
 

@@ -229,19 +229,19 @@ def test_a_missing_mean_shift_keeps_its_initial_values(write):
 @pytest.mark.parametrize(
   ('arguments', 'reason'),
   [
-    ({'scale': 4}, 'holds scale=2, but --scale sets 4'),
+    ({'scale': 4}, 'holds scale=2, but scale=S sets 4'),
     (
       {'variant': 'baseline'},
-      'holds blocks=2, but --variant baseline with blocks sets 16',
+      'holds blocks=2, but variant baseline with blocks sets 16',
     ),
     (
       {'options': {**OPTIONS, 'features': 8}},
-      'holds features=4, but --option features sets 8',
+      'holds features=4, but option features sets 8',
     ),
     (
       {'options': {}},
       'does not determine residual_scale; give it with '
-      '--option residual_scale=VALUE',
+      'option residual_scale=VALUE',
     ),
     ({'scale': 5}, 'scale=5: give 2, 3, 4 or 8'),
     ({'options': {**OPTIONS, 'width': 8}}, "no option 'width'"),
@@ -357,7 +357,7 @@ def test_safetensors_round_trip(write, tmp_path):
   again = import_weights(path, model='edsr')
   assert again.config == imported.config
   jax.tree.map(np.testing.assert_array_equal, again.params, imported.params)
-  assert 'holds scale=2, but --scale sets 3' in refusal(path, scale=3)
+  assert 'holds scale=2, but scale=S sets 3' in refusal(path, scale=3)
 
 
 def test_safetensors_import_is_strict(write, tmp_path):
