@@ -111,6 +111,7 @@ def test_two_processes_equal_one(tmp_path):
   np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
+@pytest.mark.nightly
 def test_processes_with_other_configs_are_refused(tmp_path):
   """T7: processes with different configs trained to a loss of 1e8, or hung."""
   configs = [experiment.to_plain(tiny.config(seed=i)) for i in range(2)]
@@ -156,6 +157,7 @@ def test_a_killed_process_ends_the_others_in_one_line(tmp_path):
   )
 
 
+@pytest.mark.nightly
 def test_a_fault_in_one_process_ends_all_in_one_line(tmp_path):
   """T2: a fault of the data in one process left the others waiting."""
   processes = _pair([_long_run()] * 2, tmp_path / 'run', 1, FAULTY + CODE)

@@ -8,6 +8,7 @@ from sr_jax.data.kernel_files import parse_kernel_spec
 from sr_jax.inference import loading
 from sr_jax.metrics.protocol import PROTOCOLS, measure
 from sr_jax.ops.degrade import degrade, quantize
+from tests.nightly import first_by_default
 
 # Blurs for the models that fit themselves to one, by their sampling.
 KERNELS = {'direct': 'gaussian:2.0', 'blur-bicubic': 'gaussian:1.3'}
@@ -21,7 +22,7 @@ def test_the_default_of_the_command_line_is_there():
   assert 'edsr-small-x2' in loading.pretrained()
 
 
-@pytest.mark.parametrize('name', loading.pretrained())
+@pytest.mark.parametrize('name', first_by_default(loading.pretrained()))
 def test_it_beats_bicubic(name):
   model = sr_jax.load(name)
   scale = model.scale

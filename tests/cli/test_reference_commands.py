@@ -17,6 +17,7 @@ from sr_jax.inference.options import UpscaleOptions
 from sr_jax.inference.upscaler import Upscaler
 from sr_jax.methods import _texture
 from tests import golden_files
+from tests.nightly import first_by_default
 from tests.weights import torch_files
 
 TINY = {
@@ -107,7 +108,7 @@ def test_files_beside_a_result_are_no_input(run, srntt, files):
   )
 
 
-@pytest.mark.parametrize('what', ['strip', 'similarity'])
+@pytest.mark.parametrize('what', first_by_default(['strip', 'similarity']))
 def test_files_with_names_of_side_results_are_kept(run, srntt, files, what):
   own = files / 'out' / f'photo_x4_{what}.png'
   write_image(own, Picture(texture(5, 5)))
@@ -121,16 +122,8 @@ def test_files_with_names_of_side_results_are_kept(run, srntt, files, what):
   assert own.read_bytes() != before
 
 
-@pytest.mark.parametrize(
-  'kind',
-  [
-    'other',
-    *(
-      pytest.param(kind, marks=pytest.mark.nightly)
-      for kind in ('grey', 'flat', 'alpha')
-    ),
-  ],
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize('kind', ['other', 'grey', 'flat', 'alpha'])
 def test_any_image_serves(run, srntt, files, kind):
   out = files / f'{kind}_out.png'
   done = run(
@@ -196,6 +189,7 @@ def test_the_python_interface(srntt):
     Upscaler(bicubic, references=[other])
 
 
+@pytest.mark.nightly
 def test_evaluate_by_levels(run, srntt, tmp_path):
   folder = tmp_path / 'cufed5'
   for i in range(3):
@@ -234,6 +228,7 @@ def test_evaluate_refuses(run, srntt, checkpoint, tmp_path):
   assert run(*ours, *where).refused('32x8', '12 or more')
 
 
+@pytest.mark.nightly
 def test_import_keeps_the_features(run, tmp_path):
   golden = golden_files.load('srntt_pytorch_x4_gated')
   weights = tmp_path / 'srntt.pth'

@@ -99,6 +99,7 @@ def _changed(state):
   }
 
 
+@pytest.mark.nightly
 def test_loss_by_hand():
   """The outputs are the networks'; NumPy computes the loss."""
   state, batch = _started(), _batch()

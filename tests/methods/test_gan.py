@@ -121,6 +121,7 @@ def _pair(run, batch):
   return run.method.degrade(noise_key, hr, 2), hr
 
 
+@pytest.mark.nightly
 def test_the_generator_s_turns_and_its_rate():
   """B3: steps at which it does not move, and the rate that is reported.
 
