@@ -1,4 +1,4 @@
-"""The sections of every config: their defaults, and which values they take."""
+"""The sections of every config: defaults, meaning, and allowed values."""
 
 from __future__ import annotations
 
@@ -21,91 +21,100 @@ _SCALE = Range(1, 64)
 
 
 def base() -> dict[str, Any]:
-  """All sections with their defaults; an experiment overrides them."""
+  """Returns all sections with their defaults, which experiments override."""
   return {
     'seed': 0,
     'steps': 100_000,
     'log_every': 100,
-    # Joins several hosts at start; see README, "Several hosts".
+    # Whether the run joins several hosts; see README, "Several hosts".
     'multihost': False,
-    # The step from which a few are traced into WORKDIR/profile; 0 for none.
+    # First of a few steps that are traced into WORKDIR/profile; 0 traces none.
     'profile': 0,
     'method': {
       'name': 'supervised',
-      # Loss over further outputs of the model: none, steps (sum over all),
-      # pyramid (sum over resolutions), recursive (see configs/drcn.py),
-      # curriculum (see configs/srfbn_bd.py) or residual (see configs/srnet.py).
+      # How the loss uses further outputs of the model: none (SR alone), steps
+      # (sum over all outputs), pyramid (sum over resolutions), recursive (see
+      # configs/drcn.py), curriculum (see configs/srfbn_bd.py) or residual (see
+      # configs/srnet.py).
       'outputs': 'none',
     },
     'model': {
       'name': 'edsr',
       'variant': 'baseline',
       'scale': 2,
-      # Computation type; parameters stay float32. bfloat16 on GPU and TPU.
+      # Type of computations, float32 or bfloat16 (for GPU and TPU); parameters
+      # stay float32.
       'dtype': 'float32',
     },
-    # l1, l2 or charbonnier; as sums over an image: euclidean, charbonnier_sum.
+    # l1, l2 or charbonnier, which are means over all elements; euclidean or
+    # charbonnier_sum, which are sums over an image.
     'loss': 'l1',
     'degradation': {
       'name': 'bicubic',  # bicubic, direct or blur-bicubic
-      'kernel': 'bicubic',  # for the last two: gaussian:2.0, bd or a file
-      'noise_sigma': 0.0,  # grey levels of 255
-      'jpeg_quality': 0,  # 1..100, 0 for none
+      # The blur of direct and blur-bicubic: gaussian:2.0, bd or a file.
+      'kernel': 'bicubic',
+      'noise_sigma': 0.0,  # standard deviation in grey levels of 255
+      'jpeg_quality': 0,  # 1..100; 0 turns JPEG off
     },
     'optimizer': {
       'name': 'adam',  # adam or sgd (momentum b1)
       'learning_rate': 1e-4,
       'schedule': 'constant',  # constant, cosine or step
       'warmup_steps': 0,
-      # For step: where the rate is multiplied by factor; for cosine: where it
-      # starts again. A network that is not updated at every step, as the
-      # generator with method.generator_every=4, counts its own updates.
+      # Steps at which schedule step multiplies the rate by factor, or at which
+      # schedule cosine starts again. A network that is not updated at every
+      # step (the generator with method.generator_every=4) counts its updates.
       'boundaries': (),
       'factor': 0.5,
       'b1': 0.9,
       'b2': 0.999,
       'eps': 1e-8,
       'weight_decay': 0.0,
-      'clip_norm': 0.0,  # global gradient norm, 0 for none
-      'clip_value': 0.0,  # each gradient element, 0 for none
-      'clip_follows_rate': False,  # clips to the limits divided by the rate
-      # (pattern, factor) of single rates: (('conv3/*', 0.1), ('*/bias', 0.1)).
+      'clip_norm': 0.0,  # limit of the global gradient norm; 0 turns it off
+      'clip_value': 0.0,  # limit of each gradient element; 0 turns it off
+      'clip_follows_rate': False,  # divides both limits by the rate
+      # (pattern, factor) for the rates of some parameters, for example
+      # (('conv3/*', 0.1), ('*/bias', 0.1)).
       'rate_factors': (),
-      'ema_decay': 0.0,  # moving average of the parameters, 0 for none
+      # Decay of the moving average of parameters; 0 turns the average off.
+      'ema_decay': 0.0,
     },
     'data': {
       # embedded (scikit-image's photographs), folder:PATH, tfds:NAME:SPLIT
       'source': 'embedded',
       'lr_folder': '',  # real LR images of the HR in source, matched by name
-      # LR images without HR, a source as above, and their part of the batch.
+      # A source of LR images without HR, and their share of the batch.
       'unlabelled': '',
       'unlabelled_share': 0.3,
-      # Folder of label maps of the images, PNGs of the same names (SROBB), or
-      # brightness to make them up. Their ids: coco-stuff for those of its list,
-      # stuffthingmaps for those of its own PNGs, one less and 255 for none.
+      # Folder of label maps (for SROBB): PNGs with the names of the images; or
+      # brightness, which makes maps from the images. The ids are those of
+      # COCO-Stuff's list (coco-stuff), or those of its PNGs (stuffthingmaps),
+      # which are one less, with 255 for no label.
       'labels': '',
       'label_ids': 'coco-stuff',
-      # For reference-based methods, see sr_jax/data/references.py: self,
-      # shifted, embedded or a folder; and the side of their crops, 0 for that
-      # of HR's.
+      # References of reference-based methods: self, shifted, embedded or a
+      # folder, see sr_jax/data/references.py. reference_size is the side of
+      # their crops in pixels; 0 takes the side of HR crops.
       'reference': '',
       'reference_size': 0,
-      # The value that is white in files of more than 8 bits, such as 4095 for
-      # 12-bit data in 16-bit files; 0 for the largest of their type, and 1 for
-      # floats. For eval.source as well.
+      # The value of white in files of more than 8 bits, such as 4095 for 12-bit
+      # data in 16-bit files; also for eval.source. 0 means the largest value of
+      # the type, and 1 for floats.
       'peak': 0.0,
-      'on_bad': 'refuse',  # or skip: unreadable and too small images
-      'batch_size': 16,  # of all devices and hosts together
-      'patch': 48,  # side of an LR crop
-      # One is drawn for each batch, whole or not; empty: the model's alone.
+      'on_bad': 'refuse',  # unreadable or too small images: refuse or skip
+      'batch_size': 16,  # number of crops on all devices and hosts together
+      'patch': 48,  # side of an LR crop in pixels
+      # Scales, one of which is drawn for each batch; they need not be whole.
+      # Empty: model.scale alone.
       'scales': (),
-      'augment': True,  # flips and transpositions
-      # Makes LR of crops that are wider by what blur and resizing reach, and
-      # cuts it: free of mirrored borders, as LR of the whole photograph is.
+      'augment': True,  # flips and transposes crops at random
+      # Makes LR from crops with a margin that is removed afterwards. LR is then
+      # free of mirrored borders, as LR of the whole photograph is.
       'margin': True,
       'workers': 1,
       'prefetch': 4,
-      'cache_dir': '',  # decoded images; default: the user's cache folder
+      # Folder of decoded images; empty: sr_jax in the user's cache folder.
+      'cache_dir': '',
     },
     'eval': {
       'every': 1000,
@@ -114,95 +123,101 @@ def base() -> dict[str, Any]:
       'reference': '',  # as in data
       'crops': 4,
       'crop_size': 192,
-      'folders': (),  # HR folders to measure on as well, such as Set5
-      'scales': (),  # to measure at; empty: the model's alone
+      'folders': (),  # further HR folders to evaluate, such as Set5
+      'scales': (),  # scales of the evaluation; empty: model.scale alone
       'protocol': 'y-uint8',
-      'metrics': 'psnr,ssim',  # rmse and niqe as well
+      'metrics': 'psnr,ssim',  # rmse and niqe are possible too
     },
     'checkpoint': {
       'every': 1000,
-      'keep': 2,  # newest
-      # Besides, for each score of the fixed crops in best_by: 'psnr,niqe'.
+      'keep': 2,  # number of newest checkpoints to keep
+      # Number of best checkpoints to keep as well, for each score of the fixed
+      # crops in best_by, such as 'psnr,niqe'.
       'keep_best': 1,
       'best_by': 'psnr',
-      # Weights to start from; layers of other shapes stay as initialised.
+      # Checkpoint whose weights a new run starts from; layers of other shapes
+      # keep their initial values.
       'init_from': '',
     },
   }
 
 
-# Defaults of the section `method`, by its name, beside those of `base`.
+# Further defaults of the section `method`, by the name of the method.
 METHODS: dict[str, dict[str, Any]] = {
   'gan': {
     # Terms of the generator's loss; 0 leaves one out.
     'pixel_weight': 1e-2,
     'perceptual_weight': 1.0,
     'adversarial_weight': 5e-3,
-    'gradient_weight': 0.0,  # SPSR's: distance of gradient maps,
-    'gradient_adversarial_weight': 0.0,  # their discriminator,
-    'branch_weight': 0.0,  # and the map that its generator predicts
+    'gradient_weight': 0.0,  # SPSR: distance of gradient maps
+    'gradient_adversarial_weight': 0.0,  # SPSR: discriminator of gradient maps
+    'branch_weight': 0.0,  # SPSR: gradient map that the generator predicts
     'variation_weight': 0.0,
-    'rank_weight': 0.0,  # RankSRGAN's: what a ranker says
-    # SROBB's: features within the regions of config.data.labels.
+    'rank_weight': 0.0,  # RankSRGAN: score by a ranker
+    # SROBB: distances of features within the regions of config.data.labels.
     'boundary_weight': 0.0,
     'background_weight': 0.0,
     'object_weight': 0.0,
     'perceptual': 'esrgan',  # esrgan-early, srgan-vgg54, srgan-vgg22, bsrgan
-    # Layers that compare each region.
+    # Layer whose features compare each region.
     'region_layers': {
       'boundary': 'relu1_2',
       'background': 'relu4_3',
       'object': 'relu5_3',
     },
-    # HR pixels of the disk by which edges between labels become boundaries.
+    # Boundaries are pixels within this distance (in HR pixels) of an edge
+    # between labels.
     'boundary_radius': 2,
-    'features': 'vgg19',  # or vgg16: the network of all these features
-    # Where its weights are: torchvision's file, such as vgg19-dcbb9e9d.pth, or
-    # a folder that sr-jax import made of it. random:0 to try things out.
+    'features': 'vgg19',  # network of all these features, vgg19 or vgg16
+    # Weights of this network: torchvision's file, such as vgg19-dcbb9e9d.pth,
+    # or a folder that sr-jax import made from it. random:0 is for trials.
     'features_from': '',
-    # The workdir of configs/ranker.py, or random:0; and what it must order by.
+    # The workdir of configs/ranker.py, or random:0 for trials; and the metric
+    # by which the ranker must order images.
     'ranker_from': '',
     'rank_metric': 'niqe',
     'ranker': {'name': 'ranker', 'variant': 'paper'},
     'discriminator': {'name': 'vgg_discriminator', 'variant': '128'},
     # vanilla, least_squares, wasserstein, relativistic, relativistic_average
     'game': 'vanilla',
-    # Of the last: whether the discriminator learns through the means, and what
-    # they are taken over: mesh (all devices) or device.
+    # For relativistic_average: whether the means pass no gradient to the
+    # discriminator, and whether they are taken over all devices (mesh) or on
+    # each (device).
     'detach_mean': True,
     'mean_over': 'mesh',
-    'gradient_penalty': 0.0,  # WGAN-GP's weight; for wasserstein 10
-    'generator_every': 1,  # steps of the discriminator for one of the generator
-    'generator_first': 0,  # steps that it has for itself at the start
-    # Steps in which only the generator's layers of these names learn.
+    'gradient_penalty': 0.0,  # weight of WGAN-GP's penalty; 10 for wasserstein
+    'generator_every': 1,  # steps of the discriminator per generator update
+    'generator_first': 0,  # steps of the discriminator alone at the start
+    # Number of first steps in which only early_layers of the generator learn;
+    # these are patterns of layer names.
     'held_steps': 0,
     'early_layers': (),
   },
   'reference': {
     # Terms of the generator's loss; 0 leaves one out.
     'pixel_weight': 1.0,
-    'enlarged_weight': 0.0,  # of what is made without reference
+    'enlarged_weight': 0.0,  # distance to HR of the result without reference
     'perceptual': 'srntt',
     'perceptual_weight': 0.0,
     'texture_weight': 0.0,
-    # (sign, centre, slope) of what it weights features by, see
-    # sr_jax/losses/texture.py; () for no weights.
+    # (sign, centre, slope) of the threshold that weights features in the
+    # texture loss, see sr_jax/losses/texture.py; () gives all the weight 1.
     'texture_threshold': (),
     'back_projection_weight': 0.0,
     'adversarial_weight': 0.0,
     'discriminator': {'name': 'srntt_discriminator', 'variant': 'released'},
     'gradient_penalty': 10.0,
-    'penalty_per_pixel': False,  # True: as in SRNTT's code
-    'critic_steps': 2,  # that the discriminator has for itself, in each round
-    'truth_steps': True,  # the last step of a round sees HR's own features
-    # Where VGG19's weights are: torchvision's vgg19-dcbb9e9d.pth, or a folder
-    # that sr-jax import made of it. random:0 to try things out.
+    'penalty_per_pixel': False,  # norms per pixel, as in SRNTT's code
+    'critic_steps': 2,  # steps of the discriminator alone in each round
+    'truth_steps': True,  # whether a round ends with a step with HR's features
+    # Weights of VGG19: torchvision's vgg19-dcbb9e9d.pth, or a folder that
+    # sr-jax import made from it. random:0 is for trials.
     'features_from': '',
   },
 }
 
-# Which values the keys take. The sections that are missing here, and further
-# keys of `model` and `method`, are checked by the code that reads them.
+# Allowed values of the keys. Sections that are missing here, and further keys
+# of `model` and `method`, are checked by the code that reads them.
 RULES: Rules = {
   'seed': whole(0, 2**32 - 1),  # JAX's keys drop higher bits
   'steps': whole(),
@@ -266,7 +281,7 @@ RULES: Rules = {
     }
   ),
 }
-# Keys that the sections of all models and methods have.
+# Keys that the section `model` or `method` always has.
 COMMON: dict[str, Rules] = {
   'model': {'name': TEXT, 'scale': _SCALE},
   'method': {'name': TEXT},

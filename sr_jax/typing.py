@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self
 
 import jax
 
-# `(params, *data) -> scalar`
+# A loss function: `(params, *data) -> scalar`.
 LossFn = Callable[..., jax.Array]
 
 
@@ -25,20 +25,21 @@ class Predict(Protocol):
 
 
 class Network(Protocol):
-  """What the package reads of a network, beside its layers.
+  """The attributes of a network that the package reads.
 
   Attributes:
-    scale: Enlargement, 1 for a network that judges images.
-    channels: Channels of the images that it takes.
-    halo: Receptive radius in LR pixels, None where it has no bound.
+    scale: SR factor; 1 for a network that judges images.
+    channels: Number of channels of the images that it takes.
+    halo: Receptive radius in LR pixels; None if it is unbounded.
     cell: Side in LR pixels of the cells that the network divides an image into
       from its upper left corner; 1 for networks without cells.
-    scales: Scales that the same parameters serve by heads of their own; empty
-      for networks without several heads.
-    luma: Whether it takes and gives the luma of an image, not its colours.
-    least_side: Least height and width of the images that a program exported
-      for all sizes takes.
-    example_side: Height and width of an image on which it can be initialised.
+    scales: Scales for which the same parameters have a head each; empty for
+      networks without several heads.
+    luma: Whether the network takes and returns luma instead of RGB.
+    least_side: Smallest height and width of images for a program that is
+      exported for all sizes.
+    example_side: Height and width of an image with which the network can be
+      initialised.
   """
 
   @property
@@ -59,13 +60,13 @@ class Network(Protocol):
   def example_side(self) -> int: ...
 
   def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any:
-    """Initial variables, for images of the shape of the given ones."""
+    """Returns initial variables, for images of the shape of the given ones."""
 
   def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
-    """The network's result: SR and a dictionary of further outputs."""
+    """Applies the network; returns SR and a dictionary of further outputs."""
 
   def clone(self, **updates: Any) -> Self:
-    """The same network with other options."""
+    """Returns the same network with other options."""
 
 
 class Refining(Network, Protocol):
@@ -77,10 +78,10 @@ class Refining(Network, Protocol):
   def enlarge(
     self, lr: jax.Array, shape: tuple[int, int] | None = None
   ) -> jax.Array:
-    """The enlargement, of the scale's or a given height and width."""
+    """Enlarges LR to the scale's size, or to a given (height, width)."""
 
   def refine(self, enlarged: jax.Array) -> jax.Array:
-    """The corrected enlargement `[B, H, W, C]`."""
+    """Corrects an enlarged image `[B, H, W, C]`."""
 
 
 class Judging(Network, Protocol):

@@ -44,9 +44,9 @@ class _Test(NamedTuple):
   Attributes:
     config: The run's config at this scale.
     predict: `(params, lr) -> sr`, compiled.
-    hr: `[N, H, W, C]` in [0, 1].
-    lr: The same, reduced.
-    reference: The same of their references, if there are such.
+    hr: HR crops, `[N, H, W, C]` in [0, 1].
+    lr: LR crops.
+    reference: References of the crops; None for methods without references.
   """
 
   config: Mapping[str, Any]
@@ -57,15 +57,15 @@ class _Test(NamedTuple):
 
   @property
   def scale(self) -> float:
-    """Of HR to LR."""
+    """SR factor of these crops."""
     return self.config['model']['scale']
 
 
 class Evaluation(Protocol):
-  """What the train loop calls now and then.
+  """An evaluation that the train loop calls periodically.
 
   Attributes:
-    rules: What its scores mean; goes into checkpoints.
+    rules: The protocol of the scores, which is stored in checkpoints.
     names: Names of the scores that may choose a checkpoint.
   """
 
@@ -75,17 +75,17 @@ class Evaluation(Protocol):
   def __call__(
     self, step: int, params: Mapping[str, Any], writer: MetricWriter
   ) -> dict[str, float]:
-    """Scores of `params` (by slot), which it also writes."""
+    """Scores `params` (by slot); writes the scores and returns them."""
     ...
 
 
 def make_evaluation(
   config: Mapping[str, Any], method: Method, workdir: pathlib.Path
 ) -> Evaluation:
-  """What the method is scored by: see `Method.judges`.
+  """Makes the evaluation that suits a method, see `Method.judges`.
 
   Raises:
-    UserError: what it needs of files is missing.
+    UserError: A file that the evaluation needs is missing.
   """
   if method.judges == 'pairs':
     return PairEvaluation(config, method)
@@ -98,8 +98,8 @@ class PeriodicEvaluation:
   """Scores the current parameters on the same images every time.
 
   Attributes:
-    protocol: Rules of the scores.
-    rules: The same, for checkpoints.
+    protocol: Protocol of the scores.
+    rules: The protocol as plain values, for checkpoints.
     names: Names of the scores of every image.
   """
 
@@ -115,7 +115,7 @@ class PeriodicEvaluation:
     section, own = config['eval'], config['model']['scale']
     paths = section['folders']
     self._folders = dict(zip(distinct_names(paths), paths, strict=True))
-    if jax.process_index() == 0:  # it alone reads them, hours later
+    if jax.process_index() == 0:  # only this process uses folders, hours later
       remove_leftovers(workdir / 'images')
       for folder in self._folders.values():
         find_images([folder])
@@ -227,7 +227,7 @@ class PeriodicEvaluation:
     }
 
   def _check_crops(self, test: _Test) -> None:
-    """Refuses crops that a metric cannot be measured on."""
+    """Refuses crops for which a metric cannot be computed."""
     for metric, hr in itertools.product(self._metrics, test.hr):
       try:
         self._measure(metric, test, hr, hr)
@@ -245,12 +245,12 @@ class PeriodicEvaluation:
   def _fitted(
     self, test: _Test, params: Mapping[str, Any]
   ) -> tuple[np.ndarray, dict[str, float]]:
-    """Scores of a model that fits itself to its images, kernel by kernel.
+    """Scores a model that adapts to each image, for each kernel.
 
     Returns:
-      SR crops of the configured kernel after the most steps; and the PSNR
-      after each number of steps as `KERNEL@STEPS`, with the other scores
-      the means over the kernels after the most steps.
+      The SR crops of the configured kernel after the largest number of steps;
+      and scores: the PSNR after each number of steps, as `KERNEL@STEPS`, and
+      the means of all scores over the kernels after the largest number.
     """
     model = from_params(test.config, params, name='training')
     sr, scores, final = test.hr, {}, []
@@ -320,7 +320,7 @@ class PeriodicEvaluation:
 
 
 def _metrics(names: str) -> list[Metric]:
-  """Those of `config.eval.metrics`."""
+  """The metrics that `config.eval.metrics` names."""
   try:
     chosen = choose(names)
   except UserError as error:
@@ -338,9 +338,9 @@ def _test(
   lr: np.ndarray | None = None,
   ref: np.ndarray | None = None,
 ) -> _Test:
-  """The crops cut to what whole LR pixels cover.
+  """Makes a `_Test` of crops, which are cut to a whole number of LR pixels.
 
-  LR is made if not given, on the levels of `dtype`.
+  If LR is not given, it is made on the levels of `dtype`.
   """
   scale = config['model']['scale']
   rows, columns = (
@@ -355,5 +355,5 @@ def _test(
 
 
 def _of_scale(test: _Test, tests: Sequence[_Test]) -> str:
-  """Ending of a name, with the scale where there are several."""
+  """Ending of a score's name: the scale, if there are several."""
   return f'_x{test.scale:g}' if len(tests) > 1 else ''

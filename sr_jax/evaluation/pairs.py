@@ -1,4 +1,4 @@
-"""How well a ranker orders pairs of images that training never sees."""
+"""Evaluation of a ranker on held-out pairs of images."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from sr_jax.metric_writers import MetricWriter
 from sr_jax.metrics.correlation import spearman
 from sr_jax.ops.compilation import jit
 
-# Patches that are scored at once.
+# Number of patches that are scored at once.
 _TOGETHER = 8
 
 
 class PairEvaluation:
-  """Pair accuracy and rank correlation on patches that training never sees.
+  """Pair accuracy and rank correlation on held-out patches.
 
   Attributes:
-    rules: What the numbers mean; goes into checkpoints.
+    rules: The protocol of the scores, which is stored in checkpoints.
     names: Names of the scores that may choose a checkpoint.
   """
 
@@ -37,7 +37,7 @@ class PairEvaluation:
     An empty name stands for the held-out patches of the training data.
 
     Raises:
-      UserError: there are none.
+      UserError: The data set has no held-out patches.
     """
     section = config['eval']
     source = opening.held_out_patches(config)

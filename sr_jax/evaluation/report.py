@@ -1,4 +1,4 @@
-"""Scores as JSON, and as a table whose head says what they mean."""
+"""Scores as JSON, and as a table whose header describes the protocol."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sr_jax.metrics.protocol import Metric, Protocol
 
 PathLike = str | os.PathLike[str]
 
-_WIDTH = 8  # of a score in the table
+_WIDTH = 8  # width of a score in the table
 
 
 class Scores(NamedTuple):
-  """What was measured of the images of one benchmark.
+  """The scores of the images of one benchmark.
 
   Attributes:
-    images: One row per image, for each protocol.
-    left_out: Why an image could not be measured, by its name.
-    compiling: Seconds that went into compiling, per image.
+    images: One row of scores per image, for each protocol.
+    left_out: Reasons why images could not be measured, by their names.
+    compiling: Seconds of compilation, per image.
   """
 
   images: Sequence[list[dict[str, Any]]]
@@ -41,11 +41,11 @@ def as_json(
   """The result of `benchmark.evaluate_folder`.
 
   Args:
-    model: What was measured.
-    made: How LR was made, None where it was read from files.
-    protocols: Under which it was measured.
-    metrics: By which.
-    scores: What came of it.
+    model: The model that was evaluated.
+    made: How LR was made; None if it was read from files.
+    protocols: The protocols of the evaluation.
+    metrics: The metrics of the evaluation.
+    scores: The scores of all images.
   """
   parts = [
     {
@@ -94,7 +94,7 @@ class Table(NamedTuple):
     lr_dir: PathLike | None,
     tile: int | str,
   ) -> list[str]:
-    """What the numbers mean, and the names of the columns."""
+    """Lines that describe the protocols, and the names of the columns."""
     if made is None:
       lr = f'LR: read from {os.fspath(lr_dir or "")}'
     else:

@@ -1,4 +1,4 @@
-"""The metrics of `sr-jax evaluate` by name, with what they need of files."""
+"""The metrics of `sr-jax evaluate` by name, with the files that they need."""
 
 from __future__ import annotations
 
@@ -38,18 +38,21 @@ def choose(
   lpips_weights: Sequence[PathLike] | None = None,
   ma_scores: PathLike | None = None,
 ) -> list[Metric]:
-  """Metrics by name.
+  """Returns metrics by name.
 
   Args:
-    names: Of psnr, ssim, rmse, niqe, lpips, ma and pi, with commas between.
-    niqe_params: A file that `read_pristine` takes; None for our own.
-    lpips_weights: The backbone, as `features.load` takes it, and the
-      file of LPIPS's own weights.
-    ma_scores: Lines `NAME SCORE` of Ma et al.'s metric, which is not computed
-      here: its model is no open format.
+    names: Names among psnr, ssim, rmse, niqe, lpips, ma and pi, separated by
+      commas.
+    niqe_params: A file for `read_pristine`; None takes the parameters that come
+      with the package.
+    lpips_weights: The weights of the backbone, as a SPEC of `weights.features`,
+      and the file of LPIPS's linear layers.
+    ma_scores: A file of lines `NAME SCORE` with scores of Ma et al.'s metric,
+      which cannot be computed here because its model has no open format.
 
   Raises:
-    UserError: an unknown name, or a file that is missing, bad or of no use.
+    UserError: A name is unknown, a file is missing or damaged, or no metric
+      needs it.
   """
   files = {
     'niqe_params': niqe_params,
@@ -85,7 +88,7 @@ def _pristine(path: PathLike | None) -> Pristine:
 
 
 def _niqe_of(views: Views, pristine: Pristine) -> float:
-  """NIQE of the rounded Y of SR within the border."""
+  """NIQE of the rounded luma of SR, without the protocol's border."""
   height, width, channels = views.whole_sr.shape
   if channels not in (1, 3):
     raise UserError(f'NIQE needs 1 or 3 channels, the image has {channels}')
@@ -111,7 +114,7 @@ def _niqe(pristine: Pristine) -> Metric:
 
 
 def _ma(path: PathLike | None) -> Metric:
-  """Scores out of a file, by the names of HR or of the images saved as PNG."""
+  """Reads scores from a file, by the names of HR images or saved PNG images."""
   if path is None:
     raise UserError('ma and pi need ma_scores=FILE with lines NAME SCORE')
   known = read_scores(path)
@@ -128,7 +131,7 @@ def _ma(path: PathLike | None) -> Metric:
 
 
 def _pi(pristine: Pristine, ma: Metric) -> Metric:
-  """Of PIRM 2018; its mean is that of the means, which is how it is defined."""
+  """The perceptual index of PIRM 2018, whose mean is that of mean scores."""
   return Metric(
     'pi',
     'PI',
@@ -192,7 +195,7 @@ def _rgb(levels: np.ndarray, backbone: Backbone) -> np.ndarray:
 
 
 def _read_linear(path: PathLike) -> list[np.ndarray]:
-  """LPIPS's own weights, `[C]` of every layer."""
+  """Reads the weights of LPIPS's linear layers, `[C]` for each layer."""
   if not os.path.exists(path):
     raise UserError(
       f'{path}: no such weights: put alex.pth or vgg.pth of LPIPS v0.1 there'
@@ -211,7 +214,7 @@ def _read_linear(path: PathLike) -> list[np.ndarray]:
 def _backbone(
   weights: Sequence[np.ndarray], path: PathLike
 ) -> tuple[str, Backbone]:
-  """The network that weights of these lengths belong to."""
+  """Finds the backbone whose layers have as many channels as the weights."""
   channels = tuple(len(weight) for weight in weights)
   for name, backbone in BACKBONES.items():
     if backbone.channels == channels:

@@ -1,4 +1,4 @@
-"""How well the blur of photographs is estimated that training never sees."""
+"""Evaluation of the kernel estimator on photographs not used for training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SpectraEvaluation:
   """Errors of the estimates for reductions of `config.eval.source`.
 
   Attributes:
-    rules: What the numbers mean; goes into checkpoints.
+    rules: The protocol of the scores, which is stored in checkpoints.
     names: Names of the scores that may choose a checkpoint.
   """
 
@@ -30,7 +30,7 @@ class SpectraEvaluation:
     """Reduces the photographs once.
 
     Raises:
-      UserError: there are none.
+      UserError: The source has no photographs.
     """
     source = opening.held_out_spectra(config)
     self.rules = {'name': 'spectra', 'images': config['eval']['source']}

@@ -27,21 +27,21 @@ class Method(NamedTuple):
   Attributes:
     init: `(key, shapes, frozen, scale, pretrained={}) -> TrainState`; runs
       inside jit. `shapes` holds a `jax.ShapeDtypeStruct` for each array of a
-      batch. `frozen` are the slots that `Method.frozen` reads: a missing one is
-      refused. `pretrained` holds parameters by slot to start from.
+      batch. `frozen` holds the result of `Method.frozen`; a missing slot is an
+      error. `pretrained` holds initial parameters by slot.
     train_step: `(state, batch, scale) -> (state, metrics)`; scale is static.
-    degrade: `(key, hr, scale, dtype=uint8) -> lr`, the degradation it trains
-      on, rounded to the levels of a type.
+    degrade: `(key, hr, scale, dtype=uint8) -> lr`, the degradation of the
+      training, rounded to the levels of a type.
     averaged: `state -> params` for inference (the moving average if kept).
-    frozen: `() -> parameters by slot` that no step changes, read from where the
-      config says.
-    margin: `scale -> LR pixels` by which the method wants the HR crops of a
-      batch wider on every side; it cuts them off.
-    advice: Takes the means of the metrics, returns what to do about them, or
-      None for nothing.
-    uses: Data beyond HR images that it learns from, see `data.opening.USES`.
-    judges: What its scores are about: 'images' that it enlarges, 'pairs' of
-      images whose order it predicts, or 'spectra' of images whose blur it
+    frozen: `() -> parameters by slot` of networks that no step changes, read
+      from the files that the config names.
+    margin: `scale -> LR pixels`, the margin on every side that the method needs
+      around the HR crops of a batch, and removes.
+    advice: `means of the metrics -> text` that suggests a remedy, or None if
+      training goes well.
+    uses: Data besides HR images that the method needs, see `data.opening.USES`.
+    judges: Kind of the evaluation: 'images' that the method enlarges, 'pairs'
+      of images whose order it predicts, or 'spectra' of images whose blur it
       estimates.
   """
 
@@ -63,10 +63,10 @@ class Inference(NamedTuple):
     predict: `(params, lr, mask=None) -> sr`, clipped to [0, 1]; `params` are
       slots as in `TrainState.params`, lr `[B, H, W, C]` in [0, 1], mask
       `[B, H, W, 1]` marks the pixels that exist in a padded image. For a method
-      that judges pairs, `(params, images) -> scores [B]`, higher is worse.
+      that judges pairs, `(params, images) -> scores [B]`; higher is worse.
     fitting: `(assumed, steps) -> Fitting`, for models that adapt to each image;
-      steps is a number, 'auto', or None for the checkpoint's own.
-    referring: How references reach the model, if it takes some.
+      steps is a number, 'auto', or None for the checkpoint's number.
+    referring: How references are given to the model; None if it takes none.
   """
 
   predict: Callable[..., Any]
@@ -75,10 +75,10 @@ class Inference(NamedTuple):
 
 
 class Assumed(NamedTuple):
-  """How the LR images were degraded, as far as that is known.
+  """The known facts about how LR images were degraded.
 
   Attributes:
-    degradation: Its name, see `ops.degrade`; None where it is unknown.
+    degradation: Name of the degradation, see `ops.degrade`; None if unknown.
     kernel: `[K1, K2]` taps to correlate with; None for no blur.
     noise_sigma: Standard deviation of Gaussian noise, in grey levels of 255.
   """
@@ -95,12 +95,13 @@ class Fitting(NamedTuple):
     fit: `(params, lr, keys) -> (params, report)` for images `[N, H, W, C]` of
       one size with a PRNG key each; the results are stacked along a first axis.
       report holds `steps` `[N]`, gradient steps taken.
-    predict: As `Inference.predict`, with the adapted parameters of one image.
-    halo: Receptive radius of predict in LR pixels, None where it has no bound.
-    side: Largest height and width in LR pixels that are adapted to at once.
-    ensemble: Whether the method itself takes the median of the eight flips and
+    predict: `Inference.predict` for the adapted parameters of one image.
+    halo: Receptive radius of predict in LR pixels; None if it is unbounded.
+    side: Largest height and width in LR pixels of the part of an image that is
+      used for adapting.
+    ensemble: Whether the method includes the median of the eight flips and
       rotations, each back-projected.
-    back_project: Number of back-projections that the method itself applies.
+    back_project: Number of back-projections that the method includes.
     degradation: The degradation it assumes produced the images.
     kernel: The blur kernel of that degradation, None for no blur.
   """
@@ -119,9 +120,9 @@ class Referring(NamedTuple):
   """How a model is given references, for one batch of LR images.
 
   Attributes:
-    look: `(params, references) -> params` that hold the references, a list of
-      `[B, H, W, 3]` in [0, 1], each side `least` or larger.
-    itself: `(params, lr) -> params` with LR as its own reference.
+    look: `(params, references) -> params` that also hold the references, which
+      are a list of `[B, H, W, 3]` in [0, 1] with sides of `least` or more.
+    itself: `(params, lr) -> params` that hold LR as its own reference.
     similarity: `(params, lr) -> [B, h, w]`, how well LR matches the references
       that the parameters hold.
     halo: LR pixels by which matching widens the network's receptive radius.
@@ -138,9 +139,10 @@ class Referring(NamedTuple):
   turned: bool
 
 
-# Keys that every `config.method` may hold; `configs.common.base` sets both.
+# Keys that every `config.method` may contain; `defaults.base` sets both.
 COMMON_RULES: Rules = {'name': TEXT, 'outputs': Optional(OneOf(('none',)))}
-# Methods that became options of another: their configs are still read.
+# Former methods, which are now options of other methods; old configs that name
+# them can still be read.
 _FORMER = {'curriculum': ('supervised', {'outputs': 'curriculum'})}
 
 
@@ -154,30 +156,30 @@ def names() -> list[str]:
 
 
 def make(config: Mapping[str, Any]) -> Method:
-  """The training procedure that `config['method']` describes.
+  """Makes the training procedure that `config['method']` describes.
 
   Raises:
-    UserError: an unknown method, or a section that the method refuses.
+    UserError: The method is unknown, or it refuses a section of the config.
   """
   config = updated(config)
   return _module(config).make(config)
 
 
 def inference(config: Mapping[str, Any]) -> Inference:
-  """How models of `config['method']` are applied; needs no training sections.
+  """Makes the inference of `config['method']`; needs no training sections.
 
   Raises:
-    UserError: an unknown method, or a section that the method refuses.
+    UserError: The method is unknown, or it refuses a section of the config.
   """
   config = updated(config)
   return _module(config).inference(config)
 
 
 def updated(config: Mapping[str, Any]) -> dict[str, Any]:
-  """A config of an earlier version as this version writes it.
+  """Converts a config of an earlier version to the form of this version.
 
   Raises:
-    UserError: it names no method.
+    UserError: The config names no method.
   """
   section = config.get('method')
   if not isinstance(section, Mapping) or not isinstance(
@@ -191,7 +193,7 @@ def updated(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _module(config: Mapping[str, Any]) -> ModuleType:
-  """The file of the method, which offers `make` and `inference`."""
+  """Imports the file of a method, which defines `make` and `inference`."""
   name = config['method']['name']
   if name not in names():
     raise UserError(f'unknown method {name!r}; choose from {names()}')

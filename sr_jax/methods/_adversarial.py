@@ -1,4 +1,4 @@
-"""What the methods with discriminators share: `gan` and `reference`."""
+"""Code that the methods with discriminators share: `gan` and `reference`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ FEATURES = feature_weights.SLOT
 
 
 class Optimizer(NamedTuple):
-  """How a slot learns.
+  """The optimizer of a slot.
 
   Attributes:
-    tx: Its transformation.
-    rate: Its learning rate.
-    begins: Step before which it stays as it is.
+    tx: The gradient transformation.
+    rate: The learning rate.
+    begins: First step at which the slot is updated.
   """
 
   tx: optax.GradientTransformation
@@ -37,15 +37,15 @@ class Optimizer(NamedTuple):
 
 
 class Discriminator(NamedTuple):
-  """A discriminator's part in the training.
+  """A discriminator with its losses.
 
   Attributes:
-    network: Its Linen module.
+    network: The Linen module.
     game: The losses of the generator and of the discriminator.
-    term: Name of the generator's loss by it.
+    term: Name of the generator's loss with this discriminator, in metrics.
     weight: Weight of that loss.
-    view: Turns an image into what the discriminator sees of it.
-    penalty: Weight of the gradient penalty (WGAN-GP), 0 for none.
+    view: Converts an image to the input of the discriminator.
+    penalty: Weight of the gradient penalty (WGAN-GP); 0 turns it off.
     per_pixel: Form of the penalty, see `losses.adversarial`.
   """
 
@@ -59,10 +59,10 @@ class Discriminator(NamedTuple):
 
 
 def create_network(key: str, section: Mapping[str, Any]) -> Any:
-  """The network that a section of `config.method` describes.
+  """Makes the network that a section of `config.method` describes.
 
   Raises:
-    UserError: there is none such.
+    UserError: The section names no network, or its options are refused.
   """
   if not isinstance(section.get('name'), str):
     raise UserError(
@@ -77,7 +77,9 @@ def create_network(key: str, section: Mapping[str, Any]) -> Any:
 def make_optimizers(
   config: Mapping[str, Any], discriminators: Sequence[str]
 ) -> dict[str, Optimizer]:
-  """By slot; a moving average and rates by layer are the generator's alone.
+  """Makes the optimizers by slot.
+
+  Only the generator has a moving average and rates by layer.
 
   Raises:
     UserError: `config.optimizer` is refused.
@@ -93,22 +95,23 @@ def make_optimizers(
 
 
 def constants(config: Mapping[str, Any]) -> Sequence[str]:
-  """Layers of the generator that get no gradient."""
+  """Names of layers of the generator that get no gradient."""
   return models.module(config['model']['name']).CONSTANTS
 
 
 def check_crops(
   config: Mapping[str, Any], network: Judging, *, larger_by: int = 0
 ) -> None:
-  """Refuses crops that a discriminator does not take, naming what it does.
+  """Refuses crops of a size that a discriminator does not take.
 
   Args:
     config: Config of the experiment.
     network: The discriminator.
-    larger_by: Pixels by which its views may be larger than the crops.
+    larger_by: Pixels by which the discriminator's inputs may be larger than the
+      crops.
 
   Raises:
-    UserError: the crops are too small or too large.
+    UserError: The crops are too small or too large.
   """
   data, sides = config['data'], network.sides
   for scale in data['scales'] or (config['model']['scale'],):
@@ -126,16 +129,16 @@ def check_crops(
 def read_features(
   spec: str, needed_by: str, layers: Sequence[str], variant: str
 ) -> PyTree:
-  """Weights of VGG up to the deepest of some layers.
+  """Reads the weights of VGG up to the deepest of the given layers.
 
   Args:
     spec: `config.method.features_from`.
-    needed_by: What needs them, for the message where there is no spec.
+    needed_by: Start of the error message if there is no spec: who needs VGG.
     layers: Names of layers, such as conv5_4.
     variant: vgg16 or vgg19.
 
   Raises:
-    UserError: there are none where the config says.
+    UserError: The config names no weights, or they cannot be read.
   """
   if not spec:
     raise UserError(
@@ -148,7 +151,7 @@ def read_features(
 def generate(
   network: Network, model_state: Mapping[str, Any], *inputs: Any
 ) -> Callable[[PyTree], tuple[Any, Any]]:
-  """`theta -> (outputs, running statistics)` of the generator."""
+  """Returns the generator as `theta -> (outputs, running statistics)`."""
   stats = model_state.get('generator', {})
 
   def of_theta(theta: PyTree) -> tuple[Any, Any]:
@@ -161,13 +164,13 @@ def generate(
 def critic(
   discriminator: Discriminator, stats: PyTree, hr: jax.Array, key: jax.Array
 ) -> Critic:
-  """A discriminator that sees real and generated images in two batches.
+  """Makes a `Critic` that takes real and generated images in two batches.
 
   Args:
-    discriminator: See above.
-    stats: Its running statistics before the step.
+    discriminator: The discriminator.
+    stats: The discriminator's running statistics before the step.
     hr: The real images.
-    key: PRNG key of the points at which the gradient penalty is taken.
+    key: PRNG key of the points at which the gradient penalty is computed.
   """
   network, view = discriminator.network, discriminator.view
   real = view(hr)
@@ -203,7 +206,7 @@ def critics(
   hr: jax.Array,
   key: jax.Array,
 ) -> dict[str, Critic]:
-  """All discriminators by slot, each with another PRNG key."""
+  """Makes critics of all discriminators by slot, each with its own PRNG key."""
   keys = jax.random.split(key, max(1, len(discriminators)))
   return {
     slot: critic(one, state.model_state.get(slot, {}), hr, keys[i])
@@ -218,17 +221,18 @@ def move(
   grads: Mapping[str, PyTree],
   turns: Mapping[str, jax.Array],
 ) -> tuple[dict[str, PyTree], TrainState, dict[str, jax.Array]]:
-  """Updates every slot, the generator's parts only in their turn.
+  """Updates all slots; slots of the generator only when it is their turn.
 
   Args:
     slots: Optimizers by slot.
-    state: Before the step.
+    state: State before the step.
     trees: Parameters by slot.
     grads: Gradients by slot.
-    turns: Whether a part of the generator moves, by slot.
+    turns: Whether a slot of the generator is updated, by slot.
 
   Returns:
-    The parameters by slot; the state without them; metrics of the optimizers.
+    The new parameters by slot; the state with new optimizer states and old
+    parameters; and the metrics of the optimizers.
   """
   moved, opt_state = {}, {}
   for slot, tree in trees.items():
@@ -245,7 +249,7 @@ def move(
 def losses(
   report: Report, discriminators: Mapping[str, Discriminator]
 ) -> dict[str, jax.Array]:
-  """Metrics of the losses, and of how the discriminators fare."""
+  """Metrics of the losses, and of the discriminators' success."""
   metrics = {'loss': report.loss, **report.terms}
   for slot, verdict in report.verdicts.items():
     metrics[discriminators[slot].term] = verdict.generator

@@ -1,7 +1,8 @@
-"""MZSR's fit to an image (Soh et al., CVPR 2020, Algorithm 2).
+"""MZSR's adaptation to an image (Soh et al., CVPR 2020, Algorithm 2).
 
-Meta-trained weights take some steps of gradient descent on one pair: the image
-as target, and its son, the image reduced by the given blur, as input.
+Meta-trained weights are changed by some steps of gradient descent on one pair.
+Its target is the image, and its input is the image's son: the image reduced by
+the given blur.
 """
 
 from __future__ import annotations
@@ -21,35 +22,36 @@ from sr_jax.ops.compilation import jit
 from sr_jax.transforms import meta
 from sr_jax.typing import Refining
 
-# Side in LR pixels of what is fitted at once: gradients of larger images do not
-# fit the memory of small devices, nor would they change much.
+# Largest side in LR pixels of the part of an image that is used for adapting.
+# Gradients of larger images do not fit the memory of small devices, and would
+# hardly change the result.
 _GRADIENT_SIDE = 512
-# adapt_steps='auto': see `adapt_until_flat`.
+# Constants of adapt_steps='auto', see `adapt_until_flat`.
 _MOST_STEPS = 50
 _PATIENCE = 5
 _LEAST_GAIN = 0.005
 
 
 def rates_of_steps(given: Sequence[float], steps: int) -> tuple[float, ...]:
-  """One rate per step; the last of those given holds for the rest."""
+  """Returns one rate per step; the last given rate is used for the rest."""
   return tuple(given[min(i, len(given) - 1)] for i in range(steps))
 
 
 def gradient_fitting(
   config: Mapping[str, Any], assumed: Assumed, steps: int | str | None
 ) -> Fitting:
-  """MZSR's fit to an image: some steps of plain gradient descent.
+  """Adapts MZSR to an image by some steps of plain gradient descent.
 
   Args:
-    config: Of the checkpoint: `model`, `method.adapt` with `steps` and `rates`,
-      and `degradation.name` it was trained for, if that is known.
+    config: Config of the checkpoint: `model`, `method.adapt` with `steps` and
+      `rates`, and `degradation.name` of the training, if that is known.
     assumed: How the images were degraded; the kernel must be known.
-    steps: Number of steps, or 'auto' to stop when the image is reconstructed no
-      better; None takes the checkpoint's.
+    steps: Number of steps; 'auto' stops when the reconstruction of the image no
+      longer improves; None takes the checkpoint's number.
 
   Raises:
-    UserError: no kernel, or images made in another way than the weights were
-      trained for.
+    UserError: There is no kernel, or the weights were trained for another
+      degradation.
   """
   trained_for = config.get('degradation', {}).get('name')
   section = config['method']['adapt']
@@ -95,7 +97,7 @@ def _gradient_program(
   rates: tuple[float, ...],
   auto: bool,
 ) -> Callable[..., Any]:
-  """Compiled `(kernel, params, lr, keys)` -> (params, report) per image."""
+  """Compiles `(kernel, params, lr, keys) -> (params, report)` for images."""
   loss = zero_shot.reconstruction_loss(network)
 
   def fit_one(
@@ -126,41 +128,41 @@ def _gradient_program(
 def _adapt_by_number(
   loss: meta.LossFn, params: Any, pair: Any, rates: Any
 ) -> tuple[Any, jax.Array]:
-  """All steps that there are rates for."""
+  """Takes one step per rate."""
   steps = _steps_of(rates)
   adapted = meta.adapt(loss, params, pair, steps=steps, learning_rates=rates)
   return adapted.params, jnp.asarray(steps)
 
 
 class _Search(NamedTuple):
-  """A fit that looks for the parameters of least reconstruction error."""
+  """State of the search for the smallest reconstruction error."""
 
   params: Any
   step: jax.Array
   best: Any
   best_step: jax.Array
   least: jax.Array
-  gained: jax.Array  # last step that lowered the error by what counts
+  gained: jax.Array  # last step that lowered the error by `_LEAST_GAIN`
 
 
 def adapt_until_flat(
   loss: meta.LossFn, params: Any, pair: Any, rates: Any
 ) -> tuple[Any, jax.Array]:
-  """Steps until the reconstruction of the image gains no more.
+  """Takes steps until the reconstruction of the image no longer improves.
 
-  Nothing but the image itself is known, so the error with which it is restored
-  from its son decides. The fit ends when `_PATIENCE` steps have not lowered
-  the least error by `_LEAST_GAIN` of it, or the rates are used up.
+  HR is unknown, so the error of restoring the image from its son decides. The
+  search ends when `_PATIENCE` steps have not lowered the smallest error by
+  `_LEAST_GAIN` of it, or when there are no more rates.
 
   Returns:
-    The parameters of least error and the steps that led to them.
+    The parameters with the smallest error, and their number of steps.
   """
   most = _steps_of(rates)
 
   def one(now: _Search) -> _Search:
     rate = jax.tree.map(lambda leaf: leaf[now.step][None], rates)
     adapted = meta.adapt(loss, now.params, pair, steps=1, learning_rates=rate)
-    error = adapted.losses[0]  # of now.params
+    error = adapted.losses[0]  # the error of now.params
     better = error < now.least
     gains = error < (1 - _LEAST_GAIN) * now.least
     keep = lambda new, old: jnp.where(better, new, old)  # noqa: E731
@@ -183,7 +185,7 @@ def adapt_until_flat(
 
 
 def _rates(params: Mapping[str, Any], given: tuple[float, ...]) -> Any:
-  """The learned rates if the weights came with some, else those given."""
+  """The learned rates if the parameters contain any, else the given rates."""
   if 'rates' not in params:
     return jnp.asarray(given)
   picked = [min(i, _steps_of(params['rates']) - 1) for i in range(len(given))]
@@ -197,7 +199,7 @@ def _steps_of(rates: Any) -> int:
 def _each_image(
   fit_one: Callable[..., Any], params: Any, lr: jax.Array, keys: jax.Array
 ) -> Any:
-  """`fit_one(params, image, key)` for every image, as the backend likes it."""
+  """Maps `fit_one(params, image, key)` over images, fast for the backend."""
   if jax.default_backend() == 'cpu':
     return jax.lax.map(lambda pair: fit_one(params, *pair), (lr, keys))
   return jax.vmap(functools.partial(fit_one, params))(lr, keys)

@@ -1,11 +1,11 @@
-"""What SRNTT sees of references: their features, swapped into LR's place.
+"""SRNTT's swapped features: features of references, moved to LR's positions.
 
 LR, enlarged by bicubic, is matched with the references reduced and enlarged
-again, so that both lack the same frequencies. The features that are swapped are
-those of the sharp references. VGG19 is a function here, `features`, from images
-`[B, H, W, 3]` in [0, 1] to features by layer; nothing learns through it or
-through the matching. The second half of the file is how the parameters of a
-trained model hold VGG19 and references at inference.
+again, so that both lack the same frequencies. The swapped features are those of
+the sharp references. VGG19 appears here as a function `features` that maps
+images `[B, H, W, 3]` in [0, 1] to features by layer. No gradient passes through
+VGG19 or the matching. The second half of the file defines how the parameters of
+a trained model hold VGG19 and references at inference.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from sr_jax.weights import features as feature_weights
 PyTree = Any
 
 SCALE = 4
-# Resolution of each layer relative to that of the first, which is matched.
+# Resolution of each layer relative to that of the first layer, which is the one
+# that is matched.
 RATIOS = {'relu3_1': 1, 'relu2_1': 2, 'relu1_1': 4}
-# A reference has at least one patch.
+# Smallest side of a reference in pixels: it has at least one patch.
 LEAST_SIDE = SCALE * patch_match.PATCH
 
-# Slots of the frozen network of features, also in checkpoints, and of the
-# references.
+# Slots of the frozen network of features, and of the references.
 FEATURES = feature_weights.SLOT
 REFERENCES = 'references'
 VGG = {'model': 'vgg', 'variant': 'vgg19'}
@@ -45,7 +45,7 @@ class Reference(NamedTuple):
   """Features of a reference `[B, 4 * H, 4 * W, 3]`.
 
   Attributes:
-    blurred: Features `[B, H, W, C]` of the reference, reduced and enlarged.
+    blurred: Features `[B, H, W, C]` of the reduced and enlarged reference.
     maps: Features of the sharp reference, by layer.
   """
 
@@ -54,11 +54,11 @@ class Reference(NamedTuple):
 
 
 class Texture(NamedTuple):
-  """What LR images `[B, h, w, 3]` get.
+  """Swapped features for LR images `[B, h, w, 3]`.
 
   Attributes:
-    maps: Swapped features by layer, the first `[B, h, w, C]`.
-    similarity: `[B, h, w]`, how well they match; 1 is perfect.
+    maps: Swapped features by layer; the first layer is `[B, h, w, C]`.
+    similarity: Cosine similarity of the matches, `[B, h, w]`; 1 is perfect.
   """
 
   maps: dict[str, jax.Array]
@@ -66,10 +66,10 @@ class Texture(NamedTuple):
 
 
 def look_at(features: Features, reference: jax.Array) -> Reference:
-  """A reference's features.
+  """Computes the features of a reference.
 
   Args:
-    features: By layer, see above.
+    features: VGG19 as a function, see the top of this file.
     reference: `[B, H, W, 3]` in [0, 1], both sides `LEAST_SIDE` or more; rows
       and columns beyond a multiple of 4 are cut off.
   """
@@ -84,12 +84,12 @@ def look_at(features: Features, reference: jax.Array) -> Reference:
 
 
 def enlarged(lr: jax.Array) -> jax.Array:
-  """`[B, H, W, C]` as it is matched, `[B, 4 * H, 4 * W, C]`."""
+  """Enlarges LR for matching: `[B, H, W, C]` to `[B, 4 * H, 4 * W, C]`."""
   return quantize(imresize(lr, scale=SCALE))
 
 
 def itself(lr: jax.Array) -> jax.Array:
-  """LR as its own reference, mirrored where it is too small for one."""
+  """Makes a reference of LR itself; mirrors LR if it is too small for one."""
   more = [max(0, LEAST_SIDE - n) for n in lr.shape[1:3]]
   return jnp.pad(lr, ((0, 0), (0, more[0]), (0, more[1]), (0, 0)), 'symmetric')
 
@@ -97,16 +97,16 @@ def itself(lr: jax.Array) -> jax.Array:
 def swapped(
   features: Features, lr: jax.Array, references: Sequence[Reference]
 ) -> Texture:
-  """The references' features in LR's place.
+  """Swaps features of references into the positions of LR.
 
   Args:
-    features: By layer, see above.
-    lr: `[B, h, w, 3]` in [0, 1].
-    references: Any number of any sizes, each for the whole batch; a patch is
-      taken from the one that has the best.
+    features: VGG19 as a function, see the top of this file.
+    lr: LR images, `[B, h, w, 3]` in [0, 1].
+    references: Any number of references of any sizes, each for the whole batch.
+      Each patch is taken from the reference that matches best.
   """
   height, width = lr.shape[1:3]
-  # Mirrored up to one patch.
+  # Small images are mirrored until they have one patch.
   more = [max(0, patch_match.PATCH - n) for n in (height, width)]
   lr = jnp.pad(lr, ((0, 0), (0, more[0]), (0, more[1]), (0, 0)), 'symmetric')
   content = features(enlarged(jax.lax.stop_gradient(lr)))[next(iter(RATIOS))]
@@ -127,7 +127,7 @@ def swapped(
 
 
 def truth(features: Features, hr: jax.Array) -> Texture:
-  """HR's features, as if HR were a reference that matches perfectly."""
+  """Features of HR, as if HR were a reference that matches perfectly."""
   maps = features(hr)
   shape = (hr.shape[0], *(n // SCALE for n in hr.shape[1:3]))
   texture = Texture({k: maps[k] for k in RATIOS}, jnp.ones(shape))
@@ -135,22 +135,22 @@ def truth(features: Features, hr: jax.Array) -> Texture:
 
 
 def vgg_features(layers: Sequence[str], params: PyTree) -> Features:
-  """VGG19 as a function of images."""
+  """Returns VGG19 as a function of images."""
   network = feature_weights.network(layers=layers, **VGG)
   return functools.partial(network.apply, {'params': params})
 
 
 def read_features(spec: str) -> PyTree:
-  """VGG19's weights up to the deepest layer that is swapped.
+  """Reads VGG19's weights up to the deepest layer that is swapped.
 
   Raises:
-    UserError: as `feature_weights.load`.
+    UserError: As for `feature_weights.load`.
   """
   return feature_weights.load(spec, layers=list(RATIOS), **VGG)
 
 
 def texture_of(params: Mapping[str, Any], lr: jax.Array) -> Texture:
-  """What LR images get of the references that the parameters hold."""
+  """Swaps features of the references that the parameters hold."""
   features = _held_features(params)
   references = params.get(REFERENCES)
   if references is None:
@@ -161,11 +161,11 @@ def texture_of(params: Mapping[str, Any], lr: jax.Array) -> Texture:
 def look(
   params: Mapping[str, Any], references: Sequence[jax.Array]
 ) -> dict[str, Any]:
-  """Parameters that hold references as well.
+  """Adds references to parameters.
 
   Args:
-    params: By slot.
-    references: `[B, H, W, 3]` in [0, 1], each for a whole batch.
+    params: Parameters by slot.
+    references: References `[B, H, W, 3]` in [0, 1], each for a whole batch.
   """
   features = _held_features(params)
   looked = [look_at(features, image) for image in references]
@@ -173,10 +173,10 @@ def look(
 
 
 def _held_features(params: Mapping[str, Any]) -> Features:
-  """VGG19 as a checkpoint holds it.
+  """Returns VGG19 as a function, from the weights in a checkpoint.
 
   Raises:
-    UserError: it does not.
+    UserError: The checkpoint holds no weights of VGG19.
   """
   if FEATURES not in params:
     raise UserError(
@@ -187,7 +187,7 @@ def _held_features(params: Mapping[str, Any]) -> Features:
 
 
 def _itself(params: Mapping[str, Any], lr: jax.Array) -> dict[str, Any]:
-  """Parameters that hold LR as its own reference."""
+  """Adds LR to parameters as its own reference."""
   return look(params, [itself(lr)])
 
 
@@ -199,8 +199,8 @@ REFERRING = Referring(
   look=look,
   itself=_itself,
   similarity=_similarity,
-  # Features of a cell see four pixels to each side, and those of two more cells
-  # change what is put there.
+  # The features of a cell depend on four pixels to each side, and swapped
+  # patches overlap by two cells.
   halo=6,
   least=LEAST_SIDE,
   turned=True,

@@ -5,8 +5,8 @@ One step updates the primal network (slot `generator`) and its dual networks
 one loss, each with an optimizer state of its own, as the released code does;
 the paper's algorithms write the updates one after the other.
 
-A batch may hold samples of which only LR exists (`labelled` false, LR in
-`unlabelled`): they join the dual terms alone, as in Algorithm 1.
+A batch may hold samples without HR (`labelled` is false, and LR is in
+`unlabelled`). Only the dual terms of the loss use these, as in Algorithm 1.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sr_jax.ops.levels import to_unit
 from sr_jax.state import EMPTY, TrainState, check_frozen, start_from
 from sr_jax.transforms.dual_regression import closed_loop
 
-# What `config.method` may hold.
+# Allowed keys and values of `config.method`.
 _RULES: Rules = {
   **COMMON_RULES,
   'dual_weight': Range(),
@@ -38,7 +38,7 @@ _RULES: Rules = {
 
 
 class _Networks(NamedTuple):
-  """The primal and the dual networks, which share one architecture."""
+  """The primal network, and the architecture that all dual networks share."""
 
   primal: Any
   dual: Any
@@ -50,14 +50,14 @@ class _Networks(NamedTuple):
 
 
 class _Training(NamedTuple):
-  """What the functions of the method share.
+  """Networks and settings that the functions of the method share.
 
   Attributes:
-    networks: The primal and the dual ones.
-    tx: The optimizer of each.
-    rate: Its learning rate.
+    networks: The primal and the dual networks.
+    tx: The optimizer of each network.
+    rate: The learning rate.
     loop: `closed_loop` with the settings of `config.method`.
-    degrader: Makes the pairs of a batch.
+    degrader: Makes the (lr, hr) pairs of a batch.
   """
 
   networks: _Networks
@@ -68,13 +68,13 @@ class _Training(NamedTuple):
 
 
 def make(config: Mapping[str, Any]) -> Method:
-  """Dual regression of `config['model']`, any network with `features`.
+  """Makes the training of `config['model']`, any network with `features`.
 
   Sections used: `method`, `model`, `loss`, `degradation`, `optimizer`, `steps`.
 
   Raises:
-    UserError: unknown loss, a scale that is no power of two, or a section that
-      its consumer refuses.
+    UserError: The loss is unknown, the scale is no power of two, or the value
+      of a section is refused.
   """
   check('config.method', config['method'], _RULES)
   model = config['model']
@@ -120,7 +120,7 @@ def _init(
   scale: int,
   pretrained: Mapping[str, Any] = EMPTY,
 ) -> TrainState:
-  del scale  # the config's: other scales have other levels
+  del scale  # always the config's, because it sets the number of levels
   check_frozen(frozen, ())
   networks = training.networks
   init_key, state_key = jax.random.split(key)
@@ -141,14 +141,14 @@ def _init(
 def _targets(
   lr: jax.Array, wide: jax.Array, levels: int, margin: int, dtype: Any
 ) -> list[jax.Array]:
-  """Images of every level: LR, bicubic reductions of HR on its levels, HR.
+  """Targets of all levels: LR, bicubic reductions of HR, and HR.
 
   Args:
     lr: `[B, H, W, C]` in [0, 1].
     wide: HR with its margin.
     levels: log2 of the scale.
     margin: HR pixels of the margin on every side, a multiple of the scale.
-    dtype: Type of the images' levels.
+    dtype: Type to whose levels the reductions are rounded.
   """
   factors = [2 ** (levels - level) for level in range(1, levels)]
   between = [
@@ -166,7 +166,7 @@ def _objective(
   labelled: jax.Array | None,
   params: Mapping[str, Any],
 ) -> tuple[jax.Array, Any]:
-  """Loss of all networks, and its terms."""
+  """The loss of all networks, and its terms."""
   networks = training.networks
 
   def primal(lr: jax.Array) -> Any:
