@@ -25,6 +25,17 @@ def printable(text: object) -> str:
   )
 
 
+def counted(number: int, noun: str) -> str:
+  """A number of things in words, such as `1 image` or `1,200 images`.
+
+  Args:
+    number: How many.
+    noun: The name of one, whose plural takes an s, or es after ch.
+  """
+  ending = '' if number == 1 else 'es' if noun.endswith('ch') else 's'
+  return f'{number:,} {noun}{ending}'
+
+
 class UserError(ValueError):
   """A fault of input or usage: one line that names it and how to mend it.
 

@@ -16,6 +16,7 @@ from sr_jax.errors import (
   Section,
   UserError,
   check,
+  counted,
   printable,
   whole,
 )
@@ -131,3 +132,10 @@ def test_untrusted_text_is_escaped(text, safe):
 def test_messages_are_escaped_line_by_line():
   error = UserError('a.mat: holds \x1b[2J\n- missing')
   assert str(error) == 'a.mat: holds \\x1b[2J\n- missing'
+
+
+def test_one_thing_is_not_many():
+  """Messages said `1 patches`."""
+  assert counted(1, 'patch') == '1 patch'
+  assert counted(0, 'patch') == '0 patches'
+  assert counted(1234, 'image') == '1,234 images'

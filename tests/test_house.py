@@ -1,7 +1,10 @@
 """The package as a whole: light imports, no TensorFlow, no torch."""
 
+import pathlib
 import subprocess
 import sys
+
+import sr_jax
 
 # Makes packages look as if they were not installed.
 BLOCK = """
@@ -85,3 +88,10 @@ print(importlib.resources.files('sr_jax').joinpath('py.typed').is_file())
   assert words == [
     *('True', 'False', 'sr_jax.inference.upscaler', 'False', 'True'),
   ]
+
+
+def test_few_modules_lie_at_the_root():
+  """Ten at most; `__main__` is only the name that `python -m` asks for."""
+  root = pathlib.Path(sr_jax.__file__).parent
+  names = {path.stem for path in root.glob('*.py')} - {'__init__', '__main__'}
+  assert len(names) <= 10, names

@@ -20,7 +20,7 @@ from sr_jax.data.image_io import (
   without_hidden_color,
   write_image,
 )
-from sr_jax.errors import UserError, wants_traceback
+from sr_jax.errors import UserError, counted, wants_traceback
 from sr_jax.inference import loading
 from sr_jax.inference.automatic import AutomaticKernel
 from sr_jax.inference.blind import KernelEstimate
@@ -167,7 +167,7 @@ class Files:
     if upscaler.references:
       words.append(self._show(path, upscaler, picture, result, fitted))
     if upscaler.fitting is not None:
-      words.append(f'{fitted.steps} steps')
+      words.append(counted(fitted.steps, 'step'))
       error = upscaler.back_projection_error(picture.color, result.color)
       if error is not None:
         words.append(f'off the input by {error:.2f} levels if reduced again')

@@ -29,6 +29,8 @@ _FOREIGN = re.compile(
   r'|j2k|jls|jp2|jpe|jpf|jpx|jxl|jxr|mat|mov|mp4|nef|npz|orf|pcx|pdf|pfm|p[bgnp]m'
   r'|psd|qoi|raf|raw|rw2|svg|tga|xcf)'
 )
+# What looks like the suffix of a file, other than a version as in x_1.5.
+_SUFFIX = re.compile(r'\.[a-z][a-z0-9]{1,4}')
 _LONGEST_LABEL = 100
 
 
@@ -56,19 +58,25 @@ class Output:
     file: The file that -o names; None for a folder.
   """
 
-  def __init__(self, output: Path):
+  def __init__(self, output: Path, *, for_one_file: bool = False):
     """Reads the record.
+
+    Args:
+      output: What -o names.
+      for_one_file: Whether there is one input, no folder. A name with a suffix
+        then means a file.
 
     Raises:
       UserError: -o names a file of a format that cannot be written.
     """
     suffix = output.suffix.lower()
-    if not output.is_dir() and _FOREIGN.fullmatch(suffix):
+    is_file = not output.is_dir() and suffix in IMAGE_SUFFIXES
+    foreign = _SUFFIX if for_one_file else _FOREIGN
+    if not output.is_dir() and not is_file and foreign.fullmatch(suffix):
       raise UserError(
         f'{output}: cannot write {suffix}: choose from'
-        f' {" ".join(IMAGE_SUFFIXES)}'
+        f' {" ".join(IMAGE_SUFFIXES)}, or name a folder'
       )
-    is_file = not output.is_dir() and suffix in IMAGE_SUFFIXES
     self.file = output if is_file else None
     self.folder = output.parent if is_file else output
     self._results = _read(self.folder / RECORD)

@@ -65,7 +65,8 @@ class _Done(NamedTuple):
 def run(args: argparse.Namespace) -> int:
   """Enlarges every input, with each kernel; 2 if one of them could not be."""
   kernels = _kernels.split_kernels(args.kernel)
-  output = Output(args.output)
+  alone = len(args.inputs) == 1 and not args.inputs[0].is_dir()
+  output = Output(args.output, for_one_file=alone)
   found = find_images(args.inputs, skip=args.output)
   model = loading.load(args.model, scale=args.scale, options=dict(args.option))
   if kernels == [None] and needs_kernel(model, args.adapt_steps):

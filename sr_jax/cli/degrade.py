@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sr_jax.cli import arguments
-from sr_jax.errors import UserError
+from sr_jax.errors import UserError, counted
 
 if TYPE_CHECKING:
   import numpy as np
@@ -53,15 +53,17 @@ def run(args: argparse.Namespace) -> int:
   names = [target.relative_to(args.output).as_posix() for target in targets]
   record = {'scale': args.scale, **dataclasses.asdict(degradation)}
   write_json(args.output / DEGRADATION_RECORD, {**record, 'images': names})
-  print(f'{len(found)} images at 1/{args.scale:g}: {degradation}')
+  print(f'{counted(len(found), "image")} at 1/{args.scale:g}: {degradation}')
   return 0
 
 
 def _check(found: list[Found], targets: list[Path], output: Path) -> None:
   """Refuses before any work what would mix or overwrite LR images."""
-  from sr_jax.data.image_io import check_targets
+  from sr_jax.data.image_io import IMAGE_SUFFIXES, check_targets
   from sr_jax.files import refuse_links
 
+  if output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():
+    raise UserError(f'{output}: is the name of a file: name a folder')
   check_targets((f.path, t) for f, t in zip(found, targets, strict=True))
   for target in targets:
     refuse_links(output, target)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sr_jax.cli import arguments
-from sr_jax.errors import UserError
+from sr_jax.errors import UserError, counted
 
 if TYPE_CHECKING:
   from sr_jax.data.degradation import Degradation
@@ -146,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
     files.write_json(args.json, result)
   if left_out := result['left_out']:
     raise UserError(
-      f'{len(left_out)} images were left out and are in no mean:'
+      f'left out, and in no mean: {counted(len(left_out), "image")}:'
       f' {"; ".join(left_out.values())}'
     )
   return 0

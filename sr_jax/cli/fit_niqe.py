@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sr_jax.errors import UserError
+from sr_jax.errors import UserError, counted
 
 if TYPE_CHECKING:
   import numpy as np
@@ -46,11 +46,12 @@ def run(args: argparse.Namespace) -> int:
   if skipped:
     names = ', '.join(skipped[:5]) + (', ...' if len(skipped) > 5 else '')
     _log.warning(
-      '%d images have fewer than two blocks, left out: %s', len(skipped), names
+      'left out, fewer than two blocks in %s: %s',
+      *(counted(len(skipped), 'image'), names),
     )
   niqe.write_pristine(args.output, pristine)
   count = len(found) - len(skipped)
-  print(f'{count} photographs -> {args.output} ({pristine.source})')
+  print(f'{counted(count, "photograph")} -> {args.output} ({pristine.source})')
   return 0
 
 

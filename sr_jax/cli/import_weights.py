@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sr_jax.cli import arguments
-from sr_jax.errors import UserError
+from sr_jax.errors import UserError, counted
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -136,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
     print(f'  on what {args.sisr} enlarges')
   kept = len(jax.tree.leaves(stats))
   more = f' and {kept} running statistics' if kept else ''
-  print(f'{count:,} parameters{more} -> {args.output}')
+  print(f'{counted(count, "parameter")}{more} -> {args.output}')
   return 0
 
 
@@ -210,5 +210,5 @@ def _import_features(args: argparse.Namespace) -> int:
   for note in notes:
     print(f'  {note}')
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
-  print(f'{count:,} parameters -> {args.output}')
+  print(f'{counted(count, "parameter")} -> {args.output}')
   return 0

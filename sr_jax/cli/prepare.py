@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from sr_jax.errors import counted
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
   """Adds the options of the command."""
@@ -52,7 +54,8 @@ def _sr_raw(args: argparse.Namespace) -> int:
 
   done = sr_raw.prepare(args.folder, args.output, args.scale)
   where = args.output / f'X{args.scale}'
-  print(f'{len(done.written)} pairs in {where}, {len(done.skipped)} skipped')
+  pairs, skipped = counted(len(done.written), 'pair'), len(done.skipped)
+  print(f'{pairs} in {where}, {skipped} skipped')
   return 0
 
 

@@ -30,7 +30,7 @@ from sr_jax.data import (
 from sr_jax.data.image_formats import IMAGE_SUFFIXES
 from sr_jax.data.metadata import NO_METADATA, Metadata
 from sr_jax.data.samples import Layout, Samples
-from sr_jax.errors import UserError
+from sr_jax.errors import UserError, counted
 from sr_jax.files import open_atomically
 
 __all__ = [
@@ -376,7 +376,9 @@ def find_images(
       found.setdefault((path.resolve(), relative), Found(path, relative))
   if ignored:
     names = ', '.join(ignored[:5]) + (', ...' if len(ignored) > 5 else '')
-    _log.warning('%d files are no images, ignored: %s', len(ignored), names)
+    _log.warning(
+      'ignored, no image: %s: %s', counted(len(ignored), 'file'), names
+    )
   if not found:
     raise UserError(
       f'{", ".join(map(str, inputs))}: no images: give files or folders with '

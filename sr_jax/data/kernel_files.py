@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from sr_jax.array_files import hdf5, mat5, npy
-from sr_jax.errors import UserError
+from sr_jax.errors import UserError, counted
 from sr_jax.files import open_atomically
 from sr_jax.ops.blur_kernels import (
   Kernel,
@@ -133,10 +133,9 @@ def _of_mat5(variables: dict[str, Any]) -> np.ndarray:
 
 
 def _several(count: int) -> UserError:
-  kernels = 'one kernel' if count == 1 else f'{count} kernels'
   return UserError(
-    f"holds {kernels} under the key 'kernels'; save the one you want under the"
-    " key 'kernel'"
+    f"holds {counted(count, 'kernel')} under the key 'kernels'; save the one"
+    " you want under the key 'kernel'"
   )
 
 
@@ -157,7 +156,7 @@ def _checked(kernel: Any, name: str) -> Any:
   if abs(total - 1) > 1e-3:
     _log.warning('%s: the taps sum to %g; divided by it', name, total)
   if negative:
-    _log.warning('%s: %d taps are negative; kept', name, negative)
+    _log.warning('%s: %s below zero; kept', name, counted(negative, 'tap'))
   return normalized
 
 

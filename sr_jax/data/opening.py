@@ -30,7 +30,7 @@ from sr_jax.data.sources import (
   PairedSource,
   PathLike,
 )
-from sr_jax.errors import UserError
+from sr_jax.errors import UserError, counted
 
 _log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def training(
       images, data['reference'], folder=data['source'], **options
     )
   if source.skipped:
-    _log.warning('data: skipped %d images', len(source.skipped))
+    _log.warning('data: skipped %s', counted(len(source.skipped), 'image'))
   return source
 
 

@@ -53,7 +53,7 @@ from sr_jax.data.image_io import (
   write_image,
 )
 from sr_jax.data.references import match_references
-from sr_jax.errors import UserError
+from sr_jax.errors import UserError, counted
 from sr_jax.evaluation.report import Scores, Table, as_json
 from sr_jax.evaluation.timing import timed
 from sr_jax.files import refuse_links
@@ -192,7 +192,7 @@ def evaluate_folder(
         ' back-projection: add --back-project N or leave it out'
       )
   table = Table(protocols, metrics, [pair.name for pair in pairs])
-  report(f'{os.fspath(hr_dir)}: {len(pairs)} images')
+  report(f'{os.fspath(hr_dir)}: {counted(len(pairs), "image")}')
   if reference_dir is not None:
     which = f'number {reference_level}' if reference_level else 'all together'
     report(f'references: {os.fspath(reference_dir)}, {which}')

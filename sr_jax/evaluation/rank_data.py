@@ -25,7 +25,7 @@ from sr_jax.data.image_io import (
   find_images,
   write_image,
 )
-from sr_jax.errors import UserError
+from sr_jax.errors import UserError, counted
 from sr_jax.evaluation.benchmark import cut_to_multiple, read_levels
 from sr_jax.files import folder_atomically, write_json
 from sr_jax.inference import loading
@@ -119,7 +119,7 @@ def make(
       kept = list(_patches(photo, images, grid, pristine, dropped))
       lines += _written(folder, kept)
       patches[photo.relative.as_posix()] = [patch.name for patch in kept]
-      print(f'{photo.path}: {len(kept)} patches', flush=True)
+      print(f'{photo.path}: {counted(len(kept), "patch")}', flush=True)
     if not lines:
       raise UserError(
         f'{hr}: no patch is left: {_left_out(dropped)}; lower sharpness=N or '
@@ -132,8 +132,9 @@ def make(
     write_json(folder / ranked.RECORD, {'format': ranked.FORMAT, **record})
   unseen = len(parts['held_out_photographs'])
   print(
-    f'{len(lines) // 3} patches, those of {unseen} of {len(photos)} '
-    f'photographs held out -> {output}; {_left_out(dropped)}'
+    f'{counted(len(lines) // 3, "patch")}, those of {unseen} of '
+    f'{counted(len(photos), "photograph")} held out -> {output}; '
+    f'{_left_out(dropped)}'
   )
 
 

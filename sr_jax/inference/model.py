@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from sr_jax import methods
-from sr_jax.errors import UserError
+from sr_jax.errors import UserError, counted
 from sr_jax.typing import Predict
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ class SRModel:
     """One line; the weights themselves would fill the screen."""
     leaves = jax.tree.leaves(self.params)
     count = sum(leaf.size for leaf in leaves)
-    return f'SRModel({self.name!r}, scale={self.scale}, {count:,} parameters)'
+    size = counted(count, 'parameter')
+    return f'SRModel({self.name!r}, scale={self.scale}, {size})'
 
   @property
   def whole_scale(self) -> int:

@@ -22,7 +22,7 @@ import numpy as np
 
 from sr_jax import methods
 from sr_jax.data.kernel_files import as_kernel
-from sr_jax.errors import UserError
+from sr_jax.errors import UserError, counted
 from sr_jax.inference.fitting import (
   Fitted,
   back_projection_error,
@@ -185,7 +185,7 @@ class Upscaler:
         raise
       raise UserError(
         f'out of memory while model {self.model.name} fits itself to'
-        f' {len(images)} images at once; choose smaller ones'
+        f' {counted(len(images), "image")} at once; choose smaller ones'
       ) from error
 
   def refer(self, references: Sequence[np.ndarray]) -> Fitted:

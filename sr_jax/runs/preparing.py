@@ -12,7 +12,7 @@ import jax
 
 from sr_jax import checkpoints, experiment, methods, sharding
 from sr_jax.data import batches, opening
-from sr_jax.errors import UserError
+from sr_jax.errors import UserError, counted
 from sr_jax.evaluation.crops import Evaluation, make_evaluation
 from sr_jax.metrics.protocol import LOWER_IS_BETTER
 from sr_jax.ops.compilation import jit
@@ -166,8 +166,8 @@ def announce(run: Run, state: TrainState) -> None:
   )
   devices = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
   run.progress.say(
-    f'{count:,} {"image" if count == 1 else "images"} of {source},'
-    f' {size:,} parameters, {devices}, workdir {run.folder}'
+    f'{counted(count, "image")} of {source},'
+    f' {counted(size, "parameter")}, {devices}, workdir {run.folder}'
   )
   if source == 'embedded' and steps > _TRIAL:
     _log.warning(

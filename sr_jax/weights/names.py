@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sr_jax.errors import UserError
+from sr_jax.errors import UserError, counted
 from sr_jax.models.parts.architecture import Architecture
 from sr_jax.weights.parts import (
   WRAPPERS,
@@ -222,8 +222,8 @@ def npz_to_flax(arrays: Sequence[np.ndarray], module: Architecture) -> Weights:
   found = module.npz_arrays(arrays)
   if not found:
     raise UserError(
-      f'holds {len(arrays)} arrays without names; no release of this model has'
-      ' this number of arrays'
+      f'holds {counted(len(arrays), "array")} without names; no release of this'
+      ' model has this number of arrays'
     )
   names = {path: f'array {i} ({path})' for i, path in enumerate(found)}
   tensors = {names[path]: array for path, array in found.items()}
@@ -292,7 +292,9 @@ def without_ignored(weights: Weights, rules: Mapping[str, str]) -> Weights:
   notes = []
   for reason, names in ignored.items():
     count = sum(weights.unused[name].size for name in names)
-    notes.append(f'ignored, {reason}: {", ".join(names)} ({count:,} numbers)')
+    notes.append(
+      f'ignored, {reason}: {", ".join(names)} ({counted(count, "number")})'
+    )
   return weights._replace(unused=unused, notes=[*weights.notes, *notes])
 
 
@@ -352,7 +354,7 @@ def _translate_all(
     if whole:
       ((part, paths, prefix),) = whole
       left = len(tensors) - len(part)
-      notes = [f'used {prefix!r}, ignored {left} tensors beside it']
+      notes = [f'used {prefix!r}, ignored {counted(left, "tensor")} beside it']
       return part, paths, notes if left else []
     parts = [sub for part, prefix in parts for sub in _strip(part, prefix)]
   raise _unknown(tensors, schemes)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sr_jax.errors import UserError
+from sr_jax.errors import UserError, counted
 
 # Names under which training code stores the network, in order of preference.
 # The averaged copy is first, because it is the one that authors evaluate.
@@ -44,8 +44,8 @@ def unwrap(value: Any) -> tuple[dict[str, np.ndarray], list[str]]:
     value = value[inner[0]]
   if isinstance(value, list):
     raise UserError(
-      f'holds a list of {len(value)} networks, as dual networks are saved: give'
-      ' it as dual=FILE, beside the weights of the primal network'
+      f'holds a list of {counted(len(value), "network")}, as dual networks are'
+      ' saved: give it as dual=FILE, beside the weights of the primal network'
     )
   if not isinstance(value, dict) or not any(
     isinstance(v, np.ndarray) for v in value.values()

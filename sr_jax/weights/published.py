@@ -16,7 +16,7 @@ import numpy as np
 from flax import traverse_util
 
 from sr_jax import models
-from sr_jax.errors import UserError
+from sr_jax.errors import UserError, counted
 from sr_jax.models.parts.architecture import Architecture
 from sr_jax.models.parts.common import select_variant
 from sr_jax.models.parts.parameters import (
@@ -276,7 +276,7 @@ def _refuse_difference(difference: list[str], what: str) -> None:
   """Raises an error that lists the tensors that do not fit, if any."""
   if not difference:
     return
-  count = f'{len(difference)} tensors missing (-) or unused (+)'
+  count = f'{counted(len(difference), "tensor")} missing (-) or unused (+)'
   if len(difference) > _LISTED:
     rest = f'... and {len(difference) - _LISTED} more'
     difference = [*difference[:_LISTED], rest]

@@ -192,7 +192,7 @@ def test_kernel_with_another_sum_and_negative_taps(
   assert done.status == 0, done
   warnings = '\n'.join(caplog.messages)  # on standard error
   assert 'k.npy: the taps sum to 2.9' in warnings
-  assert 'k.npy: 2 taps are negative; kept' in warnings
+  assert 'k.npy: 2 taps below zero; kept' in warnings
   (saved,) = (tmp_path / 'out').glob('kernel_*.npy')
   np.testing.assert_allclose(np.load(saved), kernel / kernel.sum())
 

@@ -133,10 +133,11 @@ def test_options_that_may_be_repeated(capsys):
   assert 'none.png: no such file' in capsys.readouterr().err
 
 
-def test_module_is_the_command():
-  """NEWCOMER: `python -m sr_jax.cli` printed nothing."""
+@pytest.mark.parametrize('module', ['sr_jax', 'sr_jax.cli'])
+def test_module_is_the_command(module):
+  """`python -m sr_jax` was refused, `python -m sr_jax.cli` printed nothing."""
   done = subprocess.run(
-    [sys.executable, '-m', 'sr_jax.cli', '--version'],
+    [sys.executable, '-m', module, '--version'],
     capture_output=True,
     text=True,
     check=False,

@@ -159,13 +159,22 @@ def test_damaged_record_is_no_fault(run, photos, out, line):
   assert 'already there' in run(*command).out
 
 
-@pytest.mark.parametrize('name', ['x.avif', 'x.HEIC', 'x.gif', 'x.dng'])
+@pytest.mark.parametrize('name', ['x.avif', 'x.HEIC', 'x.gif', 'x.xyz'])
 def test_format_that_cannot_be_written(run, photos, tmp_path, name):
   """F4: a folder of that name was made."""
   target = tmp_path / name
   done = run('upscale', photos / 'one.png', '-o', target, *BICUBIC)
   assert done.refused(f'cannot write {target.suffix.lower()}', '.webp')
   assert not target.exists()
+
+
+def test_a_version_in_a_folder_name_is_no_suffix(run, photos, tmp_path):
+  folder = tmp_path / 'model_1.5'
+  done = run('upscale', photos / 'one.png', '-o', folder, *BICUBIC)
+  assert done.status == 0, done
+  assert visible(folder) == ['one_x2.png']
+  command = ('degrade', '--hr', photos, '--scale', 2, '-o', tmp_path / 'x.png')
+  assert run(*command).refused('x.png: is the name of a file: name a folder')
 
 
 @pytest.mark.parametrize('command', ['upscale', 'degrade', 'evaluate'])

@@ -122,7 +122,7 @@ def test_filters(run, command, tmp_path):
     again = [tmp_path / f's{i}' if a == folder else a for a in command]
     done = run(*again, *filters(option, limit))
     assert done.status == 0, done
-    assert '1 patches' in done.out
+    assert ': 1 patch\n' in done.out
     assert why in done.out
     last = [tmp_path / 'none' if a == folder else a for a in command]
     done = run(*last, *filters(option, 1000))

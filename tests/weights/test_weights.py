@@ -148,7 +148,7 @@ def test_networks_of_losses_beside_the_model_are_left_out():
   )
   assert len(weights.arrays) == len(tensors)
   assert not weights.unused
-  assert "used 'model.', ignored 1 tensors beside it" in weights.notes
+  assert "used 'model.', ignored 1 tensor beside it" in weights.notes
 
 
 @pytest.mark.parametrize(
