@@ -1,9 +1,9 @@
 """Adversarial training (SRGAN, Ledig et al., CVPR 2017, and its successors).
 
-The `generator` learns from distances to HR and from what discriminators make
-of its images; all move at once, from their old parameters, as in
-`transforms.adversarial`. The terms of its loss are weighted in `config.method`;
-a weight of zero leaves a term out:
+The `generator` learns from distances to HR and from discriminators. All
+networks are updated at the same time, from their old parameters, see
+`transforms.adversarial`. The terms of the generator's loss have weights in
+`config.method`; a weight of zero leaves a term out:
 
   pixel_weight           distance of SR to HR, by `config.loss`
   perceptual_weight      distance of features of VGG, by `perceptual`, a
@@ -12,10 +12,10 @@ a weight of zero leaves a term out:
                          distance of features within these regions (SROBB), by
                          `region_layers`
   variation_weight       total variation of SR in [-1, 1] (SRGAN's VGG22)
-  adversarial_weight     `discriminator`, which sees images
+  adversarial_weight     `discriminator`, which takes images
   gradient_weight        mean squared distance of gradient maps (SPSR)
   gradient_adversarial_weight
-                         `discriminator_gradient`, which sees gradient maps
+                         `discriminator_gradient`, which takes gradient maps
   branch_weight          L1 of the map that SPSR's generator predicts
   rank_weight            score of SR by a trained ranker (RankSRGAN)
 """
@@ -49,21 +49,21 @@ from sr_jax.transforms.adversarial import generator_turn, joint_gradients
 
 PyTree = Any
 
-# Beyond these `advice` speaks up.
+# Limits of the discriminator's accuracy and loss, beyond which `advice` warns.
 _ALWAYS_RIGHT, _LOSES_NOTHING = 0.995, 0.05
 _LARGE_LOGIT = 50.0
 _CONTRAST = (0.2, 3.0)
 
 
 def make(config: Mapping[str, Any]) -> Method:
-  """Adversarial training of `config['model']`.
+  """Makes the adversarial training of `config['model']`.
 
   Sections used: `method`, `model`, `loss`, `data`, `degradation`, `optimizer`,
   `steps`.
 
   Raises:
-    UserError: unknown loss or game, a patch that the discriminator does not
-      take, or a section that its consumer refuses.
+    UserError: The loss or game is unknown, the discriminator does not take
+      crops of this size, or the value of a section is refused.
   """
   players = describe(config)
   return Method(
@@ -134,7 +134,7 @@ def _start(
   hr: jax.Array,
   pretrained: Mapping[str, Any],
 ) -> tuple[dict[str, PyTree], dict[str, PyTree]]:
-  """Parameters and running statistics by slot."""
+  """Makes initial parameters and running statistics by slot."""
   lr = jnp.zeros((1, 8, 8, hr.shape[-1]))
   fresh = {'generator': players.generator.init(key, lr)}
   for i, (slot, judge) in enumerate(players.discriminators.items(), 1):
@@ -198,7 +198,7 @@ def _content(
   masks: Mapping[str, jax.Array],
   outputs: tuple[jax.Array, Any],
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """The generator's loss without discriminators, and its terms unweighted."""
+  """The generator's loss without discriminators, and its unweighted terms."""
   sr, aux = outputs
   terms = {}
   if players.weights['pixel']:
@@ -227,7 +227,7 @@ def _content(
       )
     terms['branch'] = pixel.l1(aux['gradient'], gradient_map(hr))
   if players.weights['rank']:
-    # By running statistics, so that no image changes the score of another.
+    # Running statistics make the score of an image independent of the others.
     terms['rank'] = ranking.content(players.ranker.apply(frozen[RANKER], sr))
   total = jnp.zeros(())
   for name, value in terms.items():
@@ -246,7 +246,7 @@ def _look(
 
 
 def advice(metrics: Mapping[str, float]) -> str | None:
-  """What to do about means of the metrics that show a lost game."""
+  """Suggests a remedy if means of the metrics show that one network wins."""
   low, high = _CONTRAST
   if not low <= metrics['contrast'] <= high:
     what = 'collapse' if metrics['contrast'] < low else 'blow up'
@@ -266,10 +266,10 @@ def advice(metrics: Mapping[str, float]) -> str | None:
         ' config.optimizer.learning_rate or set config.optimizer.clip_norm'
       )
     right = metrics[f'{slot}_accuracy'] > _ALWAYS_RIGHT
-    # Wasserstein's loss, which may fall without end, is negative then.
+    # Wasserstein's loss has no lower bound and is negative in this case.
     if right and 0 <= metrics[slot] < _LOSES_NOTHING:
       return (
-        f'{slot} tells every generated image from HR, which teaches the'
+        f'{slot} recognises every generated image, which teaches the'
         ' generator little; raise config.data.batch_size or lower'
         ' config.method.adversarial_weight if this lasts'
       )
@@ -277,7 +277,7 @@ def advice(metrics: Mapping[str, float]) -> str | None:
 
 
 def _averaged(players: Players, state: TrainState) -> dict[str, Any]:
-  """As `supervised.averaged`, for a generator with two optimizers as well."""
+  """`supervised.averaged`, also for a generator with two optimizers."""
   slots = dict(state.params)
   slots['generator'] = {}
   for part, tree in players.parts(state.params['generator']).items():

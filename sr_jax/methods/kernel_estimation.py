@@ -1,9 +1,10 @@
 """Training of the network that estimates the blur of LR images. Our own.
 
-It learns from power spectra of photographs that were reduced by known kernels,
-see `data.spectra`. Three terms: the square root of the kernel's covariance
-(smooth L1; too wide costs more than too narrow, since enlarging with a kernel
-that is too wide rings), the expected error of that estimate, and how the image
+The network learns from power spectra of photographs that were reduced by known
+kernels, see `data.spectra`. The loss has three terms. The first is the error of
+the square root of the kernel's covariance (smooth L1; kernels that are too wide
+cost more, because they make the enlarged image ring). The second trains the
+network to predict this error. The third is the classification of how the image
 was made.
 """
 
@@ -25,7 +26,7 @@ from sr_jax.models.estimators.spectrum_mlp import SpectrumMLP
 from sr_jax.ops.power_spectrum import FEATURES
 from sr_jax.state import EMPTY, TrainState, check_frozen, start_from
 
-# What `config.method` may hold.
+# Allowed keys and values of `config.method`.
 _RULES: Rules = {
   'name': TEXT,
   'per_image': whole(1, 10_000),
@@ -33,20 +34,20 @@ _RULES: Rules = {
   'error_weight': Range(),
   'origin_weight': Range(),
 }
-# Error in LR pixels up to which the loss is a square.
+# Error in LR pixels below which the loss is quadratic.
 _SMOOTH = 0.04
 
 
 class _Training(NamedTuple):
-  """What the functions of the method share.
+  """Network and settings that the functions of the method share.
 
   Attributes:
-    network: Its Linen module.
+    network: The Linen module.
     tx: The optimizer.
-    rate: Its learning rate.
-    wide_penalty: Factor of errors towards a wider kernel.
-    error_weight: Weight of the term of the expected error.
-    origin_weight: Weight of the term of how the image was made.
+    rate: The learning rate.
+    wide_penalty: Factor on errors towards a wider kernel.
+    error_weight: Weight of the loss of the predicted error.
+    origin_weight: Weight of the loss of how the image was made.
   """
 
   network: Any
@@ -58,12 +59,12 @@ class _Training(NamedTuple):
 
 
 def make(config: Mapping[str, Any]) -> Method:
-  """Training of `config['model']`, an estimator.
+  """Makes the training of `config['model']`, an estimator.
 
   Sections used: `method`, `model`, `degradation`, `optimizer`, `steps`.
 
   Raises:
-    UserError: a section that its consumer refuses, or another kind of model.
+    UserError: The model is no estimator, or the value of a section is refused.
   """
   section = config['method']
   check('config.method', section, _RULES)
@@ -155,9 +156,9 @@ def losses(
   """The three terms of the loss, unweighted, and the mean error in LR pixels.
 
   Args:
-    training: Gives `wide_penalty`.
-    answers: As `SpectrumMLP` gives them.
-    batch: As `data.spectra.Example`, `[B, ...]` each.
+    training: Settings, of which `wide_penalty` is used.
+    answers: The outputs of `SpectrumMLP`.
+    batch: The fields of `data.spectra.Example`, `[B, ...]` each.
   """
   root, error, logits = answers
   known = batch['known'].astype(jnp.float32)[None]
@@ -172,7 +173,7 @@ def losses(
   smooth = jnp.where(
     distance < _SMOOTH, distance**2 / (2 * _SMOOTH), distance - _SMOOTH / 2
   )
-  # The trace of the root tells how wide a kernel is.
+  # The trace of the square root measures how wide a kernel is.
   wide = (off[..., 0] + off[..., 2] > 0)[..., None]
   smooth = smooth * jnp.where(wide, training.wide_penalty, 1.0)
   observed = jax.lax.stop_gradient(distance.mean(-1))

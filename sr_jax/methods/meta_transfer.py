@@ -1,10 +1,10 @@
 """MZSR's meta-training (Soh et al., CVPR 2020, Algorithm 1, stage 2).
 
-A task is a blur kernel and a scale, with some images to fit (support) and some
-to judge the fit by (query), all degraded by that kernel. The inner loop fits
-the network to the support images by gradient descent; the outer loss is the
-query loss along the inner loop. Stage 1 is supervised training on bicubic
-pairs.
+A task is a blur kernel and a scale, with support images to adapt to and query
+images to evaluate the adapted network, all degraded by that kernel. The inner
+loop adapts the network to the support images by gradient descent. The outer
+loss is the query loss along the inner loop. Stage 1 is supervised training on
+bicubic pairs.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from sr_jax.state import EMPTY, TrainState, check_frozen, start_from
 from sr_jax.transforms import meta
 from sr_jax.typing import Network
 
-# What `config.method` may hold.
+# Allowed keys and values of `config.method`.
 _RULES: Rules = {
   **COMMON_RULES,
   'tasks': whole(1),
@@ -80,7 +80,7 @@ _RULES: Rules = {
       'task_axis': OneOf(('auto', 'map', 'vmap', 'unroll')),
     }
   ),
-  # How images are adapted to, and what evaluations during training report.
+  # Settings of adapting to an image, and of evaluations during training.
   'adapt': Optional(
     Section({'steps': whole(), 'rates': Many(Range(0, 1000), least=1)})
   ),
@@ -88,7 +88,7 @@ _RULES: Rules = {
     Section({'steps': Many(whole(), least=1), 'kernels': Many(TEXT, least=1)})
   ),
 }
-# Written out, the steps are faster only if nothing is computed again.
+# Unrolled steps are faster only if all activations are kept.
 _KEEP_ALL = {'unroll': True, 'policy': None}
 
 
@@ -96,16 +96,16 @@ class Tasks(NamedTuple):
   """Distribution of the tasks; see `configs/mzsr.py` for the figures.
 
   Attributes:
-    tasks: Tasks of one outer step.
-    support: Images of the inner loop, per task.
-    query: Images of the outer loss, per task.
-    scales: One is drawn for each task, uniformly.
-    kernel_size: Taps per axis.
+    tasks: Number of tasks per outer step.
+    support: Number of images of the inner loop, per task.
+    query: Number of images of the outer loss, per task.
+    scales: Scales, one of which is drawn uniformly for each task.
+    kernel_size: Number of taps per axis.
     min_variance: Smallest variance of the kernels, in HR pixels squared.
-    max_variance: Largest variance, per unit of scale.
+    max_variance: Largest variance per unit of scale, in HR pixels squared.
     degradation: 'direct' or 'blur-bicubic'.
-    noise_sigma: Noise of the LR images, in grey levels of 255.
-    wide: Whether images come with the margin that LR within them depends on.
+    noise_sigma: Standard deviation of the noise of LR, in grey levels of 255.
+    wide: Whether images have a margin that is removed after the degradation.
   """
 
   tasks: int
@@ -121,17 +121,17 @@ class Tasks(NamedTuple):
 
   @property
   def images(self) -> int:
-    """Images of one outer step."""
+    """Number of images per outer step."""
     return self.tasks * (self.support + self.query)
 
   def margin(self, scale: float) -> int:
-    """LR pixels of a batch by which its images are wider on every side.
+    """Margin of the images of a batch on every side, in LR pixels.
 
-    The margin suits every scale of the tasks, and reaches as far as blur,
-    reduction and enlargement do.
+    The margin is as wide as blur, reduction and enlargement reach at every
+    scale of the tasks.
 
     Args:
-      scale: HR pixels to an LR pixel of the batch.
+      scale: Number of HR pixels per LR pixel of the batch.
     """
     if not self.wide:
       return 0
@@ -142,14 +142,15 @@ class Tasks(NamedTuple):
 
 
 class Inner(NamedTuple):
-  """The inner loop.
+  """Settings of the inner loop.
 
   Attributes:
-    steps: Gradient steps.
-    rate: Learning rate of each.
-    learned_rates: '' for constant rates, 'layer' or 'weight' to train them.
-    unroll: Whether the steps are written out, with all of their activations
-      kept, instead of scanned: faster, memory grows by the step.
+    steps: Number of gradient steps.
+    rate: Learning rate of all steps.
+    learned_rates: '' for constant rates; 'layer' or 'weight' trains one rate
+      for each layer or weight.
+    unroll: Whether the loop is unrolled and keeps all activations, instead of a
+      scan. This is faster; the memory grows with the number of steps.
   """
 
   steps: int
@@ -159,13 +160,14 @@ class Inner(NamedTuple):
 
 
 class Outer(NamedTuple):
-  """The outer loss.
+  """Settings of the outer loss.
 
   Attributes:
     weights: 'annealed' or 'uniform' weights of the inner steps.
-    saturate_at: Step from which on annealed weights stay.
-    exact_from: Step from which on the outer gradient is of second order.
-    task_axis: 'map', 'vmap', 'unroll', or 'auto' for what suits the backend.
+    saturate_at: Step after which annealed weights no longer change.
+    exact_from: First step at which the outer gradient is of second order.
+    task_axis: How tasks are mapped: 'map', 'vmap', 'unroll', or 'auto', which
+      chooses for the backend.
   """
 
   weights: str
@@ -175,13 +177,13 @@ class Outer(NamedTuple):
 
 
 class _Training(NamedTuple):
-  """What the functions of the method share.
+  """Network and settings that the functions of the method share.
 
   Attributes:
-    network: It refines an enlarged image.
+    network: The network, which refines an enlarged image.
     tx: The optimizer of each slot.
-    rate: Its learning rate.
-    loss: `(params, (enlarged, hr)) -> value`, inner and outer.
+    rate: The learning rate of the outer steps.
+    loss: `(params, (enlarged, hr)) -> value`, the inner and outer loss.
     tasks: Distribution of the tasks.
     inner: Settings of the inner loop.
     outer: Settings of the outer loss.
@@ -197,14 +199,14 @@ class _Training(NamedTuple):
 
 
 def make(config: Mapping[str, Any]) -> Method:
-  """Meta-training of `config['model']`.
+  """Makes the meta-training of `config['model']`.
 
   Sections used: `method`, `model`, `loss`, `degradation`, `optimizer`, `data`
   (the batch size), `steps`.
 
   Raises:
-    UserError: a value that its consumer refuses, or tasks that do not make up
-      the batch.
+    UserError: The value of a section is refused, or the batch size is not that
+      of the tasks.
   """
   tasks, inner, outer = _sections(config)
   network = models.create_refining(config['model'], 'meta_transfer')
@@ -230,7 +232,7 @@ def inference(config: Mapping[str, Any]) -> Inference:
 
 
 def _sections(config: Mapping[str, Any]) -> tuple[Tasks, Inner, Outer]:
-  """The method's settings by their concern, checked."""
+  """Reads and checks the settings of tasks, inner loop and outer loss."""
   section, degradation = config['method'], config['degradation']
   of_degradation = {
     'degradation': degradation['name'],
@@ -303,8 +305,7 @@ def _train_step(
   batch: Mapping[str, jax.Array],
   scale: int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-  # Each task draws a scale for itself; the margin is counted in that of the
-  # batch.
+  # Each task draws its own scale; the margin is that of the batch's scale.
   margin = round(training.tasks.margin(scale) * scale)
   means = _outer_gradient(training, state, batch['hr'], margin)
   state, metrics = optimizers.step_slots(
@@ -321,7 +322,7 @@ def _train_step(
 def _outer_gradient(
   training: _Training, state: TrainState, hr: jax.Array, margin: int
 ) -> dict[str, Any]:
-  """Mean over the tasks of loss, gradients and the losses along the way."""
+  """Means over the tasks: loss, gradients, and losses along the inner loop."""
   _, _, _, loss, tasks, inner, outer = training
   keys = jax.random.split(state.step_key(), tasks.tasks)
   images = hr.reshape(tasks.tasks, -1, *hr.shape[1:])
@@ -353,7 +354,7 @@ def _one_task(
   shared: tuple[Any, jax.Array],
   task: tuple[jax.Array, jax.Array],
 ) -> dict[str, Any]:
-  """Outer loss of one task and its gradient in all slots."""
+  """The outer loss of one task, and its gradient in all slots."""
   params, weights = shared
   key, images = task
   wide = to_unit(images)
@@ -393,7 +394,7 @@ def draw_task(key: jax.Array, hr: jax.Array, tasks: Tasks) -> jax.Array:
     tasks: Distribution of the tasks.
 
   Returns:
-    `[N, S, S, C]`, input of the network whose target is `hr`; not clipped.
+    Inputs of the network `[N, S, S, C]`, not clipped; their target is `hr`.
   """
   scale_key, kernel_key, noise_key = jax.random.split(key, 3)
   size = hr.shape[1]
@@ -427,6 +428,6 @@ def _task_axis(name: str) -> Any:
 
 
 def _task_mesh(tasks: int) -> Any:
-  """The devices that share the tasks; None if each computes them all."""
+  """The devices that share the tasks; None if each device computes all."""
   mesh = sharding.make_mesh()
   return mesh if mesh.size > 1 and tasks % mesh.size == 0 else None

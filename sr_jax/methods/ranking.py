@@ -1,15 +1,15 @@
 """Training of a ranker on pairs (RankSRGAN, Zhang et al., ICCV 2019).
 
-The network scores both images of a pair; a margin-ranking loss asks that the
-worse one of a perceptual metric scores higher. Pairs are the same crop of two
-generators' patches, out of a folder of `sr-jax rank-data`
-(`config.data.source=ranked:DIR`). With the source `embedded` they are
-photographs and their bicubic enlargements, which tries things out.
+The network scores both images of a pair. A margin-ranking loss demands a higher
+score for the image that is worse by a perceptual metric. A pair consists of the
+same crop of two generators' patches, from a folder of `sr-jax rank-data`
+(`config.data.source=ranked:DIR`). With the source `embedded` pairs are
+photographs and their bicubic enlargements, for trials.
 
-Batch statistics are those of each side of the pairs by itself, as in the
-released code. There the first image of a pair is always of the more perceptual
-generator, and the statistics alone may reveal the sides; here sides are
-drawn.
+Batch statistics are computed separately for the first and second images of the
+pairs, as in the released code. There the first image always comes from the more
+perceptual generator, so that the statistics may reveal the order. Here the
+order is random.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from sr_jax.ops.levels import to_unit
 from sr_jax.ops.resize import imresize
 from sr_jax.state import EMPTY, TrainState, check_frozen, start_from
 
-# Scale of the bicubic enlargements that stand in for generators.
+# Scale of the bicubic enlargements that replace generators in trials.
 _STAND_IN = 4
-# What `config.method` may hold.
+# Allowed keys and values of `config.method`.
 _RULES: Rules = {
   **COMMON_RULES,
   'metric': TEXT,
@@ -44,13 +44,13 @@ _RULES: Rules = {
 
 
 class _Training(NamedTuple):
-  """What the functions of the method share.
+  """Network and settings that the functions of the method share.
 
   Attributes:
-    ranker: Its Linen module.
+    ranker: The Linen module.
     tx: The optimizer.
-    rate: Its learning rate.
-    margin: Difference by which the worse image shall score higher.
+    rate: The learning rate.
+    margin: Difference by which the worse image should score higher.
     l2_weight: Weight of the squared norm of the parameters in the loss.
     make_lr: `Method.degrade`.
   """
@@ -64,12 +64,12 @@ class _Training(NamedTuple):
 
 
 def make(config: Mapping[str, Any]) -> Method:
-  """Training of `config['model']`, a ranker.
+  """Makes the training of `config['model']`, a ranker.
 
   Sections used: `method`, `model`, `degradation`, `optimizer`, `steps`.
 
   Raises:
-    UserError: a section that its consumer refuses.
+    UserError: The value of a section is refused.
   """
   section = config['method']
   check('config.method', section, _RULES)
@@ -97,7 +97,7 @@ def inference(config: Mapping[str, Any]) -> Inference:
 def score(
   ranker: Any, params: Mapping[str, Any], images: jax.Array
 ) -> jax.Array:
-  """Scores by running statistics, of parameters by slot."""
+  """Scores images with running statistics; `params` are by slot."""
   variables = {
     'params': params['generator'],
     'batch_stats': params['batch_stats'],
@@ -113,7 +113,7 @@ def _init(
   scale: int,
   pretrained: Mapping[str, Any] = EMPTY,
 ) -> TrainState:
-  del scale  # a ranker sees images at their own size
+  del scale  # a ranker does not change the size of images
   check_frozen(frozen, ())
   init_key, state_key = jax.random.split(key)
   shape = shapes['first' if 'first' in shapes else 'hr'].shape
@@ -135,14 +135,14 @@ def pairs(
   key: jax.Array,
   batch: Mapping[str, Any],
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-  """Images `[B, H, W, C]` in [0, 1] and labels `[B]` of both sides."""
+  """Makes pairs: images `[B, H, W, C]` in [0, 1] and labels `[B]`, two each."""
   if 'first' in batch:
     first, second = (to_unit(batch[side]) for side in ('first', 'second'))
     return (first, second), (batch['score_first'], batch['score_second'])
   hr = to_unit(batch['hr'])
   lr = make_lr(key, hr, _STAND_IN)
   blurred = imresize(lr, scale=_STAND_IN, shape=hr.shape[1:3]).clip(0, 1)
-  # In turns: batch statistics must not reveal which side is blurred.
+  # The order alternates: batch statistics must not reveal which one is blurred.
   swapped = jnp.arange(len(hr)) % 2 == 1
   turn = swapped[:, None, None, None]
   images = jnp.where(turn, blurred, hr), jnp.where(turn, hr, blurred)
@@ -170,7 +170,7 @@ def _train_step(
     second, stats = judge(images[1], stats)
     scores = first[:, 0], second[:, 0]
     loss = ranking.order(*scores, *labels, training.margin)
-    # A part of the loss, not AdamW's decay.
+    # The L2 term is a part of the loss, not a decay as in AdamW.
     decay = training.l2_weight / 2 * optax.tree.norm(params, squared=True)
     return loss + decay, (stats, loss, scores)
 

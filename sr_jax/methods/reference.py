@@ -1,20 +1,21 @@
 """Reference-based training (SRNTT, Zhang et al., CVPR 2019).
 
-A batch holds references beside HR; without them LR is its own. They are matched
-in the step itself, so that images and references are augmented each by itself.
-The terms of the generator's loss, of which a weight of 0 leaves one out:
+A batch holds references and HR; without references LR is its own reference. The
+matching is a part of the step, so that images and references can be augmented
+independently. The terms of the generator's loss; a weight of 0 leaves a term
+out:
 
   pixel_weight           distance of SR to HR, by `config.loss`
-  enlarged_weight        the same of what the network makes without reference
+  enlarged_weight        the same for the network's result without reference
   perceptual_weight      distance of features of VGG19, by `perceptual`, a
                          recipe of `losses.perceptual`
   texture_weight         distance of Gram matrices to the swapped features'
   back_projection_weight distance of SR, reduced again, to LR
   adversarial_weight     `discriminator`, by Wasserstein's game
 
-With `truth_steps` every second step of the generator sees HR's own features in
-place of swapped ones, and `critic_steps` steps of the discriminator alone go
-before them, as in the authors' code.
+With `truth_steps` every second step of the generator takes the features of HR
+instead of swapped features. Each round begins with `critic_steps` steps of the
+discriminator alone. Both are as in the authors' code.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ _TERMS = (
   *('pixel', 'enlarged', 'perceptual', 'texture', 'back_projection'),
   'adversarial',
 )
-# What `config.method` may hold.
+# Allowed keys and values of `config.method`.
 _RULES: Rules = {
   **COMMON_RULES,
   **{f'{term}_weight': Range() for term in _TERMS},
@@ -83,17 +84,18 @@ class _Training(NamedTuple):
   """Networks, losses and optimizers, as the config describes them.
 
   Attributes:
-    generator: Its Linen module.
-    discriminators: The discriminator by its slot, none if it has no weight.
+    generator: The Linen module of the generator.
+    discriminators: The discriminator by its slot; empty if its weight is 0.
     weights: Weights of the terms of the loss, by name.
     distance: Pixel loss between SR and HR.
     recipe: The perceptual loss.
-    threshold: Weights of the texture loss by similarity, None for all 1.
-    cycle: Steps of one round.
-    critic_steps: Those at its start in which the discriminator learns alone.
-    truth: Whether its last step sees HR's own features.
-    optimizers: By slot.
-    degrader: Makes the pairs of a batch.
+    threshold: Weights of the texture loss by similarity; None means 1.
+    cycle: Number of steps of a round.
+    critic_steps: Number of steps of the discriminator alone at the start of a
+      round.
+    truth: Whether the last step of a round takes the features of HR.
+    optimizers: Optimizers by slot.
+    degrader: Makes the (lr, hr) pairs of a batch.
   """
 
   generator: Any
@@ -110,20 +112,20 @@ class _Training(NamedTuple):
 
   @property
   def layers(self) -> list[str]:
-    """Layers of VGG19 that training looks at."""
+    """Layers of VGG19 that training needs."""
     more = self.recipe.layers if self.weights['perceptual'] else ()
     return [*_texture.RATIOS, *more]
 
 
 def make(config: Mapping[str, Any]) -> Method:
-  """Reference-based training of `config['model']`.
+  """Makes the reference-based training of `config['model']`.
 
   Sections used: `method`, `model`, `loss`, `data`, `degradation`, `optimizer`,
   `steps`.
 
   Raises:
-    UserError: a patch that the discriminator does not take or that is smaller
-      than a reference's, or a section that its consumer refuses.
+    UserError: Crops or references have a size that the discriminator or the
+      matching does not take, or the value of a section is refused.
   """
   section = config['method']
   check('config.method', section, _RULES)
@@ -143,8 +145,8 @@ def make(config: Mapping[str, Any]) -> Method:
 def inference(config: Mapping[str, Any]) -> Inference:
   """Applies the network; needs no section but `model`.
 
-  The parameters hold references as `_texture.look` puts them there; without
-  such LR is its own.
+  The parameters hold the references that `_texture.look` added; without any, LR
+  is its own reference.
   """
   network = models.create(config['model'])
   return Inference(
@@ -153,7 +155,7 @@ def inference(config: Mapping[str, Any]) -> Inference:
 
 
 def _describe(config: Mapping[str, Any]) -> _Training:
-  """What the sections of the config describe."""
+  """Builds everything that the sections of the config describe."""
   section = config['method']
   generator = models.create(config['model'])
   weights = {term: section[f'{term}_weight'] for term in _TERMS}
@@ -185,7 +187,7 @@ def _describe(config: Mapping[str, Any]) -> _Training:
 
 
 def _threshold(values: Sequence[float]) -> texture.Threshold | None:
-  """(sign, centre, slope) of the texture loss's weights; None for none."""
+  """Makes the threshold of (sign, centre, slope); None for ()."""
   if not values:
     return None
   if len(values) != 3:
@@ -200,7 +202,7 @@ def _check_references(data: Mapping[str, Any]) -> None:
   """Refuses crops and references that have no patch to match.
 
   Raises:
-    UserError: they are too small.
+    UserError: Crops or references are too small.
   """
   least = _texture.LEAST_SIDE
   for key in ('patch', 'reference_size'):
@@ -212,10 +214,10 @@ def _check_references(data: Mapping[str, Any]) -> None:
 
 
 def _frozen(training: _Training, features_from: str) -> dict[str, PyTree]:
-  """VGG19's weights.
+  """Reads VGG19's weights.
 
   Raises:
-    UserError: there are none where the config says.
+    UserError: The config names no weights, or they cannot be read.
   """
   needed_by = 'references are matched by the features of'
   features = _adversarial.read_features(
@@ -305,7 +307,7 @@ def _swapped(
   lr: jax.Array,
   reference: jax.Array | None,
 ) -> Texture:
-  """What a batch gets of its references, or of itself."""
+  """Swapped features for a batch, from its references or from LR itself."""
   reference = _texture.itself(lr) if reference is None else reference
   looked = _texture.look_at(features, reference)
   return _texture.swapped(features, lr, [looked])
@@ -319,7 +321,7 @@ def _content(
   seen: Texture,
   outputs: tuple[jax.Array, Any],
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """The generator's loss without discriminator, and its terms unweighted."""
+  """The generator's loss without discriminator, and its unweighted terms."""
   sr, aux = outputs
   of_sr = features(sr)
   values: dict[str, Callable[[], jax.Array]] = {
@@ -350,7 +352,7 @@ def _texture_weights(
 
 
 def averaged(state: TrainState) -> dict[str, Any]:
-  """As `supervised.averaged`, with what matching needs of VGG19."""
+  """`supervised.averaged`, with the layers of VGG19 that matching needs."""
   held = state.frozen[FEATURES]
   slots = supervised.averaged(state)
   slots[FEATURES] = {k: held[k] for k in up_to(_texture.RATIOS, held)}

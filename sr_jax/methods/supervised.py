@@ -33,7 +33,7 @@ from sr_jax.ops.resize import imresize
 from sr_jax.state import EMPTY, TrainState, check_frozen, start_from
 from sr_jax.typing import Network
 
-# What `config.method` may hold.
+# Allowed keys and values of `config.method`.
 _RULES: Rules = {
   **COMMON_RULES,
   'outputs': Optional(TEXT),
@@ -44,17 +44,17 @@ _RULES: Rules = {
 
 
 class _Training(NamedTuple):
-  """What the functions of the method share.
+  """Network and settings that the functions of the method share.
 
   Attributes:
     network: `scale -> network`.
     tx: The optimizer.
-    rate: Its learning rate.
-    loss: `(sr, aux, images, scale, step) -> value`, where (sr, aux) is what the
-      network gives for LR, and images are the (lr, hr) it sees.
-    pairs: Makes the pairs of a batch.
-    targets: `(hr, lr, scale) -> image` of HR's size, which the loss gets as
-      third of its images; None for no further image.
+    rate: The learning rate.
+    loss: `(sr, aux, images, scale, step) -> value`. (sr, aux) is the output of
+      the network, and images are (lr, hr), followed by the image of `targets`.
+    pairs: Makes the (lr, hr) pairs of a batch.
+    targets: `(hr, lr, scale) -> image` of HR's size, a further target of the
+      loss; None if the loss needs none.
   """
 
   network: Callable[[float], Network]
@@ -66,13 +66,14 @@ class _Training(NamedTuple):
 
 
 def make(config: Mapping[str, Any]) -> Method:
-  """Supervised training of `config['model']`.
+  """Makes the supervised training of `config['model']`.
 
   Sections used: `model`, `method`, `loss`, `degradation`, `data`, `optimizer`,
   `steps`.
 
   Raises:
-    UserError: unknown loss or outputs, or a section that its consumer refuses.
+    UserError: The loss or outputs are unknown, or the value of a section is
+      refused.
   """
   section = config['method']
   check('config.method', section, _RULES)
@@ -112,14 +113,14 @@ def inference(config: Mapping[str, Any]) -> Inference:
 
 
 def _create(model: Mapping[str, Any], scale: float) -> Any:
-  """The network at the scale of a batch."""
+  """Makes the network for the scale of a batch."""
   return models.create({**model, 'scale': scale})
 
 
 def _check_scales(
   network: Callable[[float], Any], trained: float, others: Sequence[float]
 ) -> None:
-  """Refuses scales at which the network has other parameters, or is none."""
+  """Refuses scales at which the network does not exist or has other weights."""
   try:
     for scale in {min(others), max(others)} - {trained} if others else ():
       expected = expected_shapes(network(trained))
@@ -137,26 +138,26 @@ class Degrader(NamedTuple):
 
   Attributes:
     degradation: How LR is made.
-    wide: Whether the HR crops of a batch are wider than the crops to train on,
-      by `margin` on every side. LR is then free of the mirrored borders that
-      blur and resizing put around an image, as LR of a whole photograph is.
+    wide: Whether the HR crops of a batch have a margin around the crops for
+      training. LR is then not affected by the mirrored borders of blur and
+      resizing, and equals a crop of the LR of the whole photograph.
   """
 
   degradation: Degradation
   wide: bool
 
   def margin(self, scale: float) -> int:
-    """LR pixels by which the crops of a batch are wider on every side."""
+    """Margin of the crops of a batch on every side, in LR pixels."""
     return self.degradation.margin(scale) if self.wide else 0
 
   def core(self, hr: jax.Array, scale: float) -> jax.Array:
-    """The part of HR crops `[B, H, W, C]` to train on."""
+    """Removes the margin of HR crops `[B, H, W, C]`."""
     return cut(hr, round(self.margin(scale) * scale))
 
   def pair(
     self, key: jax.Array, batch: Mapping[str, jax.Array], scale: float
   ) -> tuple[jax.Array, jax.Array]:
-    """(lr, hr) of a batch in [0, 1]; LR is made unless it is given."""
+    """Returns (lr, hr) of a batch in [0, 1]; makes LR unless it is given."""
     lr, hr = self.images(key, batch, scale)
     return lr, hr
 
@@ -167,9 +168,9 @@ class Degrader(NamedTuple):
     scale: float,
     targets: Callable[..., jax.Array] | None = None,
   ) -> tuple[jax.Array, ...]:
-    """(lr, hr) as `pair`, and the image that `targets` makes of them."""
+    """Returns (lr, hr) as `pair`, and the image that `targets` makes."""
     hr = to_unit(batch['hr'])
-    if 'lr' in batch:  # photographs of their own, without a margin
+    if 'lr' in batch:  # real LR images, which have no margin
       lr = to_unit(batch['lr'])
       return (lr, hr) if targets is None else (lr, hr, targets(hr, lr, scale))
     lr = self.degradation.on_device(key, hr, scale, batch['hr'].dtype)
@@ -179,15 +180,15 @@ class Degrader(NamedTuple):
 
 
 def cut(image: jax.Array, border: int) -> jax.Array:
-  """`[B, H, W, C]` without `border` pixels on every side."""
+  """Removes `border` pixels on every side of `[B, H, W, C]`."""
   return image[:, border:-border, border:-border] if border else image
 
 
 def degrader(config: Mapping[str, Any]) -> Degrader:
-  """What `config.degradation` and `config.data.margin` describe.
+  """Makes the degrader of `config.degradation` and `config.data.margin`.
 
   Raises:
-    UserError: the kernel cannot be read, or the parts do not suit each other.
+    UserError: The kernel cannot be read, or does not suit the degradation.
   """
   return Degrader(
     Degradation.from_config(config['degradation']),
@@ -196,19 +197,19 @@ def degrader(config: Mapping[str, Any]) -> Degrader:
 
 
 class _MixedScales(NamedTuple):
-  """Pairs of several scales in one batch, LR enlarged to HR's size.
+  """Makes pairs of several scales in one batch; LR is enlarged to HR's size.
 
   Attributes:
     degrader: Makes LR.
-    scales: Scales of the images of a batch in turn.
+    scales: Scales, which the images of a batch use in turn.
   """
 
   degrader: Degrader
   scales: tuple[float, ...]
 
   def margin(self, scale: float) -> int:
-    """HR pixels by which the crops of a batch are wider on every side."""
-    del scale  # it is 1
+    """Margin of the crops of a batch on every side, in HR pixels."""
+    del scale  # always 1, because LR is enlarged
     if not self.degrader.wide:
       return 0
     reach = max(
@@ -223,12 +224,13 @@ class _MixedScales(NamedTuple):
     scale: float,
     targets: Callable[..., jax.Array] | None = None,
   ) -> tuple[jax.Array, ...]:
-    """(enlarged lr, hr) of a batch in [0, 1].
+    """Returns (enlarged lr, hr) of a batch in [0, 1].
 
     Raises:
-      UserError: the batch has LR of its own, or crops of another size.
+      UserError: The batch has real LR images, or the size of crops is no
+        multiple of a scale.
     """
-    del targets  # a network of one output has no use for them
+    del targets  # such networks have one output and need no further target
     if 'lr' in batch:
       raise UserError(
         'config.method.scales: pairs of files have a scale of their own; leave'
@@ -286,7 +288,7 @@ def _train_step(
   pairs = training.pairs
   images = pairs.images(state.step_key(), batch, scale, training.targets)
   if isinstance(pairs, _MixedScales):
-    scale = 1  # LR comes enlarged
+    scale = 1  # LR is already enlarged
   network = training.network(scale)
   lr, hr, *others = (as_seen(network, x) for x in images)
   stats = state.model_state.get('generator', {})
@@ -311,7 +313,7 @@ def _train_step(
 
 
 def _centre(image: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """The middle of `[B, H, W, C]`: a network without padding gives no more."""
+  """Central crop of `[B, H, W, C]`, for networks without padding."""
   top, left = (
     (n - m) // 2 for n, m in zip(image.shape[1:3], shape, strict=True)
   )
@@ -333,7 +335,7 @@ def predict(
 def averaged(state: TrainState) -> dict[str, Any]:
   """Parameters by slot for inference: the moving average if one is kept.
 
-  Running statistics of the generator come beside them, as `batch_stats`.
+  Running statistics of the generator are added as slot `batch_stats`.
   """
   slots = {
     slot: optimizers.averaged_params(state.opt_state[slot], params)

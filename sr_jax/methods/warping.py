@@ -1,13 +1,14 @@
-"""Training with references that the network warps by itself (CrossNet).
+"""Training with references that the network warps onto the image (CrossNet).
 
-A batch holds references of HR's size beside HR; without them LR is its own. The
-loss is `config.loss` of SR alone, or, with `warp_weight`, also of the reference
-warped by the flow of each scale: by SR alone a flow is learned slowly.
+A batch holds HR and references of HR's size; without references LR is its own
+reference. The loss is `config.loss` of SR. With `warp_weight` the loss of the
+reference, warped by the flow of each scale, is added, because the loss of SR
+alone trains the flow slowly.
 
-What the network corrects is LR as another network enlarges it, which stays as
-it is: `config.method.sisr` is its section `model`, less the scale, and
-`sisr_from` a checkpoint of it; bicubic needs none. The truth is nowhere among
-the inputs.
+The network corrects LR after another network, which is frozen, has enlarged it.
+`config.method.sisr` describes this other network as a section `model` without
+scale, and `sisr_from` is its checkpoint; bicubic needs none. HR is not an input
+of the network.
 """
 
 from __future__ import annotations
@@ -39,32 +40,32 @@ from sr_jax.ops.warp import warp
 from sr_jax.state import EMPTY, TrainState, check_frozen, start_from
 from sr_jax.typing import Network
 
-# What `config.method` may hold.
+# Allowed keys and values of `config.method`.
 _RULES: Rules = {
   **COMMON_RULES,
   'warp_weight': Range(),
   'sisr': SECTION,
   'sisr_from': TEXT,
 }
-# Slots of the frozen network, also in checkpoints; of references at inference.
+# Slots of the frozen network, and of the reference at inference.
 SISR = 'sisr'
 _REFERENCES = 'references'
 # Side in LR pixels of the windows that are compared, and the variance of noise
-# there of one grey level.
+# of one grey level, which regularises the correlation.
 _WINDOW, _NOISE = 9, 1 / 255**2
 
 
 class _Training(NamedTuple):
-  """What the functions of the method share.
+  """Networks and settings that the functions of the method share.
 
   Attributes:
-    network: It corrects the enlarged LR.
-    sisr: The frozen network that enlarges LR, None for bicubic.
+    network: The trained network, which corrects the enlarged LR.
+    sisr: The frozen network that enlarges LR; None for bicubic.
     tx: The optimizer.
-    rate: Its learning rate.
+    rate: The learning rate.
     distance: Pixel loss of two images.
     warp_weight: Weight of the warped reference in the loss.
-    degrader: Makes the pairs of a batch.
+    degrader: Makes the (lr, hr) pairs of a batch.
   """
 
   network: Network
@@ -77,13 +78,13 @@ class _Training(NamedTuple):
 
 
 def make(config: Mapping[str, Any]) -> Method:
-  """Training of `config['model']` with references.
+  """Makes the training of `config['model']` with references.
 
   Sections used: `method`, `model`, `loss`, `degradation`, `optimizer`, `steps`.
 
   Raises:
-    UserError: references of another size, or a section that its consumer
-      refuses.
+    UserError: References have another size than HR, or the value of a section
+      is refused.
   """
   section = config['method']
   check('config.method', section, _RULES)
@@ -115,15 +116,15 @@ def make(config: Mapping[str, Any]) -> Method:
 def inference(config: Mapping[str, Any]) -> Inference:
   """Applies the network; needs no section but `method` and `model`.
 
-  The parameters hold a reference as `look` puts it there; without one LR is
-  its own.
+  The parameters hold the reference that `look` added; without one LR is its own
+  reference.
   """
   predict_one = functools.partial(predict, *_networks(config))
   return Inference(predict_one, referring=_REFERRING)
 
 
 def _networks(config: Mapping[str, Any]) -> tuple[Any, Any]:
-  """What is trained, and what enlarges LR for it: None for bicubic."""
+  """The trained network, and the one that enlarges LR (None for bicubic)."""
   section = {k: v for k, v in config['method']['sisr'].items() if v != ''}
   network = models.create(config['model'])
   if section['name'] == 'bicubic':
@@ -137,10 +138,10 @@ def _networks(config: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def _frozen(sisr: Any, path: str) -> dict[str, Any]:
-  """Weights of what enlarges LR.
+  """Reads the weights of the network that enlarges LR.
 
   Raises:
-    UserError: there are none where the config says, or others.
+    UserError: The config names no weights, or those of another network.
   """
   if sisr is None:
     if path:
@@ -167,7 +168,7 @@ def _frozen(sisr: Any, path: str) -> dict[str, Any]:
 
 
 def sisr_slots(held: Mapping[str, Any]) -> dict[str, Any]:
-  """Of a checkpoint's slots, those that enlarge LR."""
+  """Selects the slots of a checkpoint that enlarge LR."""
   return {k: held[k] for k in ('generator', 'batch_stats') if k in held}
 
 
@@ -199,7 +200,7 @@ def _init(
 def _enlarged(
   sisr: Any, slots: Mapping[str, Any], lr: jax.Array
 ) -> jax.Array | None:
-  """LR as the other network enlarges it; None for bicubic."""
+  """Enlarges LR by the frozen network; None for bicubic."""
   if sisr is None:
     return None
   return jax.lax.stop_gradient(supervised.predict(sisr, slots[SISR], lr))
@@ -213,7 +214,7 @@ def _loss(
   reference: jax.Array | None,
   flows: Sequence[jax.Array],
 ) -> jax.Array:
-  """Of SR, and of the warped reference (as in CrossNet++, there at scale 1)."""
+  """Loss of SR and of the warped reference (CrossNet++ warps at scale 1)."""
   total = distance(sr, hr)
   if warp_weight and reference is not None:
     for i, flow in enumerate(flows):
@@ -245,12 +246,12 @@ def _train_step(
   state, metrics = optimizers.step_slots(
     training.tx, training.rate, state, {'generator': grads}
   )
-  # Mean length of the flow along rows and columns, in pixels of HR.
+  # `motion` is the mean length of the flow per axis, in HR pixels.
   return state, metrics | {'loss': value, 'motion': motion}
 
 
 def averaged(state: TrainState) -> dict[str, Any]:
-  """As `supervised.averaged`, with what enlarges LR."""
+  """`supervised.averaged`, with the slots of the network that enlarges LR."""
   return supervised.averaged(state) | state.frozen
 
 
@@ -273,10 +274,10 @@ def predict(
 
 
 def _fitted(reference: jax.Array, lr: jax.Array, scale: float) -> jax.Array:
-  """A reference cut or mirrored by less than an LR pixel to SR's size.
+  """Crops or mirrors a reference by less than an LR pixel to SR's size.
 
   Raises:
-    UserError: it is of another size.
+    UserError: The reference has another size.
   """
   height, width = (round(scale * n) for n in lr.shape[1:3])
   rows, columns = reference.shape[1:3]
@@ -296,14 +297,14 @@ def _fitted(reference: jax.Array, lr: jax.Array, scale: float) -> jax.Array:
 def look(
   params: Mapping[str, Any], references: Sequence[jax.Array]
 ) -> dict[str, Any]:
-  """Parameters that hold a reference as well.
+  """Adds a reference to parameters.
 
   Args:
-    params: By slot.
-    references: One `[B, H, W, 3]` in [0, 1].
+    params: Parameters by slot.
+    references: A list of one reference, `[B, H, W, 3]` in [0, 1].
 
   Raises:
-    UserError: there are several.
+    UserError: There are several references.
   """
   if len(references) != 1:
     raise UserError(
@@ -313,13 +314,13 @@ def look(
 
 
 def _itself(params: Mapping[str, Any], lr: jax.Array) -> dict[str, Any]:
-  """LR is its own reference where there is none."""
+  """Returns the parameters: without a reference, LR is its own reference."""
   del lr
   return dict(params)
 
 
 def _similarity(params: Mapping[str, Any], lr: jax.Array) -> jax.Array:
-  """How LR and the warped reference correlate around each pixel."""
+  """Correlation of LR and the warped reference around each pixel."""
   if _REFERENCES not in params:
     return jnp.ones(lr.shape[:3])
   scale = round(params[_REFERENCES].shape[1] / lr.shape[1])
@@ -332,9 +333,10 @@ def _similarity(params: Mapping[str, Any], lr: jax.Array) -> jax.Array:
 
 
 def _correlation(a: jax.Array, b: jax.Array) -> jax.Array:
-  """Of two images in the window around each pixel, `[B, H, W]`, 0 at least."""
+  """Correlation `[B, H, W]` of two images around each pixel, at least 0."""
   window = (1, _WINDOW, _WINDOW, 1)
-  # Pixels in each window; XLA would take seconds to fold a sum of ones.
+  # Number of pixels in each window. NumPy counts them, because XLA would take
+  # seconds to fold a sum of ones.
   rows, columns = (_inside(n) for n in a.shape[1:3])
   count = np.outer(rows, columns)[None, :, :, None].astype(np.float32)
 
@@ -350,7 +352,7 @@ def _correlation(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _inside(size: int) -> np.ndarray:
-  """How many of the window's rows (or columns) are inside, by its middle."""
+  """Number of rows (or columns) of each window that lie inside the image."""
   before = np.minimum(np.arange(size), _WINDOW // 2)
   return before + before[::-1] + 1
 

@@ -1,8 +1,9 @@
-"""Training a network on the image it is to enlarge.
+"""Training a network on the image that it enlarges.
 
-ZSSR (Shocher et al., CVPR 2018) trains fresh weights on thousands of pairs cut
-from the image: a piece of it as target, and its son, the piece reduced by the
-given blur, as input. MZSR's adaptation to an image is in `_gradient_fit`.
+ZSSR (Shocher et al., CVPR 2018) trains fresh weights on thousands of pairs that
+are cut from the image. The target of a pair is a piece of the image (the
+father), and the input is its son: the piece reduced by the given blur. MZSR's
+adaptation to an image is in `_gradient_fit`.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ _log = logging.getLogger(__name__)
 
 Channels = Literal['together', 'shared', 'each']
 
-# Side of ZSSR's fathers.
+# Side of ZSSR's fathers in LR pixels.
 _CROP = 128
-# Most channels that one network is known to restore together.
+# Largest number of channels that one network is known to restore together.
 _PICTURE_CHANNELS = 4
-# Channels of a father where one network serves all channels one by one.
+# Number of channels per father if one network restores each channel separately.
 _TOGETHER = 2
-# Most channels on which the error of such a network is measured.
+# Largest number of channels on which the error of such a network is measured.
 _TESTED = 8
-# Side in LR pixels of what is fitted at once.
+# Largest side in LR pixels of the part of an image that is used for training.
 _TRAINING_SIDE = 1024
 
 
@@ -58,18 +59,18 @@ def make_son(
   kernel: jax.Array | None,
   noise_sigma: float,
 ) -> jax.Array:
-  """The son of an image: reduced as the image was, and enlarged again.
+  """Makes the son of an image: reduces it by its degradation, and enlarges it.
 
   Args:
-    network: Offers `scale` and `enlarge`.
+    network: The network, whose `scale` and `enlarge` are used.
     lr: `[B, H, W, C]` in [0, 1].
     key: PRNG key of the noise.
     degradation: How LR images are made, see `ops.degrade`.
-    kernel: Its blur.
-    noise_sigma: Grey levels of 255.
+    kernel: Blur kernel of the degradation.
+    noise_sigma: Standard deviation of the noise, in grey levels of 255.
 
   Returns:
-    `[B, H, W, C]`, the input of `network.refine` whose target is `lr`.
+    Input of `network.refine`, `[B, H, W, C]`; its target is `lr`.
   """
   son = degrade(
     key,
@@ -83,16 +84,16 @@ def make_son(
 
 
 def whole_sons(lr: jax.Array, scale: float) -> jax.Array:
-  """Upper left part of `[..., H, W, C]` that direct sampling takes evenly."""
+  """Crops `[..., H, W, C]` to a size that direct sampling divides evenly."""
   height, width = (_evenly_sampled(n, scale) for n in lr.shape[-3:-1])
   return lr[..., :height, :width, :]
 
 
 def _evenly_sampled(size: int, scale: float) -> int:
-  """At most `size` pixels that the scale divides, or nearly if not whole.
+  """Largest size up to `size` that the scale divides, or nearly divides.
 
-  Direct sampling spreads its rows over what there is: they would drift by up to
-  a scale from where enlarging puts them.
+  At other sizes direct sampling spreads its rows over the whole image, so that
+  they drift by up to `scale` pixels from the positions of the enlargement.
   """
   most = int(size / scale + 1e-9)
   if not most:
@@ -105,7 +106,7 @@ def _evenly_sampled(size: int, scale: float) -> int:
 def reconstruction_loss(
   network: Refining, pixel_loss: Callable[..., jax.Array] = pixel.l1
 ) -> meta.LossFn:
-  """Loss of the network on pairs (enlarged, target), `[B, H, W, C]` each."""
+  """Makes the loss of pairs (enlarged, target), `[B, H, W, C]` each."""
 
   def loss(params: Any, pair: tuple[jax.Array, jax.Array]) -> jax.Array:
     enlarged, target = pair
@@ -116,10 +117,10 @@ def reconstruction_loss(
 
 
 def make(config: Mapping[str, Any]) -> Method:
-  """There is no training before the image is known.
+  """Refuses to train, because the network is trained on the image itself.
 
   Raises:
-    UserError: always.
+    UserError: Always.
   """
   raise UserError(
     f'config.method.name={config["method"]["name"]}: it trains on the image'
@@ -138,25 +139,27 @@ def inference(config: Mapping[str, Any]) -> Inference:
 def fitting(
   config: Mapping[str, Any], assumed: Assumed, steps: int | str | None
 ) -> Fitting:
-  """ZSSR: a network trained from nothing on each image.
+  """ZSSR: trains a network with random initial weights on each image.
 
-  Without a kernel, images are taken for bicubic reductions, fathers are turned
-  and mirrored, and the result is the median of eight versions. A given kernel
-  would be turned as well, so that neither is done then (the released presets).
+  Without a kernel, images are assumed to be bicubic reductions, fathers are
+  rotated and mirrored, and the result is the median of eight versions. With a
+  kernel neither is done, because the kernel would be rotated as well (as in the
+  released presets).
 
-  `method.channels` says what is one image: 'together' all channels, as in the
-  paper; 'shared' each of them, all restored by one network that has learned
-  from all; 'each' the same with a network for each. The median is left out for
-  the latter two, whose channels may be many.
+  `method.channels` chooses how channels are restored. 'together' gives all
+  channels to one network, as in the paper. 'shared' restores each channel
+  separately by one network that is trained on all channels. 'each' trains one
+  network per channel. The last two do not compute the median, because there may
+  be many channels.
 
   Args:
-    config: `model`, and `method` with `gradual` and `channels`.
+    config: Config with `model`, and `method` with `gradual` and `channels`.
     assumed: How the images were degraded.
-    steps: Most training steps; None or 'auto' leaves the end to the
-      learning-rate policy.
+    steps: Largest number of training steps; with None or 'auto' only the
+      learning-rate policy ends the training.
 
   Raises:
-    UserError: a degradation that does not suit the kernel.
+    UserError: The degradation does not suit the kernel.
   """
   blurred = assumed.kernel is not None
   degradation = assumed.degradation or ('direct' if blurred else 'bicubic')
@@ -201,16 +204,17 @@ def _policy(steps: int | str | None) -> Policy:
 
 
 class Recipe(NamedTuple):
-  """How ZSSR trains, beside the network.
+  """Settings of ZSSR's training.
 
   Attributes:
-    degradation: How sons are made of fathers, see `ops.degrade`.
-    noise_sigma: Noise of the sons, in grey levels of 255.
-    scales: Scales to solve before the network's own, each from where the one
-      before ended; their results join the images that fathers are cut from.
+    degradation: How sons are made from fathers, see `ops.degrade`.
+    noise_sigma: Standard deviation of the sons' noise, in grey levels of 255.
+    scales: Scales of further stages before the last one. Each stage starts from
+      the weights of the stage before, and its result is added to the images
+      from which fathers are cut.
     augmentation: How fathers are drawn.
     policy: When the learning rate falls and the training ends.
-    channels: Which channels make one image, see `fitting`.
+    channels: How channels are restored, see `fitting`.
   """
 
   degradation: str
@@ -231,7 +235,7 @@ def _gradual(scale: float) -> tuple[float, ...]:
 def predictor_of(
   network: Refining, channels: Channels = 'together'
 ) -> Callable[..., jax.Array]:
-  """One function per network, so that another fit does not compile it anew."""
+  """Returns a function, always the same per network, to avoid recompilation."""
   return functools.partial(_PREDICT[channels], network)
 
 
@@ -241,7 +245,7 @@ def _predict(
   lr: jax.Array,
   mask: jax.Array | None = None,
 ) -> jax.Array:
-  """As `Inference.predict`, for the channels of `lr`."""
+  """`Inference.predict` for the number of channels of `lr`."""
   return supervised.predict(
     network.clone(channels=lr.shape[-1]), params, lr, mask
   )
@@ -253,7 +257,7 @@ def _predict_channels(
   lr: jax.Array,
   mask: jax.Array | None = None,
 ) -> jax.Array:
-  """The same channel by channel, one after the other to spare memory."""
+  """Restores channel by channel, one after the other to save memory."""
   one = functools.partial(_predict, network, params, mask=mask)
   return _from_planes(jax.lax.map(one, _as_planes(lr)))
 
@@ -264,7 +268,7 @@ def _predict_each(
   lr: jax.Array,
   mask: jax.Array | None = None,
 ) -> jax.Array:
-  """The same with parameters for every channel, stacked."""
+  """Restores channel by channel, with stacked parameters of all channels."""
   one = functools.partial(_predict, network, mask=mask)
   pairs = params, _as_planes(lr)
   return _from_planes(jax.lax.map(lambda pair: one(*pair), pairs))
@@ -278,7 +282,7 @@ _PREDICT = {
 
 
 def _as_planes(images: jax.Array) -> jax.Array:
-  """`[..., C]` as C images `[C, ..., 1]`."""
+  """Splits images `[..., C]` into C images `[C, ..., 1]`."""
   return jnp.moveaxis(images, -1, 0)[..., None]
 
 
@@ -290,7 +294,7 @@ def _from_planes(planes: jax.Array) -> jax.Array:
 def _training_program(
   model: tuple[tuple[str, Any], ...], recipe: Recipe
 ) -> Callable[..., Any]:
-  """Compiled `(kernel, params, lr, keys)` -> (params, report) per image."""
+  """Compiles `(kernel, params, lr, keys) -> (params, report)` for images."""
   train = functools.partial(_train, dict(model), recipe)
 
   def fit_one(kernel: Any, image: jax.Array, key: jax.Array) -> Any:
@@ -303,15 +307,15 @@ def _training_program(
     return {'generator': params}, {'steps': steps.max()}
 
   def fit(kernel: Any, unused: Any, lr: jax.Array, keys: jax.Array) -> Any:
-    del unused  # every image begins from nothing
+    del unused  # every image starts from random weights
     if recipe.channels == 'together' and lr.shape[-1] > _PICTURE_CHANNELS:
       _log.warning(
         'one network for %d channels at once seldom learns anything: try'
         ' zssr-shared',
         lr.shape[-1],
       )
-    # One after the other everywhere: each ends when its policy says so, and
-    # under vmap the occasional look at the whole image would be taken always.
+    # Images are trained one after the other, because each ends at another step,
+    # and because vmap would measure the error of whole images at every step.
     one = functools.partial(fit_one, kernel)
     return jax.lax.map(lambda pair: one(*pair), (lr, keys))
 
@@ -325,7 +329,7 @@ def _train(
   image: jax.Array,
   key: jax.Array,
 ) -> tuple[Any, jax.Array]:
-  """Trains on `[H, W, C]`; parameters and the steps of all stages."""
+  """Trains on `[H, W, C]`; returns parameters and the steps of all stages."""
   keys = jax.random.split(key, 2 + len(recipe.scales))
   together = recipe.channels == 'together'
   channels = image.shape[-1] if together else 1
@@ -353,7 +357,7 @@ def _train_stage(
 ) -> Training:
   """Trains for one scale on fathers from a pool whose first image is LR.
 
-  Where channels are images of their own, a father is some of them.
+  If channels are restored separately, a father holds some of the channels.
   """
   son_of = functools.partial(
     make_son,

@@ -1,7 +1,8 @@
 """Architectures: one paper per file, found by module name.
 
-A network gives `(sr, aux)`. Where losses may see more than SR, `aux['outputs']`
-holds all images they see, in the order they are made; the last one is SR.
+A network returns `(sr, aux)`. If it has further outputs for losses,
+`aux['outputs']` holds all images in the order of their computation; the last
+one is SR.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 def names() -> list[str]:
-  """Names of all architectures that enlarge, one per file of this package."""
+  """Names of all architectures that enlarge images, one per file here."""
   return _files_of(__path__)
 
 
@@ -35,12 +36,12 @@ def critic_names() -> list[str]:
 
 
 def feature_names() -> list[str]:
-  """Names of the networks that only give features for losses and metrics."""
+  """Names of the networks that compute features for losses and metrics."""
   return _files_of(features.__path__)
 
 
 def estimator_names() -> list[str]:
-  """Names of the networks that tell how an image was made."""
+  """Names of the networks that estimate how an image was degraded."""
   return _files_of(estimators.__path__)
 
 
@@ -49,10 +50,10 @@ def _files_of(path: Iterable[str]) -> list[str]:
 
 
 def module(name: str) -> Architecture:
-  """What the file of one architecture offers.
+  """Returns the contents of the file of an architecture.
 
   Raises:
-    UserError: no architecture has this name, or its file lacks something.
+    UserError: No architecture has this name, or its file is incomplete.
   """
   if name in names():
     return of_file(importlib.import_module(f'sr_jax.models.{name}'))
@@ -69,14 +70,14 @@ def module(name: str) -> Architecture:
 
 
 def create(config: Mapping[str, Any]) -> Network:
-  """The network that a `model` section describes; nothing is computed yet.
+  """Creates the network that a `model` section describes, without computing.
 
   Args:
-    config: `name`, `scale` and what else the architecture's `Model` takes:
-      `variant`, `dtype` (by name), values of single options.
+    config: `name`, `scale` and further arguments of the architecture's `Model`:
+      `variant`, `dtype` (by name), and values of options.
 
   Raises:
-    UserError: unknown name, variant, option or dtype, or a value that is not
+    UserError: A name, variant, option or dtype is unknown, or a value is not
       allowed.
   """
   options = dict(config)
@@ -110,14 +111,14 @@ def create(config: Mapping[str, Any]) -> Network:
 
 
 def create_refining(config: Mapping[str, Any], user: str) -> Refining:
-  """As `create`, for what trains a network on enlarged images.
+  """Creates a network that refines an enlarged image.
 
   Args:
-    config: As for `create`.
+    config: A section as for `create`.
     user: The method that needs such a network, for the error message.
 
   Raises:
-    UserError: as `create`, or the network does not refine an enlargement.
+    UserError: As for `create`, or the network does not refine an enlargement.
   """
   network = create(config)
   if not isinstance(network, base.RefiningNetwork):
@@ -128,7 +129,7 @@ def create_refining(config: Mapping[str, Any], user: str) -> Refining:
   return network
 
 
-# What Python says where a call does not fit a function's signature.
+# Python's messages if the arguments of a call do not fit a signature.
 _SIGNATURE = re.compile(
   r"(?:unexpected keyword argument|required \S+ arguments?:?) '(\w+)'"
   r'|(keywords must be strings)'
@@ -138,13 +139,14 @@ _SIGNATURE = re.compile(
 def _refused_option(
   error: TypeError, options: Mapping[str, Any], architecture: Architecture
 ) -> str | None:
-  """Why `Model` or the network's constructor refused its arguments.
+  """Explains why `Model` or the network's constructor refused its arguments.
 
-  None for an error from within: that one is a fault of the architecture's code,
-  which its traceback explains better than a line.
+  Returns:
+    The reason. None if the error comes from deeper code: then the code of the
+    architecture has a fault, which a traceback explains better.
   """
   frames = traceback.extract_tb(error.__traceback__)
-  # This call, the one in `Model`, and Linen's wrapper of constructors.
+  # Frames of this call and of `Model`, without Linen's wrapper of constructors.
   own = [frame for frame in frames if '/flax/' not in frame.filename]
   if len(own) > 2 or not (match := _SIGNATURE.search(str(error))):
     return None

@@ -30,13 +30,13 @@ Values = dict[str, jax.Array]
 
 
 class Critic(NamedTuple):
-  """A discriminator's part in the game.
+  """A discriminator with its losses.
 
   Attributes:
-    judge: `(phi, outputs) -> ((real, fake), aux)`: logits `[B, ...]` of the
-      real images, which it holds, and of what it sees of the outputs; aux, such
-      as running statistics, is handed on.
-    game: The losses of both.
+    judge: `(phi, outputs) -> ((real, fake), aux)`: the logits `[B, ...]` of
+      real images, which the function holds, and of the generator's outputs.
+      aux, such as running statistics, is returned in the report.
+    game: The losses of generator and discriminator.
     weight: Weight of the game in the generator's loss.
     penalty: `(phi, outputs) -> value`, added to the discriminator's loss.
   """
@@ -51,11 +51,11 @@ class Verdict(NamedTuple):
   """The losses and logits of one discriminator, before any weight.
 
   Attributes:
-    generator: The generator's loss by this discriminator.
-    discriminator: The discriminator's loss, penalty included.
-    accuracy: How often it judges a real image more real than a fake.
-    real: Mean logit of the real images.
-    fake: Mean logit of the generated ones.
+    generator: The generator's loss with this discriminator.
+    discriminator: The discriminator's loss, including the penalty.
+    accuracy: Share of pairs in which the real image has the higher logit.
+    real: Mean logit of real images.
+    fake: Mean logit of generated images.
   """
 
   generator: jax.Array
@@ -66,15 +66,15 @@ class Verdict(NamedTuple):
 
 
 class Report(NamedTuple):
-  """What one evaluation of the game gives beside the gradients.
+  """Further results of `joint_gradients`.
 
   Attributes:
-    loss: The generator's, all terms with their weights.
+    loss: The generator's loss, with all weighted terms.
     terms: The values that `content` reports.
-    verdicts: By discriminator.
+    verdicts: Losses and logits by discriminator.
     outputs: The generator's outputs.
-    aux: What the generator's pass hands on.
-    critic_aux: What the discriminators' passes hand on, by discriminator.
+    aux: `aux` of the generator.
+    critic_aux: `aux` of the discriminators, by discriminator.
   """
 
   loss: jax.Array
@@ -90,16 +90,17 @@ def joint_gradients(
   content: Callable[[PyTree], tuple[jax.Array, Mapping[str, jax.Array]]],
   critics: Mapping[str, Critic],
 ) -> Callable[..., tuple[PyTree, dict[str, PyTree], Report]]:
-  """Gradients of all players at the same parameters.
+  """Makes the function that computes the gradients of all networks.
 
   Args:
-    generate: `theta -> (outputs, aux)`.
-    content: `outputs -> (value, terms)`: the generator's loss without
-      discriminators, weights included, and what of it shall be reported.
+    generate: The generator, `theta -> (outputs, aux)`.
+    content: `outputs -> (value, terms)`: the weighted loss of the generator
+      without discriminators, and the values to report.
     critics: Discriminators by name.
 
   Returns:
-    `gradients(theta, phis) -> (of theta, of phis, report)`, phis by name.
+    `gradients(theta, phis) -> (gradient of theta, gradients of phis, report)`;
+    phis are by name.
   """
 
   def gradients(
@@ -126,7 +127,7 @@ def joint_gradients(
 def _judged(
   critic: Critic, phi: PyTree, outputs: PyTree
 ) -> tuple[Verdict, PyTree, PyTree, PyTree]:
-  """A verdict, the gradients by outputs and by phi, and aux."""
+  """Returns a verdict, the gradients by outputs and by phi, and aux."""
   (real, fake), back, aux = jax.vjp(critic.judge, phi, outputs, has_aux=True)
   generator, to_generator = jax.value_and_grad(critic.game.generator, (0, 1))(
     real, fake
@@ -134,7 +135,8 @@ def _judged(
   discriminator, to_critic = jax.value_and_grad(
     critic.game.discriminator, (0, 1)
   )(real, fake)
-  # One pass forward, two back; of each only one half is used, and computed.
+  # One forward and two backward passes. Each backward pass uses one of its two
+  # results; XLA removes the computation of the other.
   _, by_outputs = back(to_generator)
   by_phi, _ = back(to_critic)
   if critic.penalty is not None:
@@ -154,17 +156,18 @@ def update_in_turn(
   params: PyTree,
   turn: jax.Array | bool = True,
 ) -> tuple[PyTree, PyTree]:
-  """Parameters and optimizer state after one update, where it is due.
+  """Updates parameters and optimizer state if `turn` is true.
 
-  The rest of a step is computed either way: which of the two trees is kept is
-  no part of the compiled program, so that update ratios cost no second one.
+  The update is computed in both cases, and `turn` selects the result. It is an
+  argument of the compiled program, so that no second program is needed.
 
   Args:
     tx: The optimizer.
     grads: Gradients of the parameters.
     opt_state: State of the optimizer before the update.
     params: Parameters before the update.
-    turn: Boolean; where false nothing changes, the optimizer's counts neither.
+    turn: Whether to update. If it is false, nothing changes, not even the
+      optimizer's counts.
   """
   updates, after = tx.update(grads, opt_state, params)
   moved = (optax.apply_updates(params, updates), after)
@@ -178,11 +181,11 @@ def update_in_turn(
 def generator_turn(
   step: jax.Array, *, every: int = 1, first: int = 0
 ) -> jax.Array:
-  """Whether the generator moves at a step; discriminators always do.
+  """Whether the generator is updated at a step; discriminators always are.
 
   Args:
-    step: Steps done before it.
-    every: Steps of the discriminators for one of the generator.
-    first: Steps that the discriminators have for themselves at the start.
+    step: Number of earlier steps.
+    every: Number of discriminator updates per generator update.
+    first: Number of steps at the start without a generator update.
   """
   return (step >= first) & ((step - first + 1) % every == 0)

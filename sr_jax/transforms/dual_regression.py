@@ -1,16 +1,17 @@
-"""Dual regression: SR closed to a loop (Guo et al., CVPR 2020).
+"""Dual regression: SR and reduction as a cycle (Guo et al., CVPR 2020).
 
-A primal map P takes LR to HR, a dual map D takes HR back to LR. Beside
+A primal map P takes LR to HR, and a dual map D takes HR back to LR. The loss
 
-  primary   distance(P(x), y)        which needs pairs (x, y),
+  primary   distance(P(x), y)
 
-the loop x -> P(x) -> D(P(x)) gives
+needs pairs (x, y). The cycle x -> P(x) -> D(P(x)) adds a loss
 
-  dual      distance(D(P(x)), x)     which needs x alone.
+  dual      distance(D(P(x)), x)
 
-It narrows the space of maps P that fit the pairs, and lets P learn from LR
-images that have no HR (equation 2 and Algorithm 1 of the paper). Nothing here
-knows of networks: P and D are functions, their parameters are in closures.
+that needs only x. It restricts the maps P that fit the pairs, and lets P learn
+from LR images without HR (equation 2 and Algorithm 1 of the paper). The code is
+independent of networks: P and D are functions, with their parameters in
+closures.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ Array = Any
 
 
 class Terms(NamedTuple):
-  """The parts of the loss, before their weights; zero where turned off.
+  """The unweighted terms of the loss; a term that is turned off is zero.
 
   Attributes:
-    primary: Outputs against the targets of their size.
-    dual: What the dual maps make of outputs, against the smaller targets.
-    cycle: P(D(y)) against y, the loop that starts from HR.
+    primary: Distances of outputs to the targets of their size.
+    dual: Distances of the dual maps' results to the smaller targets.
+    cycle: Distance of P(D(y)) to y: the cycle that starts from HR.
   """
 
   primary: jax.Array
@@ -48,27 +49,29 @@ def closed_loop(
   hr_cycle: bool = False,
   compose: bool = False,
 ) -> Callable[..., tuple[jax.Array, Terms]]:
-  """The loss of a primal and its dual maps.
+  """Makes the loss of a primal map and its dual maps.
 
   Images have levels, from LR (0) to HR (the last). All terms are sums over
   levels of means over samples.
 
   Args:
-    primal: LR -> its outputs, small to large and SR last, at the upper levels;
-      some networks give SR alone, others an output at LR size as well.
+    primal: Maps LR to outputs of rising size, the last of which is SR. They
+      belong to the highest levels: some networks return SR alone, others also
+      an output of LR size.
     duals: `duals[i]` maps level i + 1 to level i.
-    distance: Of two images of equal shape, one sample each.
+    distance: Distance of two images of equal shape, without a batch axis.
     dual_weight: Factor of the dual terms; 0 leaves them out.
-    hr_cycle: Whether the loop from HR is added, with the same factor. The
-      paper finds little gain in it, for twice the cost.
-    compose: Whether outputs are taken down to LR size by all duals below them,
-      and compared with LR, instead of with the target one level below. Samples
-      without HR have no other target.
+    hr_cycle: Whether the cycle from HR is added, with the same factor. In the
+      paper it gains little, at twice the cost.
+    compose: Whether all dual maps below an output are applied to it, and the
+      result is compared with LR. Otherwise one dual map is applied, and the
+      result is compared with the target one level below. Samples without HR
+      need `compose`, because they have no other target than LR.
 
   Returns:
-    `loss(targets, labelled=None) -> (total, terms)`: targets `[B, ...]`, LR
-    first and HR last, one per level; labelled `[B]` booleans, false for samples
-    of which only LR exists: what else their targets hold has no effect.
+    `loss(targets, labelled=None) -> (total, terms)`. `targets` holds `[B, ...]`
+    for each level, from LR to HR. `labelled` holds `[B]` booleans, false for
+    samples without HR; only their LR target is used.
   """
   mean = functools.partial(_mean, distance)
 
@@ -104,7 +107,7 @@ def closed_loop(
 def _to_lr(
   duals: Sequence[Callable[[Array], Array]], image: Array, level: int
 ) -> Array:
-  """An image of some level, taken down to LR size by all duals below it."""
+  """Reduces an image of some level to LR size by all dual maps below it."""
   for dual in reversed(duals[:level]):
     image = dual(image)
   return image
@@ -116,6 +119,6 @@ def _mean(
   b: Array,
   mask: Array | None = None,
 ) -> jax.Array:
-  """Mean distance of all samples; those outside the mask count as zero."""
+  """Mean distance over all samples; samples outside the mask count as zero."""
   each = jax.vmap(distance)(a, b)
   return jnp.mean(each if mask is None else jnp.where(mask, each, 0.0))

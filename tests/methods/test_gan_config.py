@@ -95,7 +95,7 @@ FINE = {
     ({'discriminator_fake': -80.0}, r'discriminator blows up.*80.*clip_norm'),
     (
       {'discriminator_accuracy': 1.0, 'discriminator': 0.01},
-      'tells every generated image',
+      'recognises every generated image',
     ),
     # As it begins, and a critic's loss, which has no least value.
     ({'discriminator_accuracy': 1.0}, None),

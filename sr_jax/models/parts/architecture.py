@@ -1,4 +1,4 @@
-"""What the file of an architecture offers beside its network."""
+"""The contents of an architecture's file: variants and names of weights."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ _SUPERVISED: Section = MappingProxyType({'name': 'supervised'})
 
 
 def _nothing(shapes: Shapes) -> dict[str, Any]:
-  """No option is recognised: all have to be given."""
+  """Recognises no option, so that all must be given."""
   del shapes
   return {}
 
 
 class Architecture(NamedTuple):
-  """One file of `sr_jax.models`, its attributes under the file's own names.
+  """The contents of one file of `sr_jax.models`, under the file's own names.
 
-  `Model` and `VARIANTS` are required, the others are for published weights and
-  for tests. A rule of names maps a layer to a Flax path, `{i}` stands for a
-  number in both.
+  `Model` and `VARIANTS` are required. The other attributes are for published
+  weights and for tests. A rule of names maps the name of a layer to a Flax
+  path; `{i}` stands for a number in both.
 
   Attributes:
     name: Name of the file.
-    Model: `(*, scale, variant=..., **options) -> network`; the options replace
-      single ones of the variant.
-    VARIANTS: Published sizes by name; the first is that of most use.
+    Model: `(*, scale, variant=..., **options) -> network`; the options override
+      those of the variant.
+    VARIANTS: Published sizes by name; the first is the usual one.
     TINY: Options of a network small enough for tests, with every kind of layer.
     TORCH_NAMES: Rules for PyTorch's state_dicts, by the name of the release.
-    TORCH_IGNORED: Tensors that the release never uses, by rules as above, and
-      what they are.
-    TF_NAMES: As `TORCH_NAMES`, for TensorFlow checkpoints.
-    MAT_NAMES: The same for MATLAB's files.
-    npz_arrays: `arrays -> arrays by Flax path` for a `.npz` without names, None
-      for arrays of something else.
+    TORCH_IGNORED: Descriptions of tensors that the release never uses, by rules
+      of their names.
+    TF_NAMES: Rules for TensorFlow checkpoints, by the name of the release.
+    MAT_NAMES: Rules for MATLAB files, by the name of the release.
+    npz_arrays: `arrays -> arrays by Flax path` for a `.npz` without names; None
+      if the arrays are not those of this architecture.
     recognise: `shapes by Flax path -> options`, as far as shapes determine
       them.
-    place: `(path, options) -> path` in a network of these options; '' for what
-      has no place there.
-    PLACED_NOWHERE: What has no place, for a note to the user.
-    CONSTANTS: First parts of the paths of parameters that no gradient reaches
-      and that files may leave out.
-    METHOD: The config section of the method that imported weights are applied
-      by, or a function that makes it of the options.
-    Dual: `(*, features, channels) -> network` from SR to LR, in dual
+    place: `(path, options) -> path` of a parameter in a network with these
+      options; '' if the network lacks the parameter.
+    PLACED_NOWHERE: Description of such parameters, for a note to the user.
+    CONSTANTS: First parts of the paths of parameters that get no gradient and
+      that files may omit.
+    METHOD: The config section of the method that applies imported weights, or a
+      function that makes the section from the options.
+    Dual: `(*, features, channels) -> network` from SR to LR, for dual
       regression.
     levels: `scale -> number of dual networks`.
-    DUAL_TORCH_NAMES: As `TORCH_NAMES`, of one dual network.
+    DUAL_TORCH_NAMES: Rules for PyTorch's state_dicts of one dual network.
   """
 
   name: str
@@ -81,15 +81,15 @@ class Architecture(NamedTuple):
   DUAL_TORCH_NAMES: Names = _NONE
 
   def method(self, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The config section of the method for weights of these options."""
+    """Returns the config section of the method for weights of these options."""
     return dict(self.METHOD(options) if callable(self.METHOD) else self.METHOD)
 
 
 def of_file(module: ModuleType) -> Architecture:
-  """What an imported file of `sr_jax.models` offers.
+  """Returns the contents of an imported file of `sr_jax.models`.
 
   Raises:
-    UserError: it lacks what every such file needs.
+    UserError: The file lacks `Model` or `VARIANTS`.
   """
   offered = vars(module)
   for needed in ('Model', 'VARIANTS'):

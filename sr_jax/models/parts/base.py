@@ -1,4 +1,4 @@
-"""What the networks of all architectures have in common."""
+"""Base classes of the networks of all architectures."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from sr_jax.ops.resize import imresize
 class Network(nn.Module):
   """Base class of the networks that enlarge images.
 
-  It gives each attribute of `sr_jax.typing.Network` the value that most
-  networks have. A network overrides those that differ, and declares its options
-  as fields. Three fields are read of every network:
+  The class gives each attribute of `sr_jax.typing.Network` the value that most
+  networks have. A network overrides the others, and declares its options as
+  fields. The package uses three of these fields:
 
-  - `scale`: the enlargement,
-  - `channels`, where images need not be RGB,
-  - `dtype`: the type that it computes in; parameters stay float32.
+  - `scale`: the SR factor,
+  - `channels`: the number of channels, if images need not be RGB,
+  - `dtype`: the type of computations; parameters stay float32.
   """
 
-  # Without annotations: these belong to the class and are no options.
+  # Annotations would make options of these class attributes.
   channels = 3
   luma = False
   least_side = 1
 
   @property
   def halo(self) -> int | None:
-    """Receptive radius in LR pixels; None where it has no bound."""
+    """Receptive radius in LR pixels; None if it is unbounded."""
     return None
 
   @property
   def cell(self) -> int:
-    """Side in LR pixels of the cells that an image is divided into."""
+    """Side in LR pixels of the cells into which an image is divided."""
     return 1
 
   @property
   def scales(self) -> tuple[int, ...]:
-    """Scales that the same parameters serve by heads of their own."""
+    """Scales for which the same parameters have a head each."""
     return ()
 
   @property
   def example_side(self) -> int:
-    """Height and width of an image on which it can be initialised."""
+    """Height and width of an image with which the network is initialised."""
     return 8
 
   def check(self) -> None:
@@ -53,7 +53,7 @@ class Network(nn.Module):
     `sr_jax.models.parts.options`.
 
     Raises:
-      UserError: naming the options, and what to give.
+      UserError: Options do not fit together; the error names them and a remedy.
     """
 
 
@@ -67,10 +67,10 @@ class RefiningNetwork(Network):
   def __call__(
     self, lr: jax.Array, *, train: bool = False
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Enlarges `lr` `[B, H, W, C]` in [0, 1]; unclipped.
+    """Enlarges `lr` `[B, H, W, C]` in [0, 1].
 
     Returns:
-      `[B, ceil(sH), ceil(sW), C]` and an empty dict.
+      SR `[B, ceil(sH), ceil(sW), C]`, not clipped, and an empty dict.
     """
     del train
     return self.refine(self.enlarge(jnp.asarray(lr))), {}
@@ -80,8 +80,7 @@ class RefiningNetwork(Network):
   ) -> jax.Array:
     """Cubic enlargement of `lr` `[B, H, W, C]`, from which `refine` starts.
 
-    `shape` is the (height, width) of the result where they are not ceil(sH) and
-    ceil(sW).
+    `shape` is the (height, width) of the result, by default ceil(sH), ceil(sW).
     """
     return imresize(lr, scale=self.scale, shape=shape)
 

@@ -1,6 +1,6 @@
-"""Types of a network's options, with the values that are allowed.
+"""Types of a network's options, which define the allowed values.
 
-A field of a network states its range by its type:
+The type of a network's field defines the range of the option:
 
 class EDSR(base.Network):
   scale: SubPixelScale
@@ -25,7 +25,7 @@ import flax.linen as nn
 from sr_jax import errors
 from sr_jax.errors import FLAG, TEXT, Kind, Many, Range, Row, Rule, whole
 
-# Fields that every Linen module has, and the type, which is checked by name.
+# Fields that are not checked here: those of every Linen module, and `dtype`.
 _OTHERS = ('parent', 'name', 'dtype')
 
 
@@ -33,44 +33,44 @@ class Among(NamedTuple):
   """Rule for an option that has one of a few values.
 
   Attributes:
-    values: Numbers or strings.
+    values: The allowed numbers or strings.
   """
 
   values: tuple[Any, ...]
 
   @property
   def wanted(self) -> str:
-    """The values."""
+    """Description of the allowed values."""
     *most, last = map(repr, self.values)
     return f'{", ".join(most)} or {last}'
 
   def accepts(self, value: Any) -> bool:
-    """Whether the value is one of them; True is not 1 here."""
+    """Whether the value is one of `values`; True does not count as 1."""
     plain = isinstance(value, int | float | str) and not isinstance(value, bool)
     return plain and value in self.values
 
 
 class Odd(NamedTuple):
-  """Rule for an odd number up to `most`, as sides of kernels are."""
+  """Rule for an odd number up to `most`, such as the side of a kernel."""
 
   most: int
 
   @property
   def wanted(self) -> str:
-    """The range."""
+    """Description of the range."""
     return f'an odd number from 1 to {self.most}'
 
   def accepts(self, value: Any) -> bool:
-    """Whether the value is such a number."""
+    """Whether the value is an odd number in the range."""
     return whole(1, self.most).accepts(value) and value % 2 == 1
 
 
 class SubPixel(NamedTuple):
-  """Rule for a scale that stages of sub-pixel convolutions make."""
+  """Rule for the scale of one or more stages of sub-pixel convolution."""
 
   @property
   def wanted(self) -> str:
-    """Those in use."""
+    """Description of the usual scales."""
     return '2, 3, 4 or 8'
 
   def accepts(self, value: Any) -> bool:
@@ -87,25 +87,25 @@ class Either(NamedTuple):
 
   @property
   def wanted(self) -> str:
-    """What any of them asks for."""
+    """Description of the values that one of the rules accepts."""
     return ' or '.join(rule.wanted for rule in self.rules)
 
   def accepts(self, value: Any) -> bool:
-    """Whether one of them accepts the value."""
+    """Whether one of the rules accepts the value."""
     return any(rule.accepts(value) for rule in self.rules)
 
 
-# Enlargements.
+# Whole scales.
 Scale = Annotated[int, whole(1, 100)]
 AnyScale = Annotated[float, Range(1, 100)]
 SubPixelScale = Annotated[int, SubPixel()]
 # Number of blocks, layers, groups or steps.
 Count = Annotated[int, whole(1, 256)]
 CountOrNone = Annotated[int, whole(0, 256)]
-# Channels of a layer.
+# Number of channels of a layer.
 Width = Annotated[int, whole(1, 4096)]
 WidthOrNone = Annotated[int, whole(0, 4096)]
-# Channels of the images.
+# Number of channels of images.
 Channels = Annotated[int, whole(1, 4096)]
 KernelSize = Annotated[int, Odd(63)]
 
@@ -119,10 +119,11 @@ _PLAIN: dict[Any, Rule] = {
 
 
 def check(network: nn.Module) -> None:
-  """Refuses options outside of what their fields' types allow.
+  """Checks that options have values that the types of their fields allow.
 
   Raises:
-    UserError: naming the first such option, and what to give.
+    UserError: An option has another value; the error names the first one and
+      the allowed values.
   """
   hints = typing.get_type_hints(type(network), include_extras=True)
   names = [field.name for field in dataclasses.fields(network)]
@@ -135,7 +136,7 @@ def check(network: nn.Module) -> None:
 
 
 def _rule(hint: Any) -> Rule:
-  """What the type of a field allows."""
+  """Returns the rule of a field's type."""
   origin, parts = typing.get_origin(hint), typing.get_args(hint)
   if origin is Annotated:
     return parts[1]
@@ -155,9 +156,9 @@ class _Short(NamedTuple):
 
   @property
   def wanted(self) -> str:
-    """What the list holds."""
+    """Description of the entries."""
     return self.entries.wanted
 
   def accepts(self, value: Any) -> bool:
-    """Whether it is such a list."""
+    """Whether the value is a list that the rule allows."""
     return self.entries.accepts(value) and len(value) <= 64
