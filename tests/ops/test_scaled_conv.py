@@ -82,7 +82,7 @@ def test_kernels_that_fit_no_scale_are_refused(enlarging):
     else (scaled_conv.reducing_conv, (2, 1))
   )
   for size in sizes:
-    with pytest.raises(ValueError, match=f'kernel of {size} .* scale 3'):
+    with pytest.raises(ValueError, match=f'kernel of side {size} .* scale 3'):
       convolve(
         jnp.ones((1, 6, 6, 1)), jnp.ones((size, size, 1, 1)), jnp.ones(1), 3
       )
