@@ -13,7 +13,7 @@ Kernels are estimated from the whole LR image, also where only its middle is
 enlarged.
 
 Every finished case is a line of --out; a second call goes on where the first
-stopped. PSNR is `y-uint8`.
+stopped, and adds columns that are missing. PSNR is `y-uint8`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ import argparse
 import functools
 import json
 import math
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +50,9 @@ _GAUSSIANS = {
 # DIV2KRK-like: side, and range of the variances.
 _RANDOM = {2: (11, 0.6, 5.0), 4: (21, 0.7, 10.0)}
 _PLAIN = {2: 'edsr-small-x2'}
+_COLUMNS = 'true,estimated,spectrum,gaussian:1,cubic,bicubic,plain,auto'
+# Columns that images of a bicubic reduction have as well.
+_WITHOUT_KERNEL = ('bicubic', 'plain', 'auto')
 
 
 class Case(NamedTuple):
@@ -96,16 +98,14 @@ def _padded(kernel: np.ndarray, side: int) -> np.ndarray:
   return np.pad(kernel, [((side - n) // 2,) * 2 for n in kernel.shape])
 
 
-def cases(args: argparse.Namespace, done: set[str]) -> Iterator[Case]:
-  """All cases that are not done yet."""
+def cases(args: argparse.Namespace) -> Iterator[Case]:
+  """All cases."""
   scale = args.scale
   for folder in args.folders:
     files = find_images([folder])[:: args.every]
     for i, file in enumerate(files):
       for name in args.kernels.split(','):
         key = f'{folder.name}/{file.path.stem}|{name}|x{scale}|{args.crop}'
-        if key in done:
-          continue
         hr = read_image(file.path).color
         hr = np.repeat(hr, 3, 2) if hr.shape[2] == 1 else hr
         height, width = (n // scale * scale for n in hr.shape[:2])
@@ -143,46 +143,50 @@ def _middle(
   )
 
 
-def row(case: Case, scale: int, steps: int) -> dict[str, Any]:
-  """The scores of one case."""
+def row(
+  case: Case, scale: int, steps: int, columns: Sequence[str]
+) -> dict[str, Any]:
+  """Scores of one case in some columns, those that it has."""
   model = _model(f'mzsr-x{scale}')
   lr, part = np.float32(case.lr), np.float32(case.part)
-
-  def score(sr: np.ndarray) -> float:
-    rules = {'protocol': PROTOCOLS['y-uint8'], 'scale': scale}
-    return round(
-      float(measure(sr, case.hr, metrics=[PSNR], **rules)['psnr']), 3
-    )
-
-  def fitted(kernel: np.ndarray) -> float:
-    return score(sr_jax.upscale(model, part, kernel=kernel, adapt_steps=steps))
-
-  start = time.perf_counter()
   prepared = _automatic(scale, steps).prepare(lr)
-  seconds = time.perf_counter() - start
   estimate = prepared.estimate
-  psnr = {}
-  if case.true is not None:
-    spectrum = estimate_kernel(lr, scale=scale, by='spectrum')
-    one = gaussian_kernel(1.0, size=_SIDE[scale])
-    psnr = {
-      'true': fitted(case.true),
-      'estimated': fitted(estimate.kernel),
-      'spectrum': fitted(spectrum.kernel),
-      'gaussian:1': fitted(np.asarray(one)),
-      'cubic': fitted(cubic_kernel(scale)),
-    }
-  psnr['bicubic'] = score(np.asarray(imresize(case.part, scale=scale)))
+
+  def fitted(kernel: Any) -> np.ndarray:
+    taps = np.asarray(kernel)
+    return sr_jax.upscale(model, part, kernel=taps, adapt_steps=steps)
+
+  makers: dict[str, Callable[[], np.ndarray]] = {
+    'bicubic': lambda: np.asarray(imresize(case.part, scale=scale)),
+    'auto': lambda: prepared.upscaler(part),
+  }
   if scale in _PLAIN:
-    psnr['plain'] = score(sr_jax.upscale(_model(_PLAIN[scale]), part))
-  known = case.true is not None and estimate.blurred
-  psnr['auto'] = psnr['estimated'] if known else score(prepared.upscaler(part))
+    plain = _model(_PLAIN[scale])
+    makers['plain'] = lambda: sr_jax.upscale(plain, part)
+  if case.true is not None:
+    makers |= {
+      'true': lambda: fitted(case.true),
+      'estimated': lambda: fitted(estimate.kernel),
+      'spectrum': lambda: fitted(
+        estimate_kernel(lr, scale=scale, by='spectrum').kernel
+      ),
+      'gaussian:1': lambda: fitted(gaussian_kernel(1.0, size=_SIDE[scale])),
+      'cubic': lambda: fitted(cubic_kernel(scale)),
+    }
+  psnr = {}
+  for name in columns:
+    same = name == 'auto' and 'estimated' in psnr and estimate.blurred
+    if same:
+      psnr[name] = psnr['estimated']
+    elif name in makers:
+      rules = {'protocol': PROTOCOLS['y-uint8'], 'scale': scale}
+      score = measure(makers[name](), case.hr, metrics=[PSNR], **rules)
+      psnr[name] = round(float(score['psnr']), 3)
   return {
     'key': case.key,
     'psnr': psnr,
     'kernel': estimate.spec,
     'origins': estimate.origins,
-    'seconds': round(seconds, 3),
   }
 
 
@@ -197,6 +201,16 @@ def _automatic(scale: int, steps: int) -> AutomaticKernel:
   return AutomaticKernel(_model(f'mzsr-x{scale}'), options)
 
 
+def merged(lines: Iterable[str]) -> dict[str, dict[str, Any]]:
+  """Rows by case; later lines add columns to earlier ones."""
+  rows: dict[str, dict[str, Any]] = {}
+  for line in lines:
+    one = json.loads(line)
+    known = rows.setdefault(one['key'], one)
+    known['psnr'] |= one['psnr']
+  return rows
+
+
 def table(rows: list[dict[str, Any]]) -> list[str]:
   """Means by folder and kernel, as rows of Markdown."""
   groups: dict[tuple[str, str], list[dict[str, float]]] = {}
@@ -206,19 +220,23 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     groups.setdefault((name, kernel), []).append(one['psnr'])
     if kernel != 'bicubic':
       groups.setdefault((name, 'mean'), []).append(one['psnr'])
-  columns = list(dict.fromkeys(c for one in rows for c in one['psnr']))
+  columns = [
+    c for c in _COLUMNS.split(',') if any(c in o['psnr'] for o in rows)
+  ]
   lines = [
     f'| LR | cases | {" | ".join(columns)} |',
     '|---' * len(columns) + '|---|---|',
   ]
   for (name, kernel), scores in groups.items():
     means = [
-      f'{np.mean([s[c] for s in scores]):.2f}' if c in scores[0] else '-'
+      f'{np.mean([s[c] for s in scores]):.2f}'
+      if all(c in s for s in scores)
+      else '-'
       for c in columns
     ]
     lines.append(f'| {name} {kernel} | {len(scores)} | {" | ".join(means)} |')
   worst = min(
-    (one for one in rows if 'true' in one['psnr']),
+    (one for one in rows if {'true', 'auto'} <= one['psnr'].keys()),
     key=lambda one: one['psnr']['auto'] - one['psnr']['true'],
     default=None,
   )
@@ -244,16 +262,23 @@ def main() -> None:
     '--every', type=int, default=1, help='one image of so many'
   )
   parser.add_argument('--steps', type=int, default=10)
+  parser.add_argument('--columns', default=_COLUMNS, help='what to compare')
   args = parser.parse_args()
-  rows = []
-  if args.out.exists():
-    rows = [json.loads(line) for line in args.out.read_text().splitlines()]
-  for case in cases(args, {one['key'] for one in rows}):
-    rows.append(row(case, args.scale, args.steps))
+  lines = args.out.read_text().splitlines() if args.out.exists() else []
+  rows = merged(lines)
+  for case in cases(args):
+    known = rows.get(case.key, {'psnr': {}})['psnr']
+    missing = [c for c in args.columns.split(',') if c not in known]
+    if case.true is None:
+      missing = [c for c in missing if c in _WITHOUT_KERNEL]
+    if not missing:
+      continue
+    found = row(case, args.scale, args.steps, missing)
+    lines.append(json.dumps(found))
     with args.out.open('a') as file:
-      file.write(json.dumps(rows[-1]) + '\n')
-    print(json.dumps(rows[-1]), flush=True)
-  print('\n'.join(table(rows)))
+      file.write(lines[-1] + '\n')
+    print(lines[-1], flush=True)
+  print('\n'.join(table(list(merged(lines).values()))))
 
 
 if __name__ == '__main__':

@@ -5,13 +5,13 @@ The network is our own. It takes the features of `sr_jax/ops/power_spectrum.py`.
   python train.py --config configs/kernel_estimator.py \
     --workdir runs/kernel_estimator --config.data.source=folder:PHOTOGRAPHS
 
-At the start every photograph is reduced by x2, x3 and x4, twenty times each:
-with a random Gaussian kernel, by bicubic alone, or it is left at its size. Only
-the features of the power spectra are kept. The photographs must be sharp,
-because detail that they lack counts as blur.
+At the start every photograph is reduced by x2, x3 and x4, eight times each:
+with a random Gaussian kernel, by motion or defocus, by bicubic alone, or it is
+left at its size. Only the features of the power spectra are kept. The
+photographs must be sharp, because detail that they lack counts as blur.
 
 Another number of reductions per photograph and scale:
-  --config.method.per_image=8
+  --config.method.per_image=20
 """
 
 import ml_collections

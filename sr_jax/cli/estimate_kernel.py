@@ -80,6 +80,8 @@ def _remarks(estimate: KernelEstimate) -> str:
   words = []
   if estimate.expected_error is not None:
     words.append(f'widths within about {estimate.expected_error:.2f} HR pixels')
+  if not estimate.gaussian:
+    words.append('looks like motion or defocus, which no Gaussian fits')
   if not estimate.blurred:
     words.append(
       'does not look blurred: a model without kernel may serve better'

@@ -1,9 +1,10 @@
 """Power spectra of reduced photographs, with the blur that reduced them.
 
 Examples for `methods.kernel_estimation`: photographs are blurred by random
-Gaussians and sampled, or reduced by plain bicubic, or left as they are, then
-rounded, made noisy and compressed, as files of unknown origin are. Only the
-features of their spectra are kept, so a whole data set fits into memory.
+Gaussians, by motion or by defocus and sampled, or reduced by plain bicubic, or
+left as they are. Then they are rounded, made noisy and compressed, as files of
+unknown origin are. Only the features of their spectra are kept, so a whole data
+set fits into memory.
 """
 
 from __future__ import annotations
@@ -28,10 +29,27 @@ from sr_jax.ops.blur_kernels import gaussian_kernel
 from sr_jax.ops.color import rgb_to_y
 from sr_jax.ops.resize import imresize
 
-# (share, name) of how an example is made. `models.estimators.spectrum_mlp`
-# knows the last three groups as `ORIGINS`.
-_SHARES = {'direct': 0.6, 'blur-bicubic': 0.12, 'bicubic': 0.14, 'none': 0.14}
-_ORIGIN = {'direct': 0, 'blur-bicubic': 0, 'bicubic': 1, 'none': 2}
+# Shares of the ways in which examples are made, and the group of each among the
+# `ORIGINS` of `models.estimators.spectrum_mlp`.
+_SHARES = {
+  'direct': 0.52,
+  'blur-bicubic': 0.1,
+  'bicubic': 0.13,
+  'none': 0.13,
+  'motion': 0.06,
+  'defocus': 0.06,
+}
+_ORIGIN = {
+  'direct': 0,
+  'blur-bicubic': 0,
+  'bicubic': 1,
+  'none': 2,
+  'motion': 3,
+  'defocus': 3,
+}
+# (least, most) length of a motion and radius of a lens out of focus, in LR
+# pixels: shorter ones differ too little from a Gaussian.
+_MOTION, _DEFOCUS = (2.5, 6.0), (1.2, 3.0)
 # Standard deviations of the Gaussians in HR pixels: least, and most by scale.
 _NARROWEST = 0.15
 
@@ -81,6 +99,30 @@ def _blurred(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
   padded = np.pad(image.astype(np.float32), beside, mode='symmetric')
   taps = kernel[::-1, ::-1].astype(np.float32)
   return signal.fftconvolve(padded, taps, mode='valid')
+
+
+def motion_kernel(length: float, theta: float) -> np.ndarray:
+  """Blur by a straight motion, `[K, K]` with sum 1.
+
+  Args:
+    length: In pixels.
+    theta: Its direction in radians, from x towards y (down).
+  """
+  reach = math.ceil(length / 2) + 1
+  y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+  along = x * math.cos(theta) + y * math.sin(theta)
+  across = y * math.cos(theta) - x * math.sin(theta)
+  kernel = (0.5 + length / 2 - abs(along)).clip(0, 1)
+  kernel *= (1 - abs(across)).clip(0, 1)
+  return kernel / kernel.sum()
+
+
+def defocus_kernel(radius: float) -> np.ndarray:
+  """Blur by a lens out of focus: a disk, `[K, K]` with sum 1."""
+  reach = math.ceil(radius) + 1
+  y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+  kernel = (radius + 0.5 - np.hypot(x, y)).clip(0, 1)
+  return kernel / kernel.sum()
 
 
 def _soiled(luma: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -138,7 +180,11 @@ def example(luma: np.ndarray, scale: int, rng: np.random.Generator) -> Example:
     size = 2 * math.ceil(4 * wide) + 1
     kernel = gaussian_kernel(wide**2, narrow**2, theta, size=max(size, 9))
     hr = _blurred(hr, np.asarray(kernel))
-  if kind == 'direct':
+  elif kind == 'motion':
+    hr = _blurred(hr, motion_kernel(scale * rng.uniform(*_MOTION), theta))
+  elif kind == 'defocus':
+    hr = _blurred(hr, defocus_kernel(scale * rng.uniform(*_DEFOCUS)))
+  if kind in ('direct', 'motion', 'defocus'):
     lr = hr[::scale, ::scale]
   elif kind == 'none':
     lr = hr

@@ -126,6 +126,10 @@ class AutomaticKernel:
     if estimate.blurred:
       error = estimate.expected_error
       within = '' if error is None else f', widths within about {error:.2f}'
+      if not estimate.gaussian:
+        within = (
+          ' of a blur that looks like motion or defocus, which no Gaussian fits'
+        )
       return Prepared(
         self._upscaler(self._taps(estimate)),
         estimate,

@@ -32,6 +32,10 @@ from sr_jax.ops.spectrum_fit import fit_gaussian
 _SCALES = (2, 4)
 # Standard deviations that an estimate may have, in LR pixels.
 _NARROWEST, _WIDEST = 0.05, 1.5
+# Chance of a blur from which on an image is taken for a blurred one. Narrow
+# kernels look much like a bicubic reduction, and a model that restores blurs is
+# mostly given blurred images, hence less than a half. It was chosen on Set14.
+_LEAST_BLURRED = 0.3
 # Power in squared grey levels below which the busiest patches are flat.
 _TEXTURE = 1.0
 # What the root (xx, xy, yy) of a flipped image's kernel becomes.
@@ -49,8 +53,9 @@ class KernelEstimate:
     expected_error: Error of the standard deviation to expect, in HR pixels;
       None where the estimate is a fit to the spectrum.
     origins: How likely the image was made in each way: 'blurred' and sampled,
-      a clean 'bicubic' reduction, or an untouched 'photograph'; empty where the
-      estimate is a fit to the spectrum.
+      a clean 'bicubic' reduction, an untouched 'photograph', or blurred in an
+      'other' way, by motion or defocus; empty where the estimate is a fit to
+      the spectrum.
   """
 
   variances: tuple[float, float]
@@ -82,7 +87,16 @@ class KernelEstimate:
     Otherwise it looks like a clean bicubic reduction or an untouched
     photograph, which models without a kernel enlarge better.
     """
-    return self.origins.get('blurred', 1.0) >= 0.5
+    chance = self.origins.get('blurred', 1.0) + self.origins.get('other', 0.0)
+    return chance >= _LEAST_BLURRED
+
+  @property
+  def gaussian(self) -> bool:
+    """Whether the blur, if there is one, may be a Gaussian.
+
+    Otherwise it looks like that of motion or of a lens out of focus.
+    """
+    return self.origins.get('other', 0.0) < 0.5
 
 
 def estimate_kernel(
@@ -97,8 +111,8 @@ def estimate_kernel(
     image: `[H, W, C]` or `[H, W]` in [0, 1], RGB where C is 3; of other numbers
       of channels the mean is looked at.
     scale: HR pixels to a pixel of the image.
-    by: 'network', 'spectrum', or 'auto': the network where the scale is one
-      that it was trained for.
+    by: 'network', 'spectrum', or 'auto': the network where it is at hand and
+      the scale is one that it was trained for.
 
   Raises:
     UserError: the image is too small, holds NaN, or has no texture.
@@ -107,7 +121,8 @@ def estimate_kernel(
   _check(luma)
   if by == 'auto':
     least, most = _SCALES
-    by = 'network' if least <= scale <= most else 'spectrum'
+    known = least <= scale <= most and _weights().is_dir()
+    by = 'network' if known else 'spectrum'
   if by == 'spectrum':
     covariance = fit_gaussian(luma)
     values, vectors = np.linalg.eigh(covariance)
@@ -198,9 +213,14 @@ def _estimate(
   )
 
 
+def _weights() -> pathlib.Path:
+  """Where the weights of the shipped network lie."""
+  root = pathlib.Path(str(importlib.resources.files('sr_jax') / 'pretrained'))
+  return root / '_kernel_estimator'
+
+
 @functools.cache
 def _network() -> tuple[Any, Any]:
   """`predict` and the parameters of the shipped network."""
-  root = pathlib.Path(str(importlib.resources.files('sr_jax') / 'pretrained'))
-  loaded = checkpoints.load_params(root / '_kernel_estimator')
+  loaded = checkpoints.load_params(_weights())
   return jax.jit(methods.inference(loaded.config).predict), loaded.params

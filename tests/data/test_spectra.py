@@ -1,5 +1,7 @@
 """Spectra of reduced photographs, the examples for the blur estimator."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -85,3 +87,36 @@ def test_covariance_is_that_of_the_kernel():
   xx, xy, yy = spectra.root_of(covariance)
   root = np.array([[xx, xy], [xy, yy]])
   np.testing.assert_allclose(root @ root, covariance)
+
+
+def _moments(kernel):
+  reach = len(kernel) // 2
+  y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+  assert kernel.sum() == pytest.approx(1)
+  return [(kernel * a * b).sum() for a, b in ((x, x), (x, y), (y, y))]
+
+
+def test_kernels_that_are_no_gaussians():
+  """The variance of a line of length L is L^2 / 12, of a disk R^2 / 4."""
+  xx, xy, yy = _moments(spectra.motion_kernel(12.0, 0.0))
+  assert xx == pytest.approx(12, rel=0.05)
+  assert xy == pytest.approx(0, abs=1e-9)
+  assert yy < 0.3
+  xx, xy, yy = _moments(spectra.motion_kernel(12.0, np.pi / 4))
+  assert xy == pytest.approx(6, rel=0.1)
+  xx, xy, yy = _moments(spectra.defocus_kernel(6.0))
+  assert xx == pytest.approx(9, rel=0.05)
+  assert yy == pytest.approx(xx)
+
+
+def test_rows_of_a_batch_are_drawn_alike_by_every_process(source):
+  spec = BatchSpec(batch_size=8, patch=36, scales=(2, 3), seed=3)
+  whole, _ = sample(source, spec, 5)
+  part = dataclasses.replace(spec, process_index=1, process_count=2)
+  half, _ = sample(source, part, 5)
+  for key, values in half.items():
+    np.testing.assert_array_equal(values, whole[key][4:])
+    one = source.example(spec.draw(5, 6, 2))[key]
+    np.testing.assert_array_equal(one, whole[key][6])
+  other, _ = sample(source, spec, 6)
+  assert (other['features'] != whole['features']).any()

@@ -63,6 +63,13 @@ def test_blurred_images_get_their_estimated_kernel(monkeypatch, image):
   assert again.upscaler.fitting.fit.func is one.upscaler.fitting.fit.func
 
 
+def test_blurs_that_no_gaussian_fits_are_named(monkeypatch, image):
+  odd = dataclasses.replace(BLURRED, origins={'blurred': 0.2, 'other': 0.7})
+  one = prepared(monkeypatch, mzsr(), odd, image)
+  assert 'looks like motion or defocus, which no Gaussian fits' in one.line
+  np.testing.assert_allclose(one.upscaler.fitting.kernel, BLURRED.kernel)
+
+
 def test_clean_images_go_to_the_plain_network(monkeypatch, image):
   one = prepared(monkeypatch, mzsr(), CLEAN, image)
   assert one.upscaler.model.name == 'edsr-small-x2'

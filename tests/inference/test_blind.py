@@ -5,8 +5,10 @@ import pytest
 from skimage import data as photographs
 
 from sr_jax.data.kernel_files import parse_kernel_spec
+from sr_jax.data.spectra import defocus_kernel, motion_kernel
 from sr_jax.errors import UserError
-from sr_jax.inference.blind import estimate_kernel
+from sr_jax.inference import blind
+from sr_jax.inference.blind import KernelEstimate, estimate_kernel
 from sr_jax.ops.blur_kernels import gaussian_kernel
 from sr_jax.ops.degrade import degrade, quantize
 
@@ -53,6 +55,7 @@ def test_kernel_of_a_photograph(name, by):
   assert (found.expected_error is None) == (by == 'spectrum')
   if by == 'network':
     assert found.blurred
+    assert found.gaussian
     assert sum(found.origins.values()) == pytest.approx(1)
 
 
@@ -61,6 +64,36 @@ def test_clean_images_are_recognised():
   lr = quantize(degrade(None, hr, scale=2))
   assert not estimate_kernel(lr, scale=2).blurred
   assert not estimate_kernel(hr, scale=2).blurred
+
+
+@pytest.mark.parametrize(
+  'kernel', [motion_kernel(10.0, 0.4), defocus_kernel(5.0)]
+)
+def test_motion_and_defocus_are_no_gaussians(kernel):
+  hr = photographs.astronaut()[:320, 100:420] / 255
+  made = degrade(None, hr, scale=2, degradation='direct', kernel=kernel)
+  found = estimate_kernel(np.asarray(quantize(made)), scale=2)
+  assert found.blurred
+  assert not found.gaussian
+
+
+def test_without_weights_the_spectrum_is_fitted(monkeypatch, tmp_path):
+  monkeypatch.setattr(blind, '_weights', lambda: tmp_path / 'none')
+  found = estimate_kernel(_lr(KERNELS['wide'])[:64, :64], scale=2)
+  assert found.origins == {}
+  assert found.blurred
+  assert found.gaussian
+
+
+def test_estimates_of_a_scale_have_one_size():
+  """So that all images share one compiled program."""
+  kernels = [
+    KernelEstimate((wide, 0.1), 0.3, 2, None, {}).kernel
+    for wide in (0.2, 4.0, 9.0)
+  ]
+  assert {kernel.shape for kernel in kernels} == {(25, 25)}
+  for kernel in kernels:
+    assert kernel.sum() == pytest.approx(1)
 
 
 def test_spec_and_taps_are_the_same_kernel():

@@ -75,7 +75,7 @@ def test_it_learns():
   )
   assert root.shape == (16, 3)
   assert (error > 0).all()
-  assert logits.shape == (16, 3)
+  assert logits.shape == (16, 4)
 
 
 def test_other_networks_are_refused():

@@ -20,14 +20,15 @@ from sr_jax.models.parts import base, common
 from sr_jax.models.parts.options import Width
 
 VARIANTS = {
-  'small': common.Variant({'hidden': 64, 'members': 3}, {1: 112_533}),
+  'small': common.Variant({'hidden': 64, 'members': 3}, {1: 112_728}),
 }
 TINY = {'hidden': 4, 'members': 2}
 # Of no published network.
 TORCH_NAMES: dict[str, dict[str, str]] = {}
 METHOD = {'name': 'kernel_estimation'}
 # How an LR image may have been made, in the order of the network's answers.
-ORIGINS = ('blurred', 'bicubic', 'photograph')
+# 'other' is a blur that is no Gaussian: of motion, or of a lens out of focus.
+ORIGINS = ('blurred', 'bicubic', 'photograph', 'other')
 
 
 class SpectrumMLP(base.Network):
