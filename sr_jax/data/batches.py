@@ -1,7 +1,8 @@
 """Training batches as a pure function of (seed, step).
 
-Every example is drawn by itself, see `data.draws`: a resumed run needs only
-its step, and the number of processes or worker threads changes nothing.
+Every example is drawn independently, see `data.draws`. A resumed run therefore
+needs only its step, and the number of processes or worker threads has no
+influence on the batches.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sr_jax.ops.scales import covered_size, rational, whole
 
 
 class Source(Protocol):
-  """Where training examples come from.
+  """A source of training examples.
 
   Attributes:
     names: One name per image, in the order of the indices.
@@ -34,51 +35,51 @@ class Source(Protocol):
   def skipped(self) -> tuple[tuple[str, str], ...]: ...
 
   def example(self, draw: Draw) -> Arrays:
-    """The example that a draw selects, as views where that is possible."""
+    """The example that a draw selects, as views if possible."""
     ...
 
   def check_scales(self, scales: tuple[float, ...]) -> None:
-    """Refuses scales that the source has no images for."""
+    """Refuses scales for which the source has no images."""
     ...
 
   def digest(self) -> str:
-    """Names and contents of all images, in 64 hexadecimal digits.
+    """Digest of the names and contents of all images, 64 hexadecimal digits.
 
-    It stays the same when the files move to another folder.
+    The digest does not change when the files move to another folder.
     """
     ...
 
 
 class ImagesSource(draws.Images, Protocol):
-  """A source of which fixed crops can be cut."""
+  """A source from which fixed crops can be cut."""
 
   def centred(self, index: int, size: int, scale: int) -> Arrays:
-    """The crop in the middle of the images at an index."""
+    """The central crop of the images at an index."""
     ...
 
   def check_scales(self, scales: tuple[float, ...]) -> None:
-    """Refuses scales that the source has no images for."""
+    """Refuses scales for which the source has no images."""
     ...
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchSpec:
-  """What a batch is made of.
+  """The specification of batches.
 
   Attributes:
-    batch_size: Examples per step over all processes.
-    patch: Side of an LR crop; the HR crop is `scale` times as large, rounded
-      down where that is not whole.
-    scales: One of these is chosen for each step, whole or not.
-    seed: Seed of everything random.
+    batch_size: Number of examples per step in all processes.
+    patch: Side of an LR crop. The HR crop is `scale` times as large, rounded
+      down.
+    scales: Scales, one of which is drawn for each step; they need not be whole.
+    seed: Seed of all random choices.
     augment: Whether crops are flipped and transposed at random, and their
-      references by other coins.
-    reference_size: Side of a reference's crop, 0 for that of the HR crop.
-    margins: LR pixels, for each scale, by which HR crops are wider on every
-      side where their LR is still to be made; () for none. What lies beside
-      the crop in its image is there.
-    process_index: This process; it draws its own rows of the batch only.
-    process_count: Number of processes; divides `batch_size`.
+      references independently.
+    reference_size: Side of a reference's crop; 0 takes the side of HR crops.
+    margins: Margin on every side of the HR crops for each scale, in LR pixels;
+      () for none. It holds the pixels around the crop in its image. Pairs with
+      real LR images have no margin.
+    process_index: Index of this process, which draws only its rows of a batch.
+    process_count: Number of processes; it divides `batch_size`.
   """
 
   batch_size: int
@@ -110,24 +111,24 @@ class BatchSpec:
       )
 
   def margin(self, scale: float) -> int:
-    """HR pixels by which the HR crops of a scale are wider on every side."""
+    """Margin of the HR crops of a scale on every side, in HR pixels."""
     if not self.margins:
       return 0
     return round(self.margins[self.scales.index(scale)] * rational(scale))
 
   @property
   def crop_size(self) -> int:
-    """Side of the largest HR crop: the `min_size` a source needs."""
+    """Side of the largest HR crop, which is the `min_size` of sources."""
     return covered_size(self.patch, max(self.scales))
 
   @property
   def rows(self) -> range:
-    """The examples of a step that belong to this process."""
+    """The rows of a batch that belong to this process."""
     size = self.batch_size // self.process_count
     return range(self.process_index * size, (self.process_index + 1) * size)
 
   def draw(self, step: int, row: int, scale: float) -> Draw:
-    """What decides about one row of the batch of one step."""
+    """The draw of one row of the batch of one step."""
     return Draw(
       seed=self.seed,
       step=step,
@@ -142,23 +143,27 @@ class BatchSpec:
 
 
 def sample(source: Source, spec: BatchSpec, step: int) -> tuple[Arrays, float]:
-  """This process's rows of the batch of one step, and the step's scale.
+  """Samples this process's rows of the batch of one step.
 
-  Images are chosen uniformly, crops uniformly within them, and the eight
-  flips and transpositions of a square uniformly.
+  Images, crops within them, and the eight flips and transpositions of a square
+  are each drawn uniformly.
 
   Returns:
-    `{'hr': uint8 [b, P * scale, P * scale, 3]}`, wider by the margins of
-    `spec`; for a paired source, which needs no margin, also
-    `'lr': uint8 [b, P, P, 3]`, and where there are label maps
-    `'labels': uint8 [b, P * scale, P * scale, 1]`, all aligned; and the scale,
-    an int if it is whole. For a mixed source also `'labelled': bool [b]`, true
-    for the rows that have HR, which come first and are those of the labelled
-    source alone, and `'unlabelled': uint8 [b, P, P, 3]`, the LR of the others.
-    What a row lacks is zero. For a source with references also `'ref': uint8
-    [b, R, R, 3]`. For a ranked source instead `'first'` and
-    `'second'`, uint8 `[b, P, P, 3]`, the same crop of two levels, and
-    `'score_first'` and `'score_second'`, float32 `[b]`, where higher is worse.
+    The arrays of the batch by name, and the scale of the step, an int if it is
+    whole. Images have the levels of the source (uint8 in most cases).
+
+    'hr'           `[b, P * scale, P * scale, 3]`, with the margin of `spec`
+    'lr'           `[b, P, P, 3]`, real LR images of a paired source
+    'labels'       `[b, P * scale, P * scale, 1]` uint8, if there are label maps
+    'labelled'     `[b]` bool, for a mixed source: the rows that have HR, which
+                   come first and are those of the labelled source alone
+    'unlabelled'   `[b, P, P, 3]`, the LR images of the other rows
+    'ref'          `[b, R, R, 3]`, for a source with references
+
+    Arrays are zero in rows that lack them. For a ranked source the arrays are
+    'first' and 'second', uint8 `[b, P, P, 3]`, which are the same crop of two
+    levels, and 'score_first' and 'score_second', float32 `[b]`, where higher is
+    worse.
   """
   word = draws.random_words(spec.seed, draws.SCALES, step, 0)[0]
   scale = whole(spec.scales[word % len(spec.scales)])
@@ -180,13 +185,14 @@ def batches(
   """Iterates over (step, scale, batch), beginning at `start_step`.
 
   Args:
-    source: Where the images come from.
-    spec: What the batches are made of.
+    source: The source of examples.
+    spec: The specification of batches.
     start_step: The first step.
-    num_steps: The step to stop before, as in `range(start_step, num_steps)`:
-      a resumed run passes its step and the same `num_steps`.
-    workers: Threads that prepare batches; 0 prepares them in the caller's.
-    prefetch: Batches prepared ahead.
+    num_steps: The end of the steps, as in `range(start_step, num_steps)`. A
+      resumed run passes its step and the same `num_steps`.
+    workers: Number of threads that prepare batches; 0 prepares them in the
+      caller's thread.
+    prefetch: Number of batches that are prepared in advance.
 
   Returns:
     A generator; `close()` ends its threads.
@@ -201,22 +207,23 @@ def fixed_crops(
 ) -> Arrays:
   """Centred crops for evaluation during training, the same in every run.
 
-  The images come evenly spaced from those that are at least `size` high and
-  wide; where those are fewer than `count`, so are the crops.
+  The images are evenly spaced among those that are at least `size` high and
+  wide. There are fewer crops than `count` if there are fewer such images.
 
   Args:
-    source: Where the images come from.
+    source: The source of images.
     size: Side of an HR crop, a multiple of `scale`.
     count: Largest number of crops, one per image; at least 1.
     scale: Size of HR over size of LR.
 
   Returns:
     `{'hr': uint8 [N, size, size, 3]}`, for a paired source also
-    `'lr': uint8 [N, size / scale, size / scale, 3]`, for one with references
-    `'ref': uint8 [N, size, size, 3]`, the first reference's in the same place.
+    `'lr': uint8 [N, size / scale, size / scale, 3]`, for a source with
+    references `'ref': uint8 [N, size, size, 3]`, the crop of the first
+    reference at the same place.
 
   Raises:
-    UserError: `size` is no multiple of `scale` or no image is large enough.
+    UserError: `size` is no multiple of `scale`, or no image is large enough.
   """
   if size < scale or size % scale:
     raise UserError(
@@ -264,7 +271,7 @@ def _stack(examples: list[Arrays]) -> Arrays:
       continue
     batch[key] = np.empty((len(examples), *first.shape), first.dtype)
     for row, example in zip(batch[key], examples, strict=True):
-      # By planes: four times as fast as turning pixels of three bytes.
+      # Copying plane by plane is four times as fast as pixels of three bytes.
       for channel in range(first.shape[-1]):
         row[..., channel] = example[key][..., channel]
   return batch

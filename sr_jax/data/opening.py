@@ -1,8 +1,8 @@
-"""All sources that a config names, opened in one place by one rule.
+"""Opens all data sources that a config names.
 
-`training` and `held_out` are what the train loop and the evaluation read. A
-method says which of `USES` it has a use for; a config that names anything else
-is refused.
+The train loop reads the source that `training` opens, the evaluation that of
+`held_out`. A method declares which of `USES` it needs; a config that names
+further data is refused.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sr_jax.errors import UserError, counted
 
 _log = logging.getLogger(__name__)
 
-# What a method may use beyond images with HR, by the key of the config.
+# Further data that a method may use besides HR images, by the config's key.
 USES = {
   'reference': 'references',
   'labels': 'label maps',
@@ -51,16 +51,16 @@ def batch_spec(
   process_index: int = 0,
   process_count: int = 1,
 ) -> batches.BatchSpec:
-  """What the batches of a config are made of.
+  """Makes the `BatchSpec` of a config.
 
   Args:
     config: Config of the run.
     margin: The method's `margin`.
-    process_index: This process.
+    process_index: Index of this process.
     process_count: Number of processes.
 
   Raises:
-    UserError: a number is out of its range.
+    UserError: A number is out of range.
   """
   data = config['data']
   scales = tuple(data['scales']) or (config['model']['scale'],)
@@ -80,16 +80,16 @@ def batch_spec(
 def training(
   config: Mapping[str, Any], uses: Collection[str] = ()
 ) -> batches.Source:
-  """The source to train on, which `config.data` names.
+  """Opens the training source, which `config.data` names.
 
   Args:
     config: The config of the run.
-    uses: Those of `USES` that the method has a use for. One that uses rank data
-      sets takes nothing else.
+    uses: The keys of `USES` that the method needs. A method that needs rank
+      data sets takes nothing else.
 
   Raises:
-    UserError: the method has no use for what the config names, or a source
-      cannot be opened.
+    UserError: The method does not use what the config names, or a source cannot
+      be opened.
   """
   _check_uses(config, 'data', uses)
   _check_uses(config, 'eval', uses)
@@ -130,13 +130,12 @@ def training(
 def held_out(
   config: Mapping[str, Any],
 ) -> ImageSource | PairedSource | ReferencedSource:
-  """The images that the evaluation during training measures on.
+  """Opens the images for evaluation during training, which `config.eval` names.
 
-  `config.eval` names them. Those that do not serve are left out, with a
-  warning.
+  Unusable images are left out, with a warning.
 
   Raises:
-    UserError: none serves, or there is no such source.
+    UserError: There is no such source, or no image is usable.
   """
   section = config['eval']
   options: dict[str, Any] = {
@@ -159,12 +158,12 @@ def held_out(
 def held_out_patches(
   config: Mapping[str, Any],
 ) -> RankedSource | ImageSource:
-  """The held-out part of the rank data set that `config.eval.source` names.
+  """Opens the held-out part of the rank data set `config.eval.source`.
 
-  '' stands for that of the training data.
+  The name '' means the rank data set of the training.
 
   Raises:
-    UserError: as for `held_out`.
+    UserError: As for `held_out`.
   """
   section = config['eval']
   name = section['source'] or config['data']['source']
@@ -180,12 +179,12 @@ def _peak(config: Mapping[str, Any]) -> float:
 
 
 def held_out_spectra(config: Mapping[str, Any]) -> spectra.SpectraSource:
-  """Reductions of the photographs that `config.eval.source` names.
+  """Opens reductions of the photographs of `config.eval.source`.
 
   Raises:
-    UserError: as `held_out`.
+    UserError: As for `held_out`.
   """
-  # Another seed than training's, should both have the same photographs.
+  # The seed differs from the training's, if both use the same photographs.
   return _spectra(
     config, config['eval']['source'], 'skip', config['seed'] + 2**32
   )
@@ -226,7 +225,7 @@ def _check_uses(
 def _ranked(
   config: Mapping[str, Any], name: str, part: str, min_size: int
 ) -> RankedSource | ImageSource:
-  """A part of a rank data set, or the photographs to try a ranker out with."""
+  """Opens a part of a rank data set, or the embedded photographs for trials."""
   section = config['method']
   try:
     ranked.check_metric(section['metric'], section['better'])
@@ -258,19 +257,20 @@ def open_source(
   data_dir: PathLike | None = None,
   peak: float = 0.0,
 ) -> ImageSource:
-  """The source a config names.
+  """Opens a source by its name.
 
   Args:
     name: `embedded`, `folder:PATH` (or the plain path), or
       `tfds:NAME[:SPLIT]`, where NAME may carry a config and a version.
-    min_size: Least height and width of an image that serves.
-    on_bad: `refuse` raises when a file cannot serve, `skip` leaves it out.
+    min_size: Smallest accepted height and width of an image.
+    on_bad: `refuse` raises an error for an unusable file, `skip` leaves it out.
     cache_dir: Folder of the decoded images, by default `default_cache_dir()`.
-    data_dir: Where TFDS keeps prepared data sets.
-    peak: The value that is white, see `image_io.read_native`.
+    data_dir: Folder of TFDS's prepared data sets.
+    peak: The value of white, see `image_io.read_native`.
 
   Raises:
-    UserError: nothing serves, or one file does not and `on_bad` refuses it.
+    UserError: No image is usable, or a file is unusable and `on_bad` is
+      `refuse`.
   """
   if name == 'embedded':
     return sources.embedded_source(min_size, cache_dir=cache_dir)
@@ -303,19 +303,19 @@ def open_labelled(
   cache_dir: PathLike | None = None,
   peak: float = 0.0,
 ) -> ImageSource | PairedSource:
-  """The source a config names, with its LR images if they have a folder.
+  """Opens a source by its name, with LR images if they have a folder.
 
   Args:
-    name: As for `open_source`; a folder where LR images have one.
-    lr_folder: Folder of real LR images, '' for none.
+    name: A name for `open_source`; it must be a folder if `lr_folder` is given.
+    lr_folder: Folder of real LR images; '' for none.
     scale: Size of HR over size of LR.
-    min_size: Least height and width of an HR image that serves.
-    on_bad: `refuse` raises when a file cannot serve, `skip` leaves it out.
+    min_size: Smallest accepted height and width of an HR image.
+    on_bad: `refuse` raises an error for an unusable file, `skip` leaves it out.
     cache_dir: Folder of the decoded images, by default `default_cache_dir()`.
-    peak: The value that is white, see `image_io.read_native`.
+    peak: The value of white, see `image_io.read_native`.
 
   Raises:
-    UserError: as for `open_source` or `paired_source`.
+    UserError: As for `open_source` or `paired_source`.
   """
   options: dict[str, Any] = {
     'min_size': min_size,

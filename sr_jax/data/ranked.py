@@ -151,7 +151,7 @@ def open_ranked(
     metric: Its scores are in `METRIC.txt`.
     better: Whether lower or higher scores are the better ones.
     part: One of `PARTS`.
-    min_size: Least side of a patch that serves.
+    min_size: Smallest accepted side of a patch.
 
   Raises:
     UserError: it is no such folder, has no such scores, or not of every patch,

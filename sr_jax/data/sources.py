@@ -1,7 +1,7 @@
-"""Image sources: sequences of images `[H, W, 3]`, opened when asked for.
+"""Image sources: sequences of images `[H, W, 3]`, opened on access.
 
-Every image is decoded once, when the source is made, so that a file that
-cannot serve is named then and not in the middle of a run. `data.opening` opens
+Every image is decoded once, when the source is made, so that an unusable file
+is reported at the start and not in the middle of a run. `data.opening` opens
 the sources that a config names.
 """
 
@@ -51,12 +51,12 @@ class ImageSource:
 
   Attributes:
     names: One name per image, in the order of the indices.
-    openers: One function per image that maps it.
+    openers: One function per image that opens it as a memory map.
     skipped: (name, reason) of each file that is not part of the source.
-    labels: One function per image that gives its label map, uint8
-      `[H, W, 1]`; empty where there are none.
-    dtype: Type of all crops: uint8, uint16, or float32 in [0, 1], whichever
-      holds the levels of every image.
+    labels: One function per image that opens its label map, uint8 `[H, W, 1]`;
+      empty if there are none.
+    dtype: Type of all crops, which holds the levels of every image: uint8,
+      uint16, or float32 in [0, 1].
   """
 
   names: tuple[str, ...]
@@ -75,7 +75,7 @@ class ImageSource:
 
   @property
   def hr(self) -> ImageSource:
-    """The HR images, which all images of this source are."""
+    """The source of HR images, which is this source."""
     return self
 
   def whole(self, index: int) -> Arrays:
@@ -83,11 +83,11 @@ class ImageSource:
     found = {'hr': self[index]}
     if self.labels:
       found['labels'] = self.labels[index]()
-    # Plain arrays over the mapped files: crops of them are made faster.
+    # Crops of plain arrays are faster than crops of memory maps.
     return {key: np.asarray(image) for key, image in found.items()}
 
   def typed(self, crops: Arrays) -> Arrays:
-    """The crops, HR on the levels of `dtype`."""
+    """Converts HR crops to the levels of `dtype`."""
     return crops | {'hr': levels.widened(crops['hr'], self.dtype)}
 
   def example(self, draw: Draw) -> Arrays:
@@ -95,14 +95,14 @@ class ImageSource:
     return draws.example(self, draw)
 
   def centred(self, index: int, size: int, scale: int) -> Arrays:
-    """The crop in the middle of the image at an index."""
+    """The central crop of the image at an index."""
     return draws.centred(self, index, size, scale)
 
   def check_scales(self, scales: tuple[float, ...]) -> None:
-    """Accepts any: LR is made of HR."""
+    """Accepts all scales, because LR is made from HR."""
 
   def kept(self, keep: Sequence[int]) -> ImageSource:
-    """The images of some indices."""
+    """Returns a source of the images at some indices."""
     return dataclasses.replace(
       self,
       names=tuple(self.names[i] for i in keep),
@@ -113,7 +113,7 @@ class ImageSource:
   def with_labels(
     self, openers: Sequence[Callable[[], np.ndarray]]
   ) -> ImageSource:
-    """The images with a label map each."""
+    """Returns a source of the images with label maps."""
     return dataclasses.replace(self, labels=tuple(openers))
 
   def digest(self) -> str:
@@ -127,9 +127,9 @@ class PairedSource:
   """Aligned pairs by index: `source[i]` is `(lr, hr)` with hr = scale * lr.
 
   Attributes:
-    lr: Images `[H, W, 3]`.
-    hr: Their counterparts, at least `[scale * H, scale * W, 3]`; the rows and
-      columns beyond (fewer than `scale`) are cut off.
+    lr: LR images `[H, W, 3]`.
+    hr: HR images of at least `[scale * H, scale * W, 3]`; further rows and
+      columns (fewer than `scale`) are cut off.
     scale: Size of HR over size of LR.
     skipped: (name, reason) of each file that is not part of the source.
   """
@@ -163,7 +163,7 @@ class PairedSource:
     return {'lr': lr, **found, 'hr': found['hr'][:height, :width]}
 
   def typed(self, crops: Arrays) -> Arrays:
-    """The crops, each on the levels of its source."""
+    """Converts crops to the levels of their sources."""
     lr = levels.widened(crops['lr'], self.lr.dtype)
     return self.hr.typed(crops) | {'lr': lr}
 
@@ -172,18 +172,18 @@ class PairedSource:
     return draws.example(self, draw)
 
   def centred(self, index: int, size: int, scale: int) -> Arrays:
-    """The crops in the middle of the images at an index."""
+    """The central crops of the pair at an index."""
     return draws.centred(self, index, size, scale)
 
   def check_scales(self, scales: tuple[float, ...]) -> None:
-    """Refuses all scales but that of the pairs."""
+    """Refuses all scales but the scale of the pairs."""
     if set(scales) != {self.scale}:
       raise UserError(
         f'scales {scales}: the pairs are of scale {self.scale}; choose that'
       )
 
   def kept(self, keep: Sequence[int]) -> PairedSource:
-    """The pairs of some indices."""
+    """Returns a source of the pairs at some indices."""
     return dataclasses.replace(
       self, lr=self.lr.kept(keep), hr=self.hr.kept(keep)
     )
@@ -191,7 +191,7 @@ class PairedSource:
   def with_labels(
     self, openers: Sequence[Callable[[], np.ndarray]]
   ) -> PairedSource:
-    """The pairs with a label map each."""
+    """Returns a source of the pairs with label maps."""
     return dataclasses.replace(self, hr=self.hr.with_labels(openers))
 
   def digest(self) -> str:
@@ -201,12 +201,12 @@ class PairedSource:
 
 @dataclasses.dataclass(frozen=True)
 class MixedSource:
-  """Images to train on with HR, and LR images that have none.
+  """A source of images with HR, and of LR images without HR.
 
   Attributes:
-    labelled: HR images or pairs.
-    unlabelled: LR images.
-    share: Part of every batch that is unlabelled, 0 to 1.
+    labelled: Source of HR images or pairs.
+    unlabelled: Source of LR images without HR.
+    share: Share of every batch that has no HR, from 0 to 1.
   """
 
   labelled: ImageSource | PairedSource
@@ -226,7 +226,7 @@ class MixedSource:
     return (*self.labelled.skipped, *self.unlabelled.skipped)
 
   def example(self, draw: Draw) -> Arrays:
-    """The crops of an image with HR, or of one without; the rest is zero."""
+    """The crops of an image with or without HR; missing arrays are zero."""
     alone = round(self.share * draw.batch_size)
     known = draw.row < draw.batch_size - alone
     if known:
@@ -245,7 +245,7 @@ class MixedSource:
     return lacking | found | {'labelled': np.asarray(known)}
 
   def check_scales(self, scales: tuple[float, ...]) -> None:
-    """Refuses scales that the labelled source has no images for."""
+    """Refuses scales for which the labelled source has no images."""
     self.labelled.check_scales(scales)
 
   def digest(self) -> str:
@@ -271,17 +271,17 @@ def folder_source(
   cache_dir: PathLike | None = None,
   peak: float = 0.0,
 ) -> ImageSource:
-  """Every image file under a folder, in the order of the relative paths.
+  """Opens every image file under a folder, in the order of relative paths.
 
   Args:
-    path: The folder; `folders.passed_over` says what is not looked at.
-    min_size: Least height and width of an image that serves.
-    on_bad: `refuse` raises when a file cannot serve, `skip` leaves it out.
+    path: The folder; files that `folders.passed_over` names are ignored.
+    min_size: Smallest accepted height and width of an image.
+    on_bad: `refuse` raises an error for an unusable file, `skip` leaves it out.
     cache_dir: Folder of the decoded images, by default `default_cache_dir()`.
-    peak: The value that is white, see `image_io.read_native`.
+    peak: The value of white, see `image_io.read_native`.
 
   Raises:
-    UserError: no image serves, or a file does not (it is corrupt, smaller than
+    UserError: No image is usable, or a file is unusable (corrupt, smaller than
       `min_size`, or no image) and `on_bad` is `refuse`.
   """
   images, bad = folders.list_images(path)
@@ -296,7 +296,7 @@ def folder_source(
 def embedded_file(
   name: str, cache_dir: PathLike | None = None
 ) -> Callable[[], np.ndarray]:
-  """Maps one of the photographs inside scikit-image's wheel."""
+  """Opens one of the photographs inside scikit-image's wheel."""
   return cache.image_file(_embedded_folder() / name, cache_dir)
 
 
@@ -310,9 +310,9 @@ def _embedded_folder() -> pathlib.Path:
 def embedded_source(
   min_size: int, *, cache_dir: PathLike | None = None
 ) -> ImageSource:
-  """The photographs that scikit-image carries in its wheel.
+  """Opens the photographs in scikit-image's wheel.
 
-  Those smaller than `min_size` are left out and listed in `skipped`.
+  Photographs smaller than `min_size` are left out and listed in `skipped`.
   """
   openers = [embedded_file(name, cache_dir) for name in EMBEDDED]
   return checked('source embedded', EMBEDDED, openers, (), min_size, 'skip')
@@ -328,22 +328,23 @@ def paired_source(
   cache_dir: PathLike | None = None,
   peak: float = 0.0,
 ) -> PairedSource:
-  """Pairs of an LR and an HR folder, matched by their relative paths.
+  """Opens pairs of an LR and an HR folder, matched by their relative paths.
 
-  See `folders.match_lr`. HR counts as `scale` times LR when cutting its sides
-  to multiples of `scale` gives exactly that.
+  Names are matched by `folders.match_lr`. HR must have `scale` times the size
+  of LR after its sides are cut to multiples of `scale`.
 
   Args:
-    lr_dir: Folder of the small images.
-    hr_dir: Folder of the large ones.
+    lr_dir: Folder of the LR images.
+    hr_dir: Folder of the HR images.
     scale: Size of HR over size of LR.
-    min_size: Least height and width of an HR image that serves.
-    on_bad: `refuse` raises when a file cannot serve, `skip` leaves it out.
+    min_size: Smallest accepted height and width of an HR image.
+    on_bad: `refuse` raises an error for an unusable file, `skip` leaves it out.
     cache_dir: Folder of the decoded images, by default `default_cache_dir()`.
-    peak: The value that is white, see `image_io.read_native`.
+    peak: The value of white, see `image_io.read_native`.
 
   Raises:
-    UserError: no pair serves, or a file does not and `on_bad` is `refuse`.
+    UserError: No pair is usable, or a file is unusable and `on_bad` is
+      `refuse`.
   """
   where = f'pairs {lr_dir}, {hr_dir}'
   lr_images, lr_bad = folders.list_images(lr_dir)
@@ -389,7 +390,7 @@ def checked(
   min_size: int,
   on_bad: OnBad,
 ) -> ImageSource:
-  """The source of the images that open and are large enough."""
+  """Makes a source of the images that can be opened and are large enough."""
 
   def check(index: int) -> str | None:
     return _too_small(openers[index](), min_size)
@@ -404,7 +405,7 @@ def pick(
   openers: Sequence[Callable[[], np.ndarray]],
   keep: Sequence[int],
 ) -> ImageSource:
-  """The images of some indices, as a source that `where` names in messages."""
+  """Makes a source of images at some indices; `where` names it in messages."""
   kept = tuple(openers[i] for i in keep)
   return ImageSource(
     names=tuple(names[i] for i in keep),
@@ -416,15 +417,15 @@ def pick(
 def common_dtype(
   where: str, openers: Sequence[Callable[[], np.ndarray]]
 ) -> np.dtype:
-  """The type that holds the levels of all images.
+  """Returns the type that holds the levels of all images.
 
-  Warns where 16-bit images leave most of their levels unused, as 12-bit data
-  do that were not scaled.
+  A warning is given if 16-bit images use few of their levels, as unscaled
+  12-bit data do.
   """
   dtype = levels.widest({opener().dtype for opener in openers})
   if dtype == np.uint16:
     limit, largest = int(levels.peak(dtype)) // 8, 0
-    for opener in openers:  # almost always the first one is enough
+    for opener in openers:  # almost always the first image is enough
       image = opener()
       largest = max(largest, int(levels.widened(image, dtype).max()))
       if largest > limit:
@@ -444,14 +445,17 @@ def sift(
   bad: Skipped,
   on_bad: OnBad,
 ) -> tuple[list[int], Skipped]:
-  """Indices of the images that serve; (name, reason) of everything else.
+  """Separates usable images from unusable ones.
 
   Args:
-    where: Names the source in messages.
-    names: One per image.
-    check: Opens image i and returns what is wrong with it, if anything.
-    bad: What is known to be bad beforehand.
+    where: Name of the source in messages.
+    names: One name per image.
+    check: Opens image i, and returns why it is unusable, or None.
+    bad: (name, reason) of files that are already known to be unusable.
     on_bad: `refuse` or `skip`.
+
+  Returns:
+    Indices of the usable images, and (name, reason) of all other files.
   """
   if on_bad not in ('refuse', 'skip'):
     raise UserError(f"on_bad={on_bad!r}: choose 'refuse' or 'skip'")
@@ -460,9 +464,9 @@ def sift(
     try:
       return check(index)
     except cache.CacheError:
-      raise  # else a full disk would leave images out
+      raise  # a full disk must not leave images out
     except UserError as error:
-      # The message begins with the path, the report with the name.
+      # The path at the start of the message is replaced by the image's name.
       return str(error).rpartition(f'{names[index]}: ')[2]
 
   _log.info('%s: opening %d images, new ones slowly', where, len(names))

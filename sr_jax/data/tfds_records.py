@@ -41,12 +41,12 @@ def tfds_source(
   """The images of a prepared TFDS data set, read without TensorFlow.
 
   Args:
-    name: As `tfds.builder` takes it: `NAME[/CONFIG][:VERSION]`.
+    name: Name for `tfds.builder`: `NAME[/CONFIG][:VERSION]`.
     split: Any split of the data set, slices included (`train[:90%]`).
-    min_size: Least height and width of an image that serves.
-    on_bad: `refuse` raises when an image cannot serve, `skip` leaves it out.
+    min_size: Smallest accepted height and width of an image.
+    on_bad: `refuse` raises an error for unusable images, `skip` leaves them out.
     feature: The image's key in an example; by default `image`, else `hr`.
-    data_dir: Where TFDS keeps prepared data sets.
+    data_dir: Folder of TFDS's prepared data sets.
     cache_dir: Folder of the decoded images, by default `default_cache_dir()`.
 
   Raises:
