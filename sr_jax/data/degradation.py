@@ -1,7 +1,7 @@
-"""How low-resolution images are made from high-resolution ones.
+"""The description of how LR images are made from HR images.
 
-One description serves training, evaluation and the command line, so that a
-model is trained and measured on LR images of the same kind.
+Training, evaluation and the command line use the same description, so that a
+model is trained and evaluated on LR images of the same kind.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from sr_jax.data.kernel_files import parse_kernel_spec
 from sr_jax.ops.degrade import RESIZE_REACH, degrade, quantize
 from sr_jax.ops.scales import rational
 
-# JPEG compresses blocks of this many pixels a side.
+# Side of JPEG's blocks in pixels.
 _JPEG_BLOCK = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Degradation:
-  """How LR images are made from HR images; rounded to 8 bit as files are.
+  """How LR images are made from HR images, and rounded to 8 bits like files.
 
   Attributes:
     degradation: 'bicubic', 'direct' or 'blur-bicubic', see `ops.degrade`.
-    kernel: SPEC of the blur as `parse_kernel_spec` reads it, or None.
+    kernel: SPEC of the blur for `parse_kernel_spec`, or None for no blur.
     noise_sigma: Standard deviation of Gaussian noise in grey levels of 255.
     jpeg_quality: 1..100, or None for no JPEG.
-    seed: Seed of the noise of files; each image draws its own by its name.
+    seed: Seed of the noise of files; the noise also depends on the image's
+      name.
 
   Raises:
-    UserError: the parts do not suit each other, see `ops.degrade`.
+    UserError: The values do not suit each other, see `ops.degrade`.
   """
 
   degradation: str = 'bicubic'
@@ -46,15 +47,16 @@ class Degradation:
   seed: int = 0
 
   def __post_init__(self) -> None:
-    """Refuses by trial, before images are read."""
+    """Checks the values by degrading a test image."""
     self.of_file(np.zeros((8, 8, 1)), '', 2)
 
   @classmethod
   def from_config(cls, section: Mapping[str, Any]) -> Degradation:
-    """The degradation that `config.degradation` describes.
+    """Makes the degradation that `config.degradation` describes.
 
     Raises:
-      UserError: the kernel cannot be read, or the parts do not suit each other.
+      UserError: The kernel cannot be read, or the values do not suit each
+        other.
     """
     return cls(
       degradation=section['name'],
@@ -65,17 +67,17 @@ class Degradation:
 
   @functools.cached_property
   def taps(self) -> np.ndarray | None:
-    """The kernel's `[K1, K2]` taps; None where nothing is blurred."""
+    """The kernel's taps `[K1, K2]`; None without blur."""
     return None if self.kernel is None else parse_kernel_spec(self.kernel)
 
   def of_file(
     self, hr: np.ndarray, name: str, scale: float, dtype: Any = np.uint8
   ) -> np.ndarray:
-    """LR of `hr` `[H, W, C]` in [0, 1] on the levels of a type, float64.
+    """Makes the LR image of a file, as float64 on the levels of a type.
 
     Args:
-      hr: The image.
-      name: Name of the image, from which its noise is drawn.
+      hr: The HR image, `[H, W, C]` in [0, 1].
+      name: Name of the image, which seeds its noise.
       scale: Reduction factor.
       dtype: Type whose levels the result has, see `ops.degrade.quantize`.
     """
@@ -89,14 +91,14 @@ class Degradation:
     scale: float,
     dtype: Any = np.uint8,
   ) -> jax.Array:
-    """LR of `hr` `[B, H, W, C]` in [0, 1], rounded to levels; traceable.
+    """Makes LR images on the device, rounded to levels; traceable.
 
     Args:
       key: PRNG key of the noise; None without noise.
-      hr: The images.
+      hr: The HR images, `[B, H, W, C]` in [0, 1].
       scale: Reduction factor.
-      dtype: Type whose levels the result has, see `ops.degrade.quantize`; that
-        of the file which HR comes from.
+      dtype: Type whose levels the result has, see `ops.degrade.quantize`:
+        usually the type of the HR files.
     """
     return self._degrade(key, hr, scale, dtype)
 
@@ -115,19 +117,19 @@ class Degradation:
     return quantize(lr, dtype)
 
   def margin(self, scale: float) -> int:
-    """LR pixels beside a crop that the LR pixels within it depend on.
+    """Margin around a crop on which the LR pixels of the crop depend.
 
-    LR of a crop alone differs from the same part of the photograph's LR near
-    the crop's border, because blur and resizing mirror what lies beyond it.
-    LR of a crop that is wider by this margin on every side, cut afterwards,
-    does not.
+    Near its border, the LR of a crop differs from the photograph's LR, because
+    blur and resizing mirror the crop at its border. If the crop is degraded
+    with this margin on every side, and the margin is removed afterwards, there
+    is no difference.
 
     Args:
       scale: Reduction factor.
 
     Returns:
-      The margin; it covers a whole number of HR pixels. 0 where no small one
-      does, at scales such as 2.71828.
+      The margin in LR pixels, which is a whole number of HR pixels. 0 if no
+      small margin is, at scales such as 2.71828.
     """
     reach = 0 if self.degradation == 'direct' else RESIZE_REACH * scale
     if self.taps is not None:
@@ -147,7 +149,7 @@ class Degradation:
     return ', '.join(words)
 
 
-# A margin of more LR pixels than this beyond what is needed is not worth it.
+# Largest number of LR pixels by which a margin may exceed the needed one.
 _MOST_SPARE = 20
 
 
@@ -157,11 +159,11 @@ def covering_margin(reach: float, scale: float, *steps: float) -> int:
   Args:
     reach: HR pixels to cover on every side.
     scale: Reduction factor.
-    *steps: The margin is a multiple of each of these.
+    *steps: The margin is a multiple of each of these numbers.
 
   Returns:
-    LR pixels, whose enlargement is a whole number of HR pixels; 0 where that
-    takes many more than needed.
+    The margin in LR pixels, which is a whole number of HR pixels; 0 if the
+    margin would have to be much larger than needed.
   """
   needed = math.ceil(reach / scale)
   step = math.lcm(

@@ -1,9 +1,9 @@
 """The random choices of one training example, and the crops they select.
 
-They come from a counter-based generator (Philox: Salmon et al., "Parallel
-random numbers: as easy as 1, 2, 3", SC 2011) whose counter is (step, row). So
-a resumed run needs only its step, and the number of processes or worker
-threads changes nothing.
+The choices come from a counter-based generator (Philox: Salmon et al.,
+"Parallel random numbers: as easy as 1, 2, 3", SC 2011) whose counter is (step,
+row). A resumed run therefore needs only its step, and the number of processes
+or worker threads has no influence.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ EXAMPLES, SCALES, REFERENCES = 0, 1, 2
 
 
 class Draw(NamedTuple):
-  """What decides about one example of one step.
+  """The random draw of one example of one step.
 
   Attributes:
     seed: Seed of the run.
     step: Step of the batch.
     row: Row of the example within the batch of all processes.
-    batch_size: Examples of the step over all processes.
+    batch_size: Number of examples of the step in all processes.
     patch: Side of an LR crop.
-    scale: Size of HR over size of LR.
+    scale: Size of HR divided by size of LR.
     augment: Whether crops are flipped and transposed at random.
-    reference_size: Side of a reference's crop, 0 for that of the HR crop.
-    margin: HR pixels by which the HR crop is wider on every side, where its LR
-      is still to be made.
+    reference_size: Side of a reference's crop; 0 takes the side of the HR crop.
+    margin: Margin of the HR crop on every side in HR pixels, if its LR image is
+      made from it.
   """
 
   seed: int
@@ -57,14 +57,14 @@ class Draw(NamedTuple):
     return random_words(self.seed, stream, self.step, self.row)
 
   def turned(self, crop: np.ndarray, coins: int) -> np.ndarray:
-    """The crop, flipped and transposed by three coins if `augment` asks."""
+    """Flips and transposes the crop by three random bits if `augment`."""
     return dihedral(crop, coins) if self.augment else crop
 
 
 def random_words(seed: int, stream: int, step: int, row: int) -> list[int]:
   """Four independent integers in [0, 2**64): one block of Philox.
 
-  Raw words, because NumPy may change how its distributions use them.
+  The raw words are used, because NumPy may change its distributions.
   """
   philox = np.random.Philox(
     key=np.array([seed, stream], np.uint64),
@@ -76,8 +76,8 @@ def random_words(seed: int, stream: int, step: int, row: int) -> list[int]:
 def words_of_rows(seed: int, stream: int, step: int, rows: range) -> np.ndarray:
   """Four independent integers for each of several rows, `[rows, 4]` uint64.
 
-  Other integers than those of `random_words`, in a hundredth of the time. Those
-  of a row depend on no other row.
+  The integers differ from those of `random_words`, and take a hundredth of the
+  time. The integers of a row do not depend on other rows.
   """
   philox = np.random.Philox(
     key=np.array([seed, stream], np.uint64),
@@ -87,11 +87,11 @@ def words_of_rows(seed: int, stream: int, step: int, rows: range) -> np.ndarray:
 
 
 class Images(Protocol):
-  """HR images by index, with the other images that show the same.
+  """HR images by index, with the LR images and label maps of the same scenes.
 
   Attributes:
     names: One name per image, in the order of the indices.
-    grid: Step between the corners of HR crops, in pixels.
+    grid: Corners of HR crops are multiples of this number of pixels.
   """
 
   @property
@@ -103,11 +103,11 @@ class Images(Protocol):
   def __len__(self) -> int: ...
 
   def whole(self, index: int) -> Arrays:
-    """The whole images `[H, W, C]`: `hr`, and perhaps `lr` and `labels`."""
+    """The whole images `[H, W, C]`: `hr`, and any `lr` and `labels`."""
     ...
 
   def typed(self, crops: Arrays) -> Arrays:
-    """Crops of any image in the types that all crops of a batch have."""
+    """Converts crops to the types that all crops of a batch have."""
     ...
 
 
@@ -117,8 +117,9 @@ class Cropped(NamedTuple):
   Attributes:
     index: Index of the images.
     place: (row, column) of the HR crop's centre, as shares of the sides.
-    crops: The crops as views of the images, not yet turned.
-    coins: Integer whose three lowest bits turn them; more bits follow.
+    crops: The crops as views of the images, before flips.
+    coins: Integer whose three lowest bits flip and transpose the crops; further
+      bits are free.
   """
 
   index: int
@@ -128,10 +129,10 @@ class Cropped(NamedTuple):
 
 
 def crop(images: Images, draw: Draw) -> Cropped:
-  """The crop that a draw selects, uniform over images and then places.
+  """Returns the crop of a draw, uniform over images and over places in them.
 
   Raises:
-    UserError: the image is smaller than the crop.
+    UserError: The image is smaller than the crop.
   """
   words = draw.words(EXAMPLES)
   index, size, grid = words[0] % len(images), draw.crop_size, images.grid
@@ -152,13 +153,13 @@ def crop(images: Images, draw: Draw) -> Cropped:
 
 
 def example(images: Images, draw: Draw) -> Arrays:
-  """The crops that a draw selects, turned alike."""
+  """Returns the crops of a draw, flipped and transposed in the same way."""
   found = crop(images, draw)
   return {k: draw.turned(v, found.coins) for k, v in found.crops.items()}
 
 
 def centred(images: Images, index: int, size: int, scale: int) -> Arrays:
-  """The crop in the middle, with its corner at multiples of `scale`."""
+  """Returns the central crop, whose corner is at a multiple of `scale`."""
   found = images.whole(index)
   height, width = found['hr'].shape[:2]
   top = (height - size) // 2 // scale * scale
@@ -167,7 +168,7 @@ def centred(images: Images, index: int, size: int, scale: int) -> Arrays:
 
 
 def cut(images: Arrays, top: int, left: int, size: int, scale: int) -> Arrays:
-  """The HR crop at (top, left), and the crops of the others that show it."""
+  """Cuts the HR crop at (top, left), and its region of the other images."""
   crops = {}
   for key, image in images.items():
     y, x, side = (n // (scale if key == 'lr' else 1) for n in (top, left, size))
@@ -178,9 +179,9 @@ def cut(images: Arrays, top: int, left: int, size: int, scale: int) -> Arrays:
 def wider(
   image: np.ndarray, top: int, left: int, size: int, margin: int
 ) -> np.ndarray:
-  """The crop at (top, left) and `margin` pixels beside it on every side.
+  """Cuts the crop at (top, left) with a margin of `margin` pixels.
 
-  Beyond the image's border is its mirror image, as in MATLAB's `imresize`.
+  Beyond its border the image is mirrored, as in MATLAB's `imresize`.
   """
   view, beyond = [], []
   for start, length in zip((top, left), image.shape[:2], strict=True):

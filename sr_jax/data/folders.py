@@ -1,4 +1,4 @@
-"""Which files of a folder are images, and which of two folders are pairs."""
+"""Finds the images of a folder, and matches HR and LR images of two folders."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from sr_jax.ops.scales import whole
 
 Skipped = tuple[tuple[str, str], ...]
 
-# The record that `sr-jax degrade` writes beside its images.
+# Name of the record that `sr-jax degrade` writes into the folder of images.
 DEGRADATION_RECORD = 'degradation.json'
-# Files and folders that systems and programs leave among images, in lower case.
+# Names, in lower case, of files and folders that operating systems and programs
+# create among images.
 _FOREIGN = {
   'thumbs.db',
   'ehthumbs.db',
@@ -34,20 +35,20 @@ _FOREIGN = {
 
 
 def passed_over(name: str) -> bool:
-  """Whether every reader of folders ignores a file or folder of this name.
+  """Whether all readers of folders ignore files or folders of this name.
 
-  Those are hidden ones (`.DS_Store`, `._photo.png`), what systems leave among
-  images (`Thumbs.db`, `desktop.ini`, `@eaDir`), and the record of `sr-jax
-  degrade`.
+  Ignored are hidden files (`.DS_Store`, `._photo.png`), files that operating
+  systems create among images (`Thumbs.db`, `desktop.ini`, `@eaDir`), and the
+  record of `sr-jax degrade`.
   """
   return name.startswith('.') or name.lower() in _FOREIGN
 
 
 def distinct_names(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
-  """A name for each of several folders: the fewest last parts that differ.
+  """Returns different names for several folders: the fewest last path parts.
 
-  `sets/Set5` is `Set5`, unless `other/Set5` is there as well: then they are
-  `sets/Set5` and `other/Set5`.
+  `sets/Set5` gets the name `Set5`, unless `other/Set5` is given as well: then
+  the names are `sets/Set5` and `other/Set5`.
   """
   parts = [pathlib.Path(os.path.abspath(path)).parts for path in paths]
   names = []
@@ -63,9 +64,11 @@ def distinct_names(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
 def list_images(
   path: str | os.PathLike[str],
 ) -> tuple[dict[str, pathlib.Path], Skipped]:
-  """Files with an image's suffix by relative path; the others as bad.
+  """Lists the files of a folder and its subfolders.
 
-  What `passed_over` names is neither.
+  Returns:
+    Files with the suffix of an image, by relative path; and (name, reason) of
+    all other files. Names that `passed_over` accepts are in neither.
   """
   root = pathlib.Path(path)
   if not root.is_dir():
@@ -78,7 +81,7 @@ def list_images(
     bad.append((os.path.relpath(error.filename, root), str(error.strerror)))
 
   for folder, subfolders, files in os.walk(root, True, closed, True):
-    # A link back up the tree would go on for ever.
+    # A link to a folder above would make the walk endless.
     real = os.path.realpath(folder)
     if real in visited:
       subfolders.clear()
@@ -97,7 +100,7 @@ def list_images(
   return dict(sorted(images.items())), tuple(bad)
 
 
-# How names of the public sets end: x2 (DIV2K; m, d and w are its degradations),
+# Endings of names in public sets: x2 (DIV2K; m, d and w are its degradations),
 # _x2 (BasicSR), _SRF_2 (Urban100), _HR, _GT, _LR, _LR4 (RealSR), _LRBI (RCAN),
 # _bicLR; folders also as X2, LR_bicubic, GTmod12.
 _SCALE = re.compile(
@@ -117,12 +120,12 @@ _DEGRADED = re.compile(
 
 
 class _Reading(NamedTuple):
-  """One way to read a name.
+  """One interpretation of a name, after removing endings of public sets.
 
   Attributes:
-    base: The path without suffix, less the endings that are read.
-    scale: The scale that they state, None for none.
-    role: 'hr' or 'lr' as they state, None for neither.
+    base: The path without suffix and without the removed endings.
+    scale: The scale that the endings state; None if they state none.
+    role: 'hr' or 'lr' if the endings state it, else None.
   """
 
   base: str
@@ -130,7 +133,7 @@ class _Reading(NamedTuple):
   role: str | None
 
   def shorter(self, *endings: re.Pattern[str]) -> _Reading | None:
-    """Without one more ending, or None; what ends the name counts most."""
+    """Removes one more ending, or returns None; the last ending decides."""
     for ending in endings:
       if found := ending.fullmatch(self.base):
         known = found.groupdict()
@@ -145,7 +148,7 @@ class _Reading(NamedTuple):
 
 
 def _readings(name: str) -> list[_Reading]:
-  """All ways to read a name, beginning with that as it stands."""
+  """All interpretations of a name; the first removes no ending."""
   folder, _, file = os.path.splitext(name)[0].rpartition('/')
   readings = [_Reading(os.path.join(folder, file), None, None)]
   place, parts = _Reading('', None, None), []
@@ -160,7 +163,7 @@ def _readings(name: str) -> list[_Reading]:
     readings.append(
       _Reading(
         os.path.join(folder, reading.base),
-        # What the file states counts before what its folders state.
+        # The scale of a file name takes precedence over that of its folders.
         place.scale if reading.scale is None else reading.scale,
         reading.role or place.role,
       )
@@ -170,12 +173,12 @@ def _readings(name: str) -> list[_Reading]:
 
 
 class Matched(NamedTuple):
-  """Which LR image belongs to which HR image, by relative paths.
+  """Matched HR and LR images, by relative paths.
 
   Attributes:
-    pairs: LR by HR, in the order of HR.
-    faults: Why an HR image has no LR image, by HR.
-    unused: LR images that belong to none.
+    pairs: LR path by HR path, in the order of HR.
+    faults: Reason why an HR image has no LR image, by HR path.
+    unused: LR images without an HR image.
   """
 
   pairs: dict[str, str]
@@ -186,13 +189,13 @@ class Matched(NamedTuple):
 def match_lr(hr: Iterable[str], lr: Iterable[str], scale: float) -> Matched:
   """Matches HR and LR images by their relative paths.
 
-  The LR image of `a/0001.png` is `a/0001`, `a/0001x2` (DIV2K) or `a/0001_x2`
-  (BasicSR) with any suffix, at scale 2. Else endings of the public sets are
-  read off both names and folders, such as `_HR`, `_LR`, `_bicLRx2`,
-  `_SRF_2_LR`, `X2/`. LR images of other scales are left out, and in a folder
-  of both also the LR images among HR and the HR images among LR.
+  At scale 2 the LR image of `a/0001.png` is `a/0001`, `a/0001x2` (DIV2K) or
+  `a/0001_x2` (BasicSR) with any suffix. If there is none, endings of the public
+  sets such as `_HR`, `_LR`, `_bicLRx2`, `_SRF_2_LR` and `X2/` are removed from
+  the names of files and folders. LR images of other scales are left out. If HR
+  and LR images are in the same folder, they are separated by their names.
 
-  Two LR images of one HR image are a fault: neither is taken.
+  If two LR images match an HR image, neither is taken.
   """
   scale = whole(scale)
   large, small = _of_role(hr, 'hr'), _of_role(lr, 'lr')
@@ -201,7 +204,7 @@ def match_lr(hr: Iterable[str], lr: Iterable[str], scale: float) -> Matched:
     for cost, reading in enumerate(readings):
       if reading.scale in (None, scale):
         by_base.setdefault(reading.base, {}).setdefault(name, cost)
-  # By how much must be read off; the simplest names first.
+  # Matches by the number of removed endings; the simplest names come first.
   claims: dict[int, dict[str, list[str]]] = {}
   for name, readings in large.items():
     costs: dict[str, int] = {}
@@ -224,7 +227,7 @@ def match_lr(hr: Iterable[str], lr: Iterable[str], scale: float) -> Matched:
     name
     for name, found in small.items()
     if name not in owners
-    # The same picture at another scale is none too many.
+    # LR images of the same picture at other scales are not reported.
     and not (
       found[-1].scale not in (None, scale)
       and any(reading.base in known for reading in found)
@@ -239,7 +242,7 @@ def _simple_names(stem: str, scale: float) -> tuple[str, ...]:
 
 
 def _of_role(names: Iterable[str], role: str) -> dict[str, list[_Reading]]:
-  """Readings by name; where some state this role, none that state the other."""
+  """Interpretations by name, without the other role if this role occurs."""
   readings = {name: _readings(name) for name in names}
   stated = {name: found[-1].role for name, found in readings.items()}
   if role not in stated.values():
@@ -252,11 +255,14 @@ def _of_role(names: Iterable[str], role: str) -> dict[str, list[_Reading]]:
 def _settled(
   claims: dict[int, dict[str, list[str]]],
 ) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-  """Pairs, faults, and the HR image that each LR image belongs to.
+  """Decides on the pairs.
 
   Args:
-    claims: LR images that may belong to an HR image, by HR, by cost; an LR
-      image belongs to the HR image of the least cost.
+    claims: Candidate LR images by HR image, by cost (the number of removed
+      endings). An LR image belongs to the HR image with the smallest cost.
+
+  Returns:
+    Pairs, faults, and the HR image of each LR image.
   """
   pairs: dict[str, str] = {}
   faults: dict[str, str] = {}

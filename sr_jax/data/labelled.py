@@ -1,4 +1,4 @@
-"""Sources whose HR images have label maps."""
+"""Adds label maps to the HR images of a source."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def with_labels(
   on_bad: OnBad = 'refuse',
   cache_dir: cache.PathLike | None = None,
 ) -> ImageSource | PairedSource:
-  """The source with a label map for every HR image.
+  """Returns a source with a label map for every HR image.
 
   Args:
-    source: The images.
-    labels: Folder of the maps (see `label_maps`): that of `a/0001.jpg` is
-      `a/0001.png`. `brightness` makes them up instead, to try things out.
+    source: The source of images.
+    labels: Folder of the maps (see `label_maps`); the map of `a/0001.jpg` is
+      `a/0001.png`. `brightness` makes maps from the images, for trials.
     ids: One of `label_maps.IDS`.
-    on_bad: `refuse` raises when an image has no map that serves, `skip` leaves
-      it out.
+    on_bad: `refuse` raises an error for an image without usable map, `skip`
+      leaves it out.
     cache_dir: Folder of the decoded maps, by default `default_cache_dir()`.
 
   Raises:
-    UserError: no map serves, or one is missing, cannot be read, has unknown ids
-      or another size than its image, and `on_bad` is `refuse`.
+    UserError: No map is usable; or a map is missing, unreadable, has unknown
+      ids or another size than its image, and `on_bad` is `refuse`.
   """
   if ids not in label_maps.IDS:
     raise UserError(f'label_ids={ids!r}: choose from {label_maps.IDS}')
@@ -91,6 +91,6 @@ def _labelled(
   openers: Sequence[Callable[[], np.ndarray]],
   skipped: Skipped,
 ) -> ImageSource | PairedSource:
-  """The kept images of a source, with the label maps of their HR images."""
+  """Returns the kept images of a source with the label maps of HR."""
   kept = source.kept(keep).with_labels([openers[i] for i in keep])
   return dataclasses.replace(kept, skipped=(*source.skipped, *skipped))

@@ -44,7 +44,7 @@ def tfds_source(
     name: Name for `tfds.builder`: `NAME[/CONFIG][:VERSION]`.
     split: Any split of the data set, slices included (`train[:90%]`).
     min_size: Smallest accepted height and width of an image.
-    on_bad: `refuse` raises an error for unusable images, `skip` leaves them out.
+    on_bad: `refuse` raises an error for unusable images, `skip` omits them.
     feature: The image's key in an example; by default `image`, else `hr`.
     data_dir: Folder of TFDS's prepared data sets.
     cache_dir: Folder of the decoded images, by default `default_cache_dir()`.
