@@ -18,6 +18,7 @@ from typing import Any
 
 from sr_jax import checkpoints, methods, models
 from sr_jax.errors import UserError
+from sr_jax.inference.exported import SUFFIX, read_exported
 from sr_jax.inference.model import SRModel, check_scale
 from sr_jax.inference.stored import MOST_SCALE, by_config, check_stored
 from sr_jax.models.parts.parameters import check_parameters
@@ -50,7 +51,8 @@ def load(
 
   Args:
     name: One of `WITHOUT_WEIGHTS`, a name in `pretrained()`, or a checkpoint: a
-      workdir, a step's folder, or imported weights.
+      workdir, a step's folder, imported weights, or a safetensors file that
+      `sr-jax export` wrote.
     scale: Needed without weights; otherwise checked against the checkpoint's,
       or chosen within the range that it was trained for.
     options: Options of the architecture in place of the checkpoint's, as far as
@@ -72,7 +74,8 @@ def load(
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f'did you mean {near[0]}?' if near else 'give one of these or a path'
     raise UserError(f'no model {str(name)!r}; {hint} ({", ".join(names)})')
-  loaded = checkpoints.load_params(path)
+  exported = path.suffix == SUFFIX and path.is_file()
+  loaded = read_exported(path) if exported else checkpoints.load_params(path)
   check_stored(loaded, path)
   config = _asked_scale(loaded.config, scale, str(name))
   if options:

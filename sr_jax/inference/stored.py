@@ -44,11 +44,24 @@ def check_stored(loaded: Loaded, path: str | os.PathLike[str]) -> None:
     UserError: naming the checkpoint and the key or parameter at fault.
   """
   try:
-    _check_form(loaded.config)
-    _check_numbers(loaded.config['model'], loaded.params)
+    check_declared(loaded.config, loaded.params)
     by_config(_check_network, loaded.config['model'], loaded.params)
   except UserError as error:
     raise UserError(f'{path}: {error}') from error
+
+
+def check_declared(
+  config: Mapping[str, Any], params: Mapping[str, Any]
+) -> None:
+  """Refuses a config that no model of these parameters can have.
+
+  Nothing is built, so that a config which asks for too much costs nothing.
+
+  Raises:
+    UserError: naming the key at fault.
+  """
+  _check_form(config)
+  _check_numbers(config['model'], params)
 
 
 def by_config(call: Callable[..., Any], *args: Any) -> Any:
