@@ -6,6 +6,7 @@ resumes exactly where the last checkpoint left off.
 """
 
 import difflib
+import functools
 import logging
 import os
 import pathlib
@@ -13,7 +14,9 @@ import runpy
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
+_CONFIGS = pathlib.Path('configs')
 _STOPPED = 'train.py: stopped by a signal before the first step'
 
 
@@ -28,29 +31,34 @@ def _stop_early(*unused: object) -> None:
   os._exit(0)
 
 
-if __name__ == '__main__':  # before the imports, which take seconds
+def start() -> None:
+  """Listens to SIGTERM before the imports, which take seconds; then trains."""
   signal.signal(signal.SIGTERM, _stop_early)
+  from absl import app, flags
+  from ml_collections import config_flags
 
-from absl import app, flags  # noqa: E402
-from ml_collections import config_flags  # noqa: E402
-
-from sr_jax.errors import UserError, wants_traceback  # noqa: E402
-
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Experiment, a file of configs/.', lock_config=True
-)
-_WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Folder for checkpoints, logs and image strips.'
-)
-_CONFIGS = pathlib.Path('configs')
-flags.mark_flags_as_required(['config', 'workdir'])
+  config = config_flags.DEFINE_config_file(
+    'config', None, 'Experiment, a file of configs/.', lock_config=True
+  )
+  workdir = flags.DEFINE_string(
+    'workdir', None, 'Folder for checkpoints, logs and image strips.'
+  )
+  flags.mark_flags_as_required(['config', 'workdir'])
+  app.run(
+    functools.partial(main, config=config, workdir=workdir),
+    flags_parser=functools.partial(_parse, config=config),
+  )
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(argv: list[str], *, config: Any) -> list[str]:
   """Parses flags; a wrong one ends in one line and exit status 2."""
+  from absl import flags
+
+  from sr_jax.errors import wants_traceback
+
   try:
     rest = flags.FLAGS(argv)
-    _CONFIG.value.to_dict()  # a file that cannot be loaded fails here
+    config.value.to_dict()  # a file that cannot be loaded fails here
   except Exception as error:  # a config file is any Python
     if wants_traceback():
       raise
@@ -139,8 +147,16 @@ def _complain(reason: str) -> int:
   return 2
 
 
-def main(argv: list[str]) -> int:
-  """Runs the experiment; returns the exit status."""
+def main(argv: list[str], *, config: Any, workdir: Any) -> int:
+  """Runs the experiment; returns the exit status.
+
+  Args:
+    argv: The program, and arguments that are no flags.
+    config: The flag of the experiment.
+    workdir: The flag of its folder.
+  """
+  from absl import flags
+
   if len(argv) > 1:
     return _complain(f'unexpected argument {argv[1]!r}; values are --flags')
   # Orbax tells of every file it touches, and its errors come as exceptions;
@@ -150,10 +166,11 @@ def main(argv: list[str]) -> int:
     # In place of absl's handler, whose level is that of all loggers.
     logging.basicConfig(format='%(message)s', level=logging.WARNING, force=True)
   from sr_jax import train_loop
+  from sr_jax.errors import UserError, wants_traceback
   from sr_jax.runs.stopping import StoppedEarly
 
   try:
-    train_loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+    train_loop.train_and_evaluate(config.value, workdir.value)
   except StoppedEarly:
     print(_STOPPED, file=sys.stderr)
   except (UserError, OSError, KeyboardInterrupt) as error:
@@ -175,4 +192,4 @@ def _failed(error: BaseException) -> int:
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=_parse)
+  start()

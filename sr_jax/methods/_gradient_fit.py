@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sr_jax import models
-from sr_jax.errors import UserError
+from sr_jax.errors import Many, Range, Rules, UserError, check, whole
 from sr_jax.methods import Assumed, Fitting, zero_shot
 from sr_jax.ops.compilation import jit
 from sr_jax.transforms import meta
@@ -26,6 +26,12 @@ from sr_jax.typing import Refining
 # Gradients of larger images do not fit the memory of small devices, and would
 # hardly change the result.
 _GRADIENT_SIDE = 512
+# What `config.method.adapt` may hold: it comes with a checkpoint, whose author
+# must not decide how long the adaptation runs.
+ADAPT_RULES: Rules = {
+  'steps': whole(0, 10_000),
+  'rates': Many(Range(0, 1000), least=1),
+}
 # Constants of adapt_steps='auto', see `adapt_until_flat`.
 _MOST_STEPS = 50
 _PATIENCE = 5
@@ -50,11 +56,12 @@ def gradient_fitting(
       longer improves; None takes the checkpoint's number.
 
   Raises:
-    UserError: There is no kernel, or the weights were trained for another
-      degradation.
+    UserError: There is no kernel, the weights were trained for another
+      degradation, or the config asks for impossible steps.
   """
   trained_for = config.get('degradation', {}).get('name')
   section = config['method']['adapt']
+  check('config.method.adapt', section, ADAPT_RULES)
   if assumed.kernel is None:
     how = f' by {trained_for!r} sampling' if trained_for else ''
     raise UserError(

@@ -40,7 +40,7 @@ from sr_jax.methods import (
   supervised,
   zero_shot,
 )
-from sr_jax.methods._gradient_fit import gradient_fitting
+from sr_jax.methods._gradient_fit import ADAPT_RULES, gradient_fitting
 from sr_jax.ops.blur_kernels import random_gaussian
 from sr_jax.ops.degrade import (
   RESIZE_REACH,
@@ -81,11 +81,14 @@ _RULES: Rules = {
     }
   ),
   # Settings of adapting to an image, and of evaluations during training.
-  'adapt': Optional(
-    Section({'steps': whole(), 'rates': Many(Range(0, 1000), least=1)})
-  ),
+  'adapt': Optional(Section(ADAPT_RULES)),
   'test': Optional(
-    Section({'steps': Many(whole(), least=1), 'kernels': Many(TEXT, least=1)})
+    Section(
+      {
+        'steps': Many(ADAPT_RULES['steps'], least=1),
+        'kernels': Many(TEXT, least=1),
+      }
+    )
   ),
 }
 # Unrolled steps are faster only if all activations are kept.

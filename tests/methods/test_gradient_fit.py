@@ -181,3 +181,20 @@ def test_another_fit_needs_no_other_program():
   ]
   assert fittings[0].predict is fittings[1].predict
   assert fittings[0].fit.func is fittings[1].fit.func
+
+
+@pytest.mark.parametrize(
+  'adapt',
+  [
+    {'steps': 10**9, 'rates': (0.1,)},
+    {'steps': -1, 'rates': (0.1,)},
+    {'steps': 5, 'rates': ()},
+    {'steps': 5, 'rates': (float('nan'),)},
+  ],
+)
+def test_a_checkpoint_cannot_ask_for_endless_steps(adapt):
+  """The number of steps of a checkpoint's config had no bound."""
+  config = meta_config()
+  config = {**config, 'method': {**config['method'], 'adapt': adapt}}
+  with pytest.raises(UserError, match=r'config.method.adapt.(steps|rates)='):
+    gradient_fitting(config, Assumed(None, KERNEL), None)
