@@ -102,8 +102,8 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
   """All cases."""
   scale = args.scale
   for folder in args.folders:
-    files = find_images([folder])[:: args.every]
-    for i, file in enumerate(files):
+    files = list(enumerate(find_images([folder])))
+    for i, file in files[:: args.every]:
       for name in args.kernels.split(','):
         key = f'{folder.name}/{file.path.stem}|{name}|x{scale}|{args.crop}'
         hr = read_image(file.path).color

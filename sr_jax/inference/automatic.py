@@ -36,7 +36,7 @@ AUTO = 'auto'
 _PLAIN = {2: 'edsr-small-x2'}
 # Covariance of the cubic reduction itself, in LR pixels squared: blurs before
 # it are this much narrower than what the image shows.
-_CUBIC_VARIANCE = 0.17
+_CUBIC_VARIANCE = 0.14
 # Smallest variance of a kernel in HR pixels squared.
 _LEAST_VARIANCE = 0.01
 
