@@ -160,7 +160,7 @@ def _upscaler(
   )
   if args.noise and model.fitting is None:
     raise UserError(
-      f'--noise: model {model.name} does not fit itself to the images: leave it'
+      f'--noise: model {model.name} does not adapt to images: leave it'
       ' out'
     )
   if args.kernel == AUTO:

@@ -1,4 +1,4 @@
-"""A loaded model, and the checks of what it is given."""
+"""A loaded model, and the checks of its inputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sr_jax.typing import Predict
 if TYPE_CHECKING:
   from PIL import Image
 
-# What modes of PIL that are neither grey nor RGB are converted to.
+# Target modes of PIL's modes that are neither grey nor RGB.
 _PIL_MODES = {
   '1': 'L',
   **dict.fromkeys(('P', 'CMYK', 'YCbCr', 'LAB', 'HSV', 'RGBX'), 'RGB'),
@@ -29,20 +29,20 @@ class SRModel:
   """A network with its weights, or bicubic interpolation.
 
   Attributes:
-    name: What it was loaded by.
-    scale: Enlargement.
-    channels: Channels it takes, None for any.
-    halo: Receptive radius in LR pixels, None where it has no bound.
-    cell: Side in LR pixels of the cells that the network divides an image
-      into from its upper left corner; 1 for most.
-    config: Config it was trained with; at least `method` and `model`.
+    name: The name or path from which the model was loaded.
+    scale: SR factor.
+    channels: Number of channels that the model takes; None for any number.
+    halo: Receptive radius in LR pixels; None if it is unbounded.
+    cell: Side in LR pixels of the cells into which the network divides an
+      image, from its upper left corner; 1 for most networks.
+    config: Config of the training, at least the sections `method` and `model`.
     params: Parameters by slot.
     predict: `(params, lr, mask) -> sr` with lr `[B, H, W, C]` and sr in [0, 1];
       mask `[B, H, W, 1]` marks the image in a padded lr, None without padding.
-    fitting: `(assumed, steps) -> Fitting` for a model that fits itself to each
-      image, see `methods`; None for the others.
-    referring: How references reach it, None for models that take none; see
-      `methods.Referring`.
+    fitting: `(assumed, steps) -> Fitting` for a model that adapts to each
+      image, see `methods`; None for other models.
+    referring: How references are given to the model, see `methods.Referring`;
+      None for models that take none.
     on_host: Whether `predict` works on NumPy arrays and is not compiled.
   """
 
@@ -59,7 +59,7 @@ class SRModel:
   cell: int = 1
 
   def __repr__(self) -> str:
-    """One line; the weights themselves would fill the screen."""
+    """One line, without the weights."""
     leaves = jax.tree.leaves(self.params)
     count = sum(leaf.size for leaf in leaves)
     size = counted(count, 'parameter')
@@ -67,10 +67,10 @@ class SRModel:
 
   @property
   def whole_scale(self) -> int:
-    """The scale, for what needs whole ones.
+    """The scale as an int, for callers that need a whole scale.
 
     Raises:
-      UserError: it is none.
+      UserError: The scale is not whole.
     """
     if self.scale != int(self.scale):
       raise UserError(
@@ -84,7 +84,7 @@ def check_scale(model: SRModel, scale: float | None) -> None:
   """Refuses another scale than the model's.
 
   Raises:
-    UserError: it is another.
+    UserError: The scale is given and differs.
   """
   if scale not in (None, model.scale):
     raise UserError(
@@ -94,9 +94,9 @@ def check_scale(model: SRModel, scale: float | None) -> None:
 
 
 def as_array(image: np.ndarray | Image.Image) -> tuple[np.ndarray, bool]:
-  """An image as `[H, W, C]`, and whether it was a grey `[H, W]`.
+  """Converts an image to `[H, W, C]`; also returns whether it was `[H, W]`.
 
-  An image of PIL is turned upright as its EXIF data say; palettes and colour
+  PIL images are rotated as their EXIF data require; palettes and the colour
   spaces of print become RGB. PIL is not imported for other images.
   """
   pil = sys.modules.get('PIL.Image')
@@ -113,10 +113,10 @@ def as_array(image: np.ndarray | Image.Image) -> tuple[np.ndarray, bool]:
 
 
 def check_image(image: np.ndarray, model: SRModel) -> None:
-  """Refuses what is no image, or none for this model.
+  """Refuses arrays that are no image, or not one that this model takes.
 
   Raises:
-    UserError: it is not such an image.
+    UserError: The array is no such image.
   """
   if image.ndim != 3 or 0 in image.shape:
     raise UserError(f'an image must be [H, W, C], not of shape {image.shape}')
@@ -133,7 +133,7 @@ def check_image(image: np.ndarray, model: SRModel) -> None:
       f'an image must be float in [0, 1] or uint8, not {image.dtype}'
     )
   low, high = float(image.min()), float(image.max())
-  # NaN and infinities compare false too; some overshoot of [0, 1] is usual.
+  # Comparisons with NaN are false; a small overshoot of [0, 1] is common.
   if not (low >= -1 and high <= 2):
     raise UserError(
       f'the image has values from {low:g} to {high:g}; make them finite and in'

@@ -1,7 +1,7 @@
-"""The options of an enlargement, and what they make of a model.
+"""The options of an enlargement, and the transforms that they stand for.
 
-`UpscaleOptions` names the options once, for Python, the command line and
-evaluation; the functions check them against a model and turn them into
+`UpscaleOptions` defines the options for Python, the command line and
+evaluation. The functions check them against a model and turn them into
 transforms of its predict function.
 """
 
@@ -27,11 +27,11 @@ from sr_jax.transforms import back_projection, ensemble
 
 _log = logging.getLogger(__name__)
 
-# Reach of one back-projection in LR pixels: to the error's cubic enlargement
-# and the antialiased reduction before it, and one for odd phases.
+# Reach of one back-projection in LR pixels: that of the cubic enlargement of
+# the error and of the antialiased reduction before it, plus one for odd phases.
 _PROJECTION_HALO = 5
-# Widest mirrored border in LR pixels, also for networks that reach further; and
-# the border for networks whose reach has no bound.
+# Widest mirrored border in LR pixels, even for networks with a larger receptive
+# radius; and the border for networks with an unbounded one.
 _WIDEST_BORDER = 32
 _GLOBAL_BORDER = 16
 
@@ -42,30 +42,33 @@ class UpscaleOptions:
 
   Attributes:
     self_ensemble: Whether to average over the eight flips and rotations.
-    back_project: Number of back-projections after it; None for what the model
-      does by itself, mostly none.
+    back_project: Number of back-projections after the network; None takes the
+      model's own number, which is 0 for most models.
     kernel: Blur that produced the LR images, as in `ops.degrade`: an array, a
-      `Kernel` or a SPEC of the command line. Back-projection uses it, and
-      models that adapt to the images.
-    degradation: How LR was made, see `ops.degrade`; None for 'direct' with a
-      kernel and 'bicubic' without one.
-    noise_sigma: Noise of the LR images in grey levels, for the adaptation.
-    adapt_steps: Gradient steps of the adaptation to each image, 'auto' to stop
-      by how well the image itself is reconstructed, 0 for none; None for the
-      model's own number. Models that do not adapt take none.
-    tile: Side of the tiles in LR pixels with their overlap, 'auto' for what
-      fits the memory, 'off', or 'chop' for the four parts of the EDSR family's
-      test scripts, with which the scores of RCAN and SAN were made.
-    seed: Seed of what the adaptation draws at random.
-    mirror_border: Whether networks see the image continued by its mirror image.
-      Otherwise they pad it with zeros, which darkens the outermost pixels, as
-      in published scores.
-    block_centred: Whether LR pixels sit at the middle of their s x s blocks,
-      as bicubic reduction has it, although the kernel given is a centred one
-      for direct sampling: the result is moved there, by (s - 1) / 2 HR pixels.
+      `Kernel` or a SPEC of the command line. It is used by back-projection and
+      by models that adapt to images.
+    degradation: How LR was made, see `ops.degrade`; None means 'direct' with a
+      kernel and 'bicubic' without.
+    noise_sigma: Standard deviation of the noise of LR in grey levels, for
+      models that adapt to images.
+    adapt_steps: Number of gradient steps of the adaptation to each image.
+      'auto' stops when the image's reconstruction no longer improves, 0 does
+      not adapt, and None takes the model's own number. Models that do not adapt
+      require 0 or None.
+    tile: Side of the tiles in LR pixels, including their overlap. 'auto'
+      chooses a size that fits the memory, 'off' does not tile, and 'chop' takes
+      the four parts of the EDSR family's test scripts, as in the published
+      scores of RCAN and SAN.
+    seed: Seed of the random choices of the adaptation.
+    mirror_border: Whether the image is continued by its mirror image before it
+      enters the network. Otherwise the network pads it with zeros, which
+      darkens the outermost pixels, as in published scores.
+    block_centred: Whether LR pixels sit at the middle of their s x s blocks, as
+      after bicubic reduction, although the given kernel is a centred one for
+      direct sampling. The result is then moved by (s - 1) / 2 HR pixels.
 
   Raises:
-    UserError: a value that suits no model.
+    UserError: A value suits no model.
   """
 
   self_ensemble: bool = False
@@ -80,7 +83,7 @@ class UpscaleOptions:
   block_centred: bool = False
 
   def __post_init__(self) -> None:
-    """Refuses what suits no model."""
+    """Refuses values that suit no model."""
     if (self.back_project or 0) < 0:
       raise UserError(
         f'back-projections must be 0 or more, not {self.back_project}'
@@ -99,15 +102,15 @@ class UpscaleOptions:
 def fitting_of(
   model: SRModel, assumed: methods.Assumed, steps: int | str | None
 ) -> methods.Fitting | None:
-  """How the model adapts to the images; None if it does not.
+  """Makes the adaptation of a model to images; None if it does not adapt.
 
   Raises:
-    UserError: steps that the model does not take.
+    UserError: The model does not take these steps.
   """
   if model.fitting is None:
     if steps:
       raise UserError(
-        f'model {model.name} does not fit itself to images: leave'
+        f'model {model.name} does not adapt to images: leave'
         ' adapt_steps=N out'
       )
     return None
@@ -127,7 +130,7 @@ def projection(
   taps: np.ndarray | None,
   degradation: str | None,
 ) -> Callable[..., Any]:
-  """Back-projection as a transform of predict functions, on the host."""
+  """Makes back-projection, a transform of predict functions, on the host."""
   made_by = degradation or ('bicubic' if taps is None else 'direct')
 
   def transform(predict: Callable[..., Any]) -> Callable[..., Any]:
@@ -153,11 +156,11 @@ def projection(
 
 
 def moved(sr: np.ndarray, distance: float) -> np.ndarray:
-  """An image `[H, W, C]` moved down and right, by cubic interpolation.
+  """Moves an image down and right, by cubic interpolation.
 
   Args:
-    sr: In [0, 1].
-    distance: Pixels; the border is mirrored into what becomes free.
+    sr: The image, `[H, W, C]` in [0, 1]; it is mirrored at its border.
+    distance: Distance in pixels.
   """
   if not distance:
     return sr
@@ -168,10 +171,10 @@ def moved(sr: np.ndarray, distance: float) -> np.ndarray:
 def versions(
   median: bool, mean: bool, projected: Callable[..., Any]
 ) -> Callable[..., Any]:
-  """Predict -> predict with ensemble and back-projection.
+  """Makes the transform that adds ensembles and back-projection to predict.
 
-  The median ensemble back-projects its versions too (ZSSR), and keeps all
-  eight: in float32, because an array of many channels may be large.
+  The median ensemble (ZSSR) back-projects each of its eight versions. It keeps
+  all versions in memory, as float32, because arrays of many channels are large.
   """
   if median:
     return lambda predict: projected(
@@ -197,20 +200,20 @@ def total_halo(
 
 
 def border_of(model: SRModel, halo: int | None) -> int:
-  """The mirrored border, in LR pixels, that keeps zero padding off the image.
+  """Width in LR pixels of the mirrored border that replaces zero padding.
 
-  It is as wide as the network reaches, and consists of whole cells. At a scale
-  that is not whole it is widened until it is a whole number of SR pixels too,
-  or as nearly as possible.
+  The border is as wide as the network's receptive radius, and consists of whole
+  cells. At a scale that is not whole, it is widened until it is a whole number
+  of SR pixels, or as nearly as possible.
 
   Args:
     model: The model.
-    halo: Receptive radius of its network in LR pixels, None without a bound.
+    halo: Receptive radius of its network in LR pixels; None if unbounded.
   """
   if model.on_host:
-    return 0  # bicubic resizing mirrors the image by itself
+    return 0  # bicubic resizing already mirrors the image
   if model.referring is not None and not model.referring.turned:
-    return 0  # the reference lies on the image and has no border
+    return 0  # the reference covers the image only, without a border
   least = min(_GLOBAL_BORDER if halo is None else halo, _WIDEST_BORDER)
   least += -least % model.cell
 
@@ -224,10 +227,10 @@ def border_of(model: SRModel, halo: int | None) -> int:
 def checked_tile(
   tile: int | str, model: SRModel, halo: int | None
 ) -> int | str:
-  """The tile that was asked for.
+  """Checks the tile of the options, and returns it.
 
   Raises:
-    UserError: it does not suit the model.
+    UserError: The tile does not suit the model.
   """
   if tile in ('auto', 'off'):
     return tile

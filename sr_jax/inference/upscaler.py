@@ -2,11 +2,11 @@
 
     model = sr_jax.load('edsr-small-x2')
     sr = sr_jax.upscale(model, image)
-    model = sr_jax.load('mzsr-x2')  # fits itself to the image's blur
+    model = sr_jax.load('mzsr-x2')  # adapts to the image's blur
     sr = sr_jax.upscale(model, image, kernel='gaussian:2.0', adapt_steps=10)
 
-For several images make one `Upscaler` and announce their sizes: it then
-compiles a handful of shapes, however many sizes there are.
+For several images make one `Upscaler` and give it their sizes. It then compiles
+only a few shapes, however many sizes there are.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ from sr_jax.transforms import tiling
 class Upscaler:
   """One model applied to many images of any size.
 
-  Whatever the transforms, the image is tiled where it does not fit the memory.
-  For local models (`halo` not None) neither tiles nor padding change the
-  result by more than the last digit of float32 (1e-7).
+  Images that do not fit the memory are tiled, with all options. For local
+  models (`halo` is not None) tiles and padding change the result by no more
+  than the last digit of float32 (1e-7).
 
   Attributes:
     model: The model.
-    fitting: How it adapts to images, None if it does not.
-    references: The references of all images, float32 in [0, 1].
+    fitting: How the model adapts to images; None if it does not.
+    references: The references for all images, float32 in [0, 1].
   """
 
   def __init__(
@@ -72,21 +72,22 @@ class Upscaler:
   ):
     """Puts the weights on this process's first device.
 
-    Longer than most functions: one after the other it derives what all images
-    share.
+    The function is longer than most, because it derives everything that all
+    images share.
 
     Args:
-      model: From `load`.
-      options: How images are enlarged; the defaults if not given.
-      sizes: (H, W) of the images to come. With more than eight distinct ones
-        the images of a local model are padded to eight shapes; unannounced
-        images run in their own shape.
-      references: Sharp photographs `[H, W, 3]`, float in [0, 1] or uint8, for
-        a model that takes references; without any, each image is its own.
+      model: A model from `load`.
+      options: How images are enlarged; by default with default options.
+      sizes: Sizes (H, W) of the images. If there are more than eight different
+        sizes, the images of a local model are padded to eight shapes. Images of
+        other sizes are not padded.
+      references: Sharp photographs `[H, W, 3]`, float in [0, 1] or uint8, for a
+        model that takes references. Without any, each image is its own
+        reference.
 
     Raises:
-      UserError: references that are too small or of no use, an option that does
-        not suit the model, a kernel that cannot be read.
+      UserError: References are too small or the model takes none, an option
+        does not suit the model, or the kernel cannot be read.
     """
     find_devices()
     options = options or UpscaleOptions()
@@ -102,7 +103,8 @@ class Upscaler:
       _check_turns(model, own)
     self._seed = options.seed
     device = jax.local_devices()[0]
-    # Through the host: the weights may lie on all devices of a training run.
+    # The weights are copied through the host, because they may be distributed
+    # over all devices of a training run.
     self._params = jax.device_put(jax.device_get(model.params), device)
     predict = own.predict if own else model.predict
     self._program = predict if model.on_host else _jitted(predict)
@@ -139,37 +141,37 @@ class Upscaler:
     return self._uses_kernel
 
   def tile_for(self, image: np.ndarray) -> int | None:
-    """Side of the tiles of an image in LR pixels; None if it has none.
+    """Side of the tiles of an image in LR pixels; None if it is not tiled.
 
     Args:
-      image: As for a call, which came before this.
+      image: An image that has already been enlarged.
     """
     side = self._sides.known(self._channels(image))
     size = self._with_border(image.shape[:2])
     return side if side is not None and max(size) > side else None
 
   def check(self, image: np.ndarray) -> None:
-    """Refuses what is no image, or none for this model.
+    """Refuses arrays that are no image, or not one that this model takes.
 
     Raises:
-      UserError: as for a call.
+      UserError: As for `__call__`.
     """
     check_image(image, self.model)
 
   def fit(self, images: Sequence[np.ndarray]) -> list[Fitted]:
-    """Fits the model to images, those of one size together.
+    """Adapts the model to images; images of one size are fitted together.
 
-    A model that takes references gets those of all images, or each image as its
-    own.
+    A model that takes references gets the references of all images; without
+    any, each image is its own reference.
 
     Args:
-      images: As for a call.
+      images: Images as for `__call__`.
 
     Returns:
-      What a call takes as `fitted`, for each image.
+      The argument `fitted` of `__call__` for each image.
 
     Raises:
-      UserError: as for a call.
+      UserError: As for `__call__`.
     """
     if self.model.referring is not None:
       return [self._referred or self._itself(image) for image in images]
@@ -184,21 +186,21 @@ class Upscaler:
       if 'RESOURCE_EXHAUSTED' not in str(error):
         raise
       raise UserError(
-        f'out of memory while model {self.model.name} fits itself to'
+        f'out of memory while model {self.model.name} adapts to'
         f' {counted(len(images), "image")} at once; choose smaller ones'
       ) from error
 
   def refer(self, references: Sequence[np.ndarray]) -> Fitted:
-    """Looks at references for images.
+    """Prepares references.
 
     Args:
-      references: `[H, W, 3]`, float in [0, 1] or uint8.
+      references: Photographs `[H, W, 3]`, float in [0, 1] or uint8.
 
     Returns:
-      What a call takes as `fitted`, for any images.
+      The argument `fitted` of `__call__`, for any images.
 
     Raises:
-      UserError: one is too small, or the model takes none.
+      UserError: A reference is too small, or the model takes none.
     """
     referring = self.model.referring
     if referring is None:
@@ -210,20 +212,20 @@ class Upscaler:
       if min(image.shape[:2]) < referring.least:
         raise UserError(
           f'a reference of {image.shape[1]}x{image.shape[0]} pixels is smaller'
-          f' than what is matched: give {referring.least} or more a side'
+          f' than a patch to match: give {referring.least} or more a side'
         )
     images = [self._as_input(x)[0].astype(np.float32) for x in references]
     return Fitted(_jitted(referring.look)(self._params, images), 0)
 
   def similarity(self, image: np.ndarray, fitted: Fitted) -> np.ndarray:
-    """How well the parts of an image match its references.
+    """How well each part of an image matches its references.
 
     Args:
-      image: As for a call, which came before this.
-      fitted: From `refer` or `fit`.
+      image: An image that has already been enlarged.
+      fitted: The result of `refer` or `fit`.
 
     Returns:
-      float32 `[H, W, 1]`; 1 is perfect, 0 for nothing in common.
+      float32 `[H, W, 1]`; 1 is a perfect match, 0 means nothing in common.
     """
     referring = self.model.referring
     assert referring is not None
@@ -246,26 +248,29 @@ class Upscaler:
   ) -> np.ndarray:
     """Enlarges one image.
 
-    A one-channel image is repeated for a model that takes RGB, and luma of
-    BT.601 is taken of the result: its Y-channel scores are the RGB result's.
+    For a model that takes RGB, a one-channel image is repeated, and the luma of
+    BT.601 is computed from the result. Its Y-channel scores then equal those of
+    the RGB result.
 
     Args:
       image: `[H, W, C]`, float in [0, 1] or uint8.
-      fitted: From `fit`; without it the model is fitted now, if it can be.
-      progress: Called with the number of finished tiles and of all tiles.
+      fitted: The result of `fit`. Without it a model that adapts is adapted
+        first.
+      progress: Function that is called with the number of finished tiles and
+        the number of all tiles.
 
     Returns:
       float32 `[ceil(scale * H), ceil(scale * W), C]` in [0, 1].
 
     Raises:
-      UserError: not such an image, NaN, channels that the model does not take,
-        or more pixels than memory can hold.
+      UserError: The array is no image, holds NaN, has channels that the model
+        does not take, or more pixels than fit the memory.
     """
     self.check(image)
     if fitted is None:
       (fitted,) = self.fit([image])
     channels = self._channels(image)
-    scale = math.ceil(self.model.scale)  # one that is not whole has no tiles
+    scale = math.ceil(self.model.scale)  # scales that are not whole: no tiles
     cell = self.model.cell
     size = self._with_border(image.shape[:2])
     while True:
@@ -288,15 +293,15 @@ class Upscaler:
   def back_projection_error(
     self, lr: np.ndarray, sr: np.ndarray
   ) -> float | None:
-    """How far a result, blurred and reduced again, is from its input.
+    """Difference between an input and its result after blur and reduction.
 
     Args:
-      lr: As for a call.
-      sr: What it returned.
+      lr: An input of `__call__`.
+      sr: The result of `__call__`.
 
     Returns:
-      Grey levels of 255, see `fitting.back_projection_error`; None where no
-      kernel was fitted to, or the result was moved from where it puts pixels.
+      Grey levels of 255, see `fitting.back_projection_error`. None if the model
+      did not adapt to a kernel, or if `block_centred` moved the result.
     """
     fitting = self.fitting
     if fitting is None or fitting.kernel is None or self._moved:
@@ -304,7 +309,7 @@ class Upscaler:
     return back_projection_error(fitting, as_unit(lr), sr, self.model.scale)
 
   def _channels(self, image: np.ndarray) -> int:
-    """Channels of an image as the network gets it."""
+    """Number of channels with which an image enters the network."""
     return self.model.channels or image.shape[2]
 
   def _with_border(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -313,14 +318,14 @@ class Upscaler:
     return height + 2 * self._border, width + 2 * self._border
 
   def _itself(self, image: np.ndarray) -> Fitted:
-    """The image as its own reference."""
+    """Prepares the image as its own reference."""
     assert self.model.referring is not None
     self.check(image)
     lr = self._as_input(image)[0].astype(np.float32)
     return Fitted(_jitted(self.model.referring.itself)(self._params, lr), 0)
 
   def _as_input(self, image: np.ndarray) -> tuple[np.ndarray, bool]:
-    """float64 `[1, H, W, C]` for the model, and whether it was grey."""
+    """Returns float64 `[1, H, W, C]` for the model, and whether it was grey."""
     lr = np.asarray(image, np.float64)[None]
     if image.dtype == np.uint8:
       lr = lr / 255
@@ -333,13 +338,13 @@ class Upscaler:
     shapes: Mapping[Size, Size],
     image: np.ndarray,
   ) -> np.ndarray:
-    """The whole way of one window `[h, w, C]`, float32 and clipped."""
+    """Enlarges one window `[h, w, C]`; the result is float32 and clipped."""
     lr, grey = self._as_input(image)
     network = functools.partial(self._program, params)
     run = functools.partial(self._run, network, shapes)
     sr = self._versions(run)(lr)
     if grey:
-      # Y of BT.601 spans 16..235.
+      # The luma of BT.601 spans 16..235.
       sr = (rgb_to_y(sr) * 255 - 16) / 219
     return np.clip(sr[0], 0, 1).astype(np.float32, copy=False)
 
@@ -349,7 +354,7 @@ class Upscaler:
     shapes: Mapping[Size, Size],
     lr: np.ndarray,
   ) -> np.ndarray:
-    """The network on the host's `[1, h, w, C]`, padded to a planned shape."""
+    """Applies the network to `[1, h, w, C]`, padded to a planned shape."""
     run = functools.partial(self._run_whole, network, shapes)
     if self._chops:
       return tiling.chopped(run, scale=self.model.whole_scale)(lr)
@@ -361,13 +366,13 @@ class Upscaler:
     shapes: Mapping[Size, Size],
     lr: np.ndarray,
   ) -> np.ndarray:
-    """The network on an image that is not divided."""
+    """Applies the network to an image that is not divided into parts."""
     if self.model.on_host:
       return network(lr, None)
     lr = lr.astype(np.float32)
     height, width = lr.shape[1:3]
     shape = shapes.get((height, width))
-    if shape is None and (width, height) in shapes:  # a turned version
+    if shape is None and (width, height) in shapes:  # rotated by the ensemble
       shape = shapes[width, height][::-1]
     if shape is None:
       return np.asarray(network(lr, None))
@@ -377,16 +382,17 @@ class Upscaler:
     ]
     pad = ((0, 0), (0, more[0]), (0, more[1]), (0, 0))
     mask = np.pad(np.ones((1, height, width, 1), np.float32), pad)
-    # Mirrored as far as a cubic enlargement looks beyond its border.
+    # Mirrors the image as far as a cubic enlargement reads beyond its border.
     sr = network(np.pad(lr, pad, 'symmetric'), mask)
     scale = self.model.scale
     return np.asarray(sr)[:, : scale * height, : scale * width]
 
   def _planned(self, params: Mapping[str, Any]) -> Mapping[Size, Size]:
-    """Window size -> shape to pad it to; empty where none is padded.
+    """Shapes to which windows are padded, by window size; empty for none.
 
-    The weights of a fit are compiled for each size anyhow. Padding would move
-    the borders of cells and parts, and would itself be matched by references.
+    Models that adapt are not padded, because each size is compiled for the fit
+    anyway. Neither are models with cells or parts, whose borders padding would
+    move, nor models with references, which would match the padding.
     """
     model = self.model
     if not self._sizes or self._halo is None or model.on_host:
@@ -402,26 +408,26 @@ class Upscaler:
 
 
 def _taps(kernel: str | np.ndarray | Kernel | None) -> np.ndarray | None:
-  """The kernel's `[K1, K2]` taps."""
+  """Returns the taps `[K1, K2]` of a kernel."""
   checked = as_kernel(kernel)
   return None if checked is None else np.asarray(correlation_taps(checked))
 
 
 def _check_turns(model: SRModel, fitting: methods.Fitting | None) -> None:
-  """Refuses a self-ensemble for models that know the image's orientation.
+  """Refuses a self-ensemble for models that depend on the orientation.
 
   Raises:
-    UserError: the model is one.
+    UserError: The model depends on the orientation of the image.
   """
   if fitting is not None and fitting.kernel is not None:
     raise UserError(
-      f'model {model.name} fits itself to the kernel as it lies, and'
-      ' a self-ensemble would turn the image: leave it out'
+      f'model {model.name} adapts to a kernel, and a self-ensemble would'
+      ' rotate the image but not the kernel: leave it out'
     )
   if model.referring is not None and not model.referring.turned:
     raise UserError(
-      f'model {model.name} warps its reference as it lies, and a'
-      ' self-ensemble would turn the image alone: leave it out'
+      f'model {model.name} warps its reference, and a self-ensemble would'
+      ' rotate the image but not the reference: leave it out'
     )
 
 
@@ -430,7 +436,7 @@ def _counted(
   total: int,
   progress: Callable[[int, int], None],
 ) -> Callable[[np.ndarray], np.ndarray]:
-  """Reports how many of the windows are done after each of them."""
+  """Reports the number of finished windows after each window."""
   done = itertools.count(1)
 
   def counted(part: np.ndarray) -> np.ndarray:
@@ -442,12 +448,12 @@ def _counted(
 
 
 def as_unit(image: np.ndarray) -> np.ndarray:
-  """An image of uint8 or of floats as float32 in [0, 1]."""
+  """Converts an image of uint8 or floats to float32 in [0, 1]."""
   image = image / 255 if image.dtype == np.uint8 else image
   return image.astype(np.float32)
 
 
 @functools.lru_cache(maxsize=16)
 def _jitted(predict: Callable[..., Any]) -> Any:
-  """One program for all users of a model: weights are its arguments."""
+  """Compiles predict once for all users of a model; weights are arguments."""
   return jit(predict)

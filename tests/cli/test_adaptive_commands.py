@@ -214,8 +214,8 @@ def test_kernel_with_another_sum_and_negative_taps(
     ('adaptive', ('--kernel', 'gaussian:2.0', '--noise', '-1'), ('noise',)),
     ('adaptive', ('--kernel', 'gaussian:2', '--self-ensemble'), ('turn',)),
     ('checkpoint', ('--adapt-steps', '5'), ('edsr-tiny', '--adapt-steps')),
-    ('checkpoint', ('--adapt-steps', 'auto'), ('does not fit itself',)),
-    ('checkpoint', ('--noise', '5'), ('--noise', 'does not fit itself')),
+    ('checkpoint', ('--adapt-steps', 'auto'), ('does not adapt',)),
+    ('checkpoint', ('--noise', '5'), ('--noise', 'does not adapt')),
     ('zssr', ('--adapt-steps', '3'), ('zssr needs a scale',)),
     ('zssr', ('--scale', '2', '--adapt-steps', '0'), ('no weights',)),
     ('zssr', ('--scale', '2.5', '--tile', '64'), ('2.5 cannot be tiled',)),
@@ -311,6 +311,6 @@ def test_evaluate_of_given_lr_images_heeds_noise_and_seed(
 def test_evaluate_with_other_models_takes_no_steps(run, checkpoint, photos):
   command = ('evaluate', '--hr', photos, '--adapt-steps', 2)
   done = run(*command, '--model', checkpoint)
-  assert done.refused('edsr-tiny', 'does not fit itself')
+  assert done.refused('edsr-tiny', 'does not adapt')
   done = run(*command, '--model', 'bicubic', '--scale', 2)
-  assert done.refused('bicubic', 'does not fit itself')
+  assert done.refused('bicubic', 'does not adapt')

@@ -126,7 +126,7 @@ def test_cubic_reduction_is_no_part_of_the_blur_before_it(monkeypatch, image):
     ('bicubic', {}, 'uses a kernel only for back-projection'),
     ('edsr-small-x2', {}, 'uses a kernel only for back-projection'),
     ('zssr-gradual', {}, 'gradual ZSSR needs a kernel for every'),
-    ('zssr', {'self_ensemble': True}, 'would turn the image'),
+    ('zssr', {'self_ensemble': True}, 'would rotate the image'),
   ],
 )
 def test_options_are_refused_before_an_image_is_seen(model, options, reason):

@@ -153,7 +153,7 @@ def test_tiles_of_a_fitted_model_leave_no_trace(tmp_path):
 
 def test_adapt_steps_of_other_models_are_refused():
   for steps in (3, 'auto'):
-    with pytest.raises(UserError, match='does not fit itself'):
+    with pytest.raises(UserError, match='does not adapt'):
       upscale(tiny(), PHOTO, adapt_steps=steps)
   np.testing.assert_array_equal(
     upscale(tiny(), PHOTO, adapt_steps=0), upscale(tiny(), PHOTO)
@@ -256,7 +256,7 @@ def test_shapes_of_an_enlarging_network_are_shared(tmp_path):
 def test_ensemble_would_turn_a_kernel(tmp_path, monkeypatch):
   monkeypatch.setitem(zssr.VARIANTS, 'released', SMALL_ZSSR)
   for model in (load(adaptive(tmp_path)), load('zssr', scale=2)):
-    with pytest.raises(UserError, match='would turn the image') as error:
+    with pytest.raises(UserError, match='would rotate the image') as error:
       upscale(model, PHOTO, kernel='gaussian:2.0', self_ensemble=True)
     assert '\n' not in str(error.value)
 
@@ -276,7 +276,7 @@ def test_no_memory_for_a_fit_or_at_a_scale_that_is_not_whole(tmp_path):
     load(adaptive(tmp_path)), UpscaleOptions(kernel='gaussian:2.0')
   )
   upscaler.fitting = upscaler.fitting._replace(fit=exhausted)
-  with pytest.raises(UserError, match='fits itself to 2 images at once'):
+  with pytest.raises(UserError, match='adapts to 2 images at once'):
     upscaler.fit([PHOTO, PHOTO])
   model = dataclasses.replace(tiny(), scale=2.5, halo=None, predict=exhausted)
   with pytest.raises(UserError, match='choose a whole scale'):
