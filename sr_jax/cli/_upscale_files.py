@@ -160,8 +160,7 @@ def _upscaler(
   )
   if args.noise and model.fitting is None:
     raise UserError(
-      f'--noise: model {model.name} does not adapt to images: leave it'
-      ' out'
+      f'--noise: model {model.name} does not adapt to images: leave it out'
     )
   if args.kernel == AUTO:
     return AutomaticKernel(model, options, sizes=known)

@@ -110,8 +110,7 @@ def fitting_of(
   if model.fitting is None:
     if steps:
       raise UserError(
-        f'model {model.name} does not adapt to images: leave'
-        ' adapt_steps=N out'
+        f'model {model.name} does not adapt to images: leave adapt_steps=N out'
       )
     return None
   if steps == 0 and model.params:
