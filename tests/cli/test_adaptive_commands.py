@@ -212,7 +212,7 @@ def test_kernel_with_another_sum_and_negative_taps(
     ('adaptive', ('--scale', '3'), ('mzsr-tiny', 'by 2, not by 3')),
     ('adaptive', ('--scale', '2.6'), ('by 2, not by 2.6',)),
     ('adaptive', ('--kernel', 'gaussian:2.0', '--noise', '-1'), ('noise',)),
-    ('adaptive', ('--kernel', 'gaussian:2', '--self-ensemble'), ('turn',)),
+    ('adaptive', ('--kernel', 'gaussian:2', '--self-ensemble'), ('rotate',)),
     ('checkpoint', ('--adapt-steps', '5'), ('edsr-tiny', '--adapt-steps')),
     ('checkpoint', ('--adapt-steps', 'auto'), ('does not adapt',)),
     ('checkpoint', ('--noise', '5'), ('--noise', 'does not adapt')),
