@@ -75,7 +75,7 @@ def test_pixels_are_those_of_the_fitted_model(run, adaptive, photos, tmp_path):
   for steps in (1, 5):
     file = tmp_path / f'{steps}.png'
     done = run(*command, steps, '-o', file)
-    assert f'{steps} steps' in done.out
+    assert f', {steps} step' in done.out
     written[steps] = read_image(file).color
     expected = upscale(model, lr, kernel='gaussian:2.0', adapt_steps=steps)
     np.testing.assert_allclose(written[steps], expected, atol=0.5 / 255 + 1e-5)
