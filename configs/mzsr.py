@@ -86,6 +86,7 @@ def get_config(preset=None):
   )
   config.data.batch_size = 80
   config.data.patch = 32
+  config.data.min_gradient = 12.7  # the released filter of flat crops
   config.eval.every = 2500
   config.checkpoint.every = 2500
   if preset == 'smoke':

@@ -33,6 +33,7 @@ def get_config(preset=None):
   config.optimizer.boundaries = (100_000, 200_000)
   config.data.batch_size = 32
   config.data.patch = 48
+  config.data.min_gradient = 12.7  # the released filter of flat crops
   config.eval.every = 5000
   config.checkpoint.every = 5000
   return common.finish(config, preset)

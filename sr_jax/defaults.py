@@ -49,6 +49,9 @@ def base() -> dict[str, Any]:
     # l1, l2 or charbonnier, which are means over all elements; euclidean or
     # charbonnier_sum, which are sums over an image.
     'loss': 'l1',
+    # HR pixels along each side of an output that the loss leaves out: there
+    # the network sees the zeros beyond the crop.
+    'loss_border': 0,
     'degradation': {
       'name': 'bicubic',  # bicubic, direct or blur-bicubic
       # The blur of direct and blur-bicubic: gaussian:2.0, bd or a file.
@@ -108,6 +111,10 @@ def base() -> dict[str, Any]:
       # Empty: model.scale alone.
       'scales': (),
       'augment': True,  # flips and transposes crops at random
+      # Least root mean square difference of neighbouring pixels in an HR crop,
+      # in grey levels of 255. Flatter crops are drawn again, nine times at
+      # most; 0 takes every crop.
+      'min_gradient': 0.0,
       # Makes LR from crops with a margin that is removed afterwards. LR is then
       # free of mirrored borders, as LR of the whole photograph is.
       'margin': True,
@@ -227,6 +234,7 @@ RULES: Rules = {
   'method': SECTION,
   'model': SECTION,
   'loss': TEXT,
+  'loss_border': whole(0, _SIDE),
   'degradation': Section(
     {
       'name': TEXT,
@@ -251,6 +259,7 @@ RULES: Rules = {
       'patch': whole(1, _SIDE),
       'scales': Many(_SCALE),
       'augment': FLAG,
+      'min_gradient': Range(0, 255),
       'margin': FLAG,
       'workers': whole(0, 1024),
       'prefetch': whole(0, _SIDE),

@@ -78,6 +78,8 @@ class BatchSpec:
     margins: Margin on every side of the HR crops for each scale, in LR pixels;
       () for none. It holds the pixels around the crop in its image. Pairs with
       real LR images have no margin.
+    min_gradient: Least root mean square difference of neighbouring pixels in
+      an HR crop, in grey levels of 255; flatter crops are drawn again.
     process_index: Index of this process, which draws only its rows of a batch.
     process_count: Number of processes; it divides `batch_size`.
   """
@@ -89,6 +91,7 @@ class BatchSpec:
   augment: bool = True
   reference_size: int = 0
   margins: tuple[int, ...] = ()
+  min_gradient: float = 0.0
   process_index: int = 0
   process_count: int = 1
 
@@ -102,6 +105,11 @@ class BatchSpec:
       raise UserError(f'patch={self.patch}: an LR crop has a side of 1 or more')
     if not self.scales or min(self.scales) < 1:
       raise UserError(f'scales={self.scales}: name one or more, each 1 or more')
+    if self.min_gradient and self.crop_size < 2:
+      raise UserError(
+        f'min_gradient={self.min_gradient}: a crop of one pixel has no'
+        ' gradient; raise patch'
+      )
     if not 0 <= self.seed < 2**64:
       raise UserError(f'seed={self.seed}: choose from 0 to 2**64 - 1')
     if not 0 <= self.process_index < self.process_count:
@@ -139,6 +147,7 @@ class BatchSpec:
       augment=self.augment,
       reference_size=self.reference_size,
       margin=self.margin(scale),
+      min_gradient=self.min_gradient,
     )
 
 

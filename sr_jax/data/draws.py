@@ -19,6 +19,8 @@ Arrays = dict[str, np.ndarray]
 
 # Keys of the independent streams of one seed.
 EXAMPLES, SCALES, REFERENCES = 0, 1, 2
+# Most crops that are drawn for one example.
+_ATTEMPTS = 10
 
 
 class Draw(NamedTuple):
@@ -35,6 +37,8 @@ class Draw(NamedTuple):
     reference_size: Side of a reference's crop; 0 takes the side of the HR crop.
     margin: Margin of the HR crop on every side in HR pixels, if its LR image is
       made from it.
+    min_gradient: Least root mean square difference of neighbouring pixels in
+      the HR crop, in grey levels of 255; see `crop`.
   """
 
   seed: int
@@ -46,29 +50,32 @@ class Draw(NamedTuple):
   augment: bool = True
   reference_size: int = 0
   margin: int = 0
+  min_gradient: float = 0.0
 
   @property
   def crop_size(self) -> int:
     """Side of the HR crop."""
     return covered_size(self.patch, self.scale)
 
-  def words(self, stream: int) -> list[int]:
-    """Four independent integers in [0, 2**64) of this example."""
-    return random_words(self.seed, stream, self.step, self.row)
+  def words(self, stream: int, attempt: int = 0) -> list[int]:
+    """Four independent integers in [0, 2**64) of an attempt at this example."""
+    return random_words(self.seed, stream, self.step, self.row, attempt)
 
   def turned(self, crop: np.ndarray, coins: int) -> np.ndarray:
     """Flips and transposes the crop by three random bits if `augment`."""
     return dihedral(crop, coins) if self.augment else crop
 
 
-def random_words(seed: int, stream: int, step: int, row: int) -> list[int]:
+def random_words(
+  seed: int, stream: int, step: int, row: int, attempt: int = 0
+) -> list[int]:
   """Four independent integers in [0, 2**64): one block of Philox.
 
   The raw words are used, because NumPy may change its distributions.
   """
   philox = np.random.Philox(
     key=np.array([seed, stream], np.uint64),
-    counter=np.array([0, row, step, 0], np.uint64),
+    counter=np.array([attempt, row, step, 0], np.uint64),
   )
   return philox.random_raw(4).tolist()
 
@@ -131,10 +138,52 @@ class Cropped(NamedTuple):
 def crop(images: Images, draw: Draw) -> Cropped:
   """Returns the crop of a draw, uniform over images and over places in them.
 
+  A crop flatter than `draw.min_gradient` is drawn again. Of ten crops that are
+  all too flat, the one with the largest gradient is taken.
+
   Raises:
     UserError: The image is smaller than the crop.
   """
-  words = draw.words(EXAMPLES)
+  best = _crop(images, draw, 0)
+  if not draw.min_gradient:
+    return best
+  gradient = _gradient(best, draw)
+  for attempt in range(1, _ATTEMPTS):
+    if gradient >= draw.min_gradient:
+      break
+    found = _crop(images, draw, attempt)
+    if _gradient(found, draw) > gradient:
+      best, gradient = found, _gradient(found, draw)
+  return best
+
+
+def _gradient(found: Cropped, draw: Draw) -> float:
+  """`rms_gradient` of the HR crop without its margin."""
+  hr = found.crops['hr']
+  margin = (len(hr) - draw.crop_size) // 2
+  inside = slice(margin, len(hr) - margin)
+  return rms_gradient(hr[inside, inside])
+
+
+def rms_gradient(image: np.ndarray) -> float:
+  """Root mean square difference of neighbouring pixels, in levels of 255.
+
+  MZSR (Soh et al., CVPR 2020) trains on crops of 12.7 or more: the logarithm of
+  the mean over pixels of both squared differences, of values in [0, 1], is at
+  least -6.
+
+  Args:
+    image: `[H, W, C]`, at least 2x2 pixels; integers or floats in [0, 1].
+  """
+  white = np.iinfo(image.dtype).max if image.dtype.kind == 'u' else 1.0
+  pixels = image.astype(np.float32) * (255 / white)
+  corner = pixels[:-1, :-1]
+  squares = (corner - pixels[1:, :-1]) ** 2 + (corner - pixels[:-1, 1:]) ** 2
+  return float(np.sqrt(squares.mean()))
+
+
+def _crop(images: Images, draw: Draw, attempt: int) -> Cropped:
+  words = draw.words(EXAMPLES, attempt)
   index, size, grid = words[0] % len(images), draw.crop_size, images.grid
   found = images.whole(index)
   height, width = found['hr'].shape[:2]

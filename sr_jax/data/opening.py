@@ -71,6 +71,7 @@ def batch_spec(
     margins=tuple(margin(scale) for scale in scales),
     seed=config['seed'],
     augment=data['augment'],
+    min_gradient=data['min_gradient'],
     reference_size=data['reference_size'],
     process_index=process_index,
     process_count=process_count,

@@ -192,7 +192,7 @@ def describe(config: Mapping[str, Any]) -> Players:
     discriminators=discriminators,
     ranker=ranker,
     weights=weights,
-    distance=_losses.loss_by_name(config['loss']),
+    distance=_losses.pixel_loss(config),
     recipe=_losses.recipe_by_name(section['perceptual']),
     regions=section['region_layers'],
     radius=section['boundary_radius'],

@@ -30,17 +30,32 @@ _OUTPUTS: dict[str, Callable[..., jax.Array]] = {
 }
 
 
-def loss_by_name(name: str) -> Callable[..., jax.Array]:
-  """The pixel loss that `config.loss` names.
+def pixel_loss(config: Mapping[str, Any]) -> Callable[..., jax.Array]:
+  """The loss `config['loss']`, without a border of `config['loss_border']`.
 
   Raises:
-    UserError: there is none of this name.
+    UserError: no loss has this name.
   """
+  name, border = config['loss'], config.get('loss_border', 0)
   if name not in _LOSSES:
     raise UserError(
       f'config.loss: unknown {name!r}; choose from {sorted(_LOSSES)}'
     )
-  return _LOSSES[name]
+  loss = _LOSSES[name]
+  return functools.partial(_inside, loss, border) if border else loss
+
+
+def _inside(
+  loss: Callable[..., jax.Array], border: int, sr: jax.Array, hr: jax.Array
+) -> jax.Array:
+  """The loss of `[B, H, W, C]` images without `border` pixels on each side."""
+  if 2 * border >= min(sr.shape[1:3]):
+    raise UserError(
+      f'config.loss_border={border} leaves nothing of crops of'
+      f' {sr.shape[2]}x{sr.shape[1]}; lower it or raise config.data.patch'
+    )
+  inside = (slice(None), *(slice(border, -border),) * 2)
+  return loss(sr[inside], hr[inside])
 
 
 def recipe_by_name(name: str) -> perceptual.Recipe:

@@ -87,7 +87,7 @@ def make(config: Mapping[str, Any]) -> Method:
   )
   loop = functools.partial(
     closed_loop,
-    distance=_losses.loss_by_name(config['loss']),
+    distance=_losses.pixel_loss(config),
     **{k: config['method'][k] for k in ('dual_weight', 'hr_cycle', 'compose')},
   )
   degrader = supervised.degrader(config)

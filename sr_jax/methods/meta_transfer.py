@@ -214,9 +214,7 @@ def make(config: Mapping[str, Any]) -> Method:
   tasks, inner, outer = _sections(config)
   network = models.create_refining(config['model'], 'meta_transfer')
   tx, rate = optimizers.make(steps=config['steps'], **config['optimizer'])
-  loss = zero_shot.reconstruction_loss(
-    network, _losses.loss_by_name(config['loss'])
-  )
+  loss = zero_shot.reconstruction_loss(network, _losses.pixel_loss(config))
   training = _Training(network, tx, rate, loss, tasks, inner, outer)
   return Method(
     init=functools.partial(_init, training),

@@ -175,7 +175,7 @@ def _describe(config: Mapping[str, Any]) -> _Training:
     generator=generator,
     discriminators=discriminators,
     weights=weights,
-    distance=_losses.loss_by_name(config['loss']),
+    distance=_losses.pixel_loss(config),
     recipe=_losses.recipe_by_name(section['perceptual']),
     threshold=_threshold(section['texture_threshold']),
     cycle=alone + 1 + section['truth_steps'],

@@ -24,7 +24,7 @@ from sr_jax.errors import (
   whole,
 )
 from sr_jax.methods import COMMON_RULES, Inference, Method
-from sr_jax.methods._losses import easy_targets, loss_by_name, over_outputs
+from sr_jax.methods._losses import easy_targets, over_outputs, pixel_loss
 from sr_jax.models.parts.luma import apply_to_image, as_seen
 from sr_jax.models.parts.parameters import expected_shapes
 from sr_jax.ops.degrade import RESIZE_REACH
@@ -93,7 +93,7 @@ def make(config: Mapping[str, Any]) -> Method:
   curriculum = section.get('outputs') == 'curriculum'
   training = _Training(
     *(network, tx, rate),
-    loss=over_outputs(loss_by_name(config['loss']), section),
+    loss=over_outputs(pixel_loss(config), section),
     pairs=_MixedScales(degrade, scales) if scales else degrade,
     targets=easy_targets(config['degradation']) if curriculum else None,
   )

@@ -98,7 +98,7 @@ def make(config: Mapping[str, Any]) -> Method:
   degrader = supervised.degrader(config)
   training = _Training(
     *(network, sisr, tx, rate),
-    distance=_losses.loss_by_name(config['loss']),
+    distance=_losses.pixel_loss(config),
     warp_weight=section['warp_weight'],
     degrader=degrader,
   )
