@@ -1,13 +1,17 @@
 """JSON lines, TensorBoard through clu, and the speed of a run."""
 
+import errno
 import importlib.util
 import json
+import os
 import sys
 import types
 
 import numpy as np
+import pytest
 
 from sr_jax import metric_writers
+from sr_jax.errors import UserError
 
 
 def _lines(folder):
@@ -36,6 +40,44 @@ def test_a_line_cut_off_by_a_crash_is_removed(tmp_path):
   assert _lines(tmp_path) == [
     {'step': 1, 'loss': 1.0},
     {'step': 2, 'loss': 0.5},
+  ]
+
+
+class _FullDisk:
+  """A file on a disk that has room for a few bytes more."""
+
+  def __init__(self, file, room):
+    self._file, self._room = file, room
+
+  def write(self, data):
+    if not self._room:
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    taken, self._room = self._room, 0
+    return self._file.write(data[:taken])
+
+  def close(self):
+    self._file.close()
+
+
+def test_a_full_disk_is_named_and_leaves_whole_lines(tmp_path):
+  """T12: neither the file nor a mend was named, and half a line stayed."""
+  writer = metric_writers.MetricWriter(tmp_path, enabled=True)
+  writer.scalars(1, {'loss': 0.5})
+  writer._file = _FullDisk(writer._file, room=7)
+  with pytest.raises(UserError) as error:
+    writer.scalars(2, {'loss': 0.25})
+  assert str(error.value) == (
+    f'cannot write {tmp_path / "metrics.jsonl"}: No space left on device; free'
+    ' some space'
+  )
+  writer.close()
+  assert not (tmp_path / 'metrics.jsonl').read_bytes().endswith(b'\n')
+  writer = metric_writers.MetricWriter(tmp_path, enabled=True)  # resumed
+  writer.scalars(2, {'loss': 0.25})
+  writer.close()
+  assert _lines(tmp_path) == [
+    {'step': 1, 'loss': 0.5},
+    {'step': 2, 'loss': 0.25},
   ]
 
 
