@@ -11,10 +11,10 @@ relativistic average loss, Adam for both. Three ways of the same step:
   PyTorch   as BasicSR: the generator's update, then the discriminator's on the
             detached images of the same pass
 
-They run in turn, so that a busy machine slows all. Printed are medians, the
-processor's time as well, which other work disturbs less (on a busy machine give
-one core to all: taskset -c 0), and how far the first two are apart after a
-step.
+They run by turns, so that a busy machine slows all of them. The script prints
+medians of the wall time and of the processor's time, which other work disturbs
+less (on a busy machine give all of them one core: taskset -c 0), and the
+difference of the first two after a step.
 """
 
 import functools
@@ -70,7 +70,7 @@ def _started(method):
 
 
 def _joint(config):
-  """The step, and what gives its parameters."""
+  """Makes the joint step, and a function that returns its parameters."""
   method, batch = methods.make(config), _batch()
   state = _started(method)
   train_step = jit(
@@ -86,7 +86,7 @@ def _joint(config):
 
 
 def _two_programs(config):
-  """The same with a program for each update."""
+  """Makes the step of two programs, one for each update."""
   method, batch = methods.make(config), _batch()
   state = _started(method)
   generator = models.create(config['model'])
@@ -187,7 +187,7 @@ class _Generator(nn.Module):
 
 
 def _discriminator(width=_JUDGE_FEATURES):
-  """BasicSR's for 128x128."""
+  """BasicSR's discriminator for images of 128x128."""
   layers, channels = [_conv(3, width), nn.LeakyReLU(0.2)], width
   for i in range(5):
     features = width * min(2**i, 8)

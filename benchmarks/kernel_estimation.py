@@ -74,7 +74,7 @@ class Case(NamedTuple):
 
 
 def random_kernel(seed: int, scale: int) -> np.ndarray:
-  """A kernel as DIV2KRK has them: a Gaussian, each tap off by up to 25 %."""
+  """A kernel like those of DIV2KRK: a Gaussian with taps changed by 25 %."""
   rng = np.random.default_rng(seed)
   side, least, most = _RANDOM[scale]
   variances = rng.uniform(least, most), rng.uniform(least, most)

@@ -1,16 +1,15 @@
-"""Memory of the two layers whose released code runs out of it.
+"""Memory of two layers whose released code runs out of memory.
 
   python -m benchmarks.layer_memory
 
-Each program runs in a process of its own; what is printed is the growth of the
-process's peak over what it held before the layer ran, input and output
-included, in MiB.
+Each program runs in a separate process. The script prints by how many MiB the
+peak memory of the process grows while the layer runs, with input and output.
 
 - SAN's second-order attention on 1000x1000 features of 64 channels, whose
   release builds a matrix of 10^6 x 10^6 to centre them;
 - Meta-SR's upscaling of 512x512 features of 64 channels by 2.0, 2.1, ... 4.0,
-  whose release predicts 1,728 weights for every pixel of SR. Beside it, what
-  those features would take enlarged to SR size.
+  whose release predicts 1,728 weights for every pixel of SR. For comparison the
+  script prints the memory of these features, enlarged to SR size.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Patch matching: speed of its forms, its memory, and what references give.
+"""Patch matching: speed of its forms, memory, and similarity of references.
 
   python benchmarks/patch_match.py forms
   python benchmarks/patch_match.py memory
@@ -45,7 +45,7 @@ def features_of(spec, layers=LAYERS):
 
 
 def fastest(run, *args, repeats=5):
-  """Least seconds of some runs after the first, which compiles."""
+  """Shortest time in seconds of some runs after the first, which compiles."""
   jax.block_until_ready(run(*args))
   seconds = []
   for _ in range(repeats):
@@ -67,7 +67,7 @@ def forms(unused):
     form: jit(lambda a, b, form=form: patch_match.match(a, [b], form=form))
     for form in patch_match.FORMS
   }
-  # In turns, as the machine may be busy with other things at times.
+  # The forms run by turns, because the machine may be busy at times.
   seconds = {form: [] for form in runs}
   for _ in range(4):
     for form, run in runs.items():
@@ -125,7 +125,7 @@ def training(unused):
 
 
 def _reading(texture, dtype, save, folder):
-  """Seconds for the maps of nine pairs, from the page cache and without it."""
+  """Seconds to read the maps of nine pairs, with and without page cache."""
   paths = [pathlib.Path(folder, f'{i}.npz') for i in range(9)]
   for i, path in enumerate(paths):
     save(path, **{k: v[i].astype(dtype) for k, v in texture.maps.items()})
@@ -149,7 +149,7 @@ def _reading(texture, dtype, save, folder):
 
 
 def _drop(file):
-  """Lets the page cache forget a file."""
+  """Removes a file from the page cache."""
   os.fsync(file.fileno())
   os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -199,7 +199,7 @@ def scene_images(scene):
 
 
 def changed_references(level1, shape):
-  """References that are worse than the first one, by name."""
+  """Makes references that are worse than the first one, by name."""
   turned = ndimage.rotate(level1, 15, reshape=False, order=3, mode='reflect')
   zoomed = ndimage.zoom(level1, (1.5, 1.5, 1), order=3, mode='reflect')
   return {
@@ -227,7 +227,7 @@ def _middle(image, shape):
 
 
 def main():
-  """Runs one of them."""
+  """Runs one of the measurements."""
   parser = argparse.ArgumentParser()
   commands = {f.__name__: f for f in (forms, memory, training, references)}
   parser.add_argument('what', choices=commands)

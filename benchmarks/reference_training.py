@@ -1,19 +1,22 @@
-"""Small reference-based networks, trained and measured.
+"""Trains and evaluates small reference-based networks.
 
   python -m benchmarks.reference_training srntt --photographs FOLDER \
     --pairs CUFED --features VGG19_FILE --scene CUFED5/001 --out DIR
   python -m benchmarks.reference_training crossnet --photographs FOLDER \
     --test Set14 --out DIR
 
-`srntt` trains SRNTT-l2 on self-made references, then on the pairs of CUFED's
-folders `input` and `ref`, and enlarges one scene (001_0.png) with its
-references (001_1.png and so on), with changed ones and with none. `crossnet`
-trains on views that are shifted by up to four whole pixels along either side,
-which a short training can learn, and enlarges others: PSNR with the reference,
-without, and how far the flow is from the shift, on the average of all pixels
-but an eighth of the side along the border: for views of the training's size,
-and for larger ones, which the network was not trained on. The runs stay in
-`--out` and go on where they were stopped. PSNR is `y-uint8`.
+`srntt` trains SRNTT-l2 with references made from the photographs, then on the
+pairs of CUFED's folders `input` and `ref`. It enlarges one scene (001_0.png)
+with its references (001_1.png and so on), with changed ones and with none.
+
+`crossnet` trains on views that are shifted by up to four whole pixels along
+each axis, which a short training can learn, and enlarges other views. It prints
+PSNR with and without the reference, and the mean error of the flow over all
+pixels except a border of an eighth of the side. Views have the size of the
+training crops, or a larger size.
+
+The runs are kept in `--out` and resume when they were stopped. PSNR is
+`y-uint8`.
 """
 
 from __future__ import annotations
@@ -40,16 +43,17 @@ from sr_jax.ops.degrade import quantize
 from sr_jax.ops.resize import imresize
 
 _SCALE = 4
-# Crops of HR for CrossNet, the largest shift, and views of each test image.
+# Side of CrossNet's HR crops, largest shift, and number of views per test
+# image.
 _CROP, _SHIFT, _VIEWS = 64, 4, 6
-# Options that one of the two cannot do without.
+# Required options of both commands.
 _NEEDS = {'srntt': ('pairs', 'features', 'scene'), 'crossnet': ('test',)}
 
 
 def _shrink(
   args: argparse.Namespace, config: Any, source: Path, steps: int
 ) -> Any:
-  """A published experiment at a size for two CPU cores."""
+  """Shrinks a published experiment for two CPU cores."""
   config.steps = steps
   config.data.update(
     {'source': f'folder:{source}', 'on_bad': 'skip', 'batch_size': 8}
@@ -180,7 +184,7 @@ def _measure_views(model: SRModel, test: Path, folder: Path, side: int) -> None:
 def _write_views(
   test: Path, folder: Path, side: int
 ) -> dict[str, tuple[int, int]]:
-  """Writes parts of images and shifted views; the shifts by name."""
+  """Writes crops of images and shifted views; returns the shifts by name."""
   random = np.random.default_rng(0)
   shifts = {}
   for kind in ('hr', 'reference'):
@@ -205,7 +209,7 @@ def _write_views(
 def _flow_errors(
   apply: Callable[..., Any], folder: Path, name: str, shift: tuple[int, int]
 ) -> tuple[float, float]:
-  """Mean distance of flows to the true one, and that of the mean flow."""
+  """Mean error of the flow, and the error of the mean flow."""
   hr, reference = (
     jnp.asarray(read_rgb(folder / kind / name))[None] / 255.0
     for kind in ('hr', 'reference')
@@ -223,7 +227,7 @@ def _flow_errors(
 
 
 def main() -> None:
-  """Runs one of them."""
+  """Runs one of the two commands."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

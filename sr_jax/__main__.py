@@ -1,6 +1,6 @@
-"""`python -m sr_jax`, the same as `sr-jax`.
+"""Runs `sr-jax` as `python -m sr_jax`.
 
-Python asks for this name. It is no room of its own: nothing imports it.
+Python requires the name of this file; no module imports it.
 """
 
 import sys

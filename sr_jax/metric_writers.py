@@ -1,4 +1,4 @@
-"""Writes the numbers of a run: JSON lines always, TensorBoard if possible.
+"""Writes the metrics of a run to JSON lines, and to TensorBoard if possible.
 
 TensorBoard needs the `tf` extra: clu writes its files through TensorFlow.
 """
@@ -22,8 +22,8 @@ from sr_jax.errors import UserError
 class MetricWriter:
   """Appends `{"step": ..., name: value, ...}` lines to `metrics.jsonl`.
 
-  After a crash the steps since the last checkpoint are done, and written,
-  again: of two lines of one step the later counts.
+  After a crash the steps since the last checkpoint are repeated and written
+  again. If a step has two lines, the later one is valid.
   """
 
   def __init__(self, workdir: pathlib.Path, *, enabled: bool):
@@ -46,7 +46,7 @@ class MetricWriter:
     """Writes one line; non-finite numbers become null, as JSON needs.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: The line cannot be written.
     """
     if self._file is None:
       return
@@ -76,7 +76,7 @@ class MetricWriter:
 
 @contextlib.contextmanager
 def _named(path: pathlib.Path) -> Generator[None]:
-  """Names the file in what the file system raises."""
+  """Adds the file's name to errors of the file system."""
   try:
     yield
   except OSError as error:
@@ -85,7 +85,7 @@ def _named(path: pathlib.Path) -> Generator[None]:
 
 
 def _cut_broken_line(path: pathlib.Path) -> None:
-  """Cuts a last line that a crash or a full disk broke off."""
+  """Removes a last line that is incomplete after a crash or on a full disk."""
   with path.open('rb+') as file:
     written = file.read()
     file.truncate(written.rfind(b'\n') + 1)

@@ -1,4 +1,4 @@
-"""`sr-jax degrade`: LR images of a folder of HR images."""
+"""`sr-jax degrade`: makes LR images of a folder of HR images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     'degradation.json, which records how.'
   )
   parser.add_argument(
-    '--hr', required=True, type=Path, help='folder or file of large images'
+    '--hr', required=True, type=Path, help='folder or file of HR images'
   )
   parser.add_argument(
     '-o', dest='output', required=True, type=Path, metavar='DIR'
@@ -35,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  """Writes one LR image per HR image, and how it was made."""
+  """Writes one LR image per HR image, and a record of the degradation."""
   from sr_jax.data.folders import DEGRADATION_RECORD
   from sr_jax.data.image_io import Picture, find_images, write_image
   from sr_jax.evaluation.benchmark import cut_to_multiple, read_levels
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(found: list[Found], targets: list[Path], output: Path) -> None:
-  """Refuses before any work what would mix or overwrite LR images."""
+  """Checks before any work that no LR images are mixed or overwritten."""
   from sr_jax.data.image_io import IMAGE_SUFFIXES, check_targets
   from sr_jax.files import refuse_links
 

@@ -1,4 +1,4 @@
-"""`sr-jax import`: published weights as a checkpoint."""
+"""`sr-jax import`: converts published weights to a checkpoint."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     '--model',
     required=True,
     metavar='NAME',
-    help='architecture, such as edsr; vgg and alexnet are those of perceptual '
-    'losses and lpips',
+    help='architecture, such as edsr; or vgg or alexnet, for perceptual losses '
+    'and lpips',
   )
   parser.add_argument(
     '--variant', metavar='V', help='published size (default: as in the file)'
@@ -33,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     '--scale',
     type=arguments.scale,
     metavar='S',
-    help='(default: as in the file; needed for mzsr, whose file has none)',
+    help='scale (default: as in the file; needed for mzsr)',
   )
   arguments.add_model_options(
     parser,
@@ -43,38 +43,39 @@ def add_options(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--key',
     metavar='NAME',
-    help='which part of a file of several networks is meant, such as params or '
+    help='part of a file with several networks to import, such as params or '
     'generator (default: the averaged one, or the only one that fits)',
   )
   parser.add_argument(
     '--dual',
     type=Path,
     metavar='FILE',
-    help='dual networks to keep beside the weights, as drn has them',
+    help='file of the dual networks of drn, to import as well',
   )
   parser.add_argument(
     '--metric',
     choices=('niqe', 'pi', 'ma'),
-    help='of a ranker: what it was trained for; its higher scores must be the '
-    'worse ones',
+    help='metric for which a ranker was trained; its higher scores must be '
+    'the worse ones',
   )
   parser.add_argument(
     '--content',
     type=Path,
     metavar='FILE',
-    help='the rest of the network, as upscale.npz is of srntt.npz',
+    help='second file with the rest of the network, as upscale.npz for '
+    'srntt.npz',
   )
   parser.add_argument(
     '--features',
     metavar='FILE',
-    help="VGG19's weights to keep beside the weights, by which srntt matches "
-    "references: torchvision's file, or what import made of it",
+    help="VGG19's weights, by which srntt matches references, to import as "
+    "well: torchvision's file, or the folder that import made from it",
   )
   parser.add_argument(
     '--sisr',
     metavar='CHECKPOINT',
-    help='what enlarges the image before crossnet warps onto it, a model that '
-    'sr-jax has (default: bicubic)',
+    help='checkpoint of the model that enlarges the image before crossnet '
+    'corrects it (default: bicubic)',
   )
   parser.add_argument(
     '-o', dest='output', required=True, type=Path, metavar='CHECKPOINT'
@@ -82,7 +83,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  """Writes the checkpoint and prints what the file was recognised as."""
+  """Writes the checkpoint, and prints what was recognised in the file."""
   import jax
 
   from sr_jax import checkpoints, models
@@ -170,7 +171,7 @@ def _features(args: argparse.Namespace, method: str) -> dict[str, Any]:
 def _sisr(
   args: argparse.Namespace, method: str, scale: float
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-  """What enlarges LR for a model that warps: of the method, and its slot."""
+  """The model that enlarges LR for crossnet: its section, and its slots."""
   from sr_jax.inference import loading
   from sr_jax.methods import warping
 
@@ -190,7 +191,7 @@ def _sisr(
 
 
 def _import_features(args: argparse.Namespace) -> int:
-  """Imports a network that gives features; it takes no options."""
+  """Imports a network of features, which takes no options."""
   import jax
 
   from sr_jax import checkpoints

@@ -1,4 +1,4 @@
-"""`sr-jax info`: what a checkpoint holds."""
+"""`sr-jax info`: prints the contents of a checkpoint."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _print_section(title: str, values: Mapping[str, Any]) -> None:
 
 
 def _lines(values: Mapping[str, Any], prefix: str = '') -> Iterator[str]:
-  """`section.key: value` of nested values."""
+  """Yields `section.key: value` for nested values."""
   for key, value in values.items():
     if isinstance(value, Mapping):
       yield from _lines(value, f'{prefix}{key}.')

@@ -1,4 +1,4 @@
-"""`sr-jax prepare`: data sets in the form that training reads."""
+"""`sr-jax prepare`: converts data sets to the form that training reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     'sr-raw',
     help='aligned LR and HR images of SR-RAW',
     description='Write aligned LR and HR images of SR-RAW (Zhang et al., CVPR '
-    '2019) as DIR/X4/LR and DIR/X4/HR. Pairs already there stay.',
+    '2019) as DIR/X4/LR and DIR/X4/HR. Existing pairs are kept.',
   )
   raw.add_argument(
     'folder', type=Path, help="folder of the sequences, such as SR-RAW's train"

@@ -1,4 +1,4 @@
-"""`sr-jax rank-data`: what RankSRGAN's ranker is trained on."""
+"""`sr-jax rank-data`: makes the data set of RankSRGAN's ranker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
   parser.description = (
     "Make the data set of RankSRGAN's ranker: patches of photographs, reduced "
     'and enlarged by three models, with their NIQE, and rank.json, which '
-    'records how. Scores of another metric serve as METRIC.txt beside niqe.txt.'
+    'records how. For another metric, add its scores as METRIC.txt.'
   )
   parser.add_argument(
     '--hr', required=True, type=Path, help='folder or file of photographs'
@@ -26,8 +26,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     required=True,
     nargs=3,
     metavar=('PSNR', 'MIDDLE', 'LAST'),
-    help='from the one for PSNR to the most perceptual one, such as SRResNet, '
-    f'SRGAN and ESRGAN; each a {arguments.MODEL}',
+    help='models from the best PSNR to the most perceptual one, such as '
+    f'SRResNet, SRGAN and ESRGAN; each a {arguments.MODEL}',
   )
   parser.add_argument(
     '--scale',
@@ -40,21 +40,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     type=arguments.positive,
     default=296,
     metavar='P',
-    help='side of a patch (default: 296)',
+    help='side of a patch in pixels (default: 296)',
   )
   parser.add_argument(
     '--stride',
     type=arguments.positive,
     default=148,
     metavar='N',
-    help='from a patch to the next (default: 148)',
+    help='distance of neighbouring patches in pixels (default: 148)',
   )
   parser.add_argument(
     '--sharpness',
     type=float,
     default=4.2075,
     metavar='T',
-    help='least mean local deviation of a patch of LAST, in grey levels '
+    help='smallest mean local deviation of a patch of LAST, in grey levels '
     '(default: 4.2075)',
   )
   parser.add_argument(
@@ -62,27 +62,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     type=float,
     default=0.1,
     metavar='T',
-    help='by more than this the NIQE of MIDDLE and LAST must differ '
-    '(default: 0.1)',
+    help='smallest difference of the NIQE of MIDDLE and LAST (default: 0.1)',
   )
   parser.add_argument(
     '--held-out',
     type=arguments.share,
     default=0.1,
     metavar='SHARE',
-    help='of the photographs, to judge the ranker by (default: 0.1)',
+    help='share of the photographs that evaluate the ranker (default: 0.1)',
   )
   parser.add_argument(
     '--niqe-params',
     type=Path,
     metavar='FILE',
-    help='as of evaluate (default: our own)',
+    help='NIQE parameters, as for evaluate (default: those of sr_jax)',
   )
   parser.add_argument(
     '--seed',
     type=arguments.count,
     default=0,
-    help='of which photographs are held out (default: 0)',
+    help='seed of the choice of held-out photographs (default: 0)',
   )
 
 

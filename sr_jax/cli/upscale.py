@@ -13,10 +13,10 @@ _DEFAULT_MODEL = 'edsr-small-x2'
 def add_options(parser: argparse.ArgumentParser) -> None:
   """Adds the options of the command: a list, however long."""
   parser.description = (
-    'Enlarge images. Folders are mirrored below OUT; photo.png becomes '
+    'Enlarge images. OUT gets the same folders as the input; photo.png becomes '
     'photo_x2.png. Grey, 16 bits and ICC profiles are kept; palettes become '
     'RGB, EXIF orientation is applied; transparency is enlarged by bicubic, '
-    'and no colour beneath it reaches what is visible.'
+    'and colours of transparent pixels do not affect visible ones.'
   )
   parser.add_argument('inputs', nargs='+', metavar='INPUT', type=Path)
   parser.add_argument(
@@ -56,7 +56,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     '--seed',
     type=arguments.count,
     default=0,
-    help='of what zssr draws at random (default: 0)',
+    help='seed of the random choices of zssr (default: 0)',
   )
   parser.add_argument(
     '--reference',
@@ -64,9 +64,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     type=Path,
     default=[],
     metavar='FILE',
-    help='sharp photographs that lend their texture, for srntt; without them '
-    'the image is its own. Also writes NAME_strip.png, which shows bicubic, '
-    'result and references, and NAME_similarity.png, white where they match',
+    help='sharp photographs whose texture srntt transfers; without any, the '
+    'image is its own reference. Also writes NAME_strip.png, which shows '
+    'bicubic, result and references, and NAME_similarity.png, which is white '
+    'where they match',
   )
   arguments.add_upscaler(parser)
   parser.add_argument(
@@ -77,7 +78,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  """Enlarges every input; 2 if one of them could not be."""
+  """Enlarges every input; returns 2 if one could not be enlarged."""
   from sr_jax.cli import _upscale_files
 
   return _upscale_files.run(args)

@@ -211,7 +211,7 @@ def test_doctor_reports_that_jax_cannot_start(run, monkeypatch):
   assert run('doctor').refused('Unable to initialize backend cuda')
 
 
-def test_doctor_tells_what_is_broken(run, monkeypatch):
+def test_doctor_reports_what_is_broken(run, monkeypatch):
   checks = {'sums': lambda: 0.5, 'products': lambda: 0.0}
   monkeypatch.setattr(_self_check, '_CHECKS', checks)
   done = run('doctor')

@@ -109,7 +109,7 @@ def test_padding_changes_nothing_under_a_mask():
   alone, _ = jax.jit(network.apply)(variables, lr)
   pad = ((0, 0), (0, 5), (0, 3), (0, 0))
   mask = np.pad(np.ones((1, 6, 7, 1), np.float32), pad)
-  # Mirrored, for the bilinear enlargement.
+  # The padding is mirrored, as the bilinear enlargement requires.
   large = jax.jit(functools.partial(masked_apply, network))(
     variables['params'], np.pad(lr, pad, 'symmetric'), mask
   )

@@ -38,7 +38,7 @@ def hostile(tmp_path, index: bytes, *data: bytes) -> str:
   return message.removeprefix(f'{path}')
 
 
-# Each declares something that four bytes of data do not bear out.
+# Each entry declares something that contradicts four bytes of data.
 ENTRIES = {
   'size': (
     t.entry((1,), 2**62),
@@ -94,12 +94,12 @@ def test_variables_that_share_their_bytes(tmp_path):
 
 
 def raw_table(*blocks: bytes) -> bytes:
-  """A table of these blocks."""
+  """Makes a table of the given blocks."""
   return t.table({bytes([i + 1]): content for i, content in enumerate(blocks)})
 
 
 def table_of(items: dict[bytes, bytes]) -> bytes:
-  """A table of one block."""
+  """Makes a table of one block."""
   return raw_table(t.block(items))
 
 
