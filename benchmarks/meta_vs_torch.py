@@ -51,7 +51,7 @@ class Row(NamedTuple):
   """One thing to be timed.
 
   Attributes:
-    name: Of the row.
+    name: Name of the row.
     run: Computes and waits for the result, which it returns.
     note: Last column.
   """
@@ -198,7 +198,7 @@ def _compare(
   Args:
     rows: The last one is what the ratios refer to.
     rounds: Timed calls of each.
-    unit: Of the printed figures.
+    unit: Unit of the printed figures.
     factor: From the seconds of one call to a printed figure.
   """
   for row in rows:

@@ -43,8 +43,8 @@ class Case(NamedTuple):
     peer: Makes the PyTorch module.
     batch: Images of a train step.
     patch: Their side in LR pixels.
-    side: Of the LR image for inference.
-    scale: Of the model.
+    side: Side of the LR image for inference.
+    scale: Scale of the model.
     experiment: Makes the config, whose `model` is replaced.
     loss: `(module, lr, hr) -> value` of the PyTorch module.
   """

@@ -1,7 +1,7 @@
 """Image super-resolution research in JAX and Flax.
 
 `loadable` lists the models by name, `load` gives one of them or a checkpoint,
-`upscale` enlarges an image, an `Upscaler` with `UpscaleOptions` many of them.
+`upscale` enlarges an image, an `Upscaler` with `UpscaleOptions` many images.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ class Optional(NamedTuple):
 
   @property
   def wanted(self) -> str:
-    """As of the rule for its value."""
+    """Description of the values that the rule accepts."""
     return self.entry.wanted
 
   def accepts(self, value: Any) -> bool:
@@ -222,7 +222,7 @@ def check(path: str, section: Any, rules: Rules) -> None:
   `config.optimizer.b1=1.5: give a number from 0 to below 1`.
 
   Args:
-    path: Of the section, as the message names it.
+    path: Path of the section in messages.
     section: Its keys and values.
     rules: By key.
 

@@ -35,7 +35,7 @@ def train_and_evaluate(
   """Trains until `config.steps`, resuming from the newest checkpoint.
 
   Args:
-    config: As `configs/common.py` defines it; missing keys get its defaults.
+    config: A config; missing keys get the defaults of `sr_jax.defaults`.
     workdir: Folder of the run, made if missing.
 
   Returns:

@@ -46,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  """Estimates every image; 2 if one of them could not be."""
+  """Estimates every image's kernel; returns 2 if one could not be estimated."""
   import sys
 
   from sr_jax.cli._kernels import save_kernel_files

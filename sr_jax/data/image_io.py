@@ -69,7 +69,7 @@ class Picture:
     dtype: type of the source's plain numbers, None for float32; unused where
       there is a bit depth.
     layout: how a TIFF held its channels; a TIFF is written in the same way.
-    metadata: what the file says beside the pixels.
+    metadata: The metadata of the file.
     nodata: value in the file of pixels that hold no data; these have an alpha
       of 0. None where alpha is transparency, or None.
     peak: value of white in files of 16 bits; None for 65535.

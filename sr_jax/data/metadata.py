@@ -1,4 +1,4 @@
-"""What image files say beside their pixels: EXIF, resolution, place, colour.
+"""Metadata of image files: EXIF, resolution, place, colour.
 
 It is read from the file of an image and written into that of its enlargement,
 as far as the format of that file can hold it.
@@ -51,7 +51,7 @@ _RASTER_TYPE, _POINT = 1025, 2  # a key of GeoTIFF: pixels stand for points
 
 
 class Metadata(NamedTuple):
-  """What a file says of an image beside its pixels.
+  """The metadata of an image file.
 
   Attributes:
     exif: EXIF as a file of TIFF, without orientation, sizes and preview.

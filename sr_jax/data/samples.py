@@ -31,7 +31,7 @@ class Samples(NamedTuple):
     ndim: axes of the array in the file: 2 or 3.
     layout: place of the channels, TIFF alone; they are the first axis of the
       array in the file if not `'contig'`.
-    metadata: what the file says beside the pixels.
+    metadata: The metadata of the file.
     nodata: value of the pixels that hold no data, TIFF alone.
   """
 

@@ -74,7 +74,7 @@ def prepare(folder: Path, out: Path, scale: int) -> Prepared:
     scale: 4 or 8.
 
   Raises:
-    UserError: no such folder, another scale, or no pair serves.
+    UserError: no such folder, another scale, or no usable pair.
   """
   if scale not in _PAIRS:
     raise UserError(f'scale {scale}: SR-RAW has pairs for 4 and 8')

@@ -77,7 +77,7 @@ def prepare(
     The name under which `tfds_source` finds it.
 
   Raises:
-    UserError: no image serves, or the data set exists already.
+    UserError: No image is usable, or the data set exists already.
   """
   source = sources.folder_source(folder, min_size=1, on_bad=on_bad)
   builder = ImageFolderSr(

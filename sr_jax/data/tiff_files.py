@@ -37,7 +37,7 @@ class Unread(NamedTuple):
 
   Attributes:
     index: its place in the file.
-    metadata: what it says beside its pixels.
+    metadata: The metadata of the page.
   """
 
   index: int
@@ -102,7 +102,7 @@ def decode(path: Path) -> tuple[Samples, int] | Unread:
 
 
 def metadata_of(page: tifffile.TiffPage) -> metadata.Metadata:
-  """What a page says beside its pixels."""
+  """Reads the metadata of a page."""
   tags = {tag.code: tag.value for tag in page.tags}
   axes = page.is_shaped or page.is_imagej or page.is_ome
   return metadata.of_tiff(tags, described=not axes)

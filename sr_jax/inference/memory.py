@@ -57,7 +57,7 @@ class TileSides:
       model: The model.
       program: Its predict function, jitted unless it runs on the host.
       device: Where it runs.
-      tile: As asked for, see `UpscaleOptions`.
+      tile: The tile of `UpscaleOptions`.
       halo: Receptive radius of the whole computation, None without a bound.
       on_host: Whether a part of it works on the host's float64 arrays.
     """
@@ -80,7 +80,7 @@ class TileSides:
     """Side of the windows for an image; at most its longer side matters.
 
     Args:
-      params: What the program runs with.
+      params: Parameters of the program.
       size: Height and width of the image in LR pixels.
       channels: Its channels, as the program gets them.
 

@@ -303,7 +303,7 @@ class CARN(base.Network):
 
   @property
   def scales(self) -> tuple[int, ...]:
-    """Scales that the parameters serve."""
+    """Scales for which the parameters have heads."""
     return SCALES if self.multi_scale else (self.scale,)
 
   @property

@@ -127,7 +127,7 @@ class CrossNet(base.Network):
   def refine(
     self, enlarged: jax.Array, reference: jax.Array, sisr: jax.Array
   ) -> tuple[jax.Array, dict[str, list[jax.Array]]]:
-    """As `__call__`, of images that have SR's size."""
+    """`__call__` for images that have SR's size."""
     if not enlarged.shape == reference.shape == sisr.shape:
       raise ValueError(
         f'shapes differ: enlarged {enlarged.shape}, reference'
@@ -203,7 +203,7 @@ class Flow(nn.Module):
 
     Args:
       enlarged: `[B, H, W, C]`, LR as large as SR.
-      reference: The same.
+      reference: The reference, of the same shape.
     """
     width, dtype = self.features, self.dtype
     active = functools.partial(nn.leaky_relu, negative_slope=_SLOPE)

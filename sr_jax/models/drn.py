@@ -48,7 +48,7 @@ TORCH_NAMES = {
     'tail.{i}': 'tail_{i}',
   },
 }
-# The same of one dual network; a released file holds a list of them.
+# Names of one dual network; a released file holds a list of dual networks.
 DUAL_TORCH_NAMES = {
   'DRN dual': {'dual_module.0.0': 'conv1', 'dual_module.1': 'conv2'},
 }

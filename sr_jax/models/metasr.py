@@ -229,7 +229,7 @@ def _inputs(row: jax.Array, columns: np.ndarray, scale: float) -> jax.Array:
 
   Args:
     row: Offsets of its slots, `[slots]`.
-    columns: Those of the columns of a group, `[group, slots]`.
+    columns: The same for the columns of a group, `[group, slots]`.
     scale: Enlargement.
 
   Returns:

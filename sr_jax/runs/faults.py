@@ -21,7 +21,7 @@ def out_of_memory(mend: str) -> Generator[None]:
   """Turns memory that ran out, of the host or of a device, into one line.
 
   Args:
-    mend: What would need less, such as `lower config.data.batch_size`.
+    mend: A remedy, such as `lower config.data.batch_size`.
 
   Raises:
     UserError: memory ran out; it says how much was asked for.

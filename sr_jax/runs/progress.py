@@ -44,7 +44,7 @@ class Monitor:
 
     Args:
       progress: Shows the main metrics.
-      writer: Writes all of them.
+      writer: Writes all metrics.
       advice: The method's own: what to do about metrics, None for nothing.
     """
     self._progress, self._writer, self._advice = progress, writer, advice

@@ -258,7 +258,7 @@ def learned_rates(
   """Inner rates to be trained with the parameters, all `rate` at first.
 
   Args:
-    params: What the rates are for.
+    params: The parameters that get rates.
     steps: Inner steps; each has rates of its own.
     rate: Initial value.
     per: 'layer' gives every leaf one rate (LSLR: Antoniou et al., "How to train
@@ -324,7 +324,7 @@ def meta_loss(
     support: Batch of the inner loop.
     query: Batch of the outer loss.
     weights: `[steps]`, one for each inner step.
-    **options: Of `adapt`, such as `learning_rates`.
+    **options: Options of `adapt`, such as `learning_rates`.
 
   Returns:
     The loss, and what the inner loop arrived at; its `observed` are the query

@@ -62,7 +62,7 @@ def part(value: Any, key: str) -> Any:
   """One part of what a file holds.
 
   Args:
-    value: What `read_tensors` or `read_safetensors` gives.
+    value: The result of `read_tensors` or `read_safetensors`.
     key: Name of a nested dictionary, at the top or below, `A/B` for one of two
       that have the same name; or the first word of tensors' names.
 

@@ -1,1 +1,1 @@
-"""Networks that tell how an image was made, instead of enlarging it."""
+"""Networks that estimate how an image was degraded."""

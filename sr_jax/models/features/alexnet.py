@@ -44,7 +44,7 @@ class AlexNet(nn.Module):
   """Features of an image at some layers.
 
   Attributes:
-    layers: Such as relu5.
+    layers: Names of the layers, such as relu5.
   """
 
   layers: Sequence[str]
