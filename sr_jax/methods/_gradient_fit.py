@@ -206,7 +206,18 @@ def _steps_of(rates: Any) -> int:
 def _each_image(
   fit_one: Callable[..., Any], params: Any, lr: jax.Array, keys: jax.Array
 ) -> Any:
-  """Maps `fit_one(params, image, key)` over images, fast for the backend."""
-  if jax.default_backend() == 'cpu':
+  """Maps `fit_one(params, image, key)` over images, fast for the platform.
+
+  The platform is chosen when the program is lowered, so that one for a TPU can
+  be made on a machine that has none.
+  """
+
+  def one_by_one(params: Any, lr: jax.Array, keys: jax.Array) -> Any:
     return jax.lax.map(lambda pair: fit_one(params, *pair), (lr, keys))
-  return jax.vmap(functools.partial(fit_one, params))(lr, keys)
+
+  def at_once(params: Any, lr: jax.Array, keys: jax.Array) -> Any:
+    return jax.vmap(functools.partial(fit_one, params))(lr, keys)
+
+  return jax.lax.platform_dependent(
+    params, lr, keys, cpu=one_by_one, default=at_once
+  )

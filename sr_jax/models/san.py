@@ -219,6 +219,7 @@ def _rows_at_once(similarities: int) -> int:
   """
   if not isinstance(similarities, int):
     return 1
+  # Only how much is held at once: the result is the same on any backend.
   limit = _CPU_SIMILARITIES if jax.default_backend() == 'cpu' else _SIMILARITIES
   return max(1, limit // similarities)
 

@@ -78,6 +78,7 @@ def match(
       a reference is. None chooses a size for the backend.
   """
   if chunk is None:
+    # Only how much is held at once: the result is the same on any backend.
     chunk = _CHUNK.get(jax.default_backend(), _CHUNK_OF_ACCELERATORS)
   height, width = (n - PATCH + 1 for n in content.shape[:2])
   score = jnp.full((height, width), -jnp.inf, jnp.float32)

@@ -8,7 +8,7 @@ import pytest
 
 from sr_jax import models
 from sr_jax.errors import UserError
-from sr_jax.methods import Assumed
+from sr_jax.methods import Assumed, _gradient_fit
 from sr_jax.methods._gradient_fit import gradient_fitting
 from sr_jax.ops.degrade import degrade
 from sr_jax.ops.resize import imresize
@@ -198,3 +198,26 @@ def test_a_checkpoint_cannot_ask_for_endless_steps(adapt):
   config = {**config, 'method': {**config['method'], 'adapt': adapt}}
   with pytest.raises(UserError, match=r'config.method.adapt.(steps|rates)='):
     gradient_fitting(config, Assumed(None, KERNEL), None)
+
+
+def test_the_way_of_several_images_is_chosen_when_a_program_is_lowered():
+  """A program for a TPU got the loop that is fast on this CPU."""
+
+  def fit_one(params, image, key):
+    return image * params + jax.random.uniform(key, image.shape)
+
+  def fit(lr, keys):
+    return _gradient_fit._each_image(fit_one, jnp.float32(2), lr, keys)
+
+  lr, keys = jnp.ones((3, 2, 2)), jax.random.split(jax.random.key(0), 3)
+  traced = jax.jit(fit).trace(lr, keys)
+  texts = {
+    platform: traced.lower(lowering_platforms=(platform,)).as_text()
+    for platform in ('cpu', 'tpu')
+  }
+  # The random bits of one image are no loop on either.
+  assert 'dynamic_slice' in texts['cpu']
+  assert 'dynamic_slice' not in texts['tpu']
+  results = jax.jit(fit)(lr, keys)
+  expected = [fit_one(2.0, *pair) for pair in zip(lr, keys, strict=True)]
+  np.testing.assert_allclose(results, jnp.stack(expected), rtol=1e-6)
