@@ -85,9 +85,9 @@ def finish(
 
 
 def _shrink(config: ml_collections.ConfigDict) -> None:
-  config.steps = 100
-  config.log_every = 20
-  config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, 10)
+  config.steps = 20
+  config.log_every = 5
+  config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, 5)
   config.data.source = 'embedded'
   config.data.lr_folder = config.eval.lr_folder = ''
   if config.data.reference:
@@ -96,10 +96,11 @@ def _shrink(config: ml_collections.ConfigDict) -> None:
     config.data.unlabelled = 'embedded'
   config.data.batch_size = min(config.data.batch_size, 8)
   config.data.patch = min(config.data.patch, 24)
-  config.eval.every = 50
-  config.eval.crops = 2
+  config.eval.every = 20
+  config.eval.crops = 1
+  config.eval.crop_size = 96
   config.eval.folders = ()
-  config.checkpoint.every = 50
+  config.checkpoint.every = 20
   config.checkpoint.init_from = ''
   for key in ('features_from', 'ranker_from'):
     if key in config.method:

@@ -41,11 +41,10 @@ def get_config(preset=None):
   config.data.patch = 20
   config = common.finish(config, preset)
   if preset == 'smoke':  # sixteen recursions of 256 features are slow
-    config.steps = 40
-    config.log_every = 5
+    config.steps = 4
+    config.log_every = 2
     config.data.batch_size = 2
     config.data.patch = 8
-    config.eval.every = config.checkpoint.every = 20
-    config.eval.crops = 1
+    config.eval.every = config.checkpoint.every = 4
     config.eval.crop_size = 48
   return config

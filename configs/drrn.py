@@ -41,11 +41,10 @@ def get_config(preset=None):
   config.method.scales = config.eval.scales = (2, 3, 4)
   config = common.finish(config, preset)
   if preset == 'smoke':  # 52 layers of 128 features are slow
-    config.steps = 40
-    config.log_every = 10
+    config.steps = 4
+    config.log_every = 2
     config.data.batch_size = 3
     config.data.patch = 6
-    config.eval.every = config.checkpoint.every = 20
-    config.eval.crops = 1
+    config.eval.every = config.checkpoint.every = 4
     config.eval.crop_size = 48
   return config

@@ -41,7 +41,4 @@ def get_config(preset=None):
   if preset == 'smoke':
     config.data.batch_size = 4
     config.data.patch = 12
-    config.steps = 20
-    config.log_every = 5
-    config.eval.every = config.checkpoint.every = 10
   return config

@@ -35,10 +35,6 @@ def get_config(preset=None):
   config.checkpoint.every = 5000
   config = common.finish(config, preset)
   if preset == 'smoke':  # layers at SR size are slow
-    config.steps = 20
-    config.log_every = 10
     config.data.batch_size = 4
     config.data.patch = 12
-    config.eval.update({'every': 20, 'crops': 1})
-    config.checkpoint.every = 20
   return config

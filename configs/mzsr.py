@@ -93,9 +93,7 @@ def get_config(preset=None):
     config.method.update({'tasks': 2, 'support': 2, 'query': 2})
   config = common.finish(config, preset)
   if preset == 'smoke':  # second-order gradients are slow
-    config.steps = 40
-    config.log_every = 10
+    config.steps = 10
     config.data.patch = 12
-    config.eval.every = config.checkpoint.every = 20
-    config.eval.crop_size = 96
+    config.eval.every = config.checkpoint.every = 10
   return config

@@ -57,8 +57,6 @@ def get_config(preset=None):
   config.checkpoint.best_by = 'accuracy'
   config = common.finish(config, preset)
   if preset == 'smoke':
-    config.steps = 50
-    config.log_every = 10
     config.data.batch_size = 4
     config.data.patch = 48
     config.eval.crops = 4

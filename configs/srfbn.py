@@ -44,7 +44,7 @@ def base():
 
 
 def finish(config, preset):
-  """Applies the preset; this network is not of those 100 steps suit."""
+  """Applies the preset; the steps of this network are slow."""
   config = common.finish(config, preset)
   if preset == 'smoke':
     config.steps = 10

@@ -61,11 +61,10 @@ def finish(config, preset):
   """Applies the preset; compiling takes most of the time of :smoke."""
   config = common.finish(config, preset)
   if preset == 'smoke':
-    config.steps = 30
-    config.log_every = 10
+    config.steps = 4
+    config.log_every = 2
     config.data.batch_size = 2
     config.data.patch = 12
-    config.eval.every = config.checkpoint.every = 10
-    config.eval.crops = 1
+    config.eval.every = config.checkpoint.every = 4
     config.eval.crop_size = 48
   return config

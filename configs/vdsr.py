@@ -44,5 +44,4 @@ def get_config(preset=None):
   config = common.finish(config, preset)
   if preset == 'smoke':  # twenty layers at full resolution are slow
     config.data.batch_size = 3
-    config.eval.crop_size = 96
   return config
