@@ -11,14 +11,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from sr_jax.data import cache, label_maps
-from sr_jax.data.sources import (
-  ImageSource,
-  OnBad,
-  PairedSource,
-  Skipped,
-  sift,
-  size_of,
-)
+from sr_jax.data.folders import Skipped
+from sr_jax.data.sifting import OnBad, sift, size_of
+from sr_jax.data.sources import ImageSource, PairedSource
 from sr_jax.errors import UserError
 
 

@@ -7,27 +7,24 @@ the sources that a config names.
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import hashlib
 import importlib.util
 import logging
-import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
 
 import numpy as np
 
 from sr_jax.data import cache, draws, folders
 from sr_jax.data.draws import Arrays, Draw
+from sr_jax.data.sifting import OnBad, sift, size_of, too_small
 from sr_jax.errors import UserError
 from sr_jax.ops import levels
 
 _log = logging.getLogger(__name__)
 
 PathLike = cache.PathLike
-OnBad = Literal['refuse', 'skip']
 Skipped = folders.Skipped
 
 # Colour photographs inside scikit-image's wheel; motorcycle_right shows the
@@ -369,7 +366,7 @@ def paired_source(
     lr, hr = lr_openers[index](), hr_openers[index]()
     if (hr.shape[0] // scale, hr.shape[1] // scale) != lr.shape[:2]:
       return f'{size_of(hr)} is not {scale} times its LR image of {size_of(lr)}'
-    return _too_small(hr, min_size)
+    return too_small(hr, min_size)
 
   keep, skipped = sift(
     where, names, check, (*lr_bad, *hr_bad, *unmatched), on_bad
@@ -393,7 +390,7 @@ def checked(
   """Makes a source of the images that can be opened and are large enough."""
 
   def check(index: int) -> str | None:
-    return _too_small(openers[index](), min_size)
+    return too_small(openers[index](), min_size)
 
   keep, skipped = sift(where, names, check, bad, on_bad)
   return dataclasses.replace(pick(where, names, openers, keep), skipped=skipped)
@@ -436,68 +433,3 @@ def common_dtype(
       *(where, largest),
     )
   return dtype
-
-
-def sift(
-  where: str,
-  names: Sequence[str],
-  check: Callable[[int], str | None],
-  bad: Skipped,
-  on_bad: OnBad,
-) -> tuple[list[int], Skipped]:
-  """Separates usable images from unusable ones.
-
-  Args:
-    where: Name of the source in messages.
-    names: One name per image.
-    check: Opens image i, and returns why it is unusable, or None.
-    bad: (name, reason) of files that are already known to be unusable.
-    on_bad: `refuse` or `skip`.
-
-  Returns:
-    Indices of the usable images, and (name, reason) of all other files.
-  """
-  if on_bad not in ('refuse', 'skip'):
-    raise UserError(f"on_bad={on_bad!r}: choose 'refuse' or 'skip'")
-
-  def reason(index: int) -> str | None:
-    try:
-      return check(index)
-    except cache.CacheError:
-      raise  # a full disk must not leave images out
-    except UserError as error:
-      # The path at the start of the message is replaced by the image's name.
-      return str(error).rpartition(f'{names[index]}: ')[2]
-
-  _log.info('%s: opening %d images, new ones slowly', where, len(names))
-  # Decoding releases the GIL.
-  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    reasons = list(pool.map(reason, range(len(names))))
-  keep = [i for i, fault in enumerate(reasons) if fault is None]
-  skipped = (
-    *bad,
-    *((names[i], fault) for i, fault in enumerate(reasons) if fault),
-  )
-  for name, fault in skipped:
-    _log.warning('%s: %s does not serve: %s', where, name, fault)
-  if skipped and on_bad == 'refuse':
-    name, fault = skipped[0]
-    more = f' (and {len(skipped) - 1} more)' if len(skipped) > 1 else ''
-    raise UserError(
-      f"{where}: {name}: {fault}{more}; on_bad='skip' leaves such files out"
-    )
-  if not keep:
-    first = ': '.join(skipped[0]) if skipped else 'it is empty'
-    raise UserError(f'{where}: no image serves; {first}')
-  return keep, skipped
-
-
-def _too_small(image: np.ndarray, min_size: int) -> str | None:
-  if min(image.shape[:2]) >= min_size:
-    return None
-  return f'{size_of(image)} is smaller than the crop of {min_size}x{min_size}'
-
-
-def size_of(image: np.ndarray) -> str:
-  """`WIDTHxHEIGHT`, for messages."""
-  return f'{image.shape[1]}x{image.shape[0]}'
