@@ -87,6 +87,7 @@ print(sum(float(np.abs(x).sum()) for x in jax.tree.leaves(loaded.params)))
   )
 
 
+@pytest.mark.nightly
 def test_a_run_on_eight_devices_resumes_on_one(run, tmp_path):
   code = """
 import json, sys

@@ -133,6 +133,7 @@ def _long_run():
   return experiment.to_plain(tiny.config(steps=10**6, **sections))
 
 
+@pytest.mark.nightly
 def test_a_killed_process_ends_the_others_in_one_line(tmp_path):
   """T8: the survivor aborted after up to a minute, with 75 lines."""
   log = tmp_path / 'run' / 'metrics.jsonl'

@@ -124,6 +124,7 @@ def test_sigterm_while_starting_is_a_clean_exit(tmp_path, seconds):
   assert 'stopped by a signal' in err
 
 
+@pytest.mark.nightly
 def test_train_py_names_the_files_it_skips(tmp_path):
   photo = skimage.data.astronaut()
   for name, side in (('large', 80), ('small', 9)):

@@ -181,7 +181,7 @@ def _held_features(params: Mapping[str, Any]) -> Features:
   if FEATURES not in params:
     raise UserError(
       'the checkpoint holds no features of VGG19 to match references by; import'
-      ' it with features=FILE'
+      ' it again by sr-jax import --features FILE'
     )
   return vgg_features(list(RATIOS), params[FEATURES])
 

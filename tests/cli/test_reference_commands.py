@@ -17,7 +17,6 @@ from sr_jax.inference.options import UpscaleOptions
 from sr_jax.inference.upscaler import Upscaler
 from sr_jax.methods import _texture
 from tests import golden_files
-from tests.nightly import first_by_default
 from tests.weights import torch_files
 
 TINY = {
@@ -72,6 +71,7 @@ def files(tmp_path):
   return tmp_path
 
 
+@pytest.mark.nightly
 def test_result_strip_and_similarity(run, srntt, files):
   out = files / 'out'
   command = ('upscale', files / 'photo.png', '--model', srntt, '-o', out)
@@ -95,6 +95,7 @@ def test_result_strip_and_similarity(run, srntt, files):
   assert (read_image(files / 'alone/photo_x4.png').color != sr).any()
 
 
+@pytest.mark.nightly
 def test_files_beside_a_result_are_no_input(run, srntt, files):
   folder = files / 'photos'
   write_image(folder / 'photo.png', Picture(texture(10, 13)))
@@ -108,7 +109,8 @@ def test_files_beside_a_result_are_no_input(run, srntt, files):
   )
 
 
-@pytest.mark.parametrize('what', first_by_default(['strip', 'similarity']))
+@pytest.mark.nightly
+@pytest.mark.parametrize('what', ['strip', 'similarity'])
 def test_files_with_names_of_side_results_are_kept(run, srntt, files, what):
   own = files / 'out' / f'photo_x4_{what}.png'
   write_image(own, Picture(texture(5, 5)))

@@ -210,6 +210,7 @@ def _zip(path, name, data, **facts):
       setattr(archive.getinfo(name), key, value)
 
 
+@pytest.mark.nightly
 def test_files_that_unpack_to_far_more_than_parameters(tmp_path):
   """A file of 0.8 MB took 1.2 GiB (W3)."""
   zeros = np.zeros((4096, 4096))

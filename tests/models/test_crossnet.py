@@ -72,6 +72,7 @@ def test_decoder():
   _check(golden, ['y'], [image])
 
 
+@pytest.mark.nightly
 def test_whole_network_through_the_importer(tmp_path):
   golden = golden_files.load('crossnet_full_formula')
   path = golden.write(tmp_path / 'crossnet.safetensors')

@@ -16,7 +16,7 @@ from tests import model_checks
 
 _SLOW = pytest.mark.nightly
 NAMES = [
-  'edsr',
+  pytest.param('edsr', marks=_SLOW),
   pytest.param('rcan', marks=_SLOW),
   pytest.param('san', marks=_SLOW),
   pytest.param('drn', marks=_SLOW),

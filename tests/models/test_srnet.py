@@ -252,6 +252,7 @@ def _tiny(**overrides):
   return srnet.Model(scale=2, **{**sizes, **overrides})
 
 
+@pytest.mark.nightly
 def test_sr_trains_both_streams_and_the_residual_one():
   network = _tiny()
   lr = model_checks.image(network, 7, 5, batch=2)

@@ -100,7 +100,7 @@ def test_parts_that_do_not_make_a_network(released, tmp_path):
     import_weights(content, model='srntt', content=content)
   few = tmp_path / 'few.npz'
   few.write_bytes(npz_files.tensorlayer([np.zeros((3, 3, 3, 4), np.float32)]))
-  with pytest.raises(UserError, match='holds 1 arrays without names'):
+  with pytest.raises(UserError, match='holds 1 array without names'):
     import_weights(few, model='srntt')
   with pytest.raises(UserError, match='arrays without names'):
     import_weights(content, model='edsr')

@@ -19,6 +19,7 @@ import pytest
 
 from sr_jax.errors import UserError
 from sr_jax.weights.formats.torch_pickle import read_tensors
+from tests.nightly import nightly
 from tests.weights import mutations
 from tests.weights import torch_files as t
 
@@ -368,12 +369,13 @@ BOMBS = {
 
 
 @pytest.mark.parametrize('name', BOMBS)
-@pytest.mark.parametrize('legacy', [False, True])
+@pytest.mark.parametrize('legacy', [True, nightly(False)])
 def test_hostile_pickles(tmp_path, name, legacy):
   write = t.legacy_file if legacy else t.zip_file
   assert refusal(tmp_path, write(BOMBS[name]))
 
 
+@pytest.mark.nightly
 def test_five_large_pickles(tmp_path):
   """The five pickles of a legacy file share one allowance."""
   large = t.pickled(b'(' + b'}' * 200_000 + b'l')
@@ -409,6 +411,7 @@ def test_shared_containers_are_walked_once(tmp_path):
   assert len(read_tensors(path)) == 2
 
 
+@pytest.mark.nightly
 def test_shared_modules_are_not_multiplied(tmp_path):
   empty = t.mapping({})
   value = b''
