@@ -170,7 +170,9 @@ class Files:
       words.append(counted(fitted.steps, 'step'))
       error = upscaler.back_projection_error(picture.color, result.color)
       if error is not None:
-        words.append(f'off the input by {error:.2f} levels if reduced again')
+        words.append(
+          f'reduced again, {error:.2f} of 255 grey levels off the input'
+        )
     if tile := upscaler.tile_for(picture.color):
       words.append(f'tiles of {tile}')
     return words

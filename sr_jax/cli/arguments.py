@@ -211,8 +211,9 @@ def add_upscaler(parser: argparse.ArgumentParser) -> None:
     default='auto',
     metavar='auto|N|off|chop',
     help='work on tiles of N LR pixels; auto fits them to the memory; the '
-    'result is the same but for rcan and san, whose published scores need '
-    'chop, the four parts of their test scripts (default: auto)',
+    'result is the same but for rcan, san, drn, srnet and crossnet; the '
+    'published scores of rcan and san need chop, the four parts of their '
+    'test scripts (default: auto)',
   )
   parser.add_argument(
     '--peak',

@@ -216,8 +216,8 @@ def parse_kernel_spec(spec: str) -> np.ndarray | None:
     return _parse_gaussian(spec)
   if not spec.lower().endswith(_SUFFIXES):
     raise UserError(
-      f'kernel {spec!r}: write bicubic, gaussian:VAR, gaussian:VAR1,VAR2,THETA,'
-      ' bd or the path of a .mat or .npy file'
+      f'kernel {spec!r}: write bicubic, gaussian:VAR, gaussian:VAR1,VAR2,THETA'
+      ' (radians), bd or the path of a .mat or .npy file'
     )
   return load_kernel(spec)
 

@@ -12,7 +12,7 @@ from sr_jax.inference.blind import KernelEstimate, estimate_kernel
 from sr_jax.ops.blur_kernels import gaussian_kernel
 from sr_jax.ops.degrade import degrade, quantize
 
-# (kernel, angle tolerance)
+# (larger variance, smaller variance, angle)
 KERNELS = {
   'round': (1.0, 1.0, 0.0),
   'wide': (4.0, 4.0, 0.0),

@@ -1,7 +1,7 @@
 """The ranker of RankSRGAN (Zhang et al., ICCV 2019).
 
-It scores an image so that a pair is in the order of a perceptual metric; higher
-is worse, as NIQE. Trained on pairs of 296x296 pixels, it takes any square.
+Its scores order images as a perceptual metric such as NIQE does; higher is
+worse. It is trained on pairs of 296x296 pixels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VARIANTS = {
   'paper': common.Variant({'features': 64, 'stages': 5}, {1: 13_734_281}),
 }
 TINY = {'features': 2, 'stages': 2}
-# Of a checkpoint made of published weights.
+# `config.method` of checkpoints that are imported from published weights.
 METHOD = {'name': 'ranking'}
 _HEAD = {'classifier.0': 'head/dense_1', 'classifier.2': 'head/dense_2'}
 # Released state_dict names to Flax paths; `{i}` stands for a number.
