@@ -1,7 +1,8 @@
 """Functions that all experiments share: defaults and the preset :smoke.
 
 `--config configs/NAME.py:smoke` shrinks any experiment to seconds or minutes on
-two CPU cores, most of it compilation. This shows that everything runs; the scores are meaningless.
+two CPU cores, most of it compilation. This shows that everything runs; the
+scores are meaningless.
 """
 
 import ml_collections
