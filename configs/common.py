@@ -39,6 +39,31 @@ def adversarial(config: ml_collections.ConfigDict, **options) -> None:
   config.checkpoint.keep = 5
 
 
+def random_blurs(config: ml_collections.ConfigDict) -> dict:
+  """Returns the options of a method that blurs every image at random.
+
+  The degradation of the fixed crops becomes a blur in the middle of the range.
+  """
+  config.degradation.name = 'blur-bicubic'
+  config.degradation.kernel = 'gaussian:1.44'
+  return {
+    # The blurs are isotropic Gaussians, whose standard deviation in HR pixels
+    # is uniform in this range.
+    'min_sigma': 0.2,
+    'max_sigma': 2.0,
+    'kernel_size': 21,
+  }
+
+
+def shrink_blurred(config: ml_collections.ConfigDict) -> None:
+  """Makes :smoke of IKC short: its full network takes seconds for a step."""
+  config.steps = config.eval.every = config.checkpoint.every = 2
+  config.log_every = 1
+  config.data.batch_size = 1
+  config.data.patch = 8
+  config.eval.crop_size = 32
+
+
 def referenced(config: ml_collections.ConfigDict, **options) -> None:
   """Sets the method `reference`; options override its defaults.
 

@@ -375,24 +375,28 @@ def step_slots(
 
 
 def step_metrics(
-  rate: optax.Schedule, grads: PyTree, opt_state: Mapping[str, PyTree]
+  rate: optax.Schedule,
+  grads: PyTree,
+  opt_state: Mapping[str, PyTree],
+  slot: str = 'generator',
 ) -> dict[str, jax.Array]:
-  """The gradient's norm, the generator's rate, and the skipped updates.
+  """The gradient's norm, one slot's rate, and the skipped updates.
 
   Args:
-    rate: The schedule of the slot `generator`.
+    rate: The schedule of the slot whose rate is reported.
     grads: Gradients whose norm is reported.
     opt_state: Optimizer states of all slots, after the step.
+    slot: The slot whose rate is reported.
 
   Returns:
-    `gradient_norm`; `learning_rate`, which the generator's last update had;
+    `gradient_norm`; `learning_rate`, which the last update of the slot had;
     `skipped_in_a_row` and `skipped`, updates that were not finite.
   """
   skips = [skipped_updates(slot) for slot in opt_state.values()]
   in_a_row, total = (jnp.stack(n).max() for n in zip(*skips, strict=True))
   return {
     'gradient_norm': jnp.asarray(optax.tree.norm(grads)),
-    'learning_rate': applied_rate(rate, opt_state['generator']),
+    'learning_rate': applied_rate(rate, opt_state[slot]),
     'skipped_in_a_row': in_a_row,
     'skipped': total,
   }

@@ -89,3 +89,13 @@ class Judging(Network, Protocol):
 
   @property
   def sides(self) -> range: ...
+
+
+class Conditioned(Network, Protocol):
+  """A network that is given the code of the blur with an image.
+
+  `apply` takes the codes, `[B, codes]`, as its second argument after LR.
+  """
+
+  @property
+  def codes(self) -> int: ...

@@ -234,6 +234,8 @@ def _made_by(args: argparse.Namespace, model: SRModel) -> dict[str, Any]:
     'peak': args.peak,
     'references': [_results.digest_of(path) for path in args.reference],
   }
+  if model.iterations is not None:
+    options['iterations'] = args.iterations
   return json.loads(json.dumps(options, default=str))
 
 
@@ -241,7 +243,7 @@ def _label(args: argparse.Namespace) -> str:
   """Model and options, for the name of a result beside another one's."""
   parts = [Path(args.model).name]
   parts += [f'{key}={value}' for key, value in args.option]
-  for name in ('adapt_steps', 'back_project'):
+  for name in ('adapt_steps', 'iterations', 'back_project'):
     if getattr(args, name) is not None:
       parts.append(f'{name.replace("_", "-")}-{getattr(args, name)}')
   for name in ('noise', 'seed', 'peak'):

@@ -206,6 +206,13 @@ def add_upscaler(parser: argparse.ArgumentParser) -> None:
     'how well the image itself is reconstructed (default: as the model says)',
   )
   parser.add_argument(
+    '--iterations',
+    type=steps,
+    metavar='N|auto',
+    help='corrections of the kernel that ikc estimates from the image; auto '
+    'stops when they hardly change it, at the latest after 7 (default: auto)',
+  )
+  parser.add_argument(
     '--tile',
     type=tile,
     default='auto',
@@ -238,6 +245,7 @@ def upscale_options(args: argparse.Namespace, **others: Any) -> UpscaleOptions:
     self_ensemble=args.self_ensemble,
     back_project=args.back_project,
     adapt_steps=args.adapt_steps,
+    iterations=args.iterations,
     tile=args.tile,
     **others,
   )

@@ -253,6 +253,7 @@ class PeriodicEvaluation:
       the means of all scores over the kernels after the largest number.
     """
     model = from_params(test.config, params, name='training')
+    blind = model.iterations is not None  # it is not given the kernel
     sr, scores, final = test.hr, {}, []
     # The configured kernel comes last: its crops become the strips.
     others = [
@@ -262,20 +263,21 @@ class PeriodicEvaluation:
       made = dataclasses.replace(self._degradation, kernel=kernel)
       lr = [made.of_file(hr, '', test.scale) for hr in test.hr]
       means: dict[str, float] = {}
-      for steps in sorted(self._tests['steps']):
+      for steps in sorted(self._tests.get('steps', (None,))):
         options = UpscaleOptions(
-          kernel=kernel,
+          kernel=None if blind else kernel,
           degradation=made.degradation,
           noise_sigma=made.noise_sigma,
-          adapt_steps=steps,
           mirror_border=False,
+          **{'iterations' if blind else 'adapt_steps': steps},
         )
         upscaler = Upscaler(model, options)
         fits = upscaler.fit(lr)
         sr = np.stack([upscaler(*x) for x in zip(lr, fits, strict=True)])
         sr = sr[:, : test.hr.shape[1], : test.hr.shape[2]]
         means = self._mean_scores(test, sr)
-        scores[f'{kernel}@{steps}'] = means['psnr']
+        name = kernel if steps is None else f'{kernel}@{steps}'
+        scores[name] = means['psnr']
       final.append(means)
     mean = {k: float(np.mean([f[k] for f in final])) for k in final[0]}
     return sr, mean | scores

@@ -45,7 +45,7 @@ def needs_kernel(model: SRModel, adapt_steps: int | str | None) -> bool:
   """Whether the model fits itself to a blur that it must be told."""
   if model.fitting is None or adapt_steps == 0:
     return False
-  return model.config['method']['name'] == 'meta_transfer'
+  return model.needs_kernel
 
 
 class Prepared(NamedTuple):
@@ -194,6 +194,7 @@ def upscale(
   tile: int | str = 'auto',
   seed: int = 0,
   references: Sequence[np.ndarray | Image.Image] = (),
+  iterations: int | str | None = None,
 ) -> np.ndarray:
   """Enlarges one image.
 
@@ -212,6 +213,8 @@ def upscale(
     seed: Seed of what the adaptation draws at random, together with the pixels
       of the image.
     references: See `Upscaler`.
+    iterations: Number of corrections of the estimated kernel, or 'auto', for
+      models that estimate it themselves.
 
   Returns:
     float32 `[ceil(scale * H), ceil(scale * W), C]` in [0, 1], without `C` for a
@@ -230,6 +233,7 @@ def upscale(
     adapt_steps=adapt_steps,
     tile=tile,
     seed=seed,
+    iterations=iterations,
   )
   unknown = kernel is None and needs_kernel(model, adapt_steps)
   if automatic or unknown:

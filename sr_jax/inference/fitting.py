@@ -26,7 +26,7 @@ class Fitted(NamedTuple):
 
   Attributes:
     params: Parameters by slot.
-    steps: Number of gradient steps that led to them.
+    steps: Number of gradient steps, or of corrections, that led to them.
   """
 
   params: Mapping[str, Any]
@@ -75,7 +75,10 @@ def _fit_alike(
   trees, report = fitting.fit(params, np.stack(images), keys)
   steps = np.asarray(report['steps'])
   return [
-    Fitted(jax.tree.map(lambda leaf, i=i: leaf[i], trees), int(steps[i]))
+    Fitted(
+      {**params, **jax.tree.map(lambda leaf, i=i: leaf[i], trees)},
+      int(steps[i]),
+    )
     for i in range(len(images))
   ]
 

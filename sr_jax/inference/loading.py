@@ -152,6 +152,7 @@ def from_params(
   used = ('method', 'model', 'degradation')
   sections = {name: config[name] for name in used if name in config}
   inference = _inference(json.dumps(sections))
+  inference.check(params)
   referring = inference.referring
   reach = network.halo
   if referring is not None and reach is not None:
@@ -168,6 +169,8 @@ def from_params(
     and functools.partial(by_config, inference.fitting),
     referring=referring,
     cell=network.cell,
+    needs_kernel=inference.needs_kernel,
+    iterations=inference.iterations,
   )
 
 

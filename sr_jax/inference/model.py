@@ -44,6 +44,9 @@ class SRModel:
     referring: How references are given to the model, see `methods.Referring`;
       None for models that take none.
     on_host: Whether `predict` works on NumPy arrays and is not compiled.
+    needs_kernel: Whether `fitting` needs the kernel of the blur to be known.
+    iterations: For models that estimate the kernel themselves: the largest
+      number of corrections of the estimate; None for other models.
   """
 
   name: str
@@ -57,6 +60,8 @@ class SRModel:
   referring: methods.Referring | None = None
   on_host: bool = False
   cell: int = 1
+  needs_kernel: bool = False
+  iterations: int | None = None
 
   def __repr__(self) -> str:
     """One line, without the weights."""

@@ -34,6 +34,7 @@ _PROJECTION_HALO = 5
 # radius; and the border for networks with an unbounded one.
 _WIDEST_BORDER = 32
 _GLOBAL_BORDER = 16
+_MOST_ITERATIONS = 1000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,6 +67,9 @@ class UpscaleOptions:
     block_centred: Whether LR pixels sit at the middle of their s x s blocks, as
       after bicubic reduction, although the given kernel is a centred one for
       direct sampling. The result is then moved by (s - 1) / 2 HR pixels.
+    iterations: Number of corrections by models that estimate the kernel of each
+      image themselves. 'auto' and None stop when the estimate hardly changes,
+      at the latest after the model's own number. Other models require None.
 
   Raises:
     UserError: A value suits no model.
@@ -81,6 +85,7 @@ class UpscaleOptions:
   seed: int = 0
   mirror_border: bool = True
   block_centred: bool = False
+  iterations: int | str | None = None
 
   def __post_init__(self) -> None:
     """Refuses values that suit no model."""
@@ -93,20 +98,48 @@ class UpscaleOptions:
       raise UserError(f'adapt steps must be 0 or more, not {steps}')
     if isinstance(steps, str) and steps != 'auto':
       raise UserError(f"adapt steps must be a number or 'auto', not {steps!r}")
+    self._check_iterations()
     if isinstance(tile, str) and tile not in ('auto', 'off', 'chop'):
       raise UserError(f'tile must be auto, off, chop or a number, not {tile!r}')
     if not 0 <= self.noise_sigma < math.inf:
       raise UserError(f'noise must be 0 or more, not {self.noise_sigma:g}')
 
+  def _check_iterations(self) -> None:
+    given = self.iterations
+    if isinstance(given, str) and given != 'auto':
+      raise UserError(f"iterations must be a number or 'auto', not {given!r}")
+    if isinstance(given, int) and not 0 <= given <= _MOST_ITERATIONS:
+      raise UserError(
+        f'iterations must be from 0 to {_MOST_ITERATIONS}, not {given}'
+      )
+
 
 def fitting_of(
-  model: SRModel, assumed: methods.Assumed, steps: int | str | None
+  model: SRModel, assumed: methods.Assumed, options: UpscaleOptions
 ) -> methods.Fitting | None:
   """Makes the adaptation of a model to images; None if it does not adapt.
+
+  Args:
+    model: The model.
+    assumed: How the images were degraded.
+    options: Of which the numbers of steps are used.
 
   Raises:
     UserError: The model does not take these steps.
   """
+  steps = options.adapt_steps
+  if model.iterations is not None:
+    if steps is not None:
+      raise UserError(
+        f'model {model.name} takes no gradient steps but corrections: give'
+        ' iterations=N in place of adapt_steps=N'
+      )
+    return _fitting(model, assumed, options.iterations)
+  if options.iterations is not None:
+    raise UserError(
+      f'model {model.name} estimates no kernel that it could correct: leave'
+      ' iterations=N out'
+    )
   if model.fitting is None:
     if steps:
       raise UserError(
@@ -117,6 +150,14 @@ def fitting_of(
     return None
   if steps == 0:
     raise UserError(f'model {model.name} has no weights without adapt steps')
+  return _fitting(model, assumed, steps)
+
+
+def _fitting(
+  model: SRModel, assumed: methods.Assumed, steps: int | str | None
+) -> methods.Fitting:
+  """Calls `model.fitting`; errors name the model."""
+  assert model.fitting is not None
   try:
     return model.fitting(assumed, steps)
   except UserError as error:

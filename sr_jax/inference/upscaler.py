@@ -96,7 +96,7 @@ class Upscaler:
     self.fitting = fitting_of(
       model,
       methods.Assumed(options.degradation, taps, options.noise_sigma),
-      options.adapt_steps,
+      options,
     )
     own = self.fitting
     if options.self_ensemble:

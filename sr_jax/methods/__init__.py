@@ -67,11 +67,20 @@ class Inference(NamedTuple):
     fitting: `(assumed, steps) -> Fitting`, for models that adapt to each image;
       steps is a number, 'auto', or None for the checkpoint's number.
     referring: How references are given to the model; None if it takes none.
+    needs_kernel: Whether `fitting` needs the kernel to be known.
+    iterations: For models that estimate the kernel of each image and correct
+      their estimate: the largest number of corrections. None for other models.
+      The steps of their `fitting` are these corrections.
+    check: `params -> None`; refuses slots besides `generator` that are missing
+      or do not suit the network.
   """
 
   predict: Callable[..., Any]
   fitting: Callable[..., Fitting] | None = None
   referring: Referring | None = None
+  needs_kernel: bool = False
+  iterations: int | None = None
+  check: Callable[[Mapping[str, Any]], None] = lambda params: None
 
 
 class Assumed(NamedTuple):
@@ -93,8 +102,9 @@ class Fitting(NamedTuple):
 
   Attributes:
     fit: `(params, lr, keys) -> (params, report)` for images `[N, H, W, C]` of
-      one size with a PRNG key each; the results are stacked along a first axis.
-      report holds `steps` `[N]`, gradient steps taken.
+      one size with a PRNG key each. Only the slots that differ from image to
+      image are returned, stacked along a first axis. report holds `steps`
+      `[N]`, the steps taken.
     predict: `Inference.predict` for the adapted parameters of one image.
     halo: Receptive radius of predict in LR pixels; None if it is unbounded.
     side: Largest height and width in LR pixels of the part of an image that is

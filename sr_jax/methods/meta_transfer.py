@@ -228,7 +228,7 @@ def make(config: Mapping[str, Any]) -> Method:
 def inference(config: Mapping[str, Any]) -> Inference:
   """Applies the network, which adapts to images whose blur is known."""
   return supervised.inference(config)._replace(
-    fitting=functools.partial(gradient_fitting, config)
+    fitting=functools.partial(gradient_fitting, config), needs_kernel=True
   )
 
 

@@ -21,6 +21,7 @@ from sr_jax.models.parts.architecture import Architecture
 from sr_jax.models.parts.common import select_variant
 from sr_jax.models.parts.parameters import (
   expected_shapes,
+  shapes_of,
   stack,
   unstacked_shapes,
 )
@@ -149,12 +150,54 @@ def import_duals(
     try:
       weights = torch_to_flax(state_dict, module.DUAL_TORCH_NAMES)
       _refuse_difference(
-        _difference(weights, module, expected_shapes(network)), f'dual_{i}'
+        _difference(weights, module.CONSTANTS, expected_shapes(network)),
+        f'dual_{i}',
       )
     except UserError as error:
       raise UserError(f'{path}: dual network {i}: {error}') from None
     slots[f'dual_{i}'] = traverse_util.unflatten_dict(weights.arrays, sep='/')
   return slots
+
+
+def import_companion(
+  path: str | os.PathLike[str], model: str, slot: str
+) -> tuple[dict[str, Any], list[str]]:
+  """Reads a network that is trained with the network of a model.
+
+  Args:
+    path: A `.pth`, `.pt` or `.safetensors` file.
+    model: Name of the architecture, such as `ikc`.
+    slot: Which of its `COMPANIONS`, such as `predictor`.
+
+  Returns:
+    Parameters, and notes as in `Imported`.
+
+  Raises:
+    UserError: The model has no such network, or the file does not hold it.
+  """
+  companions = models.module(model).COMPANIONS
+  if slot not in companions:
+    raise UserError(f'model {model} has no {slot}: leave {slot}=FILE out')
+  companion = companions[slot]
+  try:
+    value, _, translate = _read(path)
+    if translate is not to_flax:
+      raise UserError('give a .pth, .pt or .safetensors file')
+    weights = torch_to_flax(value, companion.TORCH_NAMES)
+    shapes = {name: array.shape for name, array in weights.arrays.items()}
+    try:
+      network = companion.Model(**companion.recognise(shapes))
+    except LookupError as error:
+      raise UserError(f'lacks the tensor {error.args[0]}') from None
+    inputs = network.example_inputs
+    expected = shapes_of(
+      jax.eval_shape(network.init, jax.random.key(0), *inputs)['params']
+    )
+    _refuse_difference(_difference(weights, (), expected), slot)
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from None
+  tree = traverse_util.unflatten_dict(weights.arrays, sep='/')
+  return tree, weights.notes
 
 
 def _read(
@@ -230,7 +273,7 @@ def _fit(
   stacked, statistics = _shapes(module, options)
   expected = unstacked_shapes(stacked)
   weights = _placed(weights, module, options)
-  difference = _difference(weights, module, expected)
+  difference = _difference(weights, module.CONSTANTS, expected)
   if difference:
     _refuse_contradiction(weights, module, recognised, given, len(difference))
     _refuse_difference(difference, _text(options))
@@ -306,7 +349,7 @@ def _refuse_contradiction(
       continue
     stacked, _ = _shapes(module, {**recognised, **asked, name: held})
     expected = unstacked_shapes(stacked)
-    if len(_difference(weights, module, expected)) < difference:
+    if len(_difference(weights, module.CONSTANTS, expected)) < difference:
       raise UserError(f'holds {name}={held}, but {flag} sets {value}')
 
 
@@ -367,10 +410,9 @@ def _initial(
 
 
 def _difference(
-  weights: Weights, module: Architecture, expected: Shapes
+  weights: Weights, constants: Sequence[str], expected: Shapes
 ) -> list[str]:
   """Lists `- path (shape)` if missing and `+ name (shape)` if unused."""
-  constants = module.CONSTANTS
   lines = []
   for path, shape in expected.items():
     array = weights.arrays.get(path)

@@ -25,6 +25,20 @@ def _nothing(shapes: Shapes) -> dict[str, Any]:
   return {}
 
 
+class Companion(NamedTuple):
+  """A further network that is trained with an architecture's network.
+
+  Attributes:
+    Model: `(**options) -> network`.
+    TORCH_NAMES: Rules for PyTorch's state_dicts, by the name of the release.
+    recognise: `shapes by Flax path -> options`.
+  """
+
+  Model: Callable[..., Any]
+  TORCH_NAMES: Names
+  recognise: Callable[[Shapes], dict[str, Any]]
+
+
 class Architecture(NamedTuple):
   """The contents of one file of `sr_jax.models`, under the file's own names.
 
@@ -58,6 +72,7 @@ class Architecture(NamedTuple):
       regression.
     levels: `scale -> number of dual networks`.
     DUAL_TORCH_NAMES: Rules for PyTorch's state_dicts of one dual network.
+    COMPANIONS: Further networks by the slot of their parameters.
   """
 
   name: str
@@ -79,6 +94,7 @@ class Architecture(NamedTuple):
   Dual: Callable[..., Any] | None = None
   levels: Callable[[int], int] | None = None
   DUAL_TORCH_NAMES: Names = _NONE
+  COMPANIONS: Mapping[str, Companion] = _NONE
 
   def method(self, options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the config section of the method for weights of these options."""

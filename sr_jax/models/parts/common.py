@@ -232,7 +232,11 @@ class ResBlock(nn.Module):
 
 
 def chain(
-  block: nn.Module, length: int, x: jax.Array, *, unroll: bool = False
+  block: nn.Module,
+  length: int,
+  x: jax.Array,
+  *shared: jax.Array,
+  unroll: bool = False,
 ) -> jax.Array:
   """Applies `length` blocks like `block`, each to the result of the last one.
 
@@ -245,29 +249,30 @@ def chain(
     block: The first block; its name ends in `*`.
     length: Number of blocks.
     x: Input of the first block, `[B, H, W, C]`.
+    *shared: Further inputs, which are the same for all blocks.
     unroll: Whether many blocks are written out as well. A gradient then takes
       less time, because nothing is copied, and its compilation more.
   """
-  return _scan(block, length, x, lambda x: None, unroll)[0]
+  return _scan(block, length, x, shared, lambda x: None, unroll)[0]
 
 
 def chain_outputs(block: nn.Module, length: int, x: jax.Array) -> jax.Array:
   """As `chain`, with the results of all blocks, `[length, B, H, W, C]`."""
-  return _scan(block, length, x, lambda x: x, unroll=False)[1]
+  return _scan(block, length, x, (), lambda x: x, unroll=False)[1]
 
 
 def _scan(
   block: nn.Module,
   length: int,
   x: jax.Array,
+  shared: Sequence[jax.Array],
   keep: Callable[..., Any],
   unroll: bool,
 ) -> Any:
   """The last block's result, and what `keep` makes of each result."""
 
-  def apply(block: nn.Module, x: jax.Array, unused: None) -> Any:
-    del unused
-    x = block(x)
+  def apply(block: nn.Module, x: jax.Array, *shared: jax.Array) -> Any:
+    x = block(x, *shared)
     return x, keep(x)
 
   # Written out, nothing is copied for the gradient: 5 to 7 % of RCAN's step, 8
@@ -277,10 +282,11 @@ def _scan(
     apply,
     variable_axes={'params': 0, 'batch_stats': 0},
     split_rngs={'params': True},
+    in_axes=nn.broadcast,
     length=length,
     unroll=length if unroll else 1,
   )
-  return scan(block, x, None)
+  return scan(block, x, *shared)
 
 
 class ChannelAttention(nn.Module):
