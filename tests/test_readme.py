@@ -7,6 +7,7 @@ import shlex
 import pytest
 
 from sr_jax.cli.main import make_parser
+from sr_jax.data.kernel_names import KERNELS, KERNELS_TO_TRY
 from tests.test_configs import parse_train_flags
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -54,6 +55,15 @@ def test_there_is_something_to_check():
   assert len(TRAIN) >= 2
   assert _blocks('python')
   assert LINKS
+
+
+def test_kernels_are_listed_as_in_help_and_errors(capsys):
+  """README, `--help` and the error gave three different lists of kernels."""
+  assert f'`{KERNELS_TO_TRY}`' in TEXT
+  for command, kernels in [('upscale', KERNELS_TO_TRY), ('degrade', KERNELS)]:
+    with pytest.raises(SystemExit):
+      make_parser().parse_args([command, '--help'])
+    assert kernels in ' '.join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize('arguments', SR_JAX)

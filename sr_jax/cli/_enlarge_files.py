@@ -99,10 +99,8 @@ class Files:
     try:
       upscaler, estimate = self._prepared(*pictures[0], progress)
       if upscaler.fitting is not None:
-        progress.start(
-          f'{pictures[0][0].source}: fitting {upscaler.model.name} to'
-          f' {len(pictures)} of this size'
-        )
+        group = named([job.source for job, _ in pictures])
+        progress.start(f'{group}: {upscaler.model.name} is adapting')
       fits = upscaler.fit([picture.color for _, picture in pictures])
     except (UserError, MemoryError) as error:
       for job, _ in pictures:
@@ -130,19 +128,24 @@ class Files:
   def _prepared(
     self, job: Job, picture: Picture, progress: Progress
   ) -> tuple[Upscaler, KernelEstimate | None]:
-    """What enlarges a picture, and the estimate of its kernel if one was made.
+    """Returns the upscaler of a picture, and the estimated kernel it uses.
+
+    The estimate is None if the kernel was given, or if the picture does not
+    look blurred and is enlarged without one.
 
     Raises:
       UserError: the picture shows no blur.
     """
     if isinstance(self._upscaler, Upscaler):
       return self._upscaler, None
+    progress.start(f'{job.source}: estimating its blur')
     # The network knows the spectra of files with whole grey levels.
     by = 'spectrum' if picture.bit_depth is None else 'auto'
     prepared = self._upscaler.prepare(picture.color, by=by)
     line = arguments.as_options(prepared.line, ('kernel',))
     progress.write(f'{job.source}: {line}')
-    return prepared.upscaler, prepared.estimate
+    used = prepared.estimate if prepared.uses_estimate else None
+    return prepared.upscaler, used
 
   def _save_estimate(self, path: Path, estimate: KernelEstimate) -> None:
     """Writes the estimated kernel beside the result, as taps and as picture."""
@@ -162,8 +165,11 @@ class Files:
     """Writes and records a result; by what it was made, in words."""
     self._output.forget(path)
     write_image(path, result)
-    self._output.add(path, job, self._made_by)
-    words = [upscaler.model.name]
+    name = upscaler.model.name
+    # The automatic choice may have taken another network for this picture.
+    other = None if name == self._upscaler.model.name else name
+    self._output.add(path, job, self._made_by, other)
+    words = [name]
     if upscaler.references:
       words.append(self._show(path, upscaler, picture, result, fitted))
     if upscaler.fitting is not None:
@@ -269,6 +275,15 @@ def check_beside(target: Path, names: Sequence[str]) -> None:
 def _beside(path: Path, what: str) -> Path:
   """Where a file goes whose name is that of a result and something more."""
   return path.with_name(f'{path.stem}_{what}')
+
+
+def named(sources: Sequence[Path]) -> str:
+  """Names a group of images of one size by its first file."""
+  others = len(sources) - 1
+  if not others:
+    return f'{sources[0]}'
+  more = 'more image' if others == 1 else 'more images'
+  return f'{sources[0]} and {others} {more} of its size'
 
 
 def _size(picture: Picture) -> str:

@@ -89,7 +89,7 @@ class Progress:
     if total > 1 and done > 1:
       left = seconds / (done - 1) * (total - done)
       return f'{self._what}, tile {done} of {total}, {_clock(left)} left'
-    return f'{self._what}, {_clock(seconds)}'
+    return f'{self._what}, {_clock(seconds)} so far'
 
 
 def _clock(seconds: float) -> str:

@@ -163,12 +163,32 @@ class Output:
     if path.exists():
       self._append(path, {})
 
-  def add(self, path: Path, job: Job | None, made_by: Any = None) -> None:
-    """Records a result; without a job, a file that belongs to results."""
+  def add(
+    self,
+    path: Path,
+    job: Job | None,
+    made_by: Any = None,
+    other_model: str | None = None,
+  ) -> None:
+    """Records a result, or another file that is written beside results.
+
+    Args:
+      path: The file.
+      job: The input and its result; None for another file.
+      made_by: How the result was made.
+      other_model: The model that made it, if that is not the requested one.
+    """
     entry: dict[str, Any] = {'with_results': True}
     if job is not None:
       entry = {'place': job.place, 'input': job.digest, 'made_by': made_by}
+      if other_model is not None:
+        entry['other_model'] = other_model
     self._append(path, entry)
+
+  def other_model(self, path: Path) -> str | None:
+    """The model that made a result, if that is not the requested one."""
+    entry = self._results.get(path.relative_to(self.folder).as_posix(), {})
+    return entry.get('other_model')
 
   def _append(self, path: Path, entry: dict[str, Any]) -> None:
     name = path.relative_to(self.folder).as_posix()

@@ -34,6 +34,7 @@ from sr_jax.data.image_io import (
   read_rgb,
 )
 from sr_jax.data.kernel_files import as_kernel, save_kernel
+from sr_jax.data.kernel_names import KERNELS_TO_TRY
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
 from sr_jax.inference.automatic import AUTO, AutomaticKernel, needs_kernel
@@ -86,8 +87,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _kernel(spec: str | None) -> Any:
-  """The kernel of a SPEC; None for one that is estimated, and for none."""
-  return None if spec == AUTO else as_kernel(spec)
+  """Returns the kernel of a SPEC; None for no blur, and for an estimated one.
+
+  Raises:
+    UserError: No kernel has this name, or its file cannot be read.
+  """
+  return None if spec == AUTO else as_kernel(spec, known=KERNELS_TO_TRY)
 
 
 def _enlarge(
@@ -163,14 +168,23 @@ def _upscaler(
       f'--noise: model {model.name} does not adapt to images: leave it out'
     )
   if args.kernel == AUTO:
+    if model.fitting is None and not args.back_project:
+      raise _unused_kernel(model)
     return AutomaticKernel(model, options, sizes=known)
   upscaler = Upscaler(model, options, sizes=known, references=references)
   if kernel is not None and not upscaler.uses_kernel:
-    raise UserError(
-      f'--kernel: model {model.name} uses none but for back-projection: add'
-      ' --back-project N or leave it out'
-    )
+    raise _unused_kernel(model)
   return upscaler
+
+
+def _unused_kernel(model: SRModel) -> UserError:
+  """The error for a kernel with a model that uses none."""
+  adaptive = {2: 'mzsr-x2', 4: 'mzsr-x4'}.get(model.scale, 'zssr')
+  return UserError(
+    f'--kernel: model {model.name} uses a kernel only for back-projection:'
+    f' choose a model that adapts to it, such as --model {adaptive}, add'
+    ' --back-project N, or leave the kernel out'
+  )
 
 
 def _write_sheets(
@@ -184,9 +198,9 @@ def _write_sheets(
   written = True
   for file in found:
     results = [
-      (str(kernel), done.results[file.path])
+      (_sheet_label(kernel, result, output), result)
       for kernel, done in tried.items()
-      if file.path in done.results
+      if (result := done.results.get(file.path)) is not None
     ]
     if len(results) < 2:
       continue
@@ -205,6 +219,12 @@ def _write_sheets(
     output.add(sheet, None)
     print(f'{file.path}: all kernels side by side in {sheet}', flush=True)
   return written
+
+
+def _sheet_label(kernel: str | None, result: Path, output: Output) -> str:
+  """The kernel of a result, and its model if that is not the requested one."""
+  model = output.other_model(result)
+  return f'{kernel}' if model is None else f'{kernel}: {model}'
 
 
 def _made_by(args: argparse.Namespace, model: SRModel) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from sr_jax.data.kernel_names import KERNELS, MEANING
 from sr_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
 MODEL = (
   'pretrained name, checkpoint folder, bicubic, zssr, zssr-gradual, zssr-shared'
   ' or zssr-each'
-)
-SPEC = (
-  'bicubic, gaussian:VAR, gaussian:VAR1,VAR2,THETA (variances in HR pixels '
-  'squared, radians), bd (of the BD degradation, x3) or a .mat / .npy file'
 )
 
 
@@ -185,25 +182,32 @@ def white(text: str) -> float:
 
 
 def add_upscaler(parser: argparse.ArgumentParser) -> None:
-  """How a model is applied to one image."""
+  """Adds the options of applying a model to an image."""
   parser.add_argument(
     '--self-ensemble',
     action='store_true',
-    help='average over the 8 flips and turns of the image (8 times slower)',
+    help='enlarge the image in its 8 flips and rotations and average the '
+    'results, which is usually a little better and takes 8 times as long',
   )
   parser.add_argument(
     '--back-project',
     type=count,
     metavar='N',
-    help='N steps that make the result, reduced again, agree with the input '
-    '(default: 0; what zssr does by itself)',
+    help='number of corrections after the network: each reduces the result '
+    'again and adds the difference to the input. 5 to 10 make the result agree '
+    'with the input, for measured data, or with a known --kernel; not for '
+    'noisy or compressed images, whose faults grow (default: 0; zssr models '
+    'choose their own number)',
   )
   parser.add_argument(
     '--adapt-steps',
     type=steps,
     metavar='N|auto',
-    help='steps that mzsr and zssr fit themselves to the image; auto stops by '
-    'how well the image itself is reconstructed (default: as the model says)',
+    help='number of gradient steps by which mzsr and zssr models adapt to each '
+    'image: more steps take longer and often restore more. auto stops when '
+    'the image is no longer reconstructed better from its own reduction; 0 '
+    'turns the adaptation of mzsr off (default: 10 for mzsr models, up to '
+    '3,000 for zssr models)',
   )
   parser.add_argument(
     '--iterations',
@@ -227,8 +231,10 @@ def add_upscaler(parser: argparse.ArgumentParser) -> None:
     type=white,
     default=0.0,
     metavar='VALUE',
-    help='value that is white in files of 16 bits and of plain numbers, such '
-    'as 4095 for 12 bits (default: 65535; plain numbers as the README says)',
+    help='value of white in 16-bit files and arrays, if it is not the largest '
+    'of their type: 4095 for 12-bit data of a camera or scanner. Without it '
+    'such images are taken for nearly black ones (default: the largest value '
+    'of the type; upscale scales arrays by their own minimum and maximum)',
   )
   add_model_options(
     parser,
@@ -260,7 +266,9 @@ def add_degradation(parser: argparse.ArgumentParser) -> None:
     'resize (default: bicubic)',
   )
   parser.add_argument(
-    '--kernel', metavar='SPEC', help=f'the blur of the last two: {SPEC}'
+    '--kernel',
+    metavar='SPEC',
+    help=f'blur of direct and blur-bicubic: {KERNELS}; {MEANING}',
   )
   parser.add_argument(
     '--noise',

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from sr_jax.cli import arguments
+from sr_jax.data.kernel_names import KERNELS_TO_TRY, MEANING
 
 _DEFAULT_MODEL = 'edsr-small-x2'
 
@@ -18,7 +19,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     'RGB, EXIF orientation is applied; transparency is enlarged by bicubic, '
     'and colours of transparent pixels do not affect visible ones.'
   )
-  parser.add_argument('inputs', nargs='+', metavar='INPUT', type=Path)
+  parser.add_argument(
+    'inputs',
+    nargs='+',
+    metavar='INPUT',
+    type=Path,
+    help='image file (PNG, JPEG, BMP, WebP, TIFF or .npy array), or a folder, '
+    'whose images are all enlarged, with those of its subfolders',
+  )
   parser.add_argument(
     '-o',
     dest='output',
@@ -41,9 +49,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--kernel',
     metavar='SPEC',
-    help='the blur that made the input, used by mzsr, zssr and '
-    f'--back-project: auto, estimated from each image, {arguments.SPEC}; '
-    'several between semicolons are all tried (default: auto for mzsr)',
+    help='blur of the input before it was sampled, for mzsr and zssr models '
+    f'and for --back-project: {KERNELS_TO_TRY}; {MEANING}; auto estimates it '
+    'from each image; several are all tried and shown side by side. The '
+    'default model uses no kernel: choose --model mzsr-x2 as well (default: '
+    'auto for mzsr models, no blur for others)',
   )
   parser.add_argument(
     '--noise',

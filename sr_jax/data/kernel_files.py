@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from sr_jax.array_files import hdf5, mat5, npy
+from sr_jax.data.kernel_names import KERNELS, KERNELS_OR_AUTO, unknown_kernel
 from sr_jax.errors import UserError, counted
 from sr_jax.files import open_atomically
 from sr_jax.ops.blur_kernels import (
@@ -189,7 +190,7 @@ def _parse_gaussian(spec: str) -> np.ndarray:
     numbers = []
   if len(numbers) not in (1, 3) or not np.isfinite(numbers).all():
     raise UserError(
-      f'kernel {spec!r}: write gaussian:VAR or gaussian:VAR1,VAR2,THETA'
+      f'kernel {spec!r}: write gaussian:VAR or gaussian:V1,V2,THETA'
     )
   if not all(1e-6 <= v <= _MAX_VARIANCE for v in numbers[:2]):
     raise UserError(
@@ -199,14 +200,17 @@ def _parse_gaussian(spec: str) -> np.ndarray:
   return np.asarray(gaussian_kernel(*numbers, size=None))
 
 
-def parse_kernel_spec(spec: str) -> np.ndarray | None:
-  """The kernel a SPEC names; None for `bicubic`, which is no blur at all.
+def parse_kernel_spec(spec: str, *, known: str = KERNELS) -> np.ndarray | None:
+  """Returns the kernel that a SPEC names; None for `bicubic`, which is no blur.
 
-  SPEC is `bicubic`, `gaussian:VAR`, `gaussian:VAR1,VAR2,THETA` (variances in HR
-  pixels squared, radians), `bd` (`bd_kernel`) or a `.mat` / `.npy` file.
+  Args:
+    spec: `bicubic`, `gaussian:VAR`, `gaussian:V1,V2,THETA` (variances in HR
+      pixels squared, radians), `bd` (see `bd_kernel`), or the path of a `.mat`
+      or `.npy` file.
+    known: The names that the error for an unknown name lists.
 
   Raises:
-    UserError: none of these, or a file that `load_kernel` refuses.
+    UserError: No kernel has this name, or `load_kernel` refuses the file.
   """
   if spec == 'bicubic':
     return None
@@ -215,22 +219,22 @@ def parse_kernel_spec(spec: str) -> np.ndarray | None:
   if spec.startswith('gaussian:'):
     return _parse_gaussian(spec)
   if not spec.lower().endswith(_SUFFIXES):
-    raise UserError(
-      f'kernel {spec!r}: write bicubic, gaussian:VAR, gaussian:VAR1,VAR2,THETA'
-      ' (radians), bd or the path of a .mat or .npy file'
-    )
+    raise unknown_kernel(spec, known)
   return load_kernel(spec)
 
 
-def as_kernel(kernel: Any) -> Any:
-  """The kernel that a SPEC or an array means, with sum 1; None for none.
+def as_kernel(kernel: Any, *, known: str = KERNELS_OR_AUTO) -> Any:
+  """Returns a kernel with sum 1, or None if there is no blur.
 
   Args:
-    kernel: A SPEC, an array `[K1, K2]`, a `Kernel`, or None.
+    kernel: A SPEC of `parse_kernel_spec`, an array `[K1, K2]`, a `Kernel`, or
+      None.
+    known: The names that the error for an unknown SPEC lists.
 
   Raises:
-    UserError: no such SPEC, or no kernel, see `load_kernel`.
+    UserError: No kernel has this name, or the array is none, see
+      `load_kernel`.
   """
   if isinstance(kernel, str | os.PathLike):
-    return parse_kernel_spec(os.fspath(kernel))
+    return parse_kernel_spec(os.fspath(kernel), known=known)
   return None if kernel is None else _checked(kernel, 'kernel')

@@ -86,7 +86,7 @@ def root_of(covariance: np.ndarray) -> np.ndarray:
 
 
 def covariance(var1: float, var2: float, theta: float) -> np.ndarray:
-  """Covariance `[2, 2]`, x before y, of `gaussian:VAR1,VAR2,THETA`."""
+  """Covariance `[2, 2]`, x before y, of `gaussian:V1,V2,THETA`."""
   cos, sin = math.cos(theta), math.sin(theta)
   turn = np.array([[cos, -sin], [sin, cos]])
   return turn @ np.diag([var1, var2]) @ turn.T

@@ -52,14 +52,17 @@ class Prepared(NamedTuple):
   """How one image is enlarged.
 
   Attributes:
-    upscaler: What enlarges it.
-    estimate: What its blur seems to be.
-    line: The same for a person: the estimate, what is done, and how to override
-      it.
+    upscaler: The upscaler that enlarges it.
+    estimate: The blur that it seems to have.
+    uses_estimate: Whether the upscaler uses the estimated kernel. An image that
+      does not look blurred is usually enlarged without it.
+    line: A message for the user: the estimate, how the image is enlarged, and
+      how to override this.
   """
 
   upscaler: Upscaler
   estimate: KernelEstimate
+  uses_estimate: bool
   line: str
 
 
@@ -133,6 +136,7 @@ class AutomaticKernel:
       return Prepared(
         self._upscaler(self._taps(estimate)),
         estimate,
+        True,
         f'kernel {estimate.spec}, an estimate{within}: override it by'
         ' kernel=SPEC',
       )
@@ -140,6 +144,7 @@ class AutomaticKernel:
       f'looks like a clean reduction or an untouched photograph (as a blur'
       f' {estimate.spec}, an estimate)'
     )
+    used = False
     if not needs_kernel(self.model, self._options.adapt_steps):
       upscaler, how = self._upscaler(None), 'enlarged without a kernel'
     elif scale in _PLAIN:
@@ -148,10 +153,10 @@ class AutomaticKernel:
     else:
       # The estimated kernel is centred, where a cubic reduction is not.
       upscaler = self._upscaler(self._taps(estimate), block_centred=True)
+      used = True
       how = f'result moved by {(scale - 1) / 2:g} pixels, as bicubic lies'
-    return Prepared(
-      upscaler, estimate, f'{seems}: {how}; override it by kernel=SPEC'
-    )
+    line = f'{seems}: {how}; override it by kernel=SPEC'
+    return Prepared(upscaler, estimate, used, line)
 
   @functools.cached_property
   def _plain(self) -> Upscaler:

@@ -92,6 +92,8 @@ def create(config: Mapping[str, Any]) -> Network:
       f'config.model.dtype: unknown {options["dtype"]!r:.80}; choose from'
       f' {_DTYPES}'
     )
+  if 'variant' in options:  # for an error that names the architecture
+    architecture.options_of(options['variant'])
   try:
     network = architecture.Model(**options)
   except TypeError as error:

@@ -18,7 +18,6 @@ from flax import traverse_util
 from sr_jax import models
 from sr_jax.errors import UserError, counted
 from sr_jax.models.parts.architecture import Architecture
-from sr_jax.models.parts.common import select_variant
 from sr_jax.models.parts.parameters import (
   expected_shapes,
   shapes_of,
@@ -252,7 +251,7 @@ def _given(
   """Options that the user sets; single options override the variant's."""
   given: dict[str, tuple[str, Any]] = {}
   if variant is not None:
-    for name, value in select_variant(module.VARIANTS, variant).items():
+    for name, value in module.options_of(variant).items():
       if name not in options:
         given[f'variant {variant} with {name}'] = (name, value)
   for name, value in options.items():

@@ -33,11 +33,11 @@ class Outcome(NamedTuple):
 
   def refused(self, *words: str) -> bool:
     """Whether it failed with one line that has all the words."""
-    # Work of more than two seconds also says since when it runs.
+    # Work of more than two seconds also says for how long it has been running.
     lines = [
       line
       for line in self.err.splitlines()
-      if not re.fullmatch(r'sr-jax: .*, (\d+:\d\d:\d\d)( left)?', line)
+      if not re.fullmatch(r'sr-jax: .*, \d+:\d\d:\d\d (left|so far)', line)
     ]
     assert self.status == 2, self
     assert len(lines) == 1, self

@@ -11,7 +11,11 @@ from PIL import Image
 from skimage import data as photographs
 
 from sr_jax import checkpoints, models
+from sr_jax.cli import _kernels
 from sr_jax.data.kernel_files import load_kernel
+from sr_jax.data.kernel_names import KERNELS_TO_TRY
+from sr_jax.inference import automatic
+from sr_jax.inference.blind import KernelEstimate
 from sr_jax.ops.blur_kernels import gaussian_kernel
 from sr_jax.ops.degrade import degrade, quantize
 
@@ -73,15 +77,17 @@ def test_every_image_gets_its_own_kernel(outcome, capsys):
   assert len(lines) == 2
   assert 'blurred.png: kernel gaussian:' in lines[0]
   assert 'clean.png: looks like a clean reduction' in lines[1]
-  assert '(edsr-small-x2, kernel beside it, ' in said.out
+  assert '(edsr-small-x2, ' in said.out
   faults = [line for line in said.err.splitlines() if 'error' in line]
   assert len(faults) == 2
   assert 'flat.png: the image has no texture' in faults[0]
   assert 'small.png: 30x20 pixels are too few' in faults[1]
+  # The kernel of clean.png was estimated, but edsr-small-x2 uses none.
   assert visible(folder / 'out') == [
-    f'{name}_x2{rest}'
-    for name in ('blurred', 'clean')
-    for rest in ('.png', '_kernel.npy', '_kernel.png')
+    'blurred_x2.png',
+    'blurred_x2_kernel.npy',
+    'blurred_x2_kernel.png',
+    'clean_x2.png',
   ]
   taps = load_kernel(folder / 'out' / 'blurred_x2_kernel.npy')
   offsets = np.arange(len(taps)) - len(taps) // 2
@@ -131,6 +137,28 @@ def test_several_kernels_make_one_sheet(run, adaptive, tmp_path):
   assert again.out.count('0 enlarged, 1 already there') == 3
 
 
+def test_sheet_names_the_network_that_auto_chose(
+  run, adaptive, tmp_path, monkeypatch
+):
+  """A thumbnail under `auto` alone seemed to be made by MZSR."""
+  write(tmp_path / 'a.png', blurred()[:32, :24])
+  estimate = KernelEstimate((1.0, 1.0), 0.0, 2, 0.1, {'bicubic': 1.0})
+  monkeypatch.setattr(automatic, 'estimate_kernel', lambda *_, **__: estimate)
+  sheets = []
+  monkeypatch.setattr(
+    _kernels,
+    'save_sheet',
+    lambda path, results: sheets.append([label for label, _ in results]),
+  )
+  out = tmp_path / 'out'
+  command = ('upscale', tmp_path / 'a.png', '-o', out, '--model', adaptive)
+  for _ in range(2):  # the second run finds finished results
+    assert run(*command, '--kernel', 'gaussian:0.5;auto').status == 0
+  assert sheets == [['gaussian:0.5', 'auto: edsr-small-x2']] * 2
+  names = [n for n in visible(out) if not n.startswith('kernel_')]
+  assert names == ['a_x2_auto.png', 'a_x2_gaussian-0.5.png']
+
+
 def test_evaluate_estimates_each_image(run, adaptive, tmp_path):
   hr = tmp_path / 'hr'
   write(hr / 'a.png', HR / 255)
@@ -159,6 +187,27 @@ def test_evaluate_estimates_each_image(run, adaptive, tmp_path):
   done = run(*command, file, '--lr', lr, '--kernel', 'auto')
   assert done.status == 0, done
   assert json.loads(file.read_text())['degradation'] == 'given'
+
+
+def test_misspelled_kernels_are_refused_with_the_whole_list(run, tmp_path):
+  write(tmp_path / 'a.png', HR[:16, :16] / 255)
+  command = ('upscale', tmp_path / 'a.png', '-o', tmp_path / 'out')
+  assert run(*command, '--kernel', 'gaussian:1;gausian:2').refused(
+    f"no kernel 'gausian:2'; did you mean gaussian:2? ({KERNELS_TO_TRY})"
+  )
+  assert run(*command, '--kernel', 'Auto').refused('did you mean auto?')
+
+
+@pytest.mark.parametrize('kernel', ['gaussian:1', 'auto'])
+def test_kernel_without_a_model_that_uses_it(run, tmp_path, kernel):
+  """The default model uses none; the error named no model that does."""
+  write(tmp_path / 'a.png', HR[:16, :16] / 255)
+  command = ('upscale', tmp_path / 'a.png', '-o', tmp_path / 'out')
+  assert run(*command, '--kernel', kernel).refused(
+    '--kernel: model edsr-small-x2 uses a kernel only for back-projection',
+    'such as --model mzsr-x2',
+    '--back-project N',
+  )
 
 
 def test_evaluate_refuses_a_kernel_without_use(run, checkpoint, tmp_path):

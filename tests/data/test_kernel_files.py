@@ -154,6 +154,38 @@ def test_refuses_other_specs(spec):
     kernel_files.parse_kernel_spec(spec)
 
 
+@pytest.mark.parametrize(
+  ('spec', 'suggested'),
+  [
+    ('gausian:1', 'gaussian:1'),
+    ('Gaussian:2,1,0.5', 'gaussian:2,1,0.5'),
+    ('gauss(2.0)', 'gaussian:2.0'),
+    ('gaussian=1.5', 'gaussian:1.5'),
+    ('bicubik', 'bicubic'),
+    ('BD', 'bd'),
+    ('Auto', 'auto'),
+  ],
+)
+def test_misspelled_kernels_get_a_suggestion(spec, suggested):
+  with pytest.raises(UserError) as error:
+    kernel_files.as_kernel(spec)
+  assert str(error.value) == (
+    f'no kernel {spec!r}; did you mean {suggested}? (bicubic, gaussian:VAR,'
+    ' gaussian:V1,V2,THETA, bd, FILE.npy, FILE.mat, auto)'
+  )
+
+
+@pytest.mark.parametrize('spec', ['Auto', 'auto', 'gaussian', 'k.tif', ':', ''])
+def test_kernels_that_do_not_exist_get_the_list(spec):
+  """LR images are never made by an estimated kernel, so no word of `auto`."""
+  with pytest.raises(UserError) as error:
+    kernel_files.parse_kernel_spec(spec)
+  assert str(error.value) == (
+    f'no kernel {spec!r}; give one of these (bicubic, gaussian:VAR,'
+    ' gaussian:V1,V2,THETA, bd, FILE.npy, FILE.mat)'
+  )
+
+
 def test_sparse_kernels_and_upper_case_suffixes(tmp_path):
   """A sparse matrix was a traceback, and `K.NPY` refused (F11)."""
   kernel = np.array([[0.0, 0.5, 0.0], [0.25, 0.0, 0.25]])

@@ -44,6 +44,11 @@ def test_near_names_are_suggested():
   assert "did you mean 'edsr'" in _refusal({'name': 'edsrr', 'scale': 2})
   message = _refusal({'name': 'edsr', 'scale': 2, 'blokcs': 3})
   assert message.endswith("has no option 'blokcs'; did you mean 'blocks'?")
+  # The message named no model, as in a config of several networks.
+  message = _refusal({'name': 'edsr', 'scale': 2, 'variant': 'baselin'})
+  assert message.startswith(
+    "model 'edsr': no variant 'baselin'; did you mean 'baseline'? (baseline, "
+  )
 
 
 @pytest.mark.parametrize('name', ALL)
@@ -67,7 +72,7 @@ def test_unknown_and_missing_options(name):
     ('residual_scale', float('inf'), 'residual_scale=inf: give a number'),
     ('channels', 0, 'channels=0: give a whole number'),
     ('dtype', 5, 'dtype: unknown 5'),
-    ('variant', [], 'unknown model variant []'),
+    ('variant', [], "model 'edsr': no variant []; choose one"),
     ('name', 5, 'name=5: give the name of an architecture'),
     ('name', None, 'name=None: give the name of an architecture'),
     ('name', [], 'name=[]: give the name of an architecture'),

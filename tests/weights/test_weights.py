@@ -246,7 +246,7 @@ def test_a_missing_mean_shift_keeps_its_initial_values(write):
     ({'scale': 5}, 'scale=5: give 2, 3, 4 or 8'),
     ({'options': {**OPTIONS, 'width': 8}}, "no option 'width'"),
     ({'options': {**OPTIONS, 'features': 'x'}}, 'the options scale=2'),
-    ({'variant': 'huge'}, "unknown model variant 'huge'"),
+    ({'variant': 'huge'}, "no variant 'huge'"),
   ],
 )
 def test_contradictions_and_gaps_are_named(write, arguments, reason):

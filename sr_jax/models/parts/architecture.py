@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sr_jax.errors import UserError
-from sr_jax.models.parts.common import Variant
+from sr_jax.models.parts.common import Variant, select_variant
 
 Names = Mapping[str, Mapping[str, str]]
 Section = Mapping[str, Any]
@@ -95,6 +95,14 @@ class Architecture(NamedTuple):
   levels: Callable[[int], int] | None = None
   DUAL_TORCH_NAMES: Names = _NONE
   COMPANIONS: Mapping[str, Companion] = _NONE
+
+  def options_of(self, variant: str) -> Mapping[str, Any]:
+    """Returns the options of a variant.
+
+    Raises:
+      UserError: The architecture has no variant of this name.
+    """
+    return select_variant(self.VARIANTS, variant, self.name)
 
   def method(self, options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the config section of the method for weights of these options."""

@@ -6,6 +6,7 @@ trained: weights and biases uniform in +-1/sqrt(fan_in).
 
 from __future__ import annotations
 
+import difflib
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,16 +42,24 @@ class Variant(NamedTuple):
 
 
 def select_variant(
-  variants: Mapping[str, Variant], name: str
+  variants: Mapping[str, Variant], name: str, model: str | None = None
 ) -> Mapping[str, Any]:
-  """Module options of one variant.
+  """Returns the options of one variant.
+
+  Args:
+    variants: The variants of an architecture.
+    name: The name of the variant.
+    model: The name of the architecture, for the error message.
 
   Raises:
-    UserError: the architecture has no variant of this name.
+    UserError: The architecture has no variant of this name.
   """
   if not isinstance(name, str) or name not in variants:
+    of = '' if model is None else f'model {model!r}: '
+    near = difflib.get_close_matches(str(name), variants, n=1)
+    hint = f'did you mean {near[0]!r}?' if near else 'choose one of these'
     raise UserError(
-      f'unknown model variant {name!r:.80}; choose from {sorted(variants)}'
+      f'{of}no variant {name!r:.80}; {hint} ({", ".join(variants)})'
     )
   return variants[name].options
 

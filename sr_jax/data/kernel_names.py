@@ -1,0 +1,47 @@
+"""The ways to name a blur kernel, and suggestions for misspelled names."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+from sr_jax.errors import UserError
+
+# Every way to name one kernel, for errors, help texts and the README.
+KERNELS = 'bicubic, gaussian:VAR, gaussian:V1,V2,THETA, bd, FILE.npy, FILE.mat'
+# For models that estimate the kernel of an image.
+KERNELS_OR_AUTO = f'{KERNELS}, auto'
+# For `sr-jax upscale`, which can try several.
+KERNELS_TO_TRY = f'{KERNELS_OR_AUTO}, or several of these between semicolons'
+MEANING = (
+  'V1 and V2 are variances in HR pixels squared, THETA is in radians, bd is '
+  'the blur of the BD degradation (x3)'
+)
+
+# The beginning of a name, and what follows a colon or a similar character.
+_NAME = re.compile(r'\s*([a-z]+)\s*[:=( ]?\s*([^\s)]*)\)?\s*', re.IGNORECASE)
+_NUMBERS = re.compile(r'[-+.\deE]+(,[-+.\deE]+,[-+.\deE]+)?')
+
+
+def unknown_kernel(spec: str, known: str) -> UserError:
+  """The error for a name that is no kernel, with a suggestion if one is near.
+
+  Args:
+    spec: The name.
+    known: The accepted names, one of the lists of this module.
+  """
+  near = _suggestion(spec, known)
+  hint = f'did you mean {near}?' if near else 'give one of these'
+  return UserError(f'no kernel {spec!r}; {hint} ({known})')
+
+
+def _suggestion(spec: str, known: str) -> str | None:
+  match = _NAME.fullmatch(spec)
+  if match is None:
+    return None
+  names = [name for name in ('bicubic', 'bd', 'auto') if name in known]
+  word, rest = match[1].lower(), match[2]
+  if rest:
+    near = difflib.get_close_matches(word, ['gaussian'], n=1)
+    return f'gaussian:{rest}' if near and _NUMBERS.fullmatch(rest) else None
+  return next(iter(difflib.get_close_matches(word, names, n=1)), None)
