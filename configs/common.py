@@ -28,10 +28,17 @@ def degrade_dn(config: ml_collections.ConfigDict) -> None:
   config.degradation.noise_sigma = 30.0
 
 
+def trained_by(
+  config: ml_collections.ConfigDict, method: str, **options
+) -> None:
+  """Sets the method; options override its defaults in `sr_jax.defaults`."""
+  section = {'name': method, **defaults.METHODS[method], **options}
+  config.method = ml_collections.ConfigDict(section)
+
+
 def adversarial(config: ml_collections.ConfigDict, **options) -> None:
   """Sets the method `gan`; options override its defaults."""
-  section = defaults.METHODS['gan'] | {'name': 'gan'}
-  config.method = ml_collections.ConfigDict({**section, **options})
+  trained_by(config, 'gan', **options)
   # Adversarial training lowers PSNR, which therefore cannot choose the best.
   config.eval.metrics = 'psnr,ssim,niqe'
   config.eval.crop_size = 256  # NIQE needs two blocks of 96x96
@@ -69,8 +76,7 @@ def referenced(config: ml_collections.ConfigDict, **options) -> None:
 
   The references are made from the images themselves.
   """
-  section = defaults.METHODS['reference'] | {'name': 'reference'}
-  config.method = ml_collections.ConfigDict({**section, **options})
+  trained_by(config, 'reference', **options)
   config.data.reference = config.eval.reference = 'self'
 
 

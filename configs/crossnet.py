@@ -32,8 +32,6 @@ Published scores are on light fields that we do not have. We have not trained
 this config to its end and claim no score for it.
 """
 
-import ml_collections
-
 from configs import common
 
 
@@ -44,18 +42,7 @@ def get_config(preset=None):
   config.model.name = 'crossnet'
   config.model.variant = 'crossnet'
   config.model.scale = 4
-  config.method = ml_collections.ConfigDict(
-    {
-      'name': 'warping',
-      # Weight of the loss of warped references: 0 in the released code, 1 in
-      # CrossNet++.
-      'warp_weight': 0.0,
-      # The model that enlarges LR first, as a section `model` without scale, or
-      # bicubic; and the checkpoint of this model.
-      'sisr': {'name': 'bicubic', 'variant': ''},
-      'sisr_from': '',
-    }
-  )
+  common.trained_by(config, 'warping')
   config.loss = 'charbonnier_sum'
   config.optimizer.schedule = 'step'
   config.optimizer.boundaries = (150_000,)

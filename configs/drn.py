@@ -25,8 +25,6 @@ Published scores (Set5 x4, `y-float`): DRN-S 32.68 dB, without the dual loss
 and claim no score for it.
 """
 
-import ml_collections
-
 from configs import common
 
 
@@ -37,16 +35,7 @@ def get_config(preset=None):
   config.model.name = 'drn'
   config.model.variant = 's'
   config.model.scale = 4
-  config.method = ml_collections.ConfigDict(
-    {
-      'name': 'dual_regression',
-      'dual_weight': 0.1,  # 0 turns the dual terms off
-      'hr_cycle': False,  # adds the cycle from HR to LR and back
-      # Whether dual networks are composed down to LR. Otherwise each maps to
-      # the level below it.
-      'compose': False,
-    }
-  )
+  common.trained_by(config, 'dual_regression')
   config.optimizer.schedule = 'cosine'
   config.data.batch_size = 32
   config.data.patch = 96

@@ -14,8 +14,6 @@ Another number of reductions per photograph and scale:
   --config.method.per_image=20
 """
 
-import ml_collections
-
 from configs import common
 
 
@@ -24,18 +22,7 @@ def get_config(preset=None):
   config = common.base()
   config.steps = 6000
   config.log_every = 500
-  config.method = ml_collections.ConfigDict(
-    {
-      'name': 'kernel_estimation',
-      'per_image': 8,  # reductions of a photograph at each scale
-      # Factor on errors towards a wider kernel.
-      'wide_penalty': 1.2,
-      # Weights of two further losses: of the error that the network expects of
-      # its estimate, and of the class of degradation (blurred, bicubic, none).
-      'error_weight': 0.005,
-      'origin_weight': 0.03,
-    }
-  )
+  common.trained_by(config, 'kernel_estimation')
   config.model.name = 'spectrum_mlp'
   config.model.variant = 'small'
   config.model.scale = 1

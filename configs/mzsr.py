@@ -26,8 +26,6 @@ gani^d 34.05 / 34.78, g0.2^d 33.14 / 33.74, and g1.3^b 35.18 / 36.64 for the
 bicubic model. The README lists the scores of our weights.
 """
 
-import ml_collections
-
 from configs import common
 
 
@@ -40,50 +38,12 @@ def get_config(preset=None):
   config.degradation.name = 'direct'
   # The kernel of the fixed crops; the training tasks draw random kernels.
   config.degradation.kernel = 'gaussian:2.0'
-  config.method = ml_collections.ConfigDict(
-    {
-      'name': 'meta_transfer',
-      # Number of tasks per outer step, and of their support and query images;
-      # data.batch_size is the number of all images.
-      'tasks': 5,
-      'support': 8,
-      'query': 8,
-      'scales': (2.0,),
-      # Kernels are random Gaussians at any angle. The larger variance is in
-      # [min_variance, max_variance * scale], the smaller in [min_variance,
-      # larger variance].
-      'kernel_size': 15,
-      'min_variance': 1.0,
-      'max_variance': 2.5,
-      'inner': {
-        'steps': 5,
-        'rate': 0.01,
-        'learned_rates': '',  # layer (LSLR) or weight (Meta-SGD): trains them
-        'unroll': False,  # unrolls the loop of steps: faster, more memory
-      },
-      'outer': {
-        'weights': 'annealed',  # or uniform
-        'saturate_at': 9700 / 3,
-        'exact_from': 0,  # uses first-order gradients before this step
-        'task_axis': 'auto',  # map, vmap or unroll
-      },
-      # How trained weights are fitted to an image; stored in the checkpoint.
-      'adapt': {
-        'steps': 10,
-        # Rate of each step; the last rate also holds for further steps.
-        'rates': (0.02, 0.01, 0.01, 0.01, 0.005),
-      },
-      # Numbers of steps and kernels of the evaluations during training.
-      'test': {
-        'steps': (0, 1, 10),
-        'kernels': (
-          'gaussian:0.2',
-          'gaussian:2.0',
-          'gaussian:4.0,1.0,-0.5',
-        ),
-      },
-    }
-  )
+  # Numbers of steps and kernels of the evaluations during training.
+  test = {
+    'steps': (0, 1, 10),
+    'kernels': ('gaussian:0.2', 'gaussian:2.0', 'gaussian:4.0,1.0,-0.5'),
+  }
+  common.trained_by(config, 'meta_transfer', test=test)
   config.data.batch_size = 80
   config.data.patch = 32
   config.data.min_gradient = 12.7  # the released filter of flat crops

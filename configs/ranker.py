@@ -24,8 +24,6 @@ which is about 0.88 in the paper. We have not trained this config to its end and
 claim no score for it.
 """
 
-import ml_collections
-
 from configs import common
 
 
@@ -33,15 +31,7 @@ def get_config(preset=None):
   """The ranker of 12 layers, 64 to 512 features."""
   config = common.base()
   config.steps = 400_000
-  config.method = ml_collections.ConfigDict(
-    {
-      'name': 'ranking',
-      'metric': 'niqe',  # METRIC.txt of the data set holds the labels
-      'better': 'lower',  # which scores of the metric are better; or higher
-      'margin': 0.5,
-      'l2_weight': 1e-4,
-    }
-  )
+  common.trained_by(config, 'ranking')
   config.model.name = 'ranker'
   config.model.variant = 'paper'
   config.model.scale = 1

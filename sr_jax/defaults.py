@@ -149,7 +149,8 @@ def base() -> dict[str, Any]:
   }
 
 
-# Further defaults of the section `method`, by the name of the method.
+# Defaults of the section `method`, by the name of the method. Keys that may be
+# left out, such as `test` of `meta_transfer`, have no default.
 METHODS: dict[str, dict[str, Any]] = {
   'gan': {
     # Terms of the generator's loss; 0 leaves one out.
@@ -220,6 +221,68 @@ METHODS: dict[str, dict[str, Any]] = {
     # Weights of VGG19: torchvision's vgg19-dcbb9e9d.pth, or a folder that
     # sr-jax import made from it. random:0 is for trials.
     'features_from': '',
+  },
+  'dual_regression': {
+    'dual_weight': 0.1,  # 0 turns the dual terms off
+    'hr_cycle': False,  # adds the cycle from HR to LR and back
+    # Whether dual networks are composed down to LR. Otherwise each maps to the
+    # level below it.
+    'compose': False,
+  },
+  'meta_transfer': {
+    # Number of tasks per outer step, and of their support and query images;
+    # data.batch_size is the number of all images.
+    'tasks': 5,
+    'support': 8,
+    'query': 8,
+    'scales': (2.0,),
+    # Kernels are random Gaussians at any angle. The larger variance is in
+    # [min_variance, max_variance * scale], the smaller in [min_variance, larger
+    # variance].
+    'kernel_size': 15,
+    'min_variance': 1.0,
+    'max_variance': 2.5,
+    'inner': {
+      'steps': 5,
+      'rate': 0.01,
+      'learned_rates': '',  # layer (LSLR) or weight (Meta-SGD): trains them
+      'unroll': False,  # unrolls the loop of steps: faster, more memory
+    },
+    'outer': {
+      'weights': 'annealed',  # or uniform
+      'saturate_at': 9700 / 3,
+      'exact_from': 0,  # uses first-order gradients before this step
+      'task_axis': 'auto',  # map, vmap or unroll
+    },
+    # How trained weights are fitted to an image; stored in the checkpoint.
+    'adapt': {
+      'steps': 10,
+      # Rate of each step; the last rate also holds for further steps.
+      'rates': (0.02, 0.01, 0.01, 0.01, 0.005),
+    },
+  },
+  'ranking': {
+    'metric': 'niqe',  # METRIC.txt of the data set holds the labels
+    'better': 'lower',  # which scores of the metric are better; or higher
+    'margin': 0.5,
+    'l2_weight': 1e-4,
+  },
+  'kernel_estimation': {
+    'per_image': 8,  # reductions of a photograph at each scale
+    'wide_penalty': 1.2,  # factor on errors towards a wider kernel
+    # Weights of two further losses: of the error that the network expects of
+    # its estimate, and of the class of degradation (blurred, bicubic, none).
+    'error_weight': 0.005,
+    'origin_weight': 0.03,
+  },
+  'warping': {
+    # Weight of the loss of warped references: 0 in the released code, 1 in
+    # CrossNet++.
+    'warp_weight': 0.0,
+    # The model that enlarges LR first, as a section `model` without scale, or
+    # bicubic; and the checkpoint of this model.
+    'sisr': {'name': 'bicubic', 'variant': ''},
+    'sisr_from': '',
   },
 }
 

@@ -16,7 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from sr_jax import models
-from sr_jax.errors import Many, Range, Rules, UserError, check, whole
+from sr_jax.errors import (
+  Many,
+  Range,
+  Rules,
+  Section,
+  UserError,
+  check,
+  whole,
+)
 from sr_jax.methods import Assumed, Fitting, zero_shot
 from sr_jax.ops.compilation import jit
 from sr_jax.transforms import meta
@@ -60,8 +68,9 @@ def gradient_fitting(
       degradation, or the config asks for impossible steps.
   """
   trained_for = config.get('degradation', {}).get('name')
-  section = config['method']['adapt']
-  check('config.method.adapt', section, ADAPT_RULES)
+  known = {k: v for k, v in config['method'].items() if k == 'adapt'}
+  check('config.method', known, {'adapt': Section(ADAPT_RULES)})
+  section = known['adapt']
   if assumed.kernel is None:
     how = f' by {trained_for!r} sampling' if trained_for else ''
     raise UserError(

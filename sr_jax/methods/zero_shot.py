@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sr_jax import models
-from sr_jax.errors import UserError
+from sr_jax.errors import FLAG, OneOf, Rules, UserError, check
 from sr_jax.losses import pixel
 from sr_jax.methods import Assumed, Fitting, Inference, Method, supervised
 from sr_jax.ops.compilation import jit
@@ -38,6 +38,11 @@ _log = logging.getLogger(__name__)
 
 Channels = Literal['together', 'shared', 'each']
 
+# Keys of `config.method` that a network needs to be trained on an image.
+_RULES: Rules = {
+  'gradual': FLAG,
+  'channels': OneOf(('together', 'shared', 'each')),
+}
 # Side of ZSSR's fathers in LR pixels.
 _CROP = 128
 # Largest number of channels that one network is known to restore together.
@@ -159,8 +164,11 @@ def fitting(
       learning-rate policy ends the training.
 
   Raises:
-    UserError: The degradation does not suit the kernel.
+    UserError: A key of `config.method` is missing, or the degradation does not
+      suit the kernel.
   """
+  section = {k: v for k, v in config['method'].items() if k in _RULES}
+  check('config.method', section, _RULES)
   blurred = assumed.kernel is not None
   degradation = assumed.degradation or ('direct' if blurred else 'bicubic')
   if blurred != (degradation != 'bicubic'):
@@ -174,10 +182,10 @@ def fitting(
   recipe = Recipe(
     degradation=degradation,
     noise_sigma=assumed.noise_sigma,
-    scales=_gradual(model['scale']) if config['method']['gradual'] else (),
+    scales=_gradual(model['scale']) if section['gradual'] else (),
     augmentation=Augmentation(turn=not blurred),
     policy=_policy(steps),
-    channels=config['method']['channels'],
+    channels=section['channels'],
   )
   if recipe.scales and blurred:
     raise UserError(

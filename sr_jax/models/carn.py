@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from sr_jax.errors import UserError
 from sr_jax.models.parts import base, common
 from sr_jax.models.parts.options import Channels, Count, SubPixelScale, Width
-from sr_jax.ops.conv import grouped_conv2d, split_groups
+from sr_jax.ops.conv import grouped_conv2d
 from sr_jax.ops.pixel_shuffle import pixel_shuffle
 from sr_jax.ops.relu import relu
 
@@ -135,7 +135,6 @@ class GroupedConv(nn.Module):
       [x.astype(self.dtype) for x in parts],
       kernel.astype(self.dtype),
       bias,
-      self.groups,
     )
 
 
@@ -158,7 +157,7 @@ class Unit(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[B, H, W, features]` to the same shape."""
     width, groups, dtype = self.features, self.groups, self.dtype
-    parts = split_groups(x, groups)
+    parts = jnp.split(x, groups, -1)
     parts = GroupedConv(width, groups, dtype, name='conv1')(parts)
     parts = [relu(y) for y in parts]
     parts = GroupedConv(width, groups, dtype, name='conv2')(parts)
@@ -220,7 +219,7 @@ class Head(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[B, H, W, F]` to `[B, scale * H, scale * W, F]`."""
-    parts = split_groups(x, self.groups)
+    parts = jnp.split(x, self.groups, -1)
     for i, factor in enumerate(common.upsampling_stages(self.scale)):
       conv = GroupedConv(
         self.features * factor**2, self.groups, self.dtype, name=f'conv_{i}'

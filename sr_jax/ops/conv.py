@@ -77,50 +77,55 @@ def joint_conv2d(
   return add_bias(convolve(parts, kernel, geometry), bias)
 
 
-def split_groups(x: jax.Array, groups: int) -> list[jax.Array]:
-  """Splits `[B, H, W, C]` into the parts that `grouped_conv2d` takes.
-
-  On CPU there is one part per group, and the groups are convolved one by one:
-  XLA's grouped convolution is about five times slower there, and its gradients
-  a hundred times. The parts stay separate between convolutions, because
-  splitting and joining them costs half as much as the convolution. Other
-  backends get one part with all channels.
-  """
-  if jax.default_backend() == 'cpu':
-    return jnp.split(x, groups, -1)
-  return [x]
-
-
 def grouped_conv2d(
-  parts: Sequence[jax.Array],
-  kernel: jax.Array,
-  bias: jax.Array | None,
-  groups: int,
+  parts: Sequence[jax.Array], kernel: jax.Array, bias: jax.Array | None
 ) -> list[jax.Array]:
   """Grouped convolution: each group of channels is convolved by itself.
 
+  The groups stay separate arrays between convolutions. On CPU they are
+  convolved one by one, because XLA's grouped convolution is about five times
+  slower there, and its gradients a hundred times; splitting and joining the
+  channels each time would cost half as much as the convolution. Other platforms
+  convolve all groups at once. The platform is chosen when the program is
+  lowered: a program for a TPU can be made on a machine that has none.
+
   Args:
-    parts: An image `[B, H, W, C_in]`, split by `split_groups`.
+    parts: One array `[B, H, W, C_in / groups]` per group.
     kernel: `[K, K, C_in / groups, C_out]`, K odd.
     bias: `[C_out]`, or None for no bias.
-    groups: Number of groups. Input and output channels are divided evenly
-      among them.
 
   Returns:
-    The result `[B, H, W, C_out]`, in as many parts as the input.
+    The result, one array `[B, H, W, C_out / groups]` per group.
   """
-  if len(parts) == groups:
-    kernels = jnp.split(kernel, groups, -1)
-    biases = [None] * groups if bias is None else jnp.split(bias, groups)
-    return [conv2d(*part) for part in zip(parts, kernels, biases, strict=True)]
-  (x,) = parts
+  if len(parts) == 1:
+    return [conv2d(parts[0], kernel, bias)]
+  return jax.lax.platform_dependent(
+    list(parts), kernel, bias, cpu=_one_by_one, default=_at_once
+  )
+
+
+def _one_by_one(
+  parts: Sequence[jax.Array], kernel: jax.Array, bias: jax.Array | None
+) -> list[jax.Array]:
+  """`grouped_conv2d` by one convolution per group."""
+  groups = len(parts)
+  kernels = jnp.split(kernel, groups, -1)
+  biases = [None] * groups if bias is None else jnp.split(bias, groups)
+  return [conv2d(*part) for part in zip(parts, kernels, biases, strict=True)]
+
+
+def _at_once(
+  parts: Sequence[jax.Array], kernel: jax.Array, bias: jax.Array | None
+) -> list[jax.Array]:
+  """`grouped_conv2d` by one grouped convolution."""
   padding = kernel.shape[0] // 2
   y = jax.lax.conv_general_dilated(
-    x,
+    jnp.concatenate(parts, -1),
     kernel,
     (1, 1),
     ((padding, padding), (padding, padding)),
     dimension_numbers=_LAYOUT,
-    feature_group_count=groups,
+    feature_group_count=len(parts),
   )
-  return [y if bias is None else y + bias.reshape(1, 1, 1, -1)]
+  y = y if bias is None else y + bias.reshape(1, 1, 1, -1)
+  return jnp.split(y, len(parts), -1)

@@ -200,6 +200,17 @@ def test_a_checkpoint_cannot_ask_for_endless_steps(adapt):
     gradient_fitting(config, Assumed(None, KERNEL), None)
 
 
+def test_a_checkpoint_without_settings_to_adapt_is_one_line():
+  """It was a KeyError."""
+  config = meta_config()
+  method = {k: v for k, v in config['method'].items() if k != 'adapt'}
+  with pytest.raises(UserError) as error:
+    gradient_fitting({**config, 'method': method}, Assumed(None, KERNEL), None)
+  assert str(error.value) == (
+    'config.method.adapt is missing: give a section with the keys rates, steps'
+  )
+
+
 def test_the_way_of_several_images_is_chosen_when_a_program_is_lowered():
   """A program for a TPU got the loop that is fast on this CPU."""
 

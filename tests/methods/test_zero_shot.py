@@ -135,6 +135,16 @@ def test_fitting_refuses_what_does_not_suit(gradual, assumed, reason):
   assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize('key', ['gradual', 'channels'])
+def test_a_missing_key_is_one_line(key):
+  """It was a KeyError."""
+  lacking = config()
+  del lacking['method'][key]
+  with pytest.raises(UserError) as error:
+    zero_shot.fitting(lacking, Assumed(), None)
+  assert str(error.value).startswith(f'config.method.{key} is missing: give')
+
+
 # name -> size, channels, config, assumption
 CASES = {
   'one pixel': ((1, 1), 3, config(), Assumed()),

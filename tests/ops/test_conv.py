@@ -175,11 +175,16 @@ def test_the_form_is_that_of_the_platform_a_program_is_for():
     assert _convolutions(gradient, x, kernel, bias, platform=platform) == 3
 
 
-@pytest.mark.parametrize('backend', ['cpu', 'gpu'])
+def _grouped(form, groups):
+  def convolve(x, *weights):
+    return jnp.concatenate(form(jnp.split(x, groups, -1), *weights), -1)
+
+  return convolve
+
+
 @pytest.mark.parametrize('use_bias', [True, False])
-def test_groups_are_convolutions_of_their_own(monkeypatch, backend, use_bias):
+def test_groups_are_convolutions_of_their_own(use_bias):
   """Values and gradients equal a kernel that is zero between the groups."""
-  monkeypatch.setattr(jax, 'default_backend', lambda: backend)
   keys = jax.random.split(jax.random.key(0), 3)
   x = jax.random.normal(keys[0], (2, 5, 6, 6))
   kernel = jax.random.normal(keys[1], (3, 3, 2, 12))
@@ -196,16 +201,39 @@ def test_groups_are_convolutions_of_their_own(monkeypatch, backend, use_bias):
     run = jax.value_and_grad(
       lambda *a: (f(*a) ** 3).sum(), argnums=(0, 1, 2)[: 2 + use_bias]
     )
-    return jax.tree.leaves(run(x, kernel, bias))
+    return jax.tree.leaves(jax.jit(run)(x, kernel, bias))
 
-  def parts(x, kernel, bias):
-    split = conv.split_groups(x, 3)
-    assert len(split) == (3 if backend == 'cpu' else 1)
-    return jnp.concatenate(conv.grouped_conv2d(split, kernel, bias, 3), -1)
+  expected = both(dense)
+  for form in (conv.grouped_conv2d, conv._at_once):
+    for a, b in zip(both(_grouped(form, 3)), expected, strict=True):
+      np.testing.assert_allclose(a / abs(b).max(), b / abs(b).max(), atol=3e-6)
 
-  ours = both(parts)
-  for a, b in zip(ours, both(dense), strict=True):
-    np.testing.assert_allclose(a / abs(b).max(), b / abs(b).max(), atol=3e-6)
+
+def test_groups_are_convolved_as_suits_the_platform_a_program_is_for():
+  """A program for a TPU that was traced on a CPU got the form of the CPU."""
+  x, kernel = jnp.ones((2, 5, 6, 6)), jnp.ones((3, 3, 2, 12))
+  grouped = _grouped(conv.grouped_conv2d, 3)
+  loss = jax.grad(lambda *a: (grouped(*a, None) ** 3).sum(), (0, 1))
+  for jitted, each in ((jax.jit(grouped), 1), (jax.jit(loss), 3)):
+    args = (x, kernel) if each == 3 else (x, kernel, None)
+    assert _convolutions(jitted, *args) == 3 * each
+    for platform in ('cuda', 'tpu'):
+      assert _convolutions(jitted, *args, platform=platform) == each
+
+
+def test_groups_have_derivatives_in_both_modes_and_batches():
+  x, kernel, _ = _inputs(3, (2, 6))
+  x = jnp.concatenate([x, 2 * x, x], -1)
+  (ours, moved), (theirs, reference) = (
+    jax.jvp(
+      jax.vmap(lambda k, f=f: f(x, k, None)),
+      (jnp.stack([kernel, -kernel]),),
+      (jnp.stack([kernel[::-1], kernel]),),
+    )
+    for f in map(_grouped, (conv.grouped_conv2d, conv._at_once), (3, 3))
+  )
+  np.testing.assert_allclose(ours, theirs, atol=1e-4)
+  np.testing.assert_allclose(moved, reference, atol=1e-4)
 
 
 def test_jit_passes_its_arguments_on():
