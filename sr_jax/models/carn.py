@@ -1,9 +1,10 @@
 """CARN: fast SR with a cascading residual network (Ahn et al., ECCV 2018).
 
-Blocks and the units within them are cascaded: each sees all before it through
-1x1 convolutions. CARN-M shares the units of a block and groups its
-convolutions. Multi-scale networks have a head for each of x2, x3 and x4. The
-range is 0..1, DIV2K's mean is removed.
+Blocks, and the units within a block, form cascades: a 1x1 convolution gives
+each the results of all earlier ones. CARN-M uses one unit three times in a
+block, and groups its convolutions. Multi-scale networks have one head for each
+of x2, x3 and x4. Images are in [0, 1], from which DIV2K's mean colour is
+subtracted.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ TINY = {'features': 8, 'groups': 2, 'efficient': True, 'multi_scale': False}
 # Scales of a multi-scale network.
 SCALES = (2, 3, 4)
 
-# Released state_dict names to Flax paths; `{i}` stands for a number.
+# Layer names of released state_dicts, and their Flax paths; `{i}` stands for a
+# number.
 TORCH_NAMES = {
   'CARN': {
     'sub_mean.shifter': 'sub_mean',
@@ -63,14 +65,14 @@ TORCH_NAMES = {
     'exit': 'exit',
   },
 }
-# Parameters that a scheme may leave out: they keep their initial constants.
+# Parameters that a release may lack; they keep their constant initial values.
 CONSTANTS = ('sub_mean', 'add_mean')
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes, by Flax path (`entry/kernel`).
+  """Returns the options that follow from the shapes of parameters.
 
-  The scale follows from the head where the network has but one.
+  The scale follows only from a network with a single head.
   """
   channels, features = shapes['entry/kernel'][2:]
   stages = [
@@ -93,15 +95,15 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   }
 
 
-# What `place` finds no place for.
+# The parameters for which `place` returns ''.
 PLACED_NOWHERE = 'of other scales'
 
 
 def place(path: str, options: Mapping[str, Any]) -> str:
-  """Where a file's parameter belongs in a network of these options.
+  """Returns the path in a network with these options of a file's parameter.
 
   Returns:
-    A Flax path, or '' for the head of another scale than the wanted.
+    A Flax path, or '' for the head of another scale.
   """
   head, _, rest = path.partition('/')
   if options.get('multi_scale', True) or not head.startswith('upsample_x'):
@@ -110,22 +112,22 @@ def place(path: str, options: Mapping[str, Any]) -> str:
 
 
 class GroupedConv(nn.Module):
-  """3x3 convolutions of equal parts of the channels.
+  """Grouped 3x3 convolution on one array per group of channels.
 
   Attributes:
-    features: Output channels of all parts.
-    groups: Number of parts.
+    features: Number of output channels of all groups together.
+    groups: Number of groups.
     dtype: Computation type; parameters stay float32.
   """
 
   features: int
   groups: int
   dtype: Any = jnp.float32
-  kernel_size = 3  # what `masking` looks at
+  kernel_size = 3  # by which `masking` recognises a convolution
 
   @nn.compact
   def __call__(self, parts: Sequence[jax.Array]) -> list[jax.Array]:
-    """Maps parts of `[B, H, W, C]` to those of `[B, H, W, features]`."""
+    """Maps the groups of `[B, H, W, C]` to those of `[B, H, W, features]`."""
     channels = sum(x.shape[-1] for x in parts) // self.groups
     shape = (3, 3, channels, self.features)
     kernel = self.param('kernel', common.uniform_kernel, shape)
@@ -142,8 +144,8 @@ class Unit(nn.Module):
   """Residual convolutions, with a ReLU after the sum.
 
   Attributes:
-    features: Channels in and out.
-    groups: Parts of the channels that the 3x3 convolutions keep apart.
+    features: Number of channels of input and output.
+    groups: Number of groups of the 3x3 convolutions.
     efficient: Whether a 1x1 convolution follows them (CARN-M).
     dtype: Computation type.
   """
@@ -169,12 +171,12 @@ class Unit(nn.Module):
 
 
 class Block(nn.Module):
-  """Three units in a cascade.
+  """Three residual units in a cascade.
 
   Attributes:
-    features: Channels in and out.
-    groups: Parts of the channels that the convolutions keep apart.
-    efficient: Whether the three are one unit applied three times (CARN-M).
+    features: Number of channels of input and output.
+    groups: Number of groups of the convolutions.
+    efficient: Whether one unit is applied three times (CARN-M).
     dtype: Computation type.
   """
 
@@ -206,8 +208,8 @@ class Head(nn.Module):
 
   Attributes:
     scale: 2, 3, 4 or 8.
-    features: Channels in and out.
-    groups: Parts of the channels that the convolutions keep apart.
+    features: Number of channels of input and output.
+    groups: Number of groups of the convolutions.
     dtype: Computation type.
   """
 
@@ -224,7 +226,7 @@ class Head(nn.Module):
       conv = GroupedConv(
         self.features * factor**2, self.groups, self.dtype, name=f'conv_{i}'
       )
-      # Sub-pixels lie within a group.
+      # The sub-pixels of a channel lie in one group.
       parts = [pixel_shuffle(relu(y), factor) for y in conv(parts)]
     return jnp.concatenate(parts, -1)
 
@@ -233,13 +235,16 @@ class CARN(base.Network):
   """The network of every variant.
 
   Attributes:
-    scale: Enlargement: 2, 3 or 4; also 8 for a single scale.
+    scale: Enlargement: 2, 3 or 4; also 8 if the network is not multi-scale.
     features: Width of every layer.
-    groups: Parts of the 3x3 convolutions, except the first and the last.
-    efficient: CARN-M: shared units with a 1x1 convolution more.
-    multi_scale: Whether the parameters hold the heads of x2, x3 and x4, of
+    groups: Number of groups of the 3x3 convolutions; the first and the last
+      convolution are not grouped.
+    efficient: Whether blocks apply one unit three times, which ends in a
+      further 1x1 convolution (CARN-M).
+    multi_scale: Whether the parameters contain heads for x2, x3 and x4, of
       which `scale` chooses one.
-    channels: Image channels; 3 uses DIV2K's mean, others mid-grey.
+    channels: Number of image channels. If it is 3, the mean colour of DIV2K is
+      subtracted, otherwise mid-grey.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -255,7 +260,7 @@ class CARN(base.Network):
     """Refuses groups of unequal width, and scales without a head.
 
     Raises:
-      UserError: naming the option.
+      UserError: An option is refused; the error names it.
     """
     if self.features % self.groups:
       raise UserError(
@@ -285,12 +290,12 @@ class CARN(base.Network):
       known.append(Block(*options, name=f'block_{i}')(x))
       x = relu(merge(name=f'merge_{i}')(*known))
     x = self._enlarge(x)
-    # In float32 also under mixed precision: bfloat16 merges grey levels.
+    # The last layer computes in float32: bfloat16 would merge grey levels.
     x = common.Conv(self.channels, name='exit')(x)
     return common.MeanShift(mean, 1, value_range=1.0, name='add_mean')(x), {}
 
   def _enlarge(self, x: jax.Array) -> jax.Array:
-    """The head of the scale; at the start the others get parameters too."""
+    """Applies the head of the scale, and initialises the other heads too."""
     options = (self.features, self.groups, self.dtype)
     if not self.multi_scale:
       return Head(self.scale, *options, name='upsample')(x)
@@ -313,7 +318,7 @@ class CARN(base.Network):
 
 
 def Model(*, scale: int, variant: str = 'carn', **overrides: Any) -> CARN:
-  """CARN of one variant; overrides replace single options of it."""
+  """Creates CARN in one variant; overrides replace single options."""
   return CARN(
     scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
   )

@@ -1,13 +1,15 @@
 """CrossNet: cross-scale warping of a reference (Zheng et al., ECCV 2018).
 
-The reference is a photograph of the same scene from nearby, as large as SR:
+The reference is a photograph of the same scene from a nearby place, as large as
+SR. SISR is the image that another network makes of LR alone. The network works
+in three steps:
 
-  LR enlarged, reference -> flow at scales 1, 1/2, 1/4 and 1/8
+  LR enlarged, reference -> optical flow at scales 1, 1/2, 1/4 and 1/8
   SISR, reference        -> features at these scales, by one encoder
-  the reference's are warped by the flows, and both are decoded to SR
+  features of SISR, features of the reference warped by the flow -> SR
 
-`SISR` is what another network makes of LR alone. All sides are multiples of 64
-inside: six times the flow's network halves them.
+Images are padded to sides that are multiples of 64, because the network of the
+flow halves them six times.
 """
 
 from __future__ import annotations
@@ -28,22 +30,23 @@ from sr_jax.ops.scaled_conv import enlarging_conv, reducing_conv
 from sr_jax.ops.warp import warp
 
 VARIANTS = {
-  # The release has 102,464 more, see TORCH_IGNORED.
+  # Released files have 102,464 more parameters, see TORCH_IGNORED.
   'crossnet': common.Variant({'features': 64}, {4: 35_081_377, 8: 35_081_377}),
 }
 TINY = {'features': 4}
-# What the flow's network has of `features` after each halving, and where it
-# comes back.
+# Numbers of channels in the network of the flow, in units of `features`: after
+# each halving, and after each doubling.
 _DOWN = (1, 2, 4, 8, 8, 16)
 _UP = (1, 1, 1, 2, 4, 4)
 _KERNELS = (7, 5, 5, 3, 3, 3)
 # Scales 1, 1/2, 1/4 and 1/8.
 _SCALES = 4
-# Sides are multiples of it.
+# The sides of padded images are multiples of this.
 _CELL = 2 ** len(_DOWN)
 _SLOPE = 0.1
 
-# Released state_dict names to Flax paths; `{i}` stands for a number.
+# Layer names of released state_dicts, and their Flax paths; `{i}` stands for a
+# number.
 TORCH_NAMES = {
   'CrossNet': {
     'FlowNet.conv{i}.0': 'flow/down_{i}',
@@ -60,20 +63,20 @@ TORCH_NAMES = {
     'UNet_decoder_2.final.0': 'decoder/tail',
   },
 }
-# Tensors of released files that have no effect there: what they are.
+# Tensors of released files that have no effect, and what they are.
 TORCH_IGNORED = {
   'UNet_decoder_2.post_fusion2.0': (
     'a layer whose result the released network never uses'
   ),
 }
-# What an import is applied by.
+# The section `method` of imported weights.
 METHOD = {'name': 'warping', 'sisr': {'name': 'bicubic', 'variant': ''}}
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes, by Flax path.
+  """Returns the options that follow from the shapes of parameters.
 
-  The scale does not: all is computed at the size of SR.
+  The scale does not follow, because every layer works at the size of SR.
   """
   channels, features = shapes['encoder/head/kernel'][2:]
   return {'channels': channels, 'features': features}
@@ -83,9 +86,10 @@ class CrossNet(base.Network):
   """The network.
 
   Attributes:
-    scale: Enlargement; the weights are those of any.
-    features: Width of the encoder and of the first layer of the flow.
-    channels: Image channels.
+    scale: Enlargement; the weights do not depend on it.
+    features: Width of the encoder, and of the first layer of the flow's
+      network.
+    channels: Number of image channels.
     dtype: Computation type; parameters and flows stay float32.
   """
 
@@ -106,14 +110,15 @@ class CrossNet(base.Network):
 
     Args:
       lr: `[B, H, W, C]` in [0, 1].
-      reference: `[B, scale * H, scale * W, C]`; None for LR itself, enlarged.
-      sisr: The same shape, by another network; None for LR enlarged by bicubic.
-      train: Makes no difference.
+      reference: `[B, scale * H, scale * W, C]`; None takes the enlarged LR.
+      sisr: SR of the same shape by another network; None takes the LR image
+        enlarged by bicubic.
+      train: Has no effect.
 
-    Returns:
-      `[B, scale * H, scale * W, C]`, unclipped; and `flows`, of this size
-      and 1/2, 1/4 and 1/8 of it, `[B, H', W', 2]`: (x, y) from each pixel to
-      that of the reference, in pixels of their own size.
+    Returns: SR `[B, scale * H, scale * W, C]`, unclipped; and a dict whose
+    `flows` holds the flow at SR size and at 1/2, 1/4 and 1/8 of it, `[B, H',
+    W', 2]`: the distance (x, y) from each pixel to the matching one of the
+    reference, in pixels of that size.
     """
     del train
     enlarged = imresize(lr, scale=self.scale)
@@ -127,7 +132,7 @@ class CrossNet(base.Network):
   def refine(
     self, enlarged: jax.Array, reference: jax.Array, sisr: jax.Array
   ) -> tuple[jax.Array, dict[str, list[jax.Array]]]:
-    """`__call__` for images that have SR's size."""
+    """Computes `__call__` from images that all have the size of SR."""
     if not enlarged.shape == reference.shape == sisr.shape:
       raise ValueError(
         f'shapes differ: enlarged {enlarged.shape}, reference'
@@ -150,7 +155,7 @@ class CrossNet(base.Network):
 
 
 def _padded(image: jax.Array) -> jax.Array:
-  """Rows and columns repeated up to a multiple of the cell."""
+  """Repeats the last row and column until sides are multiples of the cell."""
   more = [-n % _CELL for n in image.shape[1:3]]
   return jnp.pad(image, ((0, 0), (0, more[0]), (0, more[1]), (0, 0)), 'edge')
 
@@ -161,7 +166,7 @@ class _Scaled(nn.Module):
   Attributes:
     features: Output channels.
     kernel_size: Side of the kernel.
-    enlarges: Whether it doubles.
+    enlarges: Whether it doubles the resolution.
     dtype: Computation type.
   """
 
@@ -174,7 +179,8 @@ class _Scaled(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[B, H, W, C]` to half or twice the height and width."""
     size, channels = self.kernel_size, [x.shape[-1], self.features]
-    # PyTorch's initial values count the outputs of a transposed convolution.
+    # PyTorch scales the initial values of a transposed convolution by its
+    # outputs, not by its inputs.
     shape = (size, size, *(channels[::-1] if self.enlarges else channels))
     kernel = self.param('kernel', common.uniform_kernel, shape)
     init = common.uniform_bias(size * size * shape[2])
@@ -199,17 +205,17 @@ class Flow(nn.Module):
   def __call__(
     self, enlarged: jax.Array, reference: jax.Array
   ) -> list[jax.Array]:
-    """Flows `[B, H / 2^i, W / 2^i, 2]` at the scales, finest first.
+    """Returns the flows `[B, H / 2^i, W / 2^i, 2]`, the finest first.
 
     Args:
-      enlarged: `[B, H, W, C]`, LR as large as SR.
+      enlarged: LR enlarged to the size of SR, `[B, H, W, C]`.
       reference: The reference, of the same shape.
     """
     width, dtype = self.features, self.dtype
     active = functools.partial(nn.leaky_relu, negative_slope=_SLOPE)
     conv = functools.partial(common.Conv, dtype=dtype)
     up = functools.partial(_Scaled, kernel_size=4, enlarges=True)
-    # Each level's input of the way up, coarsest last.
+    # Features of each level that the way up takes again, the coarsest last.
     x, skips = jnp.concatenate([enlarged, reference], -1), [reference]
     for i, (times, size) in enumerate(zip(_DOWN, _KERNELS, strict=True), 1):
       down = _Scaled(times * width, size, dtype=dtype, name=f'down_{i}')
@@ -232,7 +238,7 @@ class Flow(nn.Module):
 
 
 class Encoder(nn.Module):
-  """Features of SISR or of the reference.
+  """Computes features of SISR or of the reference.
 
   Attributes:
     features: Width of every layer.
@@ -244,7 +250,7 @@ class Encoder(nn.Module):
 
   @nn.compact
   def __call__(self, image: jax.Array) -> list[jax.Array]:
-    """Features `[B, H / 2^i, W / 2^i, F]` at the scales, finest first."""
+    """Returns features `[B, H / 2^i, W / 2^i, F]`, the finest first."""
     width, dtype = self.features, self.dtype
     x = nn.selu(common.Conv(width, 5, dtype=dtype, name='head')(image))
     x = nn.selu(common.Conv(width, 5, dtype=dtype, name='conv_1')(x))
@@ -272,7 +278,7 @@ class Decoder(nn.Module):
   def __call__(
     self, of_sisr: Sequence[jax.Array], warped: Sequence[jax.Array]
   ) -> jax.Array:
-    """The image `[B, H, W, C]` of features at the scales, finest first."""
+    """Makes the image `[B, H, W, C]` of features, the finest first."""
     width, dtype = self.features, self.dtype
     x = jnp.concatenate([of_sisr[-1], warped[-1]], -1)
     for i in reversed(range(1, _SCALES)):
@@ -280,14 +286,14 @@ class Decoder(nn.Module):
       x = nn.selu(up(x))
       x = jnp.concatenate([x, of_sisr[i - 1], warped[i - 1]], -1)
     x = nn.selu(common.Conv(width, 5, dtype=dtype, name='fusion')(x))
-    # In float32 also under mixed precision: bfloat16 merges grey levels.
+    # The last layer computes in float32: bfloat16 would merge grey levels.
     return common.Conv(self.channels, 5, name='tail')(x)
 
 
 def Model(
   *, scale: float, variant: str = 'crossnet', **overrides: Any
 ) -> CrossNet:
-  """CrossNet of one variant; overrides replace single options of it."""
+  """Creates CrossNet in one variant; overrides replace single options."""
   return CrossNet(
     scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
   )

@@ -1,8 +1,9 @@
 """DRCN: deeply-recursive network for SR (Kim et al., CVPR 2016).
 
-One convolution is applied over and over to features of the bicubically
-enlarged luma. Every recursion is reconstructed, with shared weights, and the
-result is a learned weighted sum.
+One convolution is applied again and again to features of the bicubically
+enlarged luma. An image is reconstructed after each of these recursions, with
+shared weights. The result is a weighted sum of these images, whose weights are
+learned.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ from sr_jax.ops.relu import relu
 from sr_jax.ops.resize import imresize
 
 VARIANTS = {
-  # 1,775,105 of the convolutions and 16 weights of the sum.
+  # 1,775,105 parameters of the convolutions and 16 weights of the sum.
   'paper': common.Variant(
     {'features': 256, 'recursions': 16},
     dict.fromkeys((2, 3, 4), 1_775_121),
   ),
 }
 TINY = {'features': 8, 'recursions': 2}
-# No weights in a format that is read here were released.
+# No weights were released in a format that this package reads.
 TORCH_NAMES: dict[str, dict[str, str]] = {}
 
 _INIT = nn.initializers.he_normal()
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes; the scale does not."""
+  """Returns the options that follow from shapes; the scale does not."""
   return {
     'features': shapes['recursion/kernel'][3],
     'recursions': shapes['ensemble'][0],
@@ -45,7 +46,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 def _identity(
   key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32
 ) -> jax.Array:
-  """Kernel `[K, K, C, C]` that passes its input on."""
+  """Returns a kernel `[K, K, C, C]` whose output equals its input."""
   del key
   middle = shape[0] // 2
   eye = jnp.eye(shape[2], dtype=dtype)
@@ -55,13 +56,13 @@ def _identity(
 class DRCN(base.Network):
   """The network.
 
-  The last layer is linear, unlike in the paper's equations: after a ReLU only
-  brighter pixels could be added to the enlarged image.
+  The last layer is linear. In the paper's equations a ReLU follows it, after
+  which the network could only make pixels of the enlarged image brighter.
 
   Attributes:
     scale: Enlargement.
     features: Width of every layer.
-    recursions: How often the shared layer is applied.
+    recursions: Number of times that the shared layer is applied.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -79,7 +80,8 @@ class DRCN(base.Network):
     """Enlarges luma `lr` `[B, H, W, 1]` to `[B, sH, sW, 1]`, unclipped.
 
     Returns:
-      The weighted sum, and under `outputs` what each recursion gives and it.
+      The weighted sum, and a dict whose `outputs` holds the image of each
+      recursion, followed by the weighted sum.
     """
     del train
     enlarged = imresize(jnp.asarray(lr), scale=self.scale)
@@ -97,7 +99,7 @@ class DRCN(base.Network):
       return lambda x: relu(layer(x))
 
     recursion, rebuild = conv('recursion', _identity), conv('rebuild_1')
-    # In float32 also under mixed precision: bfloat16 merges grey levels.
+    # The last layer computes in float32: bfloat16 would merge grey levels.
     last = common.Conv(
       1, kernel_init=_INIT, bias_init=nn.initializers.zeros, name='rebuild_2'
     )
@@ -118,7 +120,7 @@ class DRCN(base.Network):
 
 
 def Model(*, scale: int, variant: str = 'paper', **overrides: Any) -> DRCN:
-  """DRCN; overrides replace single options of the variant."""
+  """Creates DRCN; overrides replace single options of the variant."""
   return DRCN(
     scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
   )

@@ -1,9 +1,9 @@
 """DRN: closed-loop matters, dual regression networks (Guo et al., CVPR 2020).
 
-A U-shape on the bicubically enlarged image: it is halved down to LR size, then
-doubled by residual channel attention blocks, with an output at every level.
-Small dual networks map each output back to the level below; how the two are
-trained together is `methods.dual_regression`.
+The network is a U on the bicubically enlarged image. Convolutions halve the
+image down to LR size, then residual channel attention blocks double it again,
+with an output at every level. Small dual networks map each output back to the
+level below. `methods.dual_regression` trains both together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sr_jax.models.parts import base, common
 from sr_jax.models.parts.options import Channels, Count, Scale, Width
 from sr_jax.ops.resize import torch_bicubic
 
-# The released sizes. At x8 they are other ones than at x2 and x4.
+# The released sizes. Those of x8 differ from those of x2 and x4.
 VARIANTS = {
   's': common.Variant(
     {'blocks': 30, 'features': 16}, {2: 606_378, 4: 4_804_065}
@@ -30,8 +30,8 @@ VARIANTS = {
   'l-x8': common.Variant({'blocks': 36, 'features': 10}, {8: 10_004_018}),
 }
 TINY = {'blocks': 1, 'features': 8}
-# Released state_dict names to Flax paths. Behind the B blocks of an `up_blocks`
-# stand its enlargement, B, and its 1x1 convolution, B + 1.
+# Layer names of released state_dicts, and their Flax paths. In an `up_blocks`
+# of B blocks, layer B is the enlargement and layer B + 1 the 1x1 convolution.
 TORCH_NAMES = {
   'DRN': {
     'sub_mean': 'sub_mean',
@@ -52,12 +52,12 @@ TORCH_NAMES = {
 DUAL_TORCH_NAMES = {
   'DRN dual': {'dual_module.0.0': 'conv1', 'dual_module.1': 'conv2'},
 }
-# Of imported weights.
+# The section `method` of imported weights.
 METHOD = {'name': 'dual_regression'}
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes, by Flax path (`head/kernel`)."""
+  """Returns the options that follow from the shapes of parameters."""
   channels, features = shapes['head/kernel'][2:]
   names = {path.rpartition('/')[0] for path in shapes}
   halvings = sum(n.startswith('down_') and n.endswith('/conv1') for n in names)
@@ -71,10 +71,10 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 def levels(scale: int) -> int:
-  """Doublings from LR to SR, and dual networks from SR to LR.
+  """Number of doublings from LR to SR, which is that of the dual networks.
 
   Raises:
-    UserError: the scale is no power of two above 1.
+    UserError: The scale is not 2, 4 or another power of two.
   """
   if scale < 2 or scale & (scale - 1):
     raise UserError(
@@ -85,10 +85,11 @@ def levels(scale: int) -> int:
 
 
 class DownBlock(base.Network):
-  """Halves height and width; by itself also a dual network.
+  """Halves height and width. A dual network consists of one such block.
 
-  Without biases it commutes with positive factors: a dual network is the same
-  function on the released code's 0..255 as on [0, 1].
+  The block has no biases. A factor of its input is therefore a factor of its
+  output, and a dual network works on [0, 1] as it does on the 0..255 of the
+  released code.
 
   Attributes:
     features: Channels between the two convolutions.
@@ -108,14 +109,15 @@ class DownBlock(base.Network):
     def conv(width: int, name: str) -> common.Conv:
       return common.Conv(width, use_bias=False, dtype=self.dtype, name=name)
 
-    # Stride 2 with one pixel of padding on every side. Computing all pixels
-    # first costs little beside the blocks, and keeps the fast gradient.
+    # A convolution of stride 2, padded by one pixel on every side. It is
+    # computed at all pixels, of which half are dropped: this costs little
+    # compared with the blocks, and its gradient is fast.
     x = conv(self.features, 'conv1')(x)[:, ::2, ::2]
     return conv(self.channels, 'conv2')(nn.leaky_relu(x, 0.2))
 
 
 class UpBlock(nn.Module):
-  """RCABs, then a sub-pixel doubling and a 1x1 convolution.
+  """Residual blocks (RCABs), a sub-pixel doubling and a 1x1 convolution.
 
   Attributes:
     blocks: Number of RCABs.
@@ -140,13 +142,15 @@ class UpBlock(nn.Module):
 class DRN(base.Network):
   """The primal network of every variant.
 
-  It has no receptive radius: channel attention sees the whole image.
+  Its receptive field is unbounded, because the channel attention depends on the
+  whole image.
 
   Attributes:
     scale: Enlargement: 2, 4 or 8.
-    blocks: RCABs of each level.
-    features: Width at SR size; every halving doubles it.
-    channels: Image channels; 3 uses DIV2K's mean, others mid-grey.
+    blocks: Number of RCABs at each level.
+    features: Number of channels at SR size; every halving doubles it.
+    channels: Number of image channels. If it is 3, the mean colour of DIV2K is
+      subtracted, otherwise mid-grey.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -157,10 +161,10 @@ class DRN(base.Network):
   dtype: Any = jnp.float32
 
   def check(self) -> None:
-    """Refuses scales that dual regression has no levels for.
+    """Refuses scales that are not powers of two.
 
     Raises:
-      UserError: as `levels`.
+      UserError: As for `levels`.
     """
     levels(self.scale)
 
@@ -170,17 +174,17 @@ class DRN(base.Network):
   ) -> tuple[jax.Array, dict[str, Any]]:
     """Enlarges `lr` `[B, H, W, C]` in [0, 1] to `[B, sH, sW, C]`, unclipped.
 
-    Returns:
-      SR, and `outputs`: images of every level from LR size to SR, the last.
+    Returns: SR, and a dict whose `outputs` holds the images of all levels, from
+    LR size to SR.
     """
     width, dtype = self.features, self.dtype
     mean = common.default_mean(self.channels)
-    # Trained, because the released code trains them too.
+    # The shifts are trained, as in the released code.
     shift = common.MeanShift(mean, -1, trainable=True, name='sub_mean')
     unshift = common.MeanShift(mean, 1, trainable=True, name='add_mean')
 
     def output(x: jax.Array, level: int) -> jax.Array:
-      # In float32 also under mixed precision: bfloat16 merges grey levels.
+      # The last layer computes in float32: bfloat16 would merge grey levels.
       tail = common.Conv(self.channels, name=f'tail_{level}')
       return unshift(tail(x)) / 255
 
@@ -201,12 +205,12 @@ class DRN(base.Network):
 
 
 def Model(*, scale: int, variant: str = 's', **overrides: Any) -> DRN:
-  """DRN of one variant; overrides replace single options of it."""
+  """Creates DRN in one variant; overrides replace single options."""
   return DRN(
     scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
   )
 
 
 def Dual(*, features: int, channels: int = 3) -> DownBlock:
-  """A dual network: `[B, 2H, 2W, C]` to `[B, H, W, C]`, both in [0, 1]."""
+  """Creates a dual network from `[B, 2H, 2W, C]` to `[B, H, W, C]`."""
   return DownBlock(features, channels)

@@ -1,8 +1,9 @@
 """DRRN: deep recursive residual network for SR (Tai et al., CVPR 2017).
 
-One recursive block on the bicubically enlarged luma: residual units that share
-their two convolutions, but not their batch normalisations, and whose identity
-branch always comes from the first layer. Activations come before convolutions.
+The network is one recursive block on the bicubically enlarged luma. Its
+residual units share their two convolutions, but not their batch normalisations.
+The identity branch of every unit is the output of the first layer. Activations
+come before convolutions.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ VARIANTS = {
     {'units': 25, 'features': 128, 'batch_norm': True, 'use_bias': True},
     dict.fromkeys((2, 3, 4), 310_659),
   ),
-  # The PyTorch port's: neither normalisation nor biases.
+  # The network of the PyTorch port, without normalisation and biases.
   'port': common.Variant(
     {'units': 25, 'features': 128, 'batch_norm': False, 'use_bias': False},
     dict.fromkeys((2, 3, 4), 297_216),
@@ -48,9 +49,10 @@ _INIT = nn.initializers.he_normal()
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes; the scale does not.
+  """Returns the options that follow from the shapes of parameters.
 
-  Nor does the number of units without normalisation.
+  The scale does not follow from them. Without normalisation the number of units
+  does not either.
   """
   norms = sum(path.endswith('/scale') for path in shapes)
   options = {
@@ -66,10 +68,10 @@ class DRRN(base.Network):
 
   Attributes:
     scale: Enlargement.
-    units: Residual units of the block.
+    units: Number of residual units.
     features: Width of every layer.
-    batch_norm: Whether every activation is normalised: by the batch in
-      training, else by running statistics.
+    batch_norm: Whether a batch normalisation precedes every activation. It uses
+      the statistics of the batch in training, else the running statistics.
     use_bias: Whether the convolutions have biases.
     dtype: Computation type; parameters stay float32.
   """
@@ -116,15 +118,16 @@ class DRRN(base.Network):
     for i in range(self.units):
       y = conv1(active(x, f'{i}_1'))
       x = first + conv2(active(y, f'{i}_2'))
-    # In float32 also under mixed precision: bfloat16 merges grey levels.
+    # The last layer computes in float32: bfloat16 would merge grey levels.
     tail = conv('tail', 1, jnp.float32)
     return enlarged + tail(active(x, 'tail')), {}
 
   def _momentum(self, train: bool) -> jax.Array:
-    """Of the running statistics, which are means of all steps, as in Caffe.
+    """Momentum of the running statistics, which average all steps, as in Caffe.
 
-    A step weighs 0.999 times as much as the next one. An average without the
-    sum of these weights would be that of the start for a thousand steps.
+    Each step weighs 0.999 times as much as the next one, and the average is
+    divided by the sum of the weights. Otherwise the initial values would
+    outweigh the first thousand steps.
     """
     weight = self.variable('batch_stats', 'weight', lambda: jnp.zeros(()))
     old = 0.999 * weight.value
@@ -139,7 +142,7 @@ class DRRN(base.Network):
 
 
 def Model(*, scale: int, variant: str = 'B1U25', **overrides: Any) -> DRRN:
-  """DRRN of one variant; overrides replace single options of it."""
+  """Creates DRRN in one variant; overrides replace single options."""
   return DRRN(
     scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
   )

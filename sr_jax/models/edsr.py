@@ -1,7 +1,8 @@
 """EDSR: enhanced deep residual networks (Lim et al., CVPRW 2017).
 
-Residual blocks without batch normalisation between a head and a sub-pixel
-tail, on a 0..255 range with DIV2K's mean removed.
+The network consists of a first convolution, residual blocks without batch
+normalisation, and sub-pixel upsampling. Inside, images have the range 0..255,
+and DIV2K's mean colour is subtracted.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ from sr_jax.models.parts import base, common
 from sr_jax.models.parts.options import Channels, Count, SubPixelScale, Width
 
 VARIANTS = {
-  # 16 blocks of 64 features: the paper's comparison with SRResNet.
+  # 16 blocks of 64 features, which the paper compares with SRResNet.
   'baseline': common.Variant(
     {'blocks': 16, 'features': 64, 'residual_scale': 1.0},
     {2: 1_369_883, 3: 1_554_523, 4: 1_517_595, 8: 1_665_307},
   ),
-  # The paper's challenge entry.
+  # The paper's entry to the NTIRE challenge.
   'large': common.Variant(
     {'blocks': 32, 'features': 256, 'residual_scale': 0.1},
     {2: 40_729_627, 3: 43_680_027, 4: 43_089_947, 8: 45_450_267},
   ),
-  # Not the paper's: a size that trains in minutes on two CPU cores.
+  # Our own size, which trains in minutes on two CPU cores.
   'small': common.Variant(
     {'blocks': 4, 'features': 32, 'residual_scale': 1.0},
     {2: 122_011},
   ),
-  # Not the paper's: a size that trains in hours on two CPU cores.
+  # Our own size, which trains in hours on two CPU cores.
   'light': common.Variant(
     {'blocks': 8, 'features': 48, 'residual_scale': 1.0},
     {2: 439_131, 3: 543_051, 4: 522_267},
@@ -42,7 +43,8 @@ VARIANTS = {
 TINY = {'blocks': 2, 'features': 8}
 
 
-# Released state_dict names to Flax paths; `{i}` stands for a number.
+# Layer names of released state_dicts, and their Flax paths; `{i}` stands for a
+# number.
 TORCH_NAMES = {
   'EDSR-PyTorch': {
     'sub_mean': 'sub_mean',
@@ -68,15 +70,15 @@ TORCH_NAMES = {
     'conv_last': 'tail',
   },
 }
-# Parameters that a scheme may leave out: they keep their initial constants.
+# Parameters that a release may lack; they keep their constant initial values.
 CONSTANTS = ('sub_mean', 'add_mean')
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes, by Flax path (`head/kernel`).
+  """Returns the options that follow from the shapes of parameters.
 
-  The residual scale leaves no trace in the shapes: it is given only for a
-  published width and depth.
+  Shapes do not depend on the residual scale. It is returned only if width and
+  depth are those of a published size.
   """
   channels, features = shapes['head/kernel'][2:]
   blocks = sum(path.endswith('/conv1/kernel') for path in shapes)
@@ -100,7 +102,8 @@ class EDSR(base.Network):
     blocks: Number of residual blocks.
     features: Width of every layer.
     residual_scale: Factor on each residual branch.
-    channels: Image channels; 3 uses DIV2K's mean, others mid-grey.
+    channels: Number of image channels. If it is 3, the mean colour of DIV2K is
+      subtracted, otherwise mid-grey.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -129,7 +132,7 @@ class EDSR(base.Network):
       x = block(x)
     x = skip + common.Conv(width, dtype=dtype, name='body_end')(x)
     x = common.Upsampler(self.scale, width, dtype=dtype, name='upsample')(x)
-    # In float32 also under mixed precision: bfloat16 merges grey levels.
+    # The last layer computes in float32: bfloat16 would merge grey levels.
     x = common.Conv(self.channels, name='tail')(x)
     return common.MeanShift(mean, 1, name='add_mean')(x) / 255, {}
 
@@ -141,7 +144,7 @@ class EDSR(base.Network):
 
 
 def Model(*, scale: int, variant: str = 'baseline', **overrides: Any) -> EDSR:
-  """EDSR of one variant; overrides replace single options of it."""
+  """Creates EDSR in one variant; overrides replace single options."""
   return EDSR(
     scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
   )

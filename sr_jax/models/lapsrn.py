@@ -1,9 +1,10 @@
 """LapSRN: deep Laplacian pyramid networks for SR (Lai et al., CVPR 2017).
 
-Every level doubles the resolution: convolutions and a transposed one on
-features, whose residual is added to the image that another transposed
-convolution enlarges. All levels are supervised. As in the released model files
-levels are named by what is left to do: `level1` is the last.
+Every level doubles the resolution. A branch of convolutions and a transposed
+convolution computes a correction, which is added to the image that another
+transposed convolution enlarges. The losses compare the images of all levels. As
+in the released model files, a level is named by the number of levels that
+remain, itself included: `level1` is the last.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from sr_jax.ops.conv import conv2d
 from sr_jax.ops.pixel_shuffle import pixel_shuffle
 
 VARIANTS = {
-  # Of the released models; the paper's text has 4x4 for `deconv_size`.
+  # The size of the released models. The paper's text has 4x4 for `deconv_size`.
   'official': common.Variant(
     {'features': 64, 'deconv_size': 3, 'use_bias': True},
     {2: 407_441, 4: 814_242, 8: 667_123},
@@ -56,9 +57,10 @@ MAT_NAMES = {
   },
 }
 
-# Variance 2 / fan-out, as both codes have it.
+# Variance 2 / fan-out, as in the released code and the PyTorch port.
 _INIT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
-# A quarter of the taps meets an output pixel. The kernel is [K, K, out, in].
+# Only a quarter of the taps reaches any one output pixel. The kernel is
+# [K, K, out, in].
 _DECONV_INIT = nn.initializers.variance_scaling(
   8.0, 'fan_in', 'normal', in_axis=-1, out_axis=-2
 )
@@ -67,14 +69,14 @@ _DECONV_INIT = nn.initializers.variance_scaling(
 def _bilinear(
   key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32
 ) -> jax.Array:
-  """Kernel `[4, 4, 1, 1]` that doubles an image bilinearly."""
+  """Returns a kernel `[4, 4, 1, 1]` that doubles an image bilinearly."""
   del key
   taps = jnp.asarray([0.25, 0.75, 0.75, 0.25], dtype)
   return jnp.outer(taps, taps).reshape(shape)
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes."""
+  """Returns the options that follow from the shapes of parameters."""
   return {
     'scale': 2 ** sum(path.endswith('_image/kernel') for path in shapes),
     'features': shapes['head/kernel'][3],
@@ -88,10 +90,10 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 class _Deconv(nn.Module):
-  """Transposed convolution of stride 2 to twice the height and width.
+  """Transposed convolution of stride 2, which doubles height and width.
 
-  Input pixel i reaches output pixels 2i - 1 to 2i + 2 with 4x4 taps, and 2i to
-  2i + 2 with 3x3.
+  Input pixel i contributes to output pixels 2i - 1 to 2i + 2 if the kernel is
+  4x4, and to 2i to 2i + 2 if it is 3x3.
 
   Attributes:
     features: Output channels.
@@ -117,22 +119,24 @@ class _Deconv(nn.Module):
     if self.use_bias:
       bias = self.param('bias', nn.initializers.zeros, (self.features,))
       bias = bias.repeat(4).astype(self.dtype)
-    # As a convolution to four phases: the gradients of a transposed one are
-    # nine times slower on CPU.
+    # Computed as a convolution to the four phases of the output, because the
+    # gradients of a transposed convolution are nine times slower on CPU.
     y = conv2d(x.astype(self.dtype), _phases(kernel).astype(self.dtype), bias)
     return pixel_shuffle(y, 2)
 
 
 def _phases(kernel: jax.Array) -> jax.Array:
-  """Kernel `[3, 3, in, 4 out]` of the convolution before a pixel shuffle.
+  """Returns the kernel `[3, 3, in, 4 out]` that computes the four phases.
 
-  Tap a of `[K, K, out, in]` takes input pixel i to output pixel 2i + a - crop.
+  A pixel shuffle puts the phases in place. Tap a of the transposed convolution
+  `[K, K, out, in]` takes input pixel i to output pixel 2i + a - crop.
   """
   size = kernel.shape[0]
   crop = size - 3
   phase, shift = np.mgrid[:2, -1:2]
   taps = phase + crop - 2 * shift
-  taps = np.where((taps >= 0) & (taps < size), taps, size)  # `size`: none
+  # Number `size` stands for a tap that the kernel lacks.
+  taps = np.where((taps >= 0) & (taps < size), taps, size)
   padded = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
   picked = padded[taps][:, :, taps]  # [2, 3, 2, 3, out, in]
   picked = picked.transpose(1, 3, 5, 4, 0, 2)
@@ -144,10 +148,10 @@ class LapSRN(base.Network):
 
   Attributes:
     scale: Enlargement: 2, 4 or 8.
-    depth: Convolutions of a level.
+    depth: Number of convolutions of a level.
     features: Width of every layer.
     deconv_size: Side of the kernels that enlarge features, 3 or 4.
-    use_bias: Whether layers but those that enlarge the image have biases.
+    use_bias: Whether layers have biases, except those that enlarge the image.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -161,10 +165,10 @@ class LapSRN(base.Network):
   luma = True
 
   def check(self) -> None:
-    """Refuses scales that are no power of two.
+    """Refuses scales that are not powers of two.
 
     Raises:
-      UserError: the scale is one of those.
+      UserError: The scale is refused.
     """
     self._levels()
 
@@ -175,7 +179,8 @@ class LapSRN(base.Network):
     """Enlarges luma `lr` `[B, H, W, 1]` to `[B, sH, sW, 1]`, unclipped.
 
     Returns:
-      The largest image, and under `outputs` those of all levels.
+      The largest image, and a dict whose `outputs` holds the images of all
+      levels, the largest last.
     """
     del train
 
@@ -204,14 +209,14 @@ class LapSRN(base.Network):
         )(x)
       )
       enlarge = _Deconv(1, 4, kernel_init=_bilinear, name=f'level{level}_image')
-      # In float32 also under mixed precision: bfloat16 merges grey levels.
+      # The last layer computes in float32: bfloat16 would merge grey levels.
       rest = conv(f'level{level}_rest', 1, jnp.float32)
       image = enlarge(image) + rest(x)
       images.append(image)
     return images[-1], {'outputs': tuple(images)}
 
   def _levels(self) -> list[int]:
-    """Names of the levels, first to last."""
+    """Names of the levels, from the first to the last."""
     levels = self.scale.bit_length() - 1
     if self.scale != 2**levels or levels < 1:
       raise UserError(
@@ -223,7 +228,9 @@ class LapSRN(base.Network):
   @property
   def halo(self) -> int:
     """Receptive radius in LR pixels."""
-    first = last = 0  # pixels that depend on LR pixel 0, its level's own
+    # The first and the last pixel that depend on LR pixel 0, at one level after
+    # the other.
+    first = last = 0
     first, last = first - 1, last + 1
     for _ in self._levels():
       first, last = first - self.depth, last + self.depth
@@ -237,9 +244,9 @@ def _leaky(x: jax.Array) -> jax.Array:
 
 
 def Model(*, scale: int, variant: str = 'official', **overrides: Any) -> LapSRN:
-  """LapSRN of one variant; overrides replace single options of it.
+  """Creates LapSRN in one variant; overrides replace single options.
 
-  A level has 10 convolutions, or 5 at x8.
+  A level has 10 convolutions, but only 5 at x8.
   """
   options: dict[str, Any] = {
     'depth': 5 if scale == 8 else 10,

@@ -60,7 +60,7 @@ VARIANTS = {
   **{f's-{k}': _variant(k, 'A') for k in (3, 5, 7, 11)},
 }
 TINY = {'blocks': 2, 'features': 8, 'kernel_size': 5}
-# No weights were released.
+# No weights were released, so there are no names.
 TORCH_NAMES: dict[str, dict[str, str]] = {}
 _SCHEMES = ('', 'A', 'B', 'C', 'D')
 
@@ -84,7 +84,7 @@ class Block(nn.Module):
   a ReLU, D both at once before a ReLU.
 
   Attributes:
-    features: Channels in and out.
+    features: Number of channels of input and output.
     kernel_size: k, odd.
     scheme: '', 'A', 'B', 'C' or 'D'.
     dilation: Step between the pixels that both convolutions see.
@@ -130,7 +130,7 @@ class LRFNet(base.RefiningNetwork):
     kernel_size: Odd side of the blocks' kernels; head and tail have 3.
     scheme: Arrangement of the blocks, see `Block`.
     dilations: One for each of as many runs of equally many blocks.
-    channels: Image channels.
+    channels: Number of image channels.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -157,7 +157,7 @@ class LRFNet(base.RefiningNetwork):
         dtype=dtype,
         name=f'body_{i}',
       )(x)
-    # In float32 also under mixed precision: bfloat16 merges grey levels.
+    # The last layer computes in float32: bfloat16 would merge grey levels.
     return enlarged + common.Conv(self.channels, name='tail')(x)
 
   def check(self) -> None:
@@ -187,7 +187,7 @@ class LRFNet(base.RefiningNetwork):
 
   @property
   def halo(self) -> int | None:
-    """Receptive radius in LR pixels; None for a scale that is not whole."""
+    """Receptive radius in LR pixels; None if the scale is not whole."""
     if self.scale != int(self.scale):
       return None
     return zssr.enlarged_halo(int(self.scale), self.radius, None)
@@ -196,7 +196,7 @@ class LRFNet(base.RefiningNetwork):
 def Model(
   *, scale: float, variant: str = 'baseline', **overrides: Any
 ) -> LRFNet:
-  """LRFNet of one variant; overrides replace single options of it."""
+  """Creates LRFNet in one variant; overrides replace single options."""
   return LRFNet(
     scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
   )

@@ -88,7 +88,7 @@ METHOD = {'name': 'supervised', 'scales': _SCALES}
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes; the scale does not."""
+  """Returns the options that follow from shapes; the scale does not."""
   channels, features = shapes['head/kernel'][2:]
   bodies = {p.split('/')[0] for p in shapes if p.startswith('body_')}
   dense = 'fuse/kernel' in shapes
@@ -171,7 +171,7 @@ class MetaUpscale(nn.Module):
 
   Attributes:
     scale: Enlargement, whole or not.
-    channels: Image channels.
+    channels: Number of image channels.
     hidden: Width of the predicting network.
     kernel_size: Side of the filters.
   """
@@ -300,7 +300,7 @@ class DenseBlock(nn.Module):
   """RDN's residual dense block: each layer sees all before it.
 
   Attributes:
-    features: Channels in and out.
+    features: Number of channels of input and output.
     layers: Convolutions.
     growth: Channels that each adds.
     dtype: Computation type.
@@ -333,7 +333,8 @@ class MetaSR(base.Network):
     features: Width of the body.
     layers: Convolutions of a dense block.
     growth: Channels that each of these adds.
-    channels: Image channels; 3 uses DIV2K's mean, others mid-grey.
+    channels: Number of image channels. If it is 3, the mean colour of DIV2K is
+      subtracted, otherwise mid-grey.
     dtype: Computation type of the body; parameters stay float32.
   """
 
@@ -372,7 +373,7 @@ class MetaSR(base.Network):
     mean = common.default_mean(self.channels)
     x = common.MeanShift(mean, -1, name='sub_mean')(255 * lr)
     x = self._rdn(x) if self.body == 'rdn' else self._edsr(x)
-    # In float32 also under mixed precision: bfloat16 merges grey levels.
+    # The last layer computes in float32: bfloat16 would merge grey levels.
     x = MetaUpscale(self.scale, self.channels, name='upscale')(x)
     return common.MeanShift(mean, 1, name='add_mean')(x) / 255, {}
 
@@ -397,7 +398,7 @@ class MetaSR(base.Network):
 
   @property
   def halo(self) -> int | None:
-    """Receptive radius in LR pixels; None for a scale that is not whole."""
+    """Receptive radius in LR pixels; None if the scale is not whole."""
     if self.scale != int(self.scale):
       return None
     layers, ends = (self.layers, 2) if self.body == 'rdn' else (2, 1)
@@ -405,7 +406,7 @@ class MetaSR(base.Network):
 
 
 def Model(*, scale: float, variant: str = 'rdn', **overrides: Any) -> MetaSR:
-  """Meta-SR of one variant; overrides replace single options of it."""
+  """Creates Meta-SR in one variant; overrides replace single options."""
   return MetaSR(
     scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
   )

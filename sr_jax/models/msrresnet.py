@@ -28,7 +28,8 @@ VARIANTS = {
 }
 TINY = {'blocks': 1, 'features': 8}
 
-# Released state_dict names to Flax paths; `{i}` stands for a number.
+# Layer names of released state_dicts, and their Flax paths; `{i}` stands for a
+# number.
 TORCH_NAMES = {
   'BasicSR': {
     'conv_first': 'head',
@@ -51,7 +52,7 @@ _SLOPE = 0.1
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes, by Flax path (`head/kernel`)."""
+  """Returns the options that follow from the shapes of parameters."""
   channels, features = shapes['head/kernel'][2:]
   return {
     'scale': common.upsampling_scale(shapes, 'upsample_'),
@@ -68,7 +69,7 @@ class MSRResNet(base.Network):
     scale: Enlargement: 2, 3, 4 or 8.
     blocks: Number of residual blocks.
     features: Width of every layer.
-    channels: Image channels.
+    channels: Number of image channels.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -98,7 +99,7 @@ class MSRResNet(base.Network):
       x = conv(width * factor**2, dtype=dtype, name=f'upsample_{i}')(x)
       x = leaky_relu(pixel_shuffle(x, factor))
     x = leaky_relu(conv(width, dtype=dtype, name='refine')(x))
-    # In float32 also under mixed precision: bfloat16 merges grey levels.
+    # The last layer computes in float32: bfloat16 would merge grey levels.
     x = conv(self.channels, name='tail')(x)
     return x + jax.image.resize(lr, x.shape, 'bilinear'), {}
 
@@ -113,7 +114,7 @@ class MSRResNet(base.Network):
 def Model(
   *, scale: int, variant: str = 'basicsr', **overrides: Any
 ) -> MSRResNet:
-  """MSRResNet of one variant; overrides replace single options of it."""
+  """Creates MSRResNet in one variant; overrides replace single options."""
   return MSRResNet(
     scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
   )

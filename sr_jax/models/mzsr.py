@@ -31,7 +31,7 @@ METHOD = {
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes; the scale does not."""
+  """Returns the options that follow from shapes; the scale does not."""
   return zssr.recognise(shapes)
 
 

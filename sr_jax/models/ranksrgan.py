@@ -42,7 +42,8 @@ def _old_names(stages: int) -> dict[str, str]:
   }
 
 
-# Released state_dict names to Flax paths; `{i}` stands for a number.
+# Layer names of released state_dicts, and their Flax paths; `{i}` stands for a
+# number.
 TORCH_NAMES = {
   'RankSRGAN': {
     'conv_first': 'head',
@@ -60,7 +61,7 @@ TORCH_NAMES = {
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes, by Flax path (`head/kernel`)."""
+  """Returns the options that follow from the shapes of parameters."""
   channels, features = shapes['head/kernel'][2:]
   return {
     'scale': common.upsampling_scale(shapes, 'upsample_'),
@@ -77,7 +78,7 @@ class RankSRGANGenerator(base.Network):
     scale: Enlargement: 2, 3, 4 or 8.
     blocks: Number of residual blocks.
     features: Width of every layer.
-    channels: Image channels.
+    channels: Number of image channels.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -108,7 +109,7 @@ class RankSRGANGenerator(base.Network):
       x = conv(width * factor**2, dtype=dtype, name=f'upsample_{i}')(x)
       x = relu(pixel_shuffle(x, factor))
     x = relu(conv(width, dtype=dtype, name='refine')(x))
-    # In float32 also under mixed precision: bfloat16 merges grey levels.
+    # The last layer computes in float32: bfloat16 would merge grey levels.
     return conv(self.channels, name='tail')(x), {}
 
   @property

@@ -53,7 +53,8 @@ _ENDS = {
   'tail.0.4': 'upsample/conv_2',
   'tail.1': 'tail',
 }
-# Released state_dict names to Flax paths; `{i}` stands for a number.
+# Layer names of released state_dicts, and their Flax paths; `{i}` stands for a
+# number.
 TORCH_NAMES = {
   'RCAN': {
     **_ENDS,
@@ -93,12 +94,12 @@ TORCH_NAMES = {
     'conv_last': 'tail',
   },
 }
-# Parameters that a scheme may leave out: they keep their initial constants.
+# Parameters that a release may lack; they keep their constant initial values.
 CONSTANTS = ('sub_mean', 'add_mean')
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes, by Flax path (`head/kernel`)."""
+  """Returns the options that follow from the shapes of parameters."""
   channels, features = shapes['head/kernel'][2:]
   groups = sum(path.endswith('/end/kernel') for path in shapes)
   blocks = sum(path.endswith('/conv1/kernel') for path in shapes)
@@ -119,8 +120,8 @@ class Group(nn.Module):
 
   Attributes:
     blocks: Number of blocks.
-    features: Channels in and out.
-    reduction: Divides the width within the attention.
+    features: Number of channels of input and output.
+    reduction: Factor by which the attention narrows its hidden layer.
     dtype: Computation type.
   """
 
@@ -147,8 +148,9 @@ class RCAN(base.Network):
     groups: Number of groups; 0 for blocks alone.
     blocks: Number of blocks in each group.
     features: Width of every layer.
-    reduction: Divides the width within the attention.
-    channels: Image channels; 3 uses DIV2K's mean, others mid-grey.
+    reduction: Factor by which the attention narrows its hidden layer.
+    channels: Number of image channels. If it is 3, the mean colour of DIV2K is
+      subtracted, otherwise mid-grey.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -181,7 +183,7 @@ class RCAN(base.Network):
       x = common.chain(block, self.blocks, x)
     x = skip + common.Conv(width, dtype=dtype, name='body_end')(x)
     x = common.Upsampler(self.scale, width, dtype=dtype, name='upsample')(x)
-    # In float32 also under mixed precision: bfloat16 merges grey levels.
+    # The last layer computes in float32: bfloat16 would merge grey levels.
     x = common.Conv(self.channels, name='tail')(x)
     return common.MeanShift(mean, 1, trained, name='add_mean')(x) / 255, {}
 
@@ -192,7 +194,7 @@ class RCAN(base.Network):
 
 
 def Model(*, scale: int, variant: str = 'rcan', **overrides: Any) -> RCAN:
-  """RCAN of one variant; overrides replace single options of it."""
+  """Creates RCAN in one variant; overrides replace single options."""
   return RCAN(
     scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
   )

@@ -49,7 +49,8 @@ def _old_names(stages: int) -> dict[str, str]:
   }
 
 
-# Released state_dict names to Flax paths; `{i}` stands for a number.
+# Layer names of released state_dicts, and their Flax paths; `{i}` stands for a
+# number.
 TORCH_NAMES = {
   'BasicSR': {
     'conv_first': 'head',
@@ -78,7 +79,7 @@ _leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.2)
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes, by Flax path (`head/kernel`).
+  """Returns the options that follow from the shapes of parameters.
 
   A single upsampling leaves the scale open: it may be by 2 or 3.
   """
@@ -104,7 +105,7 @@ class DenseBlock(nn.Module):
   """Five convolutions, each on all before it, scaled, plus identity.
 
   Attributes:
-    features: Channels in and out.
+    features: Number of channels of input and output.
     growth: Channels that each convolution but the last adds.
     dtype: Computation type.
   """
@@ -133,7 +134,7 @@ class RRDB(nn.Module):
   """Three dense blocks, scaled, plus identity.
 
   Attributes:
-    features: Channels in and out.
+    features: Number of channels of input and output.
     growth: Channels that each convolution of a dense block adds.
     dtype: Computation type.
   """
@@ -162,7 +163,7 @@ class RRDBNet(base.Network):
     features: Width of the blocks.
     growth: Channels that convolutions of a dense block add.
     unshuffle: Factor of the pixel-unshuffle that the network begins with.
-    channels: Image channels.
+    channels: Number of image channels.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -200,7 +201,7 @@ class RRDBNet(base.Network):
       x = x.repeat(factor, 1).repeat(factor, 2)
       x = _leaky_relu(conv(name=f'upsample_{i}')(x))
     x = _leaky_relu(conv(name='refine')(x))
-    # In float32 also under mixed precision: bfloat16 merges grey levels.
+    # The last layer computes in float32: bfloat16 would merge grey levels.
     x = common.Conv(self.channels, name='tail')(x)
     height, width = (self.scale * n for n in lr.shape[1:3])
     return x[:, :height, :width], {}
@@ -244,7 +245,7 @@ class RRDBNet(base.Network):
 
 
 def Model(*, scale: int, variant: str = 'rrdb23', **overrides: Any) -> RRDBNet:
-  """RRDBNet of one variant; overrides replace single options of it.
+  """Creates RRDBNet in one variant; overrides replace single options.
 
   Raises:
     UserError: a scale that there is no such network for.

@@ -31,7 +31,8 @@ VARIANTS = {
 TINY = {'groups': 1, 'blocks': 1, 'features': 16, 'reduction': 4}
 
 
-# Released state_dict names to Flax paths; `{i}` stands for a number.
+# Layer names of released state_dicts, and their Flax paths; `{i}` stands for a
+# number.
 TORCH_NAMES = {
   'SAN': {
     'sub_mean': 'sub_mean',
@@ -53,7 +54,7 @@ TORCH_NAMES = {
     'tail.1': 'tail',
   },
 }
-# Tensors of released files that have no effect there: what they are.
+# Tensors of released files that have no effect, and what they are.
 TORCH_IGNORED = {
   'conv_last': 'a layer that the released network never calls',
   'non_local.soca.conv_du.{i}': (
@@ -74,7 +75,7 @@ _SIMILARITIES = 64_000_000
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes, by Flax path (`head/kernel`)."""
+  """Returns the options that follow from the shapes of parameters."""
   channels, features = shapes['head/kernel'][2:]
   groups = sum(path.endswith('/end/kernel') for path in shapes)
   blocks = sum(path.endswith('/conv1/kernel') for path in shapes)
@@ -270,7 +271,7 @@ class Group(nn.Module):
 
   Attributes:
     blocks: Number of residual blocks.
-    reduction: Divides the width within the attention.
+    reduction: Factor by which the attention narrows its hidden layer.
     dtype: Computation type.
   """
 
@@ -297,7 +298,8 @@ class SAN(base.Network):
     blocks: Residual blocks of each.
     features: Width of every layer, 8 or more.
     reduction: Divides the width within the channel attention.
-    channels: Image channels; 3 uses DIV2K's mean, others mid-grey.
+    channels: Number of image channels. If it is 3, the mean colour of DIV2K is
+      subtracted, otherwise mid-grey.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -343,7 +345,7 @@ class SAN(base.Network):
       x = group(x) + gamma * source
     x = head + non_local(x)
     x = common.Upsampler(self.scale, width, dtype=dtype, name='upsample')(x)
-    # In float32 also under mixed precision: bfloat16 merges grey levels.
+    # The last layer computes in float32: bfloat16 would merge grey levels.
     x = common.Conv(self.channels, name='tail')(x)
     return common.MeanShift(mean, 1, trainable=True, name='add_mean')(
       x
@@ -356,7 +358,7 @@ class SAN(base.Network):
 
 
 def Model(*, scale: int, variant: str = 'san', **overrides: Any) -> SAN:
-  """SAN of one variant; overrides replace single options of it."""
+  """Creates SAN in one variant; overrides replace single options."""
   return SAN(
     scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
   )

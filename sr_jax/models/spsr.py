@@ -29,7 +29,8 @@ VARIANTS = {
 TINY = {'blocks': 1, 'features': 4, 'growth': 2, 'look_every': 1}
 
 _DENSE = '.RDB{d}.conv{c}.0'
-# Released state_dict names to Flax paths; `{i}` stands for a number. Where
+# Layer names of released state_dicts, and their Flax paths; `{i}` stands for a
+# number. Where
 # ESRGAN's generator has the same layer, the path is RRDBNet's.
 TORCH_NAMES = {
   'SPSR': {
@@ -67,7 +68,7 @@ _leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.2)
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes, by Flax path (`head/kernel`)."""
+  """Returns the options that follow from the shapes of parameters."""
   channels, features = shapes['head/kernel'][2:]
   stages = sum(
     path.startswith('upsample_') and path.endswith('/kernel') for path in shapes
@@ -103,7 +104,7 @@ class SPSR(base.Network):
     features: Width of the layers.
     growth: Channels that convolutions of a dense block add.
     look_every: Blocks between two looks of the branch.
-    channels: Image channels.
+    channels: Number of image channels.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -132,7 +133,7 @@ class SPSR(base.Network):
       bias_init=nn.initializers.zeros,
       dtype=self.dtype,
     )
-    # In float32 also under mixed precision: bfloat16 merges grey levels.
+    # The last layer computes in float32: bfloat16 would merge grey levels.
     image = functools.partial(conv, features=self.channels, dtype=jnp.float32)
 
     def both(a: jax.Array, b: jax.Array, name: str, merge: str) -> jax.Array:

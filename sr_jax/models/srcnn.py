@@ -39,7 +39,7 @@ _INIT = nn.initializers.normal(0.001)
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes; the scale does not."""
+  """Returns the options that follow from shapes; the scale does not."""
   kernels = [shapes[f'conv{i}/kernel'] for i in (1, 2, 3)]
   return {
     'sizes': tuple(kernel[0] for kernel in kernels),
@@ -114,7 +114,7 @@ class SRCNN(base.Network):
         features, self.sizes[i], train, dtype=self.dtype, name=f'conv{i + 1}'
       )
       x = relu(conv(x))
-    # In float32 also under mixed precision: bfloat16 merges grey levels.
+    # The last layer computes in float32: bfloat16 would merge grey levels.
     return _Conv(1, self.sizes[2], train, name='conv3')(
       x.astype(jnp.float32)
     ), {}
@@ -127,7 +127,7 @@ class SRCNN(base.Network):
 
 
 def Model(*, scale: int, variant: str = '9-5-5', **overrides: Any) -> SRCNN:
-  """SRCNN of one variant; overrides replace single options of it."""
+  """Creates SRCNN in one variant; overrides replace single options."""
   return SRCNN(
     scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
   )

@@ -51,7 +51,8 @@ _LAYERS = {
   'block.compress_out': 'block/compress_out',
   'out': 'out',
 }
-# Released state_dict names to Flax paths; `{i}` stands for a number.
+# Layer names of released state_dicts, and their Flax paths; `{i}` stands for a
+# number.
 TORCH_NAMES = {
   'SRFBN': {
     'sub_mean': 'sub_mean',
@@ -66,7 +67,7 @@ CONSTANTS = ('sub_mean', 'add_mean')
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes, by Flax path (`feat_in/kernel`).
+  """Returns the options that follow from the shapes of parameters.
 
   The steps leave no trace in the shapes: they are given only for a published
   width and depth.
@@ -124,7 +125,7 @@ class FeedbackBlock(nn.Module):
   Attributes:
     scale: Enlargement of the up-projections.
     groups: Number of pairs.
-    features: Channels in and out.
+    features: Number of channels of input and output.
     dtype: Computation type.
   """
 
@@ -164,7 +165,8 @@ class SRFBN(base.Network):
     features: Width of every layer.
     groups: Pairs of projections in the block.
     steps: How often the block is run; the weights are those of any number.
-    channels: Image channels; 3 uses DIV2K's mean, others mid-grey.
+    channels: Number of image channels. If it is 3, the mean colour of DIV2K is
+      subtracted, otherwise mid-grey.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -194,7 +196,7 @@ class SRFBN(base.Network):
     block = FeedbackBlock(self.scale, self.groups, width, dtype, name='block')
     up = functools.partial(enlarging_conv, scale=self.scale)
     out = Layer(width, _KERNELS[self.scale], up, dtype, name='out')
-    # In float32 also under mixed precision: bfloat16 merges grey levels.
+    # The last layer computes in float32: bfloat16 would merge grey levels.
     last = common.Conv(
       self.channels,
       kernel_init=_init,
@@ -233,7 +235,7 @@ class SRFBN(base.Network):
 
 
 def Model(*, scale: int, variant: str = 'srfbn', **overrides: Any) -> SRFBN:
-  """SRFBN of one variant; overrides replace single options of it."""
+  """Creates SRFBN in one variant; overrides replace single options."""
   return SRFBN(
     scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
   )

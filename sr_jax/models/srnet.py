@@ -129,7 +129,8 @@ def _stream_names(torch: str, path: str) -> dict[str, str]:
   }
 
 
-# Released state_dict names to Flax paths; `{i}` stands for a number.
+# Layer names of released state_dicts, and their Flax paths; `{i}` stands for a
+# number.
 TORCH_NAMES = {
   'SRNet': {
     **_stream_names('', 'main'),
@@ -151,7 +152,7 @@ def place(path: str, options: Mapping[str, Any]) -> str:
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from shapes, by Flax path (`main/head/kernel`).
+  """Returns the options that follow from the shapes of parameters.
 
   Sign and skip leave no trace in them: these are the release's.
   """
@@ -259,7 +260,7 @@ class Attention(nn.Module):
 
   Attributes:
     kinds: Any of 'ca', 'mpr-sa', 'ssa' and 'sa'; one of the last three alone.
-    features: Channels in and out.
+    features: Number of channels of input and output.
     reduction: Divides the width within 'ca'.
     dtype: Computation type.
   """
@@ -288,7 +289,7 @@ class Block(nn.Module):
   """conv - ReLU - conv - attention, plus identity.
 
   Attributes:
-    features: Channels in and out.
+    features: Number of channels of input and output.
     attention: Kinds of attention.
     reduction: Divides the width within the channel attention.
     dtype: Computation type.
@@ -367,7 +368,7 @@ class Stream(nn.Module):
     x = deep = skip + x
     # Released streams alone are EDSR, which has no ReLU there.
     x = common.Upsampler(self.scale, width, dtype, self.rat, name='upsample')(x)
-    # In float32 also under mixed precision: bfloat16 merges grey levels.
+    # The last layer computes in float32: bfloat16 would merge grey levels.
     x = common.Conv(self.channels, name='tail')(x)
     x = common.MeanShift(mean, 1, name='add_mean')(x) / 255
     return x, (shallow, deep)
@@ -388,7 +389,8 @@ class SRNet(base.Network):
       1 as in the figure.
     skip_source: Where the long skip begins: 'fused', after the head's fusion as
       released, or 'head', before it as in the figure.
-    channels: Image channels; 3 uses DIV2K's mean, others mid-grey.
+    channels: Number of image channels. If it is 3, the mean colour of DIV2K is
+      subtracted, otherwise mid-grey.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -450,7 +452,7 @@ class SRNet(base.Network):
 
 
 def Model(*, scale: int, variant: str = 'srnet', **overrides: Any) -> SRNet:
-  """SRNet of one variant; overrides replace single options of it."""
+  """Creates SRNet in one variant; overrides replace single options."""
   return SRNet(
     scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
   )

@@ -63,7 +63,8 @@ VARIANTS = {
 }
 TINY = {'blocks': 1, 'transfer_blocks': (1, 1, 1), 'features': 8}
 
-# Released state_dict names to Flax paths; `{i}` stands for a number.
+# Layer names of released state_dicts, and their Flax paths; `{i}` stands for a
+# number.
 TORCH_NAMES = {
   'S-aiueo32': {
     'content_extractor.head.0': 'content/head',
@@ -153,7 +154,7 @@ def METHOD(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes, by Flax path."""
+  """Returns the options that follow from the shapes of parameters."""
   transfer = 'small/head/kernel' in shapes
   if transfer and 'content/head/kernel' not in shapes:
     raise UserError(
@@ -190,7 +191,7 @@ class SRNTT(base.Network):
     transfer_blocks: Residual blocks at each resolution, coarsest first.
     norm: Whether it is the authors' network.
     gated: Whether features count by how well they match.
-    channels: Image channels.
+    channels: Number of image channels.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -426,7 +427,7 @@ class _Enlarge(_Part):
     if not self.norm:
       refine = _conv(self.features, dtype=self.dtype, name='refine')
       x = self.active(refine(x))
-    # In float32 also under mixed precision: bfloat16 merges grey levels.
+    # The last layer computes in float32: bfloat16 would merge grey levels.
     return _conv(self.channels, 1 if self.norm else 3, name='tail')(x)
 
 
@@ -469,7 +470,7 @@ class _Gates(nn.Module):
 
 
 def Model(*, scale: int, variant: str = 'released', **overrides: Any) -> SRNTT:
-  """SRNTT of one variant; overrides replace single options of it.
+  """Creates SRNTT in one variant; overrides replace single options.
 
   Raises:
     UserError: another scale than 4.

@@ -23,14 +23,14 @@ VARIANTS = {
   'paper': common.Variant({'blocks': 16, 'features': 64}, {4: 1_549_462}),
 }
 TINY = {'blocks': 1, 'features': 8}
-# Its weights were not released.
+# Its weights were not released, so there are no names.
 TORCH_NAMES: dict[str, dict[str, str]] = {}
 
 _WIDE = 9
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes, by Flax path (`head/kernel`)."""
+  """Returns the options that follow from the shapes of parameters."""
   channels, features = shapes['head/kernel'][2:]
   return {
     'scale': common.upsampling_scale(shapes, 'upsample_'),
@@ -49,7 +49,7 @@ class SRResNet(base.Network):
     scale: Enlargement: 2, 3, 4 or 8.
     blocks: Number of residual blocks.
     features: Width of every layer.
-    channels: Image channels.
+    channels: Number of image channels.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -82,7 +82,7 @@ class SRResNet(base.Network):
     for i, factor in enumerate(common.upsampling_stages(self.scale), 1):
       x = conv(f'upsample_{i}', width * factor**2)(x)
       x = prelu(f'prelu_{i}')(pixel_shuffle(x, factor))
-    # In float32 also under mixed precision: bfloat16 merges grey levels.
+    # The last layer computes in float32: bfloat16 would merge grey levels.
     x = common.Conv(self.channels, _WIDE, name='tail')(x)
     return (x + 1) / 2, {}
 
@@ -98,7 +98,7 @@ class Block(nn.Module):
   """conv - norm - PReLU - conv - norm, plus identity.
 
   Attributes:
-    features: Channels in and out.
+    features: Number of channels of input and output.
     train: Whether the batch's statistics are used.
     dtype: Computation type.
   """

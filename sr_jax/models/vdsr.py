@@ -53,7 +53,7 @@ _INIT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes; the scale does not."""
+  """Returns the options that follow from shapes; the scale does not."""
   return {
     'depth': sum(path.endswith('/kernel') for path in shapes),
     'features': shapes['head/kernel'][3],
@@ -96,7 +96,7 @@ class VDSR(base.Network):
     for name in ('head', *(f'body_{i}' for i in range(self.depth - 2))):
       conv = common.Conv(self.features, dtype=self.dtype, name=name, **options)
       x = relu(conv(x))
-    # In float32 also under mixed precision: bfloat16 merges grey levels.
+    # The last layer computes in float32: bfloat16 would merge grey levels.
     return enlarged + common.Conv(1, name='tail', **options)(x), {}
 
   @property
@@ -106,7 +106,7 @@ class VDSR(base.Network):
 
 
 def Model(*, scale: int, variant: str = 'paper', **overrides: Any) -> VDSR:
-  """VDSR of one variant; overrides replace single options of it."""
+  """Creates VDSR in one variant; overrides replace single options."""
   return VDSR(
     scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
   )

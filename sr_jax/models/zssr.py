@@ -48,7 +48,7 @@ _INITIALISERS = {
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes; the scale does not."""
+  """Returns the options that follow from shapes; the scale does not."""
   channels, features = shapes['conv1/kernel'][2:]
   depth = sum(path.endswith('/kernel') for path in shapes)
   return {'channels': channels, 'features': features, 'depth': depth}
@@ -61,7 +61,7 @@ class ZSSR(base.RefiningNetwork):
     scale: Enlargement, whole or not.
     depth: Number of convolutions.
     features: Channels of the hidden layers.
-    channels: Image channels.
+    channels: Number of image channels.
     use_bias: Whether the convolutions have biases.
     kernel_init: Initialiser of the kernels: 'small-normal' or 'tf1-fan-in'.
     offset: Position of LR pixel (0, 0) in the SR image, vertical and
@@ -96,12 +96,12 @@ class ZSSR(base.RefiningNetwork):
     x = enlarged
     for i in range(1, self.depth):
       x = relu(conv(self.features, dtype=self.dtype, name=f'conv{i}')(x))
-    # In float32 also under mixed precision: bfloat16 merges grey levels.
+    # The last layer computes in float32: bfloat16 would merge grey levels.
     return enlarged + conv(self.channels, name=f'conv{self.depth}')(x)
 
   @property
   def halo(self) -> int | None:
-    """Receptive radius in LR pixels; None for a scale that is not whole."""
+    """Receptive radius in LR pixels; None if the scale is not whole."""
     if self.scale != int(self.scale):
       return None
     offsets = self.offset or (None, None)
@@ -120,7 +120,7 @@ def enlarged_halo(scale: int, radius: int, offset: float | None) -> int:
 
 
 def Model(*, scale: float, variant: str = 'released', **overrides: Any) -> ZSSR:
-  """ZSSR of one variant; overrides replace single options of it."""
+  """Creates ZSSR in one variant; overrides replace single options."""
   return ZSSR(
     scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
   )

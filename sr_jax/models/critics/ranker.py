@@ -24,7 +24,8 @@ TINY = {'features': 2, 'stages': 2}
 # `config.method` of checkpoints that are imported from published weights.
 METHOD = {'name': 'ranking'}
 _HEAD = {'classifier.0': 'head/dense_1', 'classifier.2': 'head/dense_2'}
-# Released state_dict names to Flax paths; `{i}` stands for a number.
+# Layer names of released state_dicts, and their Flax paths; `{i}` stands for a
+# number.
 TORCH_NAMES = {
   'RankSRGAN': {
     'conv{s}_{n}': 'trunk/conv_{s}_{n}',
@@ -40,7 +41,7 @@ TORCH_IGNORED = critic.TORCH_IGNORED
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes, by Flax path."""
+  """Returns the options that follow from the shapes of parameters."""
   channels, features = shapes['trunk/conv_0_0/kernel'][2:]
   return {
     'scale': 1,
@@ -59,7 +60,7 @@ class Ranker(critic.Critic):
   Attributes:
     features: Channels of the first pair of convolutions.
     stages: Halvings.
-    channels: Image channels.
+    channels: Number of image channels.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -73,7 +74,7 @@ class Ranker(critic.Critic):
     """Scores `[B, H, W, C]`; returns `[B, 1]`.
 
     Raises:
-      UserError: the images are too small.
+      UserError: The images are too small.
     """
     self.check_sides(image.shape)
     trunk = critic.Trunk(

@@ -46,7 +46,7 @@ def npz_arrays(arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray] | None:
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes, by Flax path."""
+  """Returns the options that follow from the shapes of parameters."""
   channels, features = shapes['trunk/conv_0_0/kernel'][2:]
   inputs, hidden = shapes['head/dense_1/kernel']
   return {
@@ -65,7 +65,7 @@ class SRNTTDiscriminator(critic.Critic):
     features: Channels of the first pair of convolutions.
     side: Height and width of the map that the dense layers see.
     hidden: Width of the first dense layer.
-    channels: Image channels.
+    channels: Number of image channels.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -80,7 +80,7 @@ class SRNTTDiscriminator(critic.Critic):
     """Judges `[B, H, W, C]`, both sides in `sides`; returns logits `[B, 1]`.
 
     Raises:
-      UserError: the images are of another size.
+      UserError: The images have another size.
     """
     self.check_sides(image.shape)
     trunk = critic.Trunk(

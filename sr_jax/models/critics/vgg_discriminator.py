@@ -40,7 +40,8 @@ VARIANTS = {
 }
 TINY = {'features': 2, 'stages': 2, 'side': 3}
 
-# Released state_dict names to Flax paths; `{i}` stands for a number.
+# Layer names of released state_dicts, and their Flax paths; `{i}` stands for a
+# number.
 TORCH_NAMES = {
   'BasicSR': {
     'conv{s}_{n}': 'trunk/conv_{s}_{n}',
@@ -60,7 +61,7 @@ TORCH_IGNORED = critic.TORCH_IGNORED
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from parameter shapes, by Flax path."""
+  """Returns the options that follow from the shapes of parameters."""
   active = 'trunk/conv_0_0/kernel' in shapes
   first = 'trunk/conv_0_0' if active else 'trunk/stem'
   channels, features = shapes[f'{first}/kernel'][2:]
@@ -89,7 +90,7 @@ class VGGDiscriminator(critic.Critic):
     side: Height and width of the map that the dense layers see.
     use_bias: Whether the normalised convolutions have biases.
     activate_first: Whether an activation follows the first convolution.
-    channels: Image channels.
+    channels: Number of image channels.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -106,7 +107,7 @@ class VGGDiscriminator(critic.Critic):
     """Judges `[B, H, W, C]`, both sides in `sides`; returns logits `[B, 1]`.
 
     Raises:
-      UserError: the images are of another size.
+      UserError: The images have another size.
     """
     self.check_sides(image.shape)
     trunk = critic.Trunk(

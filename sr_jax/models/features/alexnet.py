@@ -26,7 +26,7 @@ _CONVOLUTIONS = {
 }
 _POSITIONS = {'0': 'conv1', '3': 'conv2', '6': 'conv3', '8': 'conv4'}
 _POSITIONS |= {'10': 'conv5'}
-# Released state_dict names to Flax paths.
+# Layer names of released state_dicts, and their Flax paths.
 TORCH_NAMES = {
   'torchvision': {f'features.{i}': name for i, name in _POSITIONS.items()},
   'features of torchvision': _POSITIONS,

@@ -45,7 +45,8 @@ def _positions(variant: str, prefix: str) -> dict[str, str]:
   return names
 
 
-# Released state_dict names to Flax paths; `{i}` stands for a number.
+# Layer names of released state_dicts, and their Flax paths; `{i}` stands for a
+# number.
 TORCH_NAMES = {
   **{f'torchvision {v}': _positions(v, 'features.') for v in VARIANTS},
   **{f'features of {v}': _positions(v, '') for v in VARIANTS},

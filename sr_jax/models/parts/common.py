@@ -220,7 +220,7 @@ class ResBlock(nn.Module):
   """conv - ReLU - conv, scaled, plus identity (EDSR, figure 2c).
 
   Attributes:
-    features: Channels in and out.
+    features: Number of channels of input and output.
     residual_scale: Factor on the residual branch.
     conv: Makes the convolutions, for other initial values.
     dtype: Computation type.
@@ -302,7 +302,7 @@ class ChannelAttention(nn.Module):
   """Scales each channel by a factor computed from all channel means (RCAN).
 
   Attributes:
-    features: Channels in and out.
+    features: Number of channels of input and output.
     reduction: Divides the channels between the two 1x1 convolutions.
     dtype: Computation type.
   """
@@ -327,8 +327,8 @@ class RCAB(nn.Module):
   """conv - ReLU - conv - channel attention, plus identity (RCAN).
 
   Attributes:
-    features: Channels in and out.
-    reduction: Divides the width within the attention.
+    features: Number of channels of input and output.
+    reduction: Factor by which the attention narrows its hidden layer.
     dtype: Computation type.
   """
 
@@ -364,7 +364,7 @@ class Upsampler(nn.Module):
 
   Attributes:
     scale: 2, 3, 4 or 8.
-    features: Channels in and out.
+    features: Number of channels of input and output.
     dtype: Computation type.
     relu: Whether a ReLU follows each stage.
   """
