@@ -100,7 +100,7 @@ PLACED_NOWHERE = 'of other scales'
 
 
 def place(path: str, options: Mapping[str, Any]) -> str:
-  """Returns the path in a network with these options of a file's parameter.
+  """Returns where a parameter of a file belongs in a network of these options.
 
   Returns:
     A Flax path, or '' for the head of another scale.

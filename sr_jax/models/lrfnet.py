@@ -1,12 +1,14 @@
 """LRFNet: large receptive field networks (Seif and Androutsos, CVPRW 2018).
 
-EDSR-like residual blocks on the bicubically enlarged image, whose receptive
-field grows by large kernels (the baseline), by large kernels taken apart into
-1 x k and k x 1 (LRFNet-S), by dilation (LRFNet-A) or by both (LRFNet-SA).
+The network has residual blocks as EDSR, and works on the bicubically enlarged
+image. Its receptive field is large because kernels are large (the baseline),
+because large kernels are separated into 1 x k and k x 1 (LRFNet-S), because of
+dilation (LRFNet-A), or because of both (LRFNet-SA).
 
-The printed parameter counts fix the layout. The paper leaves the rest open and
-there is no code. Chosen here: zero padding, both convolutions of a block
-dilated, and the enlarged image added to the output.
+The layout follows from the parameter counts in the paper. There is no released
+code, and the paper leaves three points open, which we chose: padding is by
+zeros, both convolutions of a block are dilated, and the enlarged image is added
+to the output.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from sr_jax.models.parts.options import (
 )
 from sr_jax.ops.relu import relu
 
-# Counts of the paper by kernel size; it enlarges by 4 and 8.
+# Parameter counts by kernel size; the paper enlarges by 4 and 8.
 _PLAIN = {3: 889_795, 5: 2_462_659, 7: 4_821_955, 9: 7_967_683, 11: 11_899_843}
 _SEPARABLE = {3: 299_971, 5: 496_579, 7: 693_187, 9: 889_795, 11: 1_086_403}
 
@@ -54,7 +56,7 @@ VARIANTS = {
   'baseline': _variant(3, ''),
   's': _variant(9, 'A'),
   'a': _variant(3, '', (1, 4, 8)),
-  # Of the paper's, the kernel size with the best scores.
+  # The kernel size that has the best scores in the paper.
   'sa': _variant(5, 'A', (1, 4, 8)),
   **{f'baseline-{k}': _variant(k, '') for k in (5, 7, 9, 11)},
   **{f's-{k}': _variant(k, 'A') for k in (3, 5, 7, 11)},
@@ -66,7 +68,10 @@ _SCHEMES = ('', 'A', 'B', 'C', 'D')
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-  """Options that follow from shapes: not scale, scheme and dilations."""
+  """Returns the options that follow from the shapes of parameters.
+
+  Scale, scheme and dilations do not follow.
+  """
   channels, features = shapes['head/kernel'][2:]
   return {
     'channels': channels,
@@ -79,15 +84,16 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 class Block(nn.Module):
   """Two convolutions and a skip, in one of the paper's arrangements.
 
-  '' is conv - ReLU - conv of k x k. The others have a 1 x k and a k x 1
-  convolution: A with a ReLU between them, B after a ReLU, C both at once after
-  a ReLU, D both at once before a ReLU.
+  The arrangement '' has a k x k convolution, a ReLU and a second such
+  convolution. The others have a 1 x k and a k x 1 convolution. In A they follow
+  each other with a ReLU between them, in B they follow a ReLU. In C and D their
+  results are added; a ReLU comes before them in C, and after the sum in D.
 
   Attributes:
     features: Number of channels of input and output.
     kernel_size: k, odd.
     scheme: '', 'A', 'B', 'C' or 'D'.
-    dilation: Step between the pixels that both convolutions see.
+    dilation: Distance in pixels between neighbouring taps of the convolutions.
     dtype: Computation type.
   """
 
@@ -129,7 +135,8 @@ class LRFNet(base.RefiningNetwork):
     features: Width of every layer.
     kernel_size: Odd side of the blocks' kernels; head and tail have 3.
     scheme: Arrangement of the blocks, see `Block`.
-    dilations: One for each of as many runs of equally many blocks.
+    dilations: The blocks are divided evenly into as many groups as there are
+      dilations, and each group has one of them.
     channels: Number of image channels.
     dtype: Computation type; parameters stay float32.
   """
@@ -161,15 +168,15 @@ class LRFNet(base.RefiningNetwork):
     return enlarged + common.Conv(self.channels, name='tail')(x)
 
   def check(self) -> None:
-    """Refuses dilations that do not share the blocks equally.
+    """Refuses a number of dilations that does not divide that of the blocks.
 
     Raises:
-      UserError: naming both.
+      UserError: The blocks cannot be divided evenly.
     """
     if not self.dilations or self.blocks % len(self.dilations):
       raise UserError(
         f'config.model.dilations={tuple(self.dilations)}: {self.blocks} blocks'
-        ' cannot be shared equally by so many'
+        f' cannot be divided evenly among {len(self.dilations)} dilations'
       )
 
   def _dilation(self, block: int) -> int:
@@ -177,8 +184,9 @@ class LRFNet(base.RefiningNetwork):
 
   @property
   def radius(self) -> int:
-    """Receptive radius in SR pixels, beyond the enlargement's."""
-    # Of a block's two separable convolutions each works along its own axis.
+    """Receptive radius in SR pixels, without that of the enlargement."""
+    # Of the two separable convolutions of a block one is vertical, the other
+    # horizontal, so each direction has one.
     convs = 1 if self.scheme else 2
     return 2 + sum(
       convs * self._dilation(i) * (self.kernel_size // 2)

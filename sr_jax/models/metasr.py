@@ -1,9 +1,10 @@
 """Meta-SR: one network for every scale (Hu et al., CVPR 2019).
 
-Meta-Upscale predicts the filter of each SR pixel from the scale and from where
-the pixel lies within its LR pixel. The bodies are those of the released code:
-RDN (Zhang et al., CVPR 2018) and EDSR, on a 0..255 range with DIV2K's mean
-removed.
+Each SR pixel is computed by its own filter from the features of LR. A small
+network, Meta-Upscale, predicts the filter from the scale and from the position
+of the SR pixel within its LR pixel. The features come from one of two bodies,
+as in the released code: RDN (Zhang et al., CVPR 2018) or EDSR. Inside, images
+have the range 0..255, and DIV2K's mean colour is subtracted.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from sr_jax.models.parts.options import (
 from sr_jax.ops.relu import relu
 from sr_jax.ops.scales import enlarged_size, rational
 
-# The released code is trained on 1.1, 1.2, ..., 4.0.
+# The released code trains at the scales 1.1, 1.2, ..., 4.0.
 _SCALES = tuple(tenths / 10 for tenths in range(11, 41))
 _RDN = {'body': 'rdn', 'features': 64}
 # EDSR's blocks have no dense layers.
 _EDSR = {'body': 'edsr', 'layers': 0, 'growth': 0}
 VARIANTS = {
-  # RDN's two published sizes; the paper uses B.
+  # RDN's two published sizes; Meta-SR's paper uses B.
   'rdn': common.Variant(
     {**_RDN, 'blocks': 16, 'layers': 8, 'growth': 64},
     dict.fromkeys((2, 3, 4), 22_419_096),
@@ -50,7 +51,7 @@ VARIANTS = {
     {**_EDSR, 'blocks': 16, 'features': 64},
     dict.fromkeys((2, 3, 4), 1_665_560),
   ),
-  # Not the paper's: a size that trains in minutes on two CPU cores.
+  # Our own size, which trains in minutes on two CPU cores.
   'edsr-small': common.Variant(
     {**_EDSR, 'blocks': 4, 'features': 32},
     dict.fromkeys((2, 3, 4), 307_224),
@@ -83,7 +84,7 @@ TORCH_NAMES = {
   },
 }
 CONSTANTS = ('sub_mean', 'add_mean')
-# Of imported weights: which scales they serve.
+# The section `method` of imported weights, with the scales they can be used at.
 METHOD = {'name': 'supervised', 'scales': _SCALES}
 
 
@@ -104,30 +105,33 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 def positions(count: int, ratio: Fraction) -> tuple[np.ndarray, np.ndarray]:
-  """Where the first `count` SR pixels of an axis come from.
+  """Returns the positions in LR of the first `count` SR pixels of an axis.
 
-  Pixel i stems from LR pixel floor(i / ratio); in whole numbers, because
-  float32 is a pixel short at 69 / 2.3.
+  SR pixel i belongs to LR pixel floor(i / ratio). This is computed in whole
+  numbers, because in float32 floor(69 / 2.3) is 29 instead of 30.
 
   Returns:
-    LR index and offset within the LR pixel in [0, 1), each `[count]`.
+    The index of the LR pixel, and the offset within it in [0, 1), each
+    `[count]`.
   """
   steps = np.arange(count) * ratio.denominator
   return steps // ratio.numerator, steps % ratio.numerator / ratio.numerator
 
 
 class _Axis:
-  """One axis of Meta-Upscale, in groups of pixels whose offsets recur.
+  """One axis of Meta-Upscale, divided into groups with equal offsets.
 
-  At p / q, q LR pixels make p SR pixels, and then all repeats. An LR pixel has
-  one slot for each SR pixel that it may get; some stay empty.
+  At scale p / q every q LR pixels become p SR pixels, whose offsets are the
+  same in each such group. An LR pixel has a fixed number of slots, one for each
+  SR pixel that may belong to it. Some slots stay empty.
 
   Attributes:
-    group: LR pixels of a group; their number times `count` is `size` or more.
-    count: Groups.
+    group: Number of LR pixels of a group; `group * count` is `size` or more.
+    count: Number of groups.
     offsets: Offset of each slot, `[group, slots]` float32.
-    slots: Slot of each SR pixel of a group, an index into the above flattened.
-    enlarged: SR pixels of the axis.
+    slots: Index of the slot of each SR pixel of a group, in flattened
+      `offsets`.
+    enlarged: Number of SR pixels of the axis.
   """
 
   def __init__(self, size: int, scale: float):
@@ -145,17 +149,17 @@ class _Axis:
 
 
 class _Affine(nn.Module):
-  """Kernel `[C_in, features]` and bias of a dense layer, to apply elsewhere.
+  """Parameters of a dense layer that the caller applies.
 
   Attributes:
-    features: Outputs.
+    features: Number of outputs.
   """
 
   features: int
 
   @nn.compact
   def __call__(self, inputs: int) -> tuple[jax.Array, jax.Array]:
-    """The parameters for so many inputs."""
+    """Returns the kernel `[inputs, features]` and the bias `[features]`."""
     init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
     kernel = self.param('kernel', init, (inputs, self.features))
     bias = self.param('bias', common.uniform_bias(inputs), (self.features,))
@@ -163,11 +167,11 @@ class _Affine(nn.Module):
 
 
 class MetaUpscale(nn.Module):
-  """Enlargement by filters that a small network predicts.
+  """Enlarges features by filters that a small network predicts.
 
-  Filters are predicted once for each distinct pair of offsets, and one row of
-  them at a time: neither they nor the features they meet are ever held at SR
-  size.
+  To save memory, each distinct pair of offsets gets one filter, and the filters
+  of one row are predicted and applied at a time. Neither filters nor features
+  are ever held at the size of SR.
 
   Attributes:
     scale: Enlargement, whole or not.
@@ -210,10 +214,12 @@ class MetaUpscale(nn.Module):
 
 
 def _grouped(x: jax.Array, rows: _Axis, columns: _Axis, size: int) -> jax.Array:
-  """Zero-padded `[B, groups + more, group, W', F]` of `[B, H, W, F]`.
+  """Divides the rows of `[B, H, W, F]` into groups, padded with zeros.
 
-  It has the groups that a filter reaches beyond the last, and columns for
-  whole groups and the filter's reach.
+  Returns:
+    `[B, groups + more, group, W', F]`. There are as many further groups as a
+    filter reaches into, and W' is the width of whole groups of columns plus the
+    reach of the filter.
   """
   more = -(-(size - 1) // rows.group)
   height = (rows.count + more) * rows.group
@@ -225,15 +231,16 @@ def _grouped(x: jax.Array, rows: _Axis, columns: _Axis, size: int) -> jax.Array:
 
 
 def _inputs(row: jax.Array, columns: np.ndarray, scale: float) -> jax.Array:
-  """(1 / scale, vertical, horizontal offset) of one LR row's slots.
+  """Returns the inputs of the predicting network for the slots of one LR row.
 
   Args:
-    row: Offsets of its slots, `[slots]`.
-    columns: The same for the columns of a group, `[group, slots]`.
+    row: Vertical offsets of the slots of the row, `[slots]`.
+    columns: Horizontal offsets of the columns of a group, `[group, slots]`.
     scale: Enlargement.
 
   Returns:
-    `[slots, group, slots, 3]`.
+    `[slots, group, slots, 3]`: 1 / scale, and the vertical and the horizontal
+    offset.
   """
   shape = (row.shape[0], *columns.shape)
   parts = (1 / scale, row[:, None, None], jnp.asarray(columns)[None])
@@ -245,7 +252,7 @@ def _predict(
   hidden: tuple[jax.Array, jax.Array],
   filters: tuple[jax.Array, jax.Array],
 ) -> jax.Array:
-  """The predicting network on `[..., 3]`; in full float32, as offsets are."""
+  """Applies the predicting network to `[..., 3]`, in full float32 precision."""
   x = inputs
   for i, (kernel, bias) in enumerate((hidden, filters)):
     x = relu(x) if i else x
@@ -257,12 +264,12 @@ def _predict(
 def _filter(
   x: jax.Array, taps: jax.Array, index: jax.Array, rows: _Axis, columns: _Axis
 ) -> jax.Array:
-  """What one LR row of every group becomes.
+  """Computes the SR pixels of one LR row in every group.
 
   Args:
-    x: From `_grouped`.
-    taps: `[slots, group, slots, F, K, K, C]`, filters by row slot, column and
-      column slot.
+    x: The result of `_grouped`.
+    taps: The filters by row slot, column and column slot,
+      `[slots, group, slots, F, K, K, C]`.
     index: Position of the row within its group.
     rows: The vertical axis.
     columns: The horizontal axis.
@@ -283,7 +290,8 @@ def _filter(
     ).reshape(batch, rows.count, columns.count, columns.group, -1)
     return total + jnp.einsum('byxvf,svtfc->byxsvtc', seen, filters), None
 
-  # One tap after the other: else nine shifted copies exist at once.
+  # One tap after the other, as otherwise nine shifted copies of the features
+  # would exist at once.
   slots, group, _, _, _, _, channels = taps.shape
   shape = (batch, rows.count, columns.count, slots, group, slots, channels)
   i, j = jnp.divmod(jnp.arange(size**2), size)
@@ -297,12 +305,12 @@ def _filter(
 
 
 class DenseBlock(nn.Module):
-  """RDN's residual dense block: each layer sees all before it.
+  """RDN's residual dense block: a layer sees the results of all earlier ones.
 
   Attributes:
     features: Number of channels of input and output.
-    layers: Convolutions.
-    growth: Channels that each adds.
+    layers: Number of convolutions.
+    growth: Number of channels that each convolution adds.
     dtype: Computation type.
   """
 
@@ -331,8 +339,8 @@ class MetaSR(base.Network):
     body: 'rdn' or 'edsr'.
     blocks: Number of dense or residual blocks.
     features: Width of the body.
-    layers: Convolutions of a dense block.
-    growth: Channels that each of these adds.
+    layers: Number of convolutions of a dense block.
+    growth: Number of channels that each of these convolutions adds.
     channels: Number of image channels. If it is 3, the mean colour of DIV2K is
       subtracted, otherwise mid-grey.
     dtype: Computation type of the body; parameters stay float32.
@@ -348,10 +356,10 @@ class MetaSR(base.Network):
   dtype: Any = jnp.float32
 
   def check(self) -> None:
-    """Refuses a body of dense blocks without dense layers.
+    """Refuses dense blocks without layers.
 
     Raises:
-      UserError: it has none.
+      UserError: The body has dense blocks, and `layers` or `growth` is 0.
     """
     if self.body == 'rdn' and not (self.layers and self.growth):
       raise UserError(
@@ -366,8 +374,8 @@ class MetaSR(base.Network):
     """Enlarges `lr` `[B, H, W, C]` in [0, 1]; unclipped.
 
     Returns:
-      `[B, ceil(sH), ceil(sW), C]` (the released code rounds down) and an empty
-      dict.
+      SR `[B, ceil(sH), ceil(sW), C]`, and an empty dict. The released code
+      rounds the size down.
     """
     del train
     mean = common.default_mean(self.channels)

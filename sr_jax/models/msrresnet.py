@@ -1,8 +1,9 @@
 """MSRResNet: SRResNet without batch normalisation (Wang et al., BasicSR 2018).
 
-The generator with which BasicSR and its kin train SRGAN: plain residual blocks
-and sub-pixel upsampling, whose result is added to the bilinear enlargement. It
-is not the network of the SRGAN paper (Ledig et al., CVPR 2017).
+This is the generator that BasicSR and related code bases train as SRGAN. It has
+plain residual blocks and sub-pixel upsampling, and its result is added to the
+bilinearly enlarged image. The network of the SRGAN paper (Ledig et al., CVPR
+2017) is another one, `srresnet`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ TORCH_NAMES = {
     'conv_hr': 'refine',
     'conv_last': 'tail',
   },
-  # mmsr, RankSRGAN's MSRResNet and KAIR's MSRResNet1.
+  # The networks of mmsr, RankSRGAN's MSRResNet and KAIR's MSRResNet1.
   'mmsr': {
     'conv_first': 'head',
     'recon_trunk.{i}.conv{n}': 'body_{i}/conv{n}',

@@ -1,8 +1,9 @@
 """MZSR: meta-transfer learning for zero-shot SR (Soh et al., CVPR 2020).
 
-ZSSR's layout with biases: 8 convolutions on the bicubically enlarged image.
-MZSR differs from ZSSR in how the weights are trained, `methods.meta_transfer`,
-and in how they are adapted to an image, by a few gradient steps.
+The network is that of ZSSR with biases: 8 convolutions on the bicubically
+enlarged image. MZSR differs from ZSSR in training. Its weights are meta-trained
+by `methods.meta_transfer`, and then adapted to an image by a few gradient
+steps.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 def Model(
   *, scale: float, variant: str = 'released', **overrides: Any
 ) -> zssr.ZSSR:
-  """MZSR's network; overrides replace single options of the variant."""
+  """Creates MZSR's network; overrides replace single options."""
   options: dict[str, Any] = {
     'use_bias': True,
     'kernel_init': 'tf1-fan-in',

@@ -1,7 +1,8 @@
 """The generator of RankSRGAN (Zhang et al., ICCV 2019).
 
-Residual blocks without batch normalisation under one long skip, and sub-pixel
-upsampling. Unlike `msrresnet` it does not add the enlarged image.
+The network has residual blocks without batch normalisation, one long skip
+around them, and sub-pixel upsampling. Unlike `msrresnet` it does not add the
+enlarged image.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ TINY = {'blocks': 1, 'features': 8}
 
 
 def _old_names(stages: int) -> dict[str, str]:
-  """The old class, which counts all its layers, activations too."""
+  """Names of an older class, which numbers activations like other layers."""
   up = {f'model.{3 * i - 1}': f'upsample_{i}' for i in range(1, stages + 1)}
   return {
     'model.0': 'head',
@@ -72,7 +73,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 class RankSRGANGenerator(base.Network):
-  """The network, which the release calls SRResNet.
+  """The network. The released code calls it SRResNet.
 
   Attributes:
     scale: Enlargement: 2, 3, 4 or 8.
@@ -103,7 +104,7 @@ class RankSRGANGenerator(base.Network):
     x = head = conv(width, dtype=dtype, name='head')(lr)
     block = common.ResBlock(width, conv=conv, dtype=dtype, name='body_*')
     x = common.chain(block, self.blocks, x)
-    # The release leaves this one at PyTorch's default.
+    # In the released code only this layer has PyTorch's default initial values.
     x = head + common.Conv(width, dtype=dtype, name='body_end')(x)
     for i, factor in enumerate(common.upsampling_stages(self.scale), 1):
       x = conv(width * factor**2, dtype=dtype, name=f'upsample_{i}')(x)
@@ -123,7 +124,7 @@ class RankSRGANGenerator(base.Network):
 def Model(
   *, scale: int, variant: str = 'paper', **overrides: Any
 ) -> RankSRGANGenerator:
-  """The generator; overrides replace single options of it."""
+  """Creates the generator; overrides replace single options."""
   return RankSRGANGenerator(
     scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
   )

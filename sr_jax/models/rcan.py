@@ -1,8 +1,10 @@
 """RCAN: residual channel attention networks (Zhang et al., ECCV 2018).
 
-Groups of residual blocks whose channels are weighted by an attention on their
-means, between EDSR's head and tail, on a 0..255 range with DIV2K's mean
-removed. The means are of the whole image: tiles are another function.
+The network has EDSR's head and tail, and groups of residual blocks between
+them. In each block an attention computes a weight for each channel from the
+means of all channels. Inside, images have the range 0..255, and DIV2K's mean
+colour is subtracted. The means are taken over the whole image, so the result of
+a tile differs from the same part of the result of the whole image.
 """
 
 from __future__ import annotations
@@ -24,17 +26,18 @@ from sr_jax.models.parts.options import (
 )
 
 VARIANTS = {
-  # The paper's: 10 groups of 20 blocks.
+  # The paper's size: 10 groups of 20 blocks.
   'rcan': common.Variant(
     {'groups': 10, 'blocks': 20, 'features': 64, 'reduction': 16},
     {2: 15_444_667, 3: 15_629_307, 4: 15_592_379, 8: 15_740_091},
   ),
-  # The size that BasicSR defaults to and SRNet compares with.
+  # The default size of BasicSR, which SRNet's paper compares with.
   'rcan-16': common.Variant(
     {'groups': 10, 'blocks': 16, 'features': 64, 'reduction': 16},
     {4: 12_614_939, 8: 12_762_651},
   ),
-  # SRNet's RCAN^-: EDSR-baseline with channel attention, no groups.
+  # RCAN^- of SRNet's paper: EDSR-baseline with channel attention, without
+  # groups.
   'rcan-minus': common.Variant(
     {'groups': 0, 'blocks': 16, 'features': 64, 'reduction': 16},
     {4: 1_526_875, 8: 1_674_587},
@@ -116,7 +119,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 class Group(nn.Module):
-  """Blocks and a convolution, plus identity.
+  """Residual blocks and a convolution, to whose result the input is added.
 
   Attributes:
     blocks: Number of blocks.
@@ -145,7 +148,7 @@ class RCAN(base.Network):
 
   Attributes:
     scale: Enlargement: 2, 3, 4 or 8.
-    groups: Number of groups; 0 for blocks alone.
+    groups: Number of groups; 0 means blocks without groups.
     blocks: Number of blocks in each group.
     features: Width of every layer.
     reduction: Factor by which the attention narrows its hidden layer.
@@ -170,7 +173,8 @@ class RCAN(base.Network):
     del train
     width, reduction, dtype = self.features, self.reduction, self.dtype
     mean = common.default_mean(self.channels)
-    # The release means to freeze the mean shifts and does not; RCAN^- does.
+    # The released code intends to freeze the mean shifts, but trains them. They
+    # are frozen in RCAN^-.
     trained = self.groups > 0
     x = common.MeanShift(mean, -1, trained, name='sub_mean')(255 * lr)
     x = common.Conv(width, dtype=dtype, name='head')(x)
@@ -189,7 +193,7 @@ class RCAN(base.Network):
 
   @property
   def halo(self) -> None:
-    """None: the attention sees the whole image."""
+    """None, because the attention depends on the whole image."""
     return None
 
 

@@ -1,8 +1,8 @@
 """RRDBNet: the generator of ESRGAN (Wang et al., ECCVW 2018).
 
-Residual-in-residual dense blocks and nearest-neighbour upsampling. At scales 1
-and 2 BasicSR (Real-ESRGAN) runs the x4 network on an image made small again by
-pixel-unshuffle.
+The network has residual-in-residual dense blocks and nearest-neighbour
+upsampling. At scales 1 and 2 it is the x4 network, which begins with a
+pixel-unshuffle that reduces the image, as in BasicSR (Real-ESRGAN).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sr_jax.models.parts.options import Among, Channels, Count, Width
 from sr_jax.ops.pixel_shuffle import pixel_unshuffle
 
 VARIANTS = {
-  # At x1 and x2 the same with a first layer for more channels, as BasicSR.
+  # At x1 and x2 only the first layer differs: it has more input channels.
   'rrdb23': common.Variant(
     {'blocks': 23, 'features': 64, 'growth': 32},
     {1: 16_723_907, 2: 16_703_171, 4: 16_697_987},
@@ -35,12 +35,12 @@ TINY = {'blocks': 1, 'features': 8, 'growth': 4}
 
 
 def _old_names(stages: int) -> dict[str, str]:
-  """The old class, which counts all its layers, activations too."""
+  """Names of an older class, which numbers activations like other layers."""
   up = {f'model.{3 * i}': f'upsample_{i}' for i in range(1, stages + 1)}
   return {
     'model.0': 'head',
     'model.1.sub.{i}.RDB{d}.conv{c}.0': 'body_{i}/dense{d}/conv{c}',
-    # KAIR's conv5 is not wrapped.
+    # In KAIR, conv5 is not part of a Sequential.
     'model.1.sub.{i}.RDB{d}.conv{c}': 'body_{i}/dense{d}/conv{c}',
     'model.1.sub.{end}': 'body_end',
     **up,
@@ -81,7 +81,7 @@ _leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.2)
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   """Returns the options that follow from the shapes of parameters.
 
-  A single upsampling leaves the scale open: it may be by 2 or 3.
+  If there is a single upsampling, the scale does not follow: it may be 2 or 3.
   """
   inputs, features = shapes['head/kernel'][2:]
   channels = shapes['tail/kernel'][3]
@@ -102,11 +102,13 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 class DenseBlock(nn.Module):
-  """Five convolutions, each on all before it, scaled, plus identity.
+  """Five convolutions, each of which sees the results of all earlier ones.
+
+  The result is scaled and added to the input.
 
   Attributes:
     features: Number of channels of input and output.
-    growth: Channels that each convolution but the last adds.
+    growth: Number of channels that each convolution except the last adds.
     dtype: Computation type.
   """
 
@@ -131,11 +133,11 @@ class DenseBlock(nn.Module):
 
 
 class RRDB(nn.Module):
-  """Three dense blocks, scaled, plus identity.
+  """Three dense blocks, whose result is scaled and added to the input.
 
   Attributes:
     features: Number of channels of input and output.
-    growth: Channels that each convolution of a dense block adds.
+    growth: Number of channels that each convolution of a dense block adds.
     dtype: Computation type.
   """
 
@@ -161,7 +163,7 @@ class RRDBNet(base.Network):
     scale: Enlargement: 1, 2, 3, 4 or 8.
     blocks: Number of residual-in-residual dense blocks.
     features: Width of the blocks.
-    growth: Channels that convolutions of a dense block add.
+    growth: Number of channels that each convolution of a dense block adds.
     unshuffle: Factor of the pixel-unshuffle that the network begins with.
     channels: Number of image channels.
     dtype: Computation type; parameters stay float32.
@@ -176,10 +178,10 @@ class RRDBNet(base.Network):
   dtype: Any = jnp.float32
 
   def check(self) -> None:
-    """Refuses a pixel-unshuffle that no upsampling makes up for.
+    """Refuses a pixel-unshuffle at scale 3.
 
     Raises:
-      UserError: naming scale and unshuffle.
+      UserError: The scale is 3 and `unshuffle` is not 1.
     """
     if self.scale == 3 and self.unshuffle > 1:
       raise UserError(
@@ -207,7 +209,7 @@ class RRDBNet(base.Network):
     return x[:, :height, :width], {}
 
   def _reduced(self, lr: jax.Array) -> jax.Array:
-    """`lr` after the pixel-unshuffle, mirrored to whole cells before it."""
+    """Applies the pixel-unshuffle; first mirrors `lr` up to whole cells."""
     factor = self.unshuffle
     if factor == 1:
       return lr
@@ -226,13 +228,17 @@ class RRDBNet(base.Network):
 
   @property
   def cell(self) -> int:
-    """Side of the LR pixels' cells; a shift by less changes the function."""
+    """Side of the cells that the pixel-unshuffle makes of LR pixels.
+
+    A shift of the image by less than a cell changes more than the position of
+    the result.
+    """
     return self.unshuffle
 
   @property
   def halo(self) -> int:
     """Receptive radius in LR pixels."""
-    # In cells before the upsamplings, and in SR pixels after each.
+    # `body` counts cells, `tail` SR pixels.
     body, tail = 15 * self.blocks + 2, 0
     for factor in self._stages:
       tail = factor * tail + 1
@@ -248,7 +254,7 @@ def Model(*, scale: int, variant: str = 'rrdb23', **overrides: Any) -> RRDBNet:
   """Creates RRDBNet in one variant; overrides replace single options.
 
   Raises:
-    UserError: a scale that there is no such network for.
+    UserError: The scale is not supported.
   """
   if scale not in (1, 2, 3, 4, 8):
     raise UserError(f'scale {scale} is not supported; choose 1, 2, 3, 4 or 8')
