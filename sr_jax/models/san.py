@@ -1,9 +1,10 @@
 """SAN: second-order attention network (Dai et al., CVPR 2019).
 
-Residual groups whose channels are weighted by an attention on their
-covariance, between two passes of one non-local block; EDSR's head and tail.
-The released code's layout. Covariances are of the whole image: tiles are
-another function.
+The layout is that of the released code. EDSR's head is followed by a non-local
+block, residual groups, the same non-local block again, and EDSR's tail. In each
+group an attention weights the channels by their covariance. Covariances are
+taken over the whole image, so the result of a tile differs from the same part
+of the result of the whole image.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from sr_jax.models.parts.sizes import smaller
 from sr_jax.ops.relu import relu
 
 VARIANTS = {
-  # The release has 38,044 more, see TORCH_IGNORED.
+  # Released files have 38,044 more parameters, see TORCH_IGNORED.
   'san': common.Variant(
     {'groups': 20, 'blocks': 10, 'features': 64, 'reduction': 16},
     {2: 15_674_756, 3: 15_859_396, 4: 15_822_468, 8: 15_970_180},
@@ -63,13 +64,14 @@ TORCH_IGNORED = {
   'RG.{g}.gamma': 'a factor that the released groups never use',
 }
 
-# Pixels per side that the covariance is of, cut from the image's middle.
+# Largest side in pixels of the middle of the image, from which covariances are
+# computed.
 _STATISTICS_SIDE = 1000
-# Least side that is halved.
+# Smallest side of an image that attention divides into halves.
 _HALVED = 4
-# Keeps root and gradient finite where features are constant.
+# Added so that root and gradient stay finite where features are constant.
 _EPSILON = 1e-6
-# Similarities that attention holds at once: 4 MB on CPU, else 256 MB.
+# Number of similarities that attention holds at once: 4 MB on CPU, else 256 MB.
 _CPU_SIMILARITIES = 1_000_000
 _SIMILARITIES = 64_000_000
 
@@ -91,7 +93,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 def covariance(x: jax.Array) -> jax.Array:
-  """Covariance of the channels over all positions.
+  """Returns the covariance of the channels over all positions.
 
   Args:
     x: `[B, H, W, C]`.
@@ -107,9 +109,9 @@ def covariance(x: jax.Array) -> jax.Array:
 
 
 def matrix_sqrt(matrix: jax.Array, iterations: int = 5) -> jax.Array:
-  """Square root of covariances `[B, C, C]` by Newton and Schulz.
+  """Returns the square root of covariances `[B, C, C]` by Newton-Schulz steps.
 
-  Five iterations are what SAN was trained with; they are not converged.
+  SAN was trained with five iterations, which do not converge.
   """
   trace = jnp.trace(matrix, axis1=1, axis2=2)[:, None, None] + _EPSILON
   three = 3 * jnp.eye(matrix.shape[1], dtype=matrix.dtype)[None]
@@ -117,7 +119,7 @@ def matrix_sqrt(matrix: jax.Array, iterations: int = 5) -> jax.Array:
   def product(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.matmul(a, b, precision='highest')
 
-  # y tends to the root of the normalised matrix, z to the root's inverse.
+  # y converges to the root of the normalised matrix, z to the inverse root.
   y = matrix / trace
   z = 0.5 * (three - y)
   y = product(y, z)
@@ -128,7 +130,7 @@ def matrix_sqrt(matrix: jax.Array, iterations: int = 5) -> jax.Array:
 
 
 def _middle(x: jax.Array) -> jax.Array:
-  """The middle of `[B, H, W, C]`, at most 1000 x 1000."""
+  """Cuts the middle out of `[B, H, W, C]`, at most 1000 x 1000 pixels."""
   for axis in (1, 2):
     size = smaller(x.shape[axis], _STATISTICS_SIDE)
     start = (x.shape[axis] - size) // 2
@@ -140,8 +142,8 @@ class SecondOrderAttention(nn.Module):
   """Weights the channels by the root of their covariance (SOCA).
 
   Attributes:
-    reduction: Narrows the layer between statistics and weights.
-    dtype: Computation type; statistics are in float32.
+    reduction: Factor by which the hidden layer is narrower than the input.
+    dtype: Computation type; covariances are computed in float32.
   """
 
   reduction: int
@@ -160,14 +162,17 @@ class SecondOrderAttention(nn.Module):
 
 
 def _parts(size: int) -> list[slice]:
-  """Halves of an axis, the second the larger; too few pixels stay whole."""
+  """Divides an axis into halves, unless it is short.
+
+  The second half is the larger one if the number of pixels is odd.
+  """
   if size < _HALVED:
     return [slice(0, size)]
   return [slice(0, size // 2), slice(size // 2, size)]
 
 
 def _pool(x: jax.Array) -> jax.Array:
-  """Largest of 2x2 `[B, H, W, C]`; a rest of one row or column is dropped."""
+  """Maximum of each 2x2 block of `[B, H, W, C]`; an odd last row is dropped."""
   batch, height, width, channels = x.shape
   rows, columns = (2 if n >= 2 else 1 for n in (height, width))
   height, width = height // rows, width // columns
@@ -184,52 +189,58 @@ def _attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     value: `[B, H', W', C]`.
 
   Returns:
-    `[B, H, W, C]`, means of value weighted by softmax(query . key).
+    `[B, H, W, C]`: means of `value`, weighted by softmax(query . key).
   """
   batch, height, width, channels = query.shape
   key, value = (
     x.astype(jnp.float32).reshape(batch, -1, channels) for x in (key, value)
   )
 
-  # Keys come first: sums over them run along rows of memory, and jaxlib 0.12
-  # has a slow product for the gradient of the other order.
+  # The axis of keys comes before that of queries. Sums over keys then add rows
+  # of memory, and in jaxlib 0.12 the gradient of the other order is slow.
   def attend(query: jax.Array) -> jax.Array:
     similarity = jnp.einsum('bkc,bqc->bkq', key, query, precision='highest')
-    # Keeps exp finite and cancels out, in the gradient too.
+    # Subtracting the maximum keeps exp finite. It cancels out, also in the
+    # gradient.
     largest = jax.lax.stop_gradient(similarity.max(1, keepdims=True))
     weights = jnp.exp(similarity - largest)
-    # Divided here, where the arrays are small.
+    # The division comes after the sum, where the arrays are small.
     sums = jnp.einsum('bkq,bkc->bqc', weights, value, precision='highest')
     return sums / weights.sum(1)[..., None]
 
   query = query.astype(jnp.float32)
   at_once = _rows_at_once(batch * width * key.shape[1])
-  # With one at once the height may be symbolic, and not comparable.
+  # If one row is processed at a time, the height may be symbolic, which cannot
+  # be compared.
   if at_once > 1 and height <= at_once:
-    # Half the time of the loop, whose single turn would copy similarities.
+    # This takes half the time of a loop of one iteration, which would copy the
+    # similarities.
     return attend(query.reshape(batch, -1, channels)).reshape(query.shape)
   rows = query.swapaxes(0, 1)
   return jax.lax.map(attend, rows, batch_size=at_once).swapaxes(0, 1)
 
 
 def _rows_at_once(similarities: int) -> int:
-  """Rows of queries that attend together, of so many similarities each.
+  """Returns the number of rows of queries that are processed at once.
 
-  Few for the memory of large images, and on CPU for its caches; one in
-  programs of symbolic size.
+  The number is small, so that large images fit the memory, and on CPU the
+  caches. It is 1 in programs of symbolic size.
+
+  Args:
+    similarities: Number of similarities per row.
   """
   if not isinstance(similarities, int):
     return 1
-  # Only how much is held at once: the result is the same on any backend.
+  # The backend decides only how much is held at once; the result is the same.
   limit = _CPU_SIMILARITIES if jax.default_backend() == 'cpu' else _SIMILARITIES
   return max(1, limit // similarities)
 
 
 class RegionNonLocal(nn.Module):
-  """Non-local attention within each quarter of the image, plus identity.
+  """Non-local attention within each quarter of the image, added to the input.
 
   Attributes:
-    dtype: Computation type; attention is in float32.
+    dtype: Computation type; attention is computed in float32.
   """
 
   dtype: Any = jnp.float32
@@ -267,7 +278,9 @@ class RegionNonLocal(nn.Module):
 
 
 class Group(nn.Module):
-  """Residual blocks, second-order attention, a convolution; plus identity.
+  """Residual blocks, second-order attention and a convolution.
+
+  The result is added to the input.
 
   Attributes:
     blocks: Number of residual blocks.
@@ -295,9 +308,9 @@ class SAN(base.Network):
   Attributes:
     scale: Enlargement: 2, 3, 4 or 8.
     groups: Number of residual groups.
-    blocks: Residual blocks of each.
+    blocks: Number of residual blocks of each group.
     features: Width of every layer, 8 or more.
-    reduction: Divides the width within the channel attention.
+    reduction: Factor by which the channel attention narrows its hidden layer.
     channels: Number of image channels. If it is 3, the mean colour of DIV2K is
       subtracted, otherwise mid-grey.
     dtype: Computation type; parameters stay float32.
@@ -310,14 +323,14 @@ class SAN(base.Network):
   reduction: Width
   channels: Channels = 3
   dtype: Any = jnp.float32
-  # Of one program for all sizes.
+  # Smallest side of images of a program for all sizes.
   least_side = _HALVED
 
   def check(self) -> None:
-    """Refuses an attention that is reduced to nothing.
+    """Refuses a reduction that leaves no channels in the attention.
 
     Raises:
-      UserError: its reduction exceeds the width.
+      UserError: The reduction exceeds the width.
     """
     if self.reduction > self.features:
       raise UserError(
@@ -333,7 +346,7 @@ class SAN(base.Network):
     del train
     width, dtype = self.features, self.dtype
     mean = common.default_mean(self.channels)
-    # Trained in the release, by accident or not.
+    # The released code trains the shift.
     x = common.MeanShift(mean, -1, trainable=True, name='sub_mean')(255 * lr)
     head = common.Conv(width, dtype=dtype, name='head')(x)
     non_local = RegionNonLocal(dtype, name='non_local')
@@ -353,7 +366,7 @@ class SAN(base.Network):
 
   @property
   def halo(self) -> None:
-    """None: covariances and attention see the whole image."""
+    """None, because covariances and attention depend on the whole image."""
     return None
 
 

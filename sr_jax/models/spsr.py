@@ -1,8 +1,9 @@
 """SPSR: structure-preserving SR with gradient guidance (Ma et al., CVPR 2020).
 
-An ESRGAN generator beside a branch that enlarges the gradient map of LR. The
-branch sees the generator's features, predicts the gradient map of SR, and what
-it knows joins the generator before its last layers.
+The network is an ESRGAN generator with a second branch, which enlarges the
+gradient map of LR. The branch takes features of the generator and predicts the
+gradient map of SR. Its own features are added to the generator's before the
+last layers.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ TORCH_IGNORED = {
   'get_g_nopadding.weight_v': 'fixed kernel of the gradient map',
 }
 
-# Most times that the branch looks at the generator's features.
+# Largest number of places at which the branch takes features of the generator.
 _LOOKS = 4
 _leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.2)
 
@@ -86,7 +87,11 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 class GradientMap(nn.Module):
-  """`ops.gradient_map` that keeps the size, as a layer of a 3x3 kernel."""
+  """Computes `ops.gradient_map` at the size of the image.
+
+  It is a layer with a kernel size, so that `masking` treats it as a
+  convolution.
+  """
 
   kernel_size = 3
 
@@ -99,11 +104,12 @@ class SPSR(base.Network):
   """The network.
 
   Attributes:
-    scale: Enlargement: 2, 3, 4 or 8; the paper's is 4.
-    blocks: Residual-in-residual dense blocks of the generator.
+    scale: Enlargement: 2, 3, 4 or 8; 4 in the paper.
+    blocks: Number of residual-in-residual dense blocks of the generator.
     features: Width of the layers.
-    growth: Channels that convolutions of a dense block add.
-    look_every: Blocks between two looks of the branch.
+    growth: Number of channels that each convolution of a dense block adds.
+    look_every: Number of blocks after which the branch takes features of the
+      generator again.
     channels: Number of image channels.
     dtype: Computation type; parameters stay float32.
   """
@@ -123,7 +129,8 @@ class SPSR(base.Network):
     """Enlarges `lr` `[B, H, W, C]` in [0, 1] to `[B, sH, sW, C]`, unclipped.
 
     Returns:
-      SR, and under `gradient` the branch's gradient map of it.
+      SR, and a dict whose `gradient` holds the gradient map of SR that the
+      branch predicts.
     """
     del train
     conv = functools.partial(
@@ -161,18 +168,19 @@ class SPSR(base.Network):
   def _trunk(
     self, lr: jax.Array, conv: Callable[..., common.Conv]
   ) -> tuple[jax.Array, list[jax.Array]]:
-    """Features at LR size, and those that the branch sees on the way."""
+    """Returns features at LR size, and those that the branch takes."""
     head = conv(name='head')(lr)
     count = min(_LOOKS, self.blocks // self.look_every)
 
     def step(block: RRDB, carry: Any, i: jax.Array) -> tuple[Any, None]:
       x, looks = carry
       x = block(x)
-      # A look is what its last block leaves; more blocks use the last place.
+      # The branch takes the features after every `look_every` blocks. The
+      # features of later blocks go to the last place, which is not used.
       place = jnp.minimum(i // self.look_every, count)
       return (x, jax.lax.dynamic_update_index_in_dim(looks, x, place, 0)), None
 
-    # As `common.chain`, with the features on the way.
+    # Like `common.chain`, which does not return the features between blocks.
     scanned = nn.scan(
       step,
       variable_axes={'params': 0},
@@ -187,7 +195,7 @@ class SPSR(base.Network):
   def _enlarged(
     self, x: jax.Array, conv: Callable[..., common.Conv], prefix: str
   ) -> jax.Array:
-    """Nearest-neighbour upsampling and a convolution for each stage."""
+    """Applies nearest-neighbour upsampling and a convolution at each stage."""
     for i, factor in enumerate(common.upsampling_stages(self.scale), 1):
       x = x.repeat(factor, 1).repeat(factor, 2)
       x = _leaky_relu(conv(name=f'{prefix}upsample_{i}')(x))
@@ -198,7 +206,7 @@ class SPSR(base.Network):
     """Receptive radius in LR pixels."""
     rrdb, looks = 15, min(_LOOKS, self.blocks // self.look_every)
     trunk = 1 + rrdb * self.blocks
-    # The blocks of the branch, from the image or from any look on.
+    # The radius of the branch: all its blocks see the features before them.
     branch = 1 + (rrdb + 1) * looks
     for i in range(1, looks + 1):
       before, after = rrdb * self.look_every * i, (rrdb + 1) * (looks + 1 - i)
@@ -211,7 +219,7 @@ class SPSR(base.Network):
 
 
 def Model(*, scale: int, variant: str = 'paper', **overrides: Any) -> SPSR:
-  """SPSR; overrides replace single options of it."""
+  """Creates SPSR; overrides replace single options."""
   return SPSR(
     scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
   )

@@ -1,8 +1,9 @@
 """SRCNN: the first convolutional network for SR (Dong et al., ECCV 2014).
 
-Three convolutions on the bicubically enlarged luma: patches, mapping,
-reconstruction. 9-1-5 is the conference's size, 9-5-5 the best of the journal's
-(TPAMI 2016).
+The network has three convolutions on the bicubically enlarged luma, which
+extract patches, map them, and reconstruct the image. The kernels have sides of
+9, 1 and 5 pixels in the conference paper. The journal paper (TPAMI 2016) has
+the best scores with 9, 5 and 5.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ VARIANTS = {
   ),
 }
 TINY = {'features': (8, 4)}
-# The released weights are MATLAB files.
+# The weights were released as MATLAB files only.
 TORCH_NAMES: dict[str, dict[str, str]] = {}
 MAT_NAMES = {'SRCNN': {'conv{i}': 'conv{i}'}}
 
@@ -48,13 +49,13 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 class _Conv(nn.Module):
-  """Convolution that repeats the border's pixels outside the image.
+  """Convolution that repeats the pixels of the border outside the image.
 
   Attributes:
     features: Output channels.
     kernel_size: Odd side of the square kernel.
-    inside: Whether only outputs that need nothing outside are given.
-    padding: How the border is continued; `masked_apply` asks for it.
+    inside: Whether to return only pixels that depend on nothing outside.
+    padding: How the image is continued, for `masked_apply`.
     kernel_init: Initialiser of the kernel.
     dtype: Computation type; parameters stay float32.
   """
@@ -68,7 +69,7 @@ class _Conv(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps `[B, H, W, C]` to `[B, H, W, features]`, smaller if `inside`."""
+    """Maps `[B, H, W, C]` to `[B, H, W, features]`, or less if `inside`."""
     size, radius = self.kernel_size, self.kernel_size // 2
     shape = (size, size, x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape).astype(self.dtype)
@@ -88,7 +89,7 @@ class SRCNN(base.Network):
   Attributes:
     scale: Enlargement.
     sizes: Sides of the three kernels.
-    features: Channels of the two hidden layers.
+    features: Numbers of channels of the two hidden layers.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -105,8 +106,8 @@ class SRCNN(base.Network):
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Enlarges luma `lr` `[B, H, W, 1]` to `[B, sH, sW, 1]`, unclipped.
 
-    In training the result lacks the border, as wide as the network's radius:
-    there it would depend on pixels that are no part of the image.
+    In training the result lacks a border as wide as the receptive radius. There
+    it would depend on pixels outside the image.
     """
     x = imresize(jnp.asarray(lr), scale=self.scale)
     for i, features in enumerate(self.features):

@@ -1,8 +1,8 @@
 """SRFBN: feedback network for super-resolution (Li et al., CVPR 2019).
 
-A block of up- and down-projections is run for several steps with the same
-weights. Its output is fed back as its second input, and every step gives a
-whole SR image: fewer steps are a quicker network.
+A block of up- and down-projections is applied for several steps with the same
+weights. Its output is fed back as its second input. Every step produces an SR
+image, so the network is faster if it stops after fewer steps.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ VARIANTS = {
   ),
 }
 TINY = {'groups': 2, 'steps': 2, 'features': 4}
-# Side of the projections' kernels by scale.
+# Sides of the kernels of the projections, by scale.
 _KERNELS = {2: 6, 3: 7, 4: 8, 8: 12}
-# Most pairs of projections that are applied one after the other.
+# Largest number of pairs of projections that are applied one after the other.
 _MOST_PAIRS = 512
 
 
@@ -62,15 +62,15 @@ TORCH_NAMES = {
     **{f'{name}.1.weight': f'{path}/slope' for name, path in _LAYERS.items()},
   },
 }
-# Parameters that get no gradient.
+# Parameters without gradient.
 CONSTANTS = ('sub_mean', 'add_mean')
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   """Returns the options that follow from the shapes of parameters.
 
-  The steps leave no trace in the shapes: they are given only for a published
-  width and depth.
+  Shapes do not depend on the number of steps. It is returned only if width and
+  depth are those of a published size.
   """
   size = shapes['out/kernel'][0]
   scales = [scale for scale, side in _KERNELS.items() if side == size]
@@ -88,17 +88,17 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   return options
 
 
-# He's, for a rectifier; biases start at zero.
+# He's initialiser for layers with a rectifier; biases start at zero.
 _init = nn.initializers.variance_scaling(2, 'fan_in', 'normal')
 
 
 class Layer(nn.Module):
-  """Convolution and PReLU, whose slope all channels share.
+  """Convolution and PReLU with one slope for all channels.
 
   Attributes:
     features: Output channels.
     kernel_size: Side of the kernel.
-    conv: Function of input, kernel and bias.
+    conv: Function of input, kernel and bias that computes the convolution.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -120,7 +120,7 @@ class Layer(nn.Module):
 
 
 class FeedbackBlock(nn.Module):
-  """Densely joined pairs of an up- and a down-projection.
+  """Densely connected pairs of an up- and a down-projection.
 
   Attributes:
     scale: Enlargement of the up-projections.
@@ -136,7 +136,10 @@ class FeedbackBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, hidden: jax.Array) -> jax.Array:
-    """Next hidden state of input x and the last one, all `[B, H, W, F]`."""
+    """Computes the next hidden state from `x` and the last one.
+
+    All are `[B, H, W, F]`.
+    """
     layer = functools.partial(Layer, self.features, dtype=self.dtype)
     projection = functools.partial(layer, _KERNELS[self.scale])
     up = functools.partial(enlarging_conv, scale=self.scale)
@@ -163,8 +166,9 @@ class SRFBN(base.Network):
   Attributes:
     scale: Enlargement: 2, 3, 4 or 8.
     features: Width of every layer.
-    groups: Pairs of projections in the block.
-    steps: How often the block is run; the weights are those of any number.
+    groups: Number of pairs of projections in the block.
+    steps: Number of times that the block is applied; any number can be used
+      with the same weights.
     channels: Number of image channels. If it is 3, the mean colour of DIV2K is
       subtracted, otherwise mid-grey.
     dtype: Computation type; parameters stay float32.
@@ -183,8 +187,8 @@ class SRFBN(base.Network):
   ) -> tuple[jax.Array, dict[str, tuple[jax.Array, ...]]]:
     """Enlarges `lr` `[B, H, W, C]` in [0, 1], unclipped.
 
-    Returns:
-      SR `[B, sH, sW, C]` of the last step, and `outputs`: those of all.
+    Returns: SR `[B, sH, sW, C]` of the last step, and a dict whose `outputs`
+    holds SR of all steps.
     """
     del train
     width, dtype = self.features, self.dtype
@@ -211,10 +215,10 @@ class SRFBN(base.Network):
     return outputs[-1], {'outputs': tuple(outputs)}
 
   def check(self) -> None:
-    """Refuses more projections in a row than any machine compiles.
+    """Refuses more projections in a row than can be compiled.
 
     Raises:
-      UserError: there are too many.
+      UserError: There are too many projections.
     """
     if self.steps * self.groups > _MOST_PAIRS:
       raise UserError(
@@ -227,8 +231,10 @@ class SRFBN(base.Network):
     """Receptive radius in LR pixels."""
     size = _KERNELS[self.scale]
     padding = (size - self.scale) // 2
-    # A pixel goes up to fine rows -padding .. size - 1 - padding of its own,
-    # and down to what sees one of them. Once up and one 3x3 layer end it.
+    # An up-projection spreads an LR pixel to the fine rows from -padding to
+    # size - 1 - padding, counted from its own. A down-projection spreads these
+    # to all LR pixels that see one of them. The network ends with one more
+    # up-projection and a 3x3 layer.
     pair = (size - 1) // self.scale
     end = max(-(-(padding + 1) // self.scale), (size - padding) // self.scale)
     return 1 + self.steps * self.groups * pair + end

@@ -1,7 +1,8 @@
 """SRResNet: the generator of SRGAN (Ledig et al., CVPR 2017).
 
-Residual blocks with batch normalisation, PReLU and a wide first and last
-layer. BasicSR's generator of the same purpose is `msrresnet`.
+The network has residual blocks with batch normalisation and PReLU, and large
+kernels in the first and last layer. The generator that BasicSR uses for the
+same purpose is `msrresnet`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from sr_jax.models.parts.options import Channels, Count, SubPixelScale, Width
 from sr_jax.ops.pixel_shuffle import pixel_shuffle
 
 VARIANTS = {
-  # Biases everywhere and one slope per PReLU, of which the paper says nothing.
+  # All layers have biases and a PReLU has one slope; the paper leaves this
+  # open.
   'paper': common.Variant({'blocks': 16, 'features': 64}, {4: 1_549_462}),
 }
 TINY = {'blocks': 1, 'features': 8}
@@ -43,7 +45,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 class SRResNet(base.Network):
   """The network.
 
-  Inside, SR is in [-1, 1], as the paper's losses have it.
+  Inside, SR is in [-1, 1], as in the losses of the paper.
 
   Attributes:
     scale: Enlargement: 2, 3, 4 or 8.
@@ -95,11 +97,11 @@ class SRResNet(base.Network):
 
 
 class Block(nn.Module):
-  """conv - norm - PReLU - conv - norm, plus identity.
+  """conv - norm - PReLU - conv - norm, added to the input.
 
   Attributes:
     features: Number of channels of input and output.
-    train: Whether the batch's statistics are used.
+    train: Whether the statistics of the batch are used.
     dtype: Computation type.
   """
 
@@ -122,7 +124,7 @@ class Block(nn.Module):
 
 
 def Model(*, scale: int, variant: str = 'paper', **overrides: Any) -> SRResNet:
-  """SRResNet; overrides replace single options of it."""
+  """Creates SRResNet; overrides replace single options."""
   return SRResNet(
     scale=scale, **{**common.select_variant(VARIANTS, variant), **overrides}
   )

@@ -1,7 +1,7 @@
 """VDSR: a very deep network for SR (Kim et al., CVPR 2016).
 
-Twenty 3x3 convolutions on the bicubically enlarged luma, whose output is added
-to it. One set of weights serves all scales.
+The network has twenty 3x3 convolutions on the bicubically enlarged luma, to
+which their output is added. The same weights are used at all scales.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ VARIANTS = {
     {'depth': 20, 'features': 64, 'use_bias': True},
     dict.fromkeys((2, 3, 4, 8), 665_921),
   ),
-  # The PyTorch port's, without biases.
+  # The network of the PyTorch port, without biases.
   'port': common.Variant(
     {'depth': 20, 'features': 64, 'use_bias': False},
     dict.fromkeys((2, 3, 4, 8), 664_704),
@@ -39,7 +39,7 @@ TORCH_NAMES = {
     'output': 'tail',
   },
 }
-# caffe-vdsr's cells of 20 layers, counted from 1.
+# In the MATLAB file of caffe-vdsr, cells hold the 20 layers, numbered from 1.
 MAT_NAMES = {
   'caffe-vdsr': {
     'layer1': 'head',
@@ -48,7 +48,8 @@ MAT_NAMES = {
   },
 }
 
-# Variance 2 / fan-out, the port's; the paper names He's without the mode.
+# Variance 2 / fan-out, as in the port. The paper names He's initialiser, but
+# not whether it counts inputs or outputs.
 _INIT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 

@@ -1,8 +1,9 @@
 """ZSSR: zero-shot SR by deep internal learning (Shocher et al., CVPR 2018).
 
-Eight plain 3x3 convolutions on the bicubically enlarged image, whose output is
-added to it. The released code's layout: 7 hidden layers and an output layer, no
-biases; it is trained on the test image alone.
+The network has eight plain 3x3 convolutions on the bicubically enlarged image,
+to which their output is added. The layout is that of the released code: 7
+hidden layers and an output layer, without biases. It is trained only on the
+image that it enlarges.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from sr_jax.models.parts.options import Among, AnyScale, Channels, Count, Width
 from sr_jax.ops.relu import relu
 from sr_jax.ops.resize import imresize, resize_matrix
 
-# The network works on the enlarged image, so one size serves every scale.
+# The network works on the enlarged image, so its size is the same at all
+# scales.
 VARIANTS = {
   'released': common.Variant(
     {'depth': 8, 'features': 64},
@@ -31,16 +33,16 @@ VARIANTS = {
   ),
 }
 TINY = {'depth': 3, 'features': 8}
-# No weights were released: every image has its own.
+# No weights were released, because every image has its own.
 TORCH_NAMES: dict[str, dict[str, str]] = {}
 
 _Position = Annotated[float, Range(-100, 100)]
 # Initialisers of the kernels, by name; biases start at zero.
 _INITIALISERS = {
-  # ZSSR: variance 0.1 / fan_in, not truncated.
+  # ZSSR's initialiser: variance 0.1 / fan_in, without truncation.
   'small-normal': nn.initializers.variance_scaling(0.1, 'fan_in', 'normal'),
-  # MZSR: TensorFlow 1's fan-in initialiser, which does not make up for what
-  # truncation takes from the variance, as Flax's does: hence the factor.
+  # MZSR's: the fan-in initialiser of TensorFlow 1. Truncation lowers its
+  # variance, for which Flax's initialiser compensates; the factor undoes this.
   'tf1-fan-in': nn.initializers.variance_scaling(
     0.7737, 'fan_in', 'truncated_normal'
   ),
@@ -55,7 +57,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 class ZSSR(base.RefiningNetwork):
-  """Plain convolutions between an enlarged image and its correction.
+  """Plain convolutions that correct an enlarged image.
 
   Attributes:
     scale: Enlargement, whole or not.
@@ -65,7 +67,7 @@ class ZSSR(base.RefiningNetwork):
     use_bias: Whether the convolutions have biases.
     kernel_init: Initialiser of the kernels: 'small-normal' or 'tf1-fan-in'.
     offset: Position of LR pixel (0, 0) in the SR image, vertical and
-      horizontal; None is where bicubic resizing puts it.
+      horizontal; None takes the position of bicubic resizing.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -81,7 +83,7 @@ class ZSSR(base.RefiningNetwork):
   def enlarge(
     self, lr: jax.Array, shape: tuple[int, int] | None = None
   ) -> jax.Array:
-    """Cubic enlargement of `lr` to where `offset` puts its pixels."""
+    """Enlarges `lr` by cubic interpolation, so that pixels lie at `offset`."""
     return imresize(lr, scale=self.scale, shape=shape, offset=self.offset)
 
   @nn.compact
@@ -109,7 +111,13 @@ class ZSSR(base.RefiningNetwork):
 
 
 def enlarged_halo(scale: int, radius: int, offset: float | None) -> int:
-  """Reach in LR pixels of a network of this radius on the enlarged image."""
+  """Returns the receptive radius in LR pixels of such a network.
+
+  Args:
+    scale: Enlargement.
+    radius: Receptive radius in pixels of the enlarged image.
+    offset: As for `ZSSR`.
+  """
   middle = math.ceil((radius + abs(offset or 0)) / scale) + 4
   count = 2 * middle + 1
   matrix = resize_matrix(count, scale * count, scale, offset=offset)

@@ -142,7 +142,7 @@ def test_sheet_names_the_network_that_auto_chose(
 ):
   """A thumbnail under `auto` alone seemed to be made by MZSR."""
   write(tmp_path / 'a.png', blurred()[:32, :24])
-  estimate = KernelEstimate((1.0, 1.0), 0.0, 2, 0.1, {'bicubic': 1.0})
+  estimate = KernelEstimate((1.0, 1.0), 0.0, 2, 0.1, {'blurred': 0.1})
   monkeypatch.setattr(automatic, 'estimate_kernel', lambda *_, **__: estimate)
   sheets = []
   monkeypatch.setattr(

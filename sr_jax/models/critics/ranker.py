@@ -1,7 +1,7 @@
 """The ranker of RankSRGAN (Zhang et al., ICCV 2019).
 
-Its scores order images as a perceptual metric such as NIQE does; higher is
-worse. It is trained on pairs of 296x296 pixels.
+The ranker scores images in the order of a perceptual metric such as NIQE; a
+higher score is worse. It is trained on pairs of images of 296x296 pixels.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Ranker(critic.Critic):
 
   Attributes:
     features: Channels of the first pair of convolutions.
-    stages: Halvings.
+    stages: Number of pairs of convolutions, each of which halves the image.
     channels: Number of image channels.
     dtype: Computation type; parameters stay float32.
   """
@@ -71,7 +71,7 @@ class Ranker(critic.Critic):
 
   @nn.compact
   def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
-    """Scores `[B, H, W, C]`; returns `[B, 1]`.
+    """Returns the scores `[B, 1]` of images `[B, H, W, C]`.
 
     Raises:
       UserError: The images are too small.
@@ -85,13 +85,13 @@ class Ranker(critic.Critic):
 
   @property
   def sides(self) -> range:
-    """Heights and widths of the images it takes; the last stands for more."""
+    """Smallest height and width of images; the end of the range is no limit."""
     return range(1 << self.stages, 1 << 20)
 
 
 def Model(
   *, scale: int = 1, variant: str = 'paper', **overrides: Any
 ) -> Ranker:
-  """The ranker; overrides replace single options of it."""
+  """Creates the ranker; overrides replace single options."""
   critic.check_scale(scale)
   return Ranker(**{**common.select_variant(VARIANTS, variant), **overrides})

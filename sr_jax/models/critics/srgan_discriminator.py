@@ -1,6 +1,7 @@
 """The discriminator of SRGAN's paper (Ledig et al., CVPR 2017).
 
-Eight 3x3 convolutions and two dense layers, for images of 96x96 pixels.
+The network has eight 3x3 convolutions and two dense layers. Its images have
+96x96 pixels.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sr_jax.models.parts import common, critic
 from sr_jax.models.parts.options import Channels, Width
 
 VARIANTS = {
-  # With the bias of normalised convolutions, of which the paper says nothing.
+  # Normalised convolutions have biases; the paper does not say whether.
   'paper': common.Variant(
     {'features': 64, 'side': 6, 'hidden': 1024}, {1: 23_565_505}
   ),
@@ -44,7 +45,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 class SRGANDiscriminator(critic.Critic):
-  """The network. The last sigmoid is part of the losses.
+  """The network, without the last sigmoid, which is part of the losses.
 
   Attributes:
     features: Channels of the first pair of convolutions.
@@ -62,7 +63,7 @@ class SRGANDiscriminator(critic.Critic):
 
   @nn.compact
   def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
-    """Judges `[B, H, W, C]`, both sides in `sides`; returns logits `[B, 1]`.
+    """Returns the logits `[B, 1]` of images `[B, H, W, C]`, sides in `sides`.
 
     Raises:
       UserError: The images have another size.
@@ -76,13 +77,13 @@ class SRGANDiscriminator(critic.Critic):
       dtype=self.dtype,
       name='trunk',
     )
-    # The paper has images in [-1, 1].
+    # In the paper images are in [-1, 1].
     x = critic.flat(trunk(2 * image - 1, train=train))
     return critic.Head(self.hidden, name='head')(x)
 
   @property
   def sides(self) -> range:
-    """Heights and widths of the images it takes: halves are rounded up."""
+    """Heights and widths of images; they are rounded up when halved."""
     most = self.side << _STAGES
     return range(most - (1 << _STAGES) + 1, most + 1)
 
@@ -90,7 +91,7 @@ class SRGANDiscriminator(critic.Critic):
 def Model(
   *, scale: int = 1, variant: str = 'paper', **overrides: Any
 ) -> SRGANDiscriminator:
-  """The discriminator; overrides replace single options of it."""
+  """Creates the discriminator; overrides replace single options."""
   critic.check_scale(scale)
   return SRGANDiscriminator(
     **{**common.select_variant(VARIANTS, variant), **overrides}

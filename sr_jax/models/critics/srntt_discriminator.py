@@ -1,6 +1,7 @@
 """The discriminator of SRNTT's code (Zhang et al., CVPR 2019).
 
-Ten normalised 3x3 convolutions and two dense layers, for images of 160x160.
+The network has ten normalised 3x3 convolutions and two dense layers. Its images
+have 160x160 pixels.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ _MOST = 16
 
 
 def npz_arrays(arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray] | None:
-  """The arrays of the released `.npz` by Flax path, None for any others."""
+  """Returns the arrays of the released `.npz` by Flax path.
+
+  Returns None if the arrays are not those of this network.
+  """
   names = []
   for i in range(_STAGES):
     for j in range(2):
@@ -77,7 +81,7 @@ class SRNTTDiscriminator(critic.Critic):
 
   @nn.compact
   def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
-    """Judges `[B, H, W, C]`, both sides in `sides`; returns logits `[B, 1]`.
+    """Returns the logits `[B, 1]` of images `[B, H, W, C]`, sides in `sides`.
 
     Raises:
       UserError: The images have another size.
@@ -94,7 +98,8 @@ class SRNTTDiscriminator(critic.Critic):
       zeros_first=False,
       name='trunk',
     )
-    # Its images are in [-1, 1]. TensorFlow's order of what a dense layer sees.
+    # In the released code images are in [-1, 1]. The dense layer sees the
+    # features in TensorFlow's order.
     x = trunk(2 * image - 1, train=train)
     return critic.Head(self.hidden, name='head')(x.reshape(x.shape[0], -1))
 
@@ -108,7 +113,7 @@ class SRNTTDiscriminator(critic.Critic):
 def Model(
   *, scale: int = 1, variant: str = 'released', **overrides: Any
 ) -> SRNTTDiscriminator:
-  """The discriminator; overrides replace single options of it."""
+  """Creates the discriminator; overrides replace single options."""
   critic.check_scale(scale)
   return SRNTTDiscriminator(
     **{**common.select_variant(VARIANTS, variant), **overrides}

@@ -1,7 +1,7 @@
-"""The discriminator of BasicSR and its kin (Wang et al., ESRGAN, ECCVW 2018).
+"""The discriminator of BasicSR (Wang et al., ESRGAN, ECCVW 2018).
 
-A VGG-style pyramid and two dense layers, with which ESRGAN, SPSR, RankSRGAN and
-KAIR train. The dense layers fix the size of the images it takes.
+ESRGAN, SPSR, RankSRGAN and KAIR train with it. The network is a VGG-style
+pyramid with two dense layers, which determine the size of the images.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NEW = {
   'activate_first': True,
 }
 _KAIR = {**_NEW, 'use_bias': True, 'activate_first': False}
-# By the side of the images. The same network serves all with the same map.
+# The names are sides of images.
 VARIANTS = {
   '128': common.Variant(_NEW, {1: 14_499_401}),
   '256': common.Variant({**_NEW, 'stages': 6}, {1: 21_055_049}),
@@ -86,7 +86,7 @@ class VGGDiscriminator(critic.Critic):
 
   Attributes:
     features: Channels of the first pair of convolutions.
-    stages: Halvings.
+    stages: Number of times that the image is halved.
     side: Height and width of the map that the dense layers see.
     use_bias: Whether the normalised convolutions have biases.
     activate_first: Whether an activation follows the first convolution.
@@ -104,7 +104,7 @@ class VGGDiscriminator(critic.Critic):
 
   @nn.compact
   def __call__(self, image: jax.Array, *, train: bool = False) -> jax.Array:
-    """Judges `[B, H, W, C]`, both sides in `sides`; returns logits `[B, 1]`.
+    """Returns the logits `[B, 1]` of images `[B, H, W, C]`, sides in `sides`.
 
     Raises:
       UserError: The images have another size.
@@ -130,7 +130,7 @@ class VGGDiscriminator(critic.Critic):
 def Model(
   *, scale: int = 1, variant: str = '128', **overrides: Any
 ) -> VGGDiscriminator:
-  """A discriminator of one variant; overrides replace single options of it."""
+  """Creates a variant of the discriminator; overrides replace options."""
   critic.check_scale(scale)
   return VGGDiscriminator(
     **{**common.select_variant(VARIANTS, variant), **overrides}

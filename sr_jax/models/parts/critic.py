@@ -21,7 +21,7 @@ _UNIFORM = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
-  """With the slope of all critics here."""
+  """Applies a leaky ReLU with the slope that all critics here have."""
   return nn.leaky_relu(x, 0.2)
 
 
