@@ -179,7 +179,7 @@ def _upscaler(
 
 def _unused_kernel(model: SRModel) -> UserError:
   """The error for a kernel with a model that uses none."""
-  adaptive = {2: 'mzsr-x2', 4: 'mzsr-x4'}.get(model.scale, 'zssr')
+  adaptive = f'mzsr-x{model.scale:g}' if model.scale in (2, 4) else 'zssr'
   return UserError(
     f'--kernel: model {model.name} uses a kernel only for back-projection:'
     f' choose a model that adapts to it, such as --model {adaptive}, add'
