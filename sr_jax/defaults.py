@@ -17,6 +17,25 @@ from sr_jax.errors import (
 )
 
 _SIDE = 2**16  # pixels
+# Ranges of both rounds of config.degradation.real. An operation has a share of
+# the images and a range: up, down, reduce (by a factor), sample (a Gaussian,
+# then every s-th pixel), gaussian, poisson and jpeg.
+_ROUND = (
+  'families',  # shares of the seven families in sr_jax/ops/kernel_families.py
+  'taps',
+  'sigma',
+  'variance',  # takes the place of sigma for anisotropic kernels unless (0, 0)
+  'generalised_beta',
+  'plateau_beta',
+  'small_cutoff',  # of sinc kernels of less than 13 taps; 1 is Nyquist
+  'large_cutoff',
+  'up',
+  'down',
+  'methods',  # shares of area, linear, cubic, antialiased
+  'gaussian',  # grey levels of 255
+  'poisson',
+  'colours',  # shares of channels, grey, covariance
+)
 _SCALE = Range(1, 64)
 
 
@@ -53,11 +72,29 @@ def base() -> dict[str, Any]:
     # the network sees the zeros beyond the crop.
     'loss_border': 0,
     'degradation': {
-      'name': 'bicubic',  # bicubic, direct or blur-bicubic
+      'name': 'bicubic',  # bicubic, direct, blur-bicubic or real
       # The blur of direct and blur-bicubic: gaussian:2.0, bd or a file.
       'kernel': 'bicubic',
       'noise_sigma': 0.0,  # standard deviation in grey levels of 255
       'jpeg_quality': 0,  # 1..100; 0 turns JPEG off
+      # What name='real' draws for each image, see docs/degradations.md. Empty
+      # values are those of the preset, which sr_jax/data/real_presets.py lists.
+      'real': {
+        'preset': 'realesrgan',  # bsrgan, realesrgan or camera-mild
+        'order': '',  # rounds or shuffled
+        # Shares of the images that are whole, or halved before all else; and
+        # shares of the methods area, linear, cubic, antialiased of halving.
+        'halved': (),
+        'halving': (),
+        # First round: blur, resize, noise, JPEG; second: blur, resize, noise.
+        'first': dict.fromkeys((*_ROUND, 'reduce', 'sample', 'jpeg'), ()),
+        'second': dict.fromkeys(_ROUND, ()),
+        # The resize to LR, the sinc filter (share, least and most cut-off), and
+        # JPEG, with shares of its places before and after these two.
+        'last': dict.fromkeys(
+          ('methods', 'sinc', 'taps', 'jpeg', 'jpeg_place'), ()
+        ),
+      },
     },
     'optimizer': {
       'name': 'adam',  # adam or sgd (momentum b1)
@@ -304,6 +341,7 @@ RULES: Rules = {
       'kernel': TEXT,
       'noise_sigma': Range(0, 255),
       'jpeg_quality': whole(0, 100),
+      'real': SECTION,  # data/real_presets.py checks it
     }
   ),
   'data': Section(

@@ -9,19 +9,30 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from sr_jax.data import real_draws, real_presets
 from sr_jax.data.kernel_files import parse_kernel_spec
+from sr_jax.errors import UserError
+from sr_jax.ops import realistic
 from sr_jax.ops.degrade import RESIZE_REACH, degrade, quantize
+from sr_jax.ops.realistic import Parameters
+from sr_jax.ops.resize import resized_size
 from sr_jax.ops.scales import rational
 
 # Side of JPEG's blocks in pixels.
 _JPEG_BLOCK = 8
+# The degradation that draws its operations for each image.
+REAL = 'real'
+# Its margin in LR pixels. Blurs of an image that is much reduced between reach
+# further, but hardly with any weight.
+_REAL_MARGIN = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +40,15 @@ class Degradation:
   """How LR images are made from HR images, and rounded to 8 bits like files.
 
   Attributes:
-    degradation: 'bicubic', 'direct' or 'blur-bicubic', see `ops.degrade`.
+    degradation: 'bicubic', 'direct' or 'blur-bicubic', see `ops.degrade`; or
+      'real', which draws its operations for each image, see `ops.realistic`.
     kernel: SPEC of the blur for `parse_kernel_spec`, or None for no blur.
     noise_sigma: Standard deviation of Gaussian noise in grey levels of 255.
     jpeg_quality: 1..100, or None for no JPEG.
-    seed: Seed of the noise of files; the noise also depends on the image's
-      name.
+    seed: Seed of the noise of files, and of what 'real' draws; both also depend
+      on the image's name.
+    real: `preset` and changes of the ranges of 'real', see `real_presets`; None
+      for other degradations.
 
   Raises:
     UserError: The values do not suit each other, see `ops.degrade`.
@@ -45,9 +59,13 @@ class Degradation:
   noise_sigma: float = 0.0
   jpeg_quality: int | None = None
   seed: int = 0
+  real: Mapping[str, Any] | None = None
 
   def __post_init__(self) -> None:
-    """Checks the values by degrading a test image."""
+    """Checks the values, by degrading a test image unless they are drawn."""
+    if self.degradation == REAL:
+      self._check_real()
+      return
     self.of_file(np.zeros((8, 8, 1)), '', 2)
 
   @classmethod
@@ -63,7 +81,28 @@ class Degradation:
       kernel=section['kernel'],
       noise_sigma=section['noise_sigma'],
       jpeg_quality=section['jpeg_quality'] or None,
+      real=section.get('real') if section['name'] == REAL else None,
     )
+
+  def _check_real(self) -> None:
+    """Checks the ranges of 'real', and that it is given alone."""
+    for name, value in (
+      ('kernel', self.taps is not None),
+      ('noise', self.noise_sigma),
+      ('JPEG quality', self.jpeg_quality),
+    ):
+      if value:
+        raise UserError(
+          f"degradation 'real' draws blur, noise and JPEG itself: give no"
+          f' {name}'
+        )
+    self._ranges(2)
+
+  def _ranges(self, scale: float) -> real_presets.Ranges:
+    """The ranges of 'real' at a scale."""
+    changes = dict(self.real or {})
+    preset = changes.pop('preset', real_presets.DEFAULT)
+    return real_presets.ranges(preset, changes, scale)
 
   @functools.cached_property
   def taps(self) -> np.ndarray | None:
@@ -81,8 +120,44 @@ class Degradation:
       scale: Reduction factor.
       dtype: Type whose levels the result has, see `ops.degrade.quantize`.
     """
+    if self.degradation == REAL:
+      lr = self._apply(
+        np.random.default_rng(self._seed_of(name)),
+        np.asarray(hr, np.float64)[None],
+        self._drawn_for(name, scale),
+        scale,
+      )
+      return quantize(lr[0], dtype)
+    return self._degrade(self._seed_of(name), hr, scale, dtype)
+
+  def operations_of_file(self, name: str, scale: float) -> dict[str, Any]:
+    """What 'real' does to the image of a file, as JSON can hold it."""
+    return real_draws.described(self._drawn_for(name, scale), 0)
+
+  def _seed_of(self, name: str) -> int:
+    """The seed of the random numbers of a file."""
     digest = hashlib.sha256(f'{self.seed}:{name}'.encode()).digest()
-    return self._degrade(int.from_bytes(digest[:8]), hr, scale, dtype)
+    return int.from_bytes(digest[:8])
+
+  def _drawn_for(self, name: str, scale: float) -> Parameters:
+    """What 'real' draws for a file, on the host."""
+    draw = _compiled_draw(json.dumps(self.real), scale)
+    key = jax.random.key(self._seed_of(name) % 2**32)
+    return jax.tree.map(np.asarray, draw(key))
+
+  def _draw(self, key: jax.Array, count: int, scale: float) -> Parameters:
+    """Draws the parameters of 'real'; traceable."""
+    return real_draws.draw(
+      key, count, scale, self._ranges(scale), self._ranges(scale / 2)
+    )
+
+  def _apply(
+    self, key: Any, hr: Any, parameters: Parameters, scale: float
+  ) -> Any:
+    """Makes LR `[B, H, W, C]` with drawn parameters."""
+    limits = real_presets.limits(self._ranges(scale))
+    height, width = (resized_size(n, 1 / scale) for n in hr.shape[1:3])
+    return realistic.degrade(key, hr, parameters, limits, (height, width))
 
   def on_device(
     self,
@@ -94,12 +169,16 @@ class Degradation:
     """Makes LR images on the device, rounded to levels; traceable.
 
     Args:
-      key: PRNG key of the noise; None without noise.
+      key: PRNG key of the noise, and of what 'real' draws; None without.
       hr: The HR images, `[B, H, W, C]` in [0, 1].
       scale: Reduction factor.
       dtype: Type whose levels the result has, see `ops.degrade.quantize`:
         usually the type of the HR files.
     """
+    if self.degradation == REAL:
+      draw_key, noise_key = jax.random.split(key)
+      parameters = self._draw(draw_key, len(hr), scale)
+      return quantize(self._apply(noise_key, hr, parameters, scale), dtype)
     return self._degrade(key, hr, scale, dtype)
 
   def _degrade(
@@ -131,6 +210,8 @@ class Degradation:
       The margin in LR pixels, which is a whole number of HR pixels. 0 if no
       small margin is, at scales such as 2.71828.
     """
+    if self.degradation == REAL:
+      return covering_margin(_REAL_MARGIN * scale, scale, _JPEG_BLOCK)
     reach = 0 if self.degradation == 'direct' else RESIZE_REACH * scale
     if self.taps is not None:
       reach += max(self.taps.shape) // 2
@@ -140,6 +221,10 @@ class Degradation:
 
   def __str__(self) -> str:
     words = [self.degradation]
+    if self.degradation == REAL:
+      real = dict(self.real or {})
+      words.append(f'preset {real.get("preset", real_presets.DEFAULT)}')
+      words.append(f'seed {self.seed}')
     if self.kernel is not None:
       words.append(f'kernel {self.kernel}')
     if self.noise_sigma:
@@ -171,3 +256,10 @@ def covering_margin(reach: float, scale: float, *steps: float) -> int:
   )
   margin = -(-needed // step) * step
   return margin if margin <= needed + _MOST_SPARE else 0
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled_draw(real: str, scale: float) -> Callable[..., Parameters]:
+  """Compiles what 'real' draws for one image."""
+  made = Degradation(REAL, real=json.loads(real))
+  return jax.jit(functools.partial(made._draw, count=1, scale=scale))

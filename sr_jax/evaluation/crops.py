@@ -119,13 +119,7 @@ class PeriodicEvaluation:
       remove_leftovers(workdir / 'images')
       for folder in self._folders.values():
         find_images([folder])
-    made = config['degradation']
-    self._degradation = Degradation(
-      degradation=made['name'],
-      kernel=made['kernel'],
-      noise_sigma=made['noise_sigma'],
-      jpeg_quality=made['jpeg_quality'] or None,
-    )
+    self._degradation = Degradation.from_config(config['degradation'])
     self.protocol = get_protocol(section['protocol'])
     self.rules = self.protocol.to_dict()
     self._metrics = _metrics(section['metrics'])

@@ -46,20 +46,29 @@ _DCT[0] /= np.sqrt(2)
 _HALF = 0.5 + 1e-3
 
 
-def quantisation_table(table: np.ndarray, quality: int) -> np.ndarray:
-  """Scales a base table for quality 1..100 as libjpeg does."""
-  percent = 5000 // quality if quality < 50 else 200 - 2 * quality
-  return np.clip((table * percent + 50) // 100, 1, 255)
+def quantisation_table(table: np.ndarray, quality: int | Array) -> Any:
+  """Scales a base table for quality 1..100 as libjpeg does.
+
+  Qualities `[B]` give tables `[B, 8, 8]`.
+  """
+  xp = array_namespace(quality)
+  quality = xp.asarray(quality)[..., None, None]
+  percent = xp.where(quality < 50, 5000 // quality, 200 - 2 * quality)
+  return xp.clip((table * percent + 50) // 100, 1, 255)
 
 
-def _code_plane(plane: Array, table: np.ndarray) -> Any:
+def _code_plane(plane: Array, table: Array) -> Any:
   """DCT, quantisation and inverse of `[..., H, W]`; 8 divides H and W."""
   xp = array_namespace(plane)
   *batch, height, width = plane.shape
   blocks = plane.reshape(*batch, height // 8, 8, width // 8, 8) - 128.0
   blocks = einsum('ui,...aibj->...aubj', _DCT, blocks)
   blocks = einsum('vj,...aubj->...aubv', _DCT, blocks)
-  steps = table.reshape(*(1,) * (len(batch) + 1), 8, 1, 8).astype(blocks.dtype)
+  # One table for all images, or one for each.
+  own = len(batch) if table.ndim > 2 else 0
+  steps = table.reshape(
+    *table.shape[:-2], *(1,) * (len(batch) - own + 1), 8, 1, 8
+  ).astype(blocks.dtype)
   magnitude = xp.floor(xp.abs(blocks) / steps + _HALF) * steps
   blocks = xp.sign(blocks) * magnitude
   blocks = einsum('ui,...aubv->...aibv', _DCT, blocks)
@@ -94,7 +103,9 @@ def _double(plane: Array) -> Any:
   return doubled.reshape(*batch, 2 * height, 2 * width)
 
 
-def _code_chroma(plane: Array, shape: tuple[int, int], quality: int) -> Any:
+def _code_chroma(
+  plane: Array, shape: tuple[int, int], quality: int | Array
+) -> Any:
   """Codes a padded chroma plane at half resolution; returns `shape` pixels."""
   height, width = shape
   table = quantisation_table(_CHROMA_TABLE, quality)
@@ -104,13 +115,14 @@ def _code_chroma(plane: Array, shape: tuple[int, int], quality: int) -> Any:
   return _double(half)[..., :height, :width]
 
 
-def jpeg(image: Array, quality: int) -> Any:
+def jpeg(image: Array, quality: int | Array) -> Any:
   """Passes an image through JPEG compression.
 
   Args:
     image: `[..., H, W, C]` in [0, 1] with 1 or 3 channels, of any size. It is
       clipped and rounded to 8 bits first.
-    quality: 1..100, on libjpeg's scale.
+    quality: 1..100, on libjpeg's scale; for images `[B, H, W, C]` it may be an
+      array `[B]`, which is not checked and may be traced.
 
   Returns:
     The decoded image `[..., H, W, C]` in [0, 1], on 8-bit levels.
@@ -119,22 +131,27 @@ def jpeg(image: Array, quality: int) -> Any:
     UserError: The number of channels is not 1 or 3, or the quality is out of
       range.
   """
-  channels = image.shape[-1]
-  if channels not in (1, 3):
-    raise UserError(f'JPEG needs 1 or 3 channels, the image has {channels}')
-  if not 1 <= quality <= 100:
+  if isinstance(quality, int | np.integer) and not 1 <= quality <= 100:
     raise UserError(f'JPEG quality must be 1 to 100, not {quality}')
   xp = array_namespace(image)
-  levels = xp.round(xp.clip(as_float(image), 0.0, 1.0) * 255.0)
-  height, width = image.shape[-3:-1]
-  pad = [(0, 0)] * levels.ndim
-  pad[-3], pad[-2] = (0, -height % 16), (0, -width % 16)
+  decoded = jpeg_planes(xp.moveaxis(as_float(image), -1, -3), quality)
+  return xp.moveaxis(decoded, -3, -1)
+
+
+def jpeg_planes(planes: Array, quality: int | Array) -> Any:
+  """`jpeg` of an image as planes `[..., C, H, W]`."""
+  *_, channels, height, width = planes.shape
+  if channels not in (1, 3):
+    raise UserError(f'JPEG needs 1 or 3 channels, the image has {channels}')
+  xp = array_namespace(planes)
+  levels = xp.round(xp.clip(as_float(planes), 0.0, 1.0) * 255.0)
+  pad = [(0, 0)] * (levels.ndim - 2) + [(0, -height % 16), (0, -width % 16)]
   levels = xp.pad(levels, pad, mode='edge')
   luma_table = quantisation_table(_LUMA_TABLE, quality)
   if channels == 1:
-    luma = _code_plane(levels[..., 0], luma_table)
-    return luma[..., :height, :width, None] / 255.0
-  r, g, b = (levels[..., i] for i in range(3))
+    luma = _code_plane(levels[..., 0, :, :], luma_table)
+    return luma[..., None, :height, :width] / 255.0
+  r, g, b = (levels[..., i, :, :] for i in range(3))
   luma = xp.floor(0.299 * r + 0.587 * g + 0.114 * b + _HALF)
   # Chroma of exactly one half rounds down: pure blue and red stay within 255.
   cb = xp.ceil(128 - _HALF - 0.168735892 * r - 0.331264108 * g + 0.5 * b)
@@ -147,4 +164,4 @@ def jpeg(image: Array, quality: int) -> Any:
     luma + xp.round(-0.344136286 * cb - 0.714136286 * cr),
     luma + xp.round(1.772 * cb),
   ]
-  return xp.clip(xp.stack(rgb, axis=-1), 0.0, 255.0) / 255.0
+  return xp.clip(xp.stack(rgb, axis=-3), 0.0, 255.0) / 255.0

@@ -1,0 +1,176 @@
+"""Blur and resizing with parameters of their own for every image of a batch.
+
+Images are planes `[B, C, S1, S2]` of one fixed shape. An image of B may be
+smaller: its `sizes` `[B, 2]` give the height and width of its content, which
+lies at the upper left. What lies beyond the content is arbitrary, and no result
+within the content depends on it. A compiled program can therefore draw the size
+of each image.
+
+On a CPU a blur by one kernel per image is much faster through the Fourier
+transform than as a grouped convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.fft import next_fast_len
+
+from sr_jax.ops.namespace import Array, array_namespace
+from sr_jax.ops.precision import einsum
+from sr_jax.ops.resize import cubic
+
+# Methods of `resize` by index: pixel area; linear and cubic interpolation as in
+# PyTorch and OpenCV, without a low-pass filter; MATLAB's cubic, which has one;
+# and a Gaussian blur that is sampled at the centres of the output's pixels.
+METHODS = ('area', 'linear', 'cubic', 'antialiased', 'gaussian')
+GAUSSIAN = METHODS.index('gaussian')
+# The Gaussian has 25 taps per axis, as in BSRGAN.
+_REACH = 12
+
+
+def correlate(planes: Array, sizes: Array, taps: Sequence[Array]) -> Any:
+  """Correlates each image with kernels of its own; borders are symmetric.
+
+  Args:
+    planes: `[B, C, S1, S2]`.
+    sizes: Heights and widths of the contents, `[B, 2]`.
+    taps: Kernels `[B, K, K]` of odd size K, applied one after the other. The
+      image is extended once, beyond the reach of all of them.
+  """
+  xp = array_namespace(planes)
+  radius = sum(t.shape[-1] // 2 for t in taps)
+  padded = planes
+  for axis in (0, 1):
+    steps = np.arange(planes.shape[2 + axis] + 2 * radius) - radius
+    index = _mirrored(steps, sizes[:, axis, None])
+    shape = [len(planes), 1, 1, 1]
+    shape[2 + axis] = len(steps)
+    padded = xp.take_along_axis(padded, index.reshape(shape), axis=2 + axis)
+  shape = [next_fast_len(n, real=True) for n in padded.shape[2:]]
+  spectrum = xp.fft.rfft2(padded, s=shape)
+  for kernel in taps:
+    response = xp.fft.rfft2(kernel.astype(planes.dtype), s=shape)
+    spectrum = spectrum * xp.conj(response)[:, None]
+  blurred = xp.fft.irfft2(spectrum, s=shape)
+  return blurred[..., : planes.shape[2], : planes.shape[3]]
+
+
+def _mirrored(index: Array, size: Array) -> Any:
+  """Indices beyond a signal, reflected into it; edges are repeated."""
+  xp = array_namespace(size)
+  index = index % (2 * size)
+  return xp.where(index < size, index, 2 * size - 1 - index)
+
+
+def resize(
+  planes: Array,
+  sizes: Array,
+  targets: Array,
+  methods: Array,
+  sigmas: Array,
+  shape: tuple[int, int],
+) -> Any:
+  """Resizes the content of each image to a size of its own.
+
+  Args:
+    planes: `[B, C, S1, S2]`.
+    sizes: Heights and widths of the contents, `[B, 2]`.
+    targets: Heights and widths of the results, `[B, 2]`.
+    methods: Indices into `METHODS`, `[B]`.
+    sigmas: Standard deviations of the Gaussian method in input pixels, `[B]`.
+    shape: Height and width of the result's planes. What lies beyond the content
+      repeats its edge.
+
+  Returns:
+    `[B, C, *shape]`.
+  """
+  rows, columns = (
+    resize_matrices(
+      *(sizes[:, axis], targets[:, axis], methods, sigmas),
+      shape=(shape[axis], planes.shape[2 + axis]),
+    ).astype(planes.dtype)
+    for axis in (0, 1)
+  )
+  planes = einsum('boh,bchw->bcow', rows, planes)
+  return einsum('bpw,bcow->bcop', columns, planes)
+
+
+def resize_matrices(
+  sizes: Array,
+  targets: Array,
+  methods: Array,
+  sigmas: Array,
+  *,
+  shape: tuple[int, int],
+) -> Any:
+  """Matrices `[B, *shape]` that resize one axis, see `resize`.
+
+  Rows beyond the target repeat the last one. Borders are as in PyTorch and
+  OpenCV: the edge pixel is repeated.
+  """
+  xp = array_namespace(sizes, targets)
+  size, target = (xp.asarray(n)[:, None, None] for n in (sizes, targets))
+  method, sigma = (xp.asarray(v)[:, None, None] for v in (methods, sigmas))
+  pixels = np.arange(shape[1])
+  i = xp.minimum(np.arange(shape[0])[:, None], target - 1)
+  ratio = size / target
+  centre = (i + 0.5) * ratio - 0.5
+  matrices = (
+    _area(i * ratio, ratio, pixels),
+    xp.maximum(1 - abs(xp.clip(centre, 0, size - 1) - pixels), 0),
+    _cubic(centre, size, pixels),
+    _antialiased(centre, ratio, size, pixels),
+    _gaussian(centre, sigma, size, pixels),
+  )
+  result = matrices[0]
+  for index, matrix in enumerate(matrices[1:], 1):
+    result = xp.where(method == index, matrix, result)
+  return result
+
+
+def _area(start: Array, ratio: Array, pixels: np.ndarray) -> Any:
+  """Shares of the interval [start, start + ratio] in each pixel."""
+  xp = array_namespace(start)
+  overlap = xp.minimum(start + ratio, pixels + 1) - xp.maximum(start, pixels)
+  return xp.maximum(overlap, 0) / ratio
+
+
+def _cubic(centre: Array, size: Array, pixels: np.ndarray) -> Any:
+  """Keys' cubic with a = -0.75; beyond the border the edge is repeated."""
+  xp = array_namespace(centre)
+  first = xp.floor(centre)
+  total = xp.asarray(0.0)
+  for step in (-1, 0, 1, 2):
+    x = abs(centre - first - step)
+    inner = (1.25 * x - 2.25) * x**2 + 1
+    outer = -0.75 * (((x - 5) * x + 8) * x - 4)
+    tap = xp.clip(first + step, 0, size - 1)
+    total = total + xp.where(x <= 1, inner, outer) * (tap == pixels)
+  return total
+
+
+def _antialiased(
+  centre: Array, ratio: Array, size: Array, pixels: np.ndarray
+) -> Any:
+  """Keys' cubic with a = -0.5, widened where the image shrinks."""
+  xp = array_namespace(centre)
+  weights = cubic((centre - pixels) / xp.maximum(ratio, 1.0))
+  weights = xp.where(pixels < size, weights, 0)
+  return weights / weights.sum(-1, keepdims=True)
+
+
+def _gaussian(
+  centre: Array, sigma: Array, size: Array, pixels: np.ndarray
+) -> Any:
+  """A normalised Gaussian around each centre."""
+  xp = array_namespace(centre)
+  distance = abs(centre - pixels)
+  near = (distance <= _REACH + 0.5) & (pixels < size)
+  # The distance to the nearest pixel is subtracted, so that no row vanishes.
+  nearest = abs(centre - xp.clip(xp.rint(centre), 0, size - 1))
+  exponent = (distance**2 - nearest**2) / (2 * xp.maximum(sigma, 0.01) ** 2)
+  weights = xp.where(near, xp.exp(-xp.minimum(exponent, 80.0)), 0)
+  return weights / weights.sum(-1, keepdims=True)
