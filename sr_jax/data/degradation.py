@@ -176,6 +176,8 @@ class Degradation:
         usually the type of the HR files.
     """
     if self.degradation == REAL:
+      if key is None:
+        raise ValueError("the degradation 'real' needs a key")
       draw_key, noise_key = jax.random.split(key)
       parameters = self._draw(draw_key, len(hr), scale)
       return quantize(self._apply(noise_key, hr, parameters, scale), dtype)

@@ -135,7 +135,7 @@ def _blur(numbers: Iterator[jax.Array], ranges: Any) -> Blur:
       plateau,
       jnp.where(family >= _GENERALISED, generalised, 1.0),
     ),
-    cutoff=jnp.where(taps < _FEW_TAPS, *cutoffs),
+    cutoff=jnp.where(taps < _FEW_TAPS, cutoffs[0], cutoffs[1]),
   )
 
 
@@ -168,7 +168,7 @@ def _noise(numbers: Iterator[jax.Array], ranges: Any) -> noise.Noise:
   scales = jnp.sqrt(jnp.stack([next(numbers) for _ in range(3)], -1))
   return noise.Noise(
     kind=kind,
-    level=jnp.where(kind == noise.GAUSSIAN, *levels),
+    level=jnp.where(kind == noise.GAUSSIAN, levels[0], levels[1]),
     colour=_choose(numbers, ranges['colours']),
     mixing=rotation * scales[:, None],
   )

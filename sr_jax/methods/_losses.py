@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from sr_jax.data.degradation import Degradation
+from sr_jax.data.degradation import REAL, Degradation
 from sr_jax.errors import UserError
 from sr_jax.losses import outputs, perceptual, pixel
 from sr_jax.ops.blur_kernels import align
@@ -154,6 +154,11 @@ def easy_targets(section: Mapping[str, Any]) -> Callable[..., jax.Array]:
   Args:
     section: `config.degradation`.
   """
+  if section['name'] == REAL:
+    raise UserError(
+      "config.method.outputs='curriculum': its easy targets need one blur for"
+      " all images, which config.degradation.name='real' has not"
+    )
   clean = Degradation.from_config(
     {**section, 'noise_sigma': 0.0, 'jpeg_quality': 0}
   )

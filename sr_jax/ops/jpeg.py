@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sr_jax.errors import UserError
@@ -51,7 +53,7 @@ def quantisation_table(table: np.ndarray, quality: int | Array) -> Any:
 
   Qualities `[B]` give tables `[B, 8, 8]`.
   """
-  xp = array_namespace(quality)
+  xp = jnp if isinstance(quality, jax.Array) else np
   quality = xp.asarray(quality)[..., None, None]
   percent = xp.where(quality < 50, 5000 // quality, 200 - 2 * quality)
   return xp.clip((table * percent + 50) // 100, 1, 255)

@@ -193,6 +193,7 @@ def _shuffled(
   after the last resize, without the first.
   """
   xp = array_namespace(image.planes)
+  assert parameters.ranks is not None
   ranks = {name: parameters.ranks[:, i] for i, name in enumerate(SHUFFLED)}
   first, resize = parameters.first, parameters.first.resize
   blurs = {'blur_1': first.blur, 'blur_2': parameters.second.blur}
@@ -251,7 +252,7 @@ def _resize(
   if xp is np:
     most = targets.max(0)
   planes = per_image.resize(
-    *image, targets, resize.method, resize.sigma, (int(most[0]), int(most[1]))
+    *image, targets, resize.method, resize.sigma, (most[0], most[1])
   )
   return _Image(planes, targets)
 
