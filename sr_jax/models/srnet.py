@@ -1,11 +1,13 @@
 """SRNet: self-supervised residual-aware network for digital zoom (2019/20).
 
-Two streams see the same LR image. The auxiliary one predicts an enhanced
-residual, what HR has and the enlarged LR image lacks (the residual-aware task,
-RAT); the main one gives SR. Features cross over: the deep ones of the auxiliary
-stream are subtracted at the head of the main one, the shallow ones added before
-its tail. Attention weights every block and both fusions. All as in the released
-code, from which the authors' later figure differs (variant `figure`).
+Two streams take the same LR image. The auxiliary stream predicts the enhanced
+residual, which is the detail that HR has and the enlarged LR lacks (the
+residual-aware task, RAT). The main stream computes SR. Features of the
+auxiliary stream are fused with those of the main stream: the deep ones are
+subtracted after its head, the shallow ones are added before its tail. Attention
+follows in every block and after both fusions. The layout is that of the
+released code; the variant `figure` follows a later figure of the authors, which
+differs.
 """
 
 from __future__ import annotations
@@ -31,15 +33,15 @@ from sr_jax.models.parts.options import (
 from sr_jax.models.parts.sizes import larger
 from sr_jax.ops.relu import relu
 
-# Spatial attentions by name: options of `SpatialAttention`.
+# Options of `SpatialAttention`, by the name of the attention.
 _SPATIAL: dict[str, dict[str, Any]] = {
   # Multi-scale pooling and joint rotation.
   'mpr-sa': {'pools': (1, 2, 4)},
-  # The ablation's: at a single scale, and without rotation as well.
+  # Attentions of the paper's ablation: at a single scale, and without rotation.
   'ssa': {'pools': (1,)},
   'sa': {'pools': (1,), 'rotations': 1, 'maps': 1},
 }
-# 'ca' is RCAN's, of channels.
+# 'ca' is RCAN's channel attention.
 _ATTENTIONS = ('ca', *_SPATIAL)
 _Kind = Annotated[str, Among(_ATTENTIONS)]
 
@@ -74,8 +76,8 @@ VARIANTS = {
     head_fusion_sign=1,
     skip_source='head',
   ),
-  # The ablation on EDSR-baseline and on RCAN^-, without and with RAT. Released
-  # files of `edsr-rat` have 23,208 parameters more, see `place`.
+  # The paper's ablation: EDSR-baseline and RCAN^-, without and with RAT.
+  # Released files of `edsr-rat` have 23,208 more parameters, see `place`.
   'edsr': _variant((), False, {4: 1_517_595, 8: 1_665_307}),
   'edsr-ssa': _variant(('ssa',), False, {}),
   'edsr-mpr': _variant(('mpr-sa',), False, {}),
@@ -87,7 +89,7 @@ VARIANTS = {
   'rcan-minus-mpr': _variant(('ca', 'mpr-sa'), False, {}),
   'rcan-minus-rat': _variant(('ca',), True, {}),
   'rcan-minus-rat-ssa': _variant(('ca', 'ssa'), True, {}),
-  # Not the paper's, for two CPU cores: `srnet`, and its main stream alone.
+  # Our own sizes for two CPU cores: `srnet`, and its main stream alone.
   'small': _variant(('ca', 'mpr-sa'), True, {}, blocks=4, features=32),
   'small-alone': _variant(('ca', 'mpr-sa'), False, {}, blocks=4, features=32),
 }
@@ -95,7 +97,7 @@ TINY = {'blocks': 1, 'features': 32, 'reduction': 4}
 
 
 def attention_names(torch: str, path: str) -> dict[str, str]:
-  """Rules for the attentions of one place, alone and one after the other."""
+  """Returns the rules of names for one or two attentions at one place."""
   rules = {}
   for channel in (torch, f'{torch}attn1.'):
     rules[f'{channel}conv_du.0'] = f'{path}/channel/squeeze'
@@ -111,7 +113,7 @@ def attention_names(torch: str, path: str) -> dict[str, str]:
 
 
 def _stream_names(torch: str, path: str) -> dict[str, str]:
-  """Rules for one stream."""
+  """Returns the rules of names for one stream."""
   return {
     f'{torch}sub_mean': f'{path}/sub_mean',
     f'{torch}add_mean': f'{path}/add_mean',
@@ -141,12 +143,13 @@ TORCH_NAMES = {
 }
 
 
-# What `place` finds no place for: the release makes it with attention off too.
+# The parameters for which `place` returns ''. The released code creates them
+# even without attention.
 PLACED_NOWHERE = 'attention of the fusions that is never called'
 
 
 def place(path: str, options: Mapping[str, Any]) -> str:
-  """The path itself, or '' for attention that the options leave out."""
+  """Returns the path, or '' for attention that the options leave out."""
   fusion = path.startswith(('main/head_attention', 'main/tail_attention'))
   return '' if fusion and not options['fusion_attention'] else path
 
@@ -154,7 +157,8 @@ def place(path: str, options: Mapping[str, Any]) -> str:
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   """Returns the options that follow from the shapes of parameters.
 
-  Sign and skip leave no trace in them: these are the release's.
+  Shapes do not depend on `head_fusion_sign` and `skip_source`, for which the
+  values of the released code are returned.
   """
   channels, features = shapes['main/head/kernel'][2:]
   main = {
@@ -173,7 +177,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     'features': features,
     'reduction': features // squeezed[3] if squeezed else 16,
     'block_attention': attention,
-    # One switch of the release is for both.
+    # In the released code one switch turns both fusions' attention on.
     'fusion_attention': fusion if attention else (),
     'rat': rat,
     'head_fusion_sign': -1,
@@ -195,12 +199,12 @@ def _recognise_attention(
 
 
 def _square(x: jax.Array) -> jax.Array:
-  """The middle of a square is `[B, H, W, C]`, the rest its reflection."""
+  """Reflects `[B, H, W, C]` at its borders until it is a square."""
   side = larger(*x.shape[1:3])  # sizes may be symbols in an export
   for axis in (1, 2):
     size = x.shape[axis]
     if size != side:
-      # By index: a long way out a reflection goes to and fro many times.
+      # By index, because a narrow image is reflected several times.
       period = larger(2 * (size - 1), 1)
       index = (jnp.arange(side) - (side - size) // 2) % period
       x = jnp.take(x, jnp.minimum(index, period - index), axis)
@@ -208,7 +212,7 @@ def _square(x: jax.Array) -> jax.Array:
 
 
 def _middle(x: jax.Array, height: int, width: int) -> jax.Array:
-  """What `_square` has made a square of."""
+  """Cuts the image out of the square that `_square` made of it."""
   for axis, size in ((1, height), (2, width)):
     start = (x.shape[axis] - size) // 2
     x = jax.lax.dynamic_slice_in_dim(x, start, size, axis)
@@ -216,16 +220,18 @@ def _middle(x: jax.Array, height: int, width: int) -> jax.Array:
 
 
 class SpatialAttention(nn.Module):
-  """Weights positions by the means of the channels, in four rotations.
+  """Weights positions by the means of groups of channels, in four rotations.
 
-  Neighbouring channels are averaged to `pools[i]` maps. In each branch i a 7x7
-  convolution sees these maps and their rotations, which are not turned back.
-  Only squares can be rotated: other shapes are reflected to one.
+  Branch i averages groups of neighbouring channels to `pools[i]` maps. A 7x7
+  convolution takes these maps and their rotations, which are not rotated back.
+  As only squares can be rotated, images of other shapes are extended to squares
+  by reflection.
 
   Attributes:
-    pools: Maps of each branch.
-    rotations: 4, or 1 for none.
-    maps: Weights of a position; channel c takes number c mod `maps`.
+    pools: Number of maps of each branch.
+    rotations: Number of rotations: 4, or 1 for the maps alone.
+    maps: Number of weights of a position; channel c is multiplied by weight
+      c mod `maps`.
     dtype: Computation type.
   """
 
@@ -241,7 +247,7 @@ class SpatialAttention(nn.Module):
     logits = 0.0
     for i, pool in enumerate(self.pools, 1):
       groups = x.reshape(*x.shape[:3], pool, features // pool)
-      # In float32: bfloat16 cannot hold the mean of many numbers.
+      # In float32, because bfloat16 cannot represent the mean of many numbers.
       y = groups.mean(4, jnp.float32)
       y = _square(y) if self.rotations > 1 else y
       turned = [jnp.rot90(y, k, (1, 2)) for k in range(self.rotations)]
@@ -256,12 +262,13 @@ class SpatialAttention(nn.Module):
 
 
 class Attention(nn.Module):
-  """Attentions one after the other.
+  """One or several attentions, one after the other.
 
   Attributes:
-    kinds: Any of 'ca', 'mpr-sa', 'ssa' and 'sa'; one of the last three alone.
+    kinds: Any of 'ca', 'mpr-sa', 'ssa' and 'sa', of which at most one of the
+      last three.
     features: Number of channels of input and output.
-    reduction: Divides the width within 'ca'.
+    reduction: Factor by which 'ca' narrows its hidden layer.
     dtype: Computation type.
   """
 
@@ -286,12 +293,12 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-  """conv - ReLU - conv - attention, plus identity.
+  """conv - ReLU - conv - attention, added to the input.
 
   Attributes:
     features: Number of channels of input and output.
     attention: Kinds of attention.
-    reduction: Divides the width within the channel attention.
+    reduction: Factor by which the channel attention narrows its hidden layer.
     dtype: Computation type.
   """
 
@@ -313,9 +320,9 @@ class Block(nn.Module):
 
 
 class Stream(nn.Module):
-  """EDSR with attention, that may take in the features of another stream.
+  """EDSR with attention, which may use the features of another stream.
 
-  Attributes: as of `SRNet`.
+  The attributes are those of `SRNet`.
   """
 
   scale: int
@@ -338,16 +345,23 @@ class Stream(nn.Module):
     *,
     train: bool,
   ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """An image `[B, sH, sW, C]` of `lr`, and features of `[B, H, W, features]`.
+    """Enlarges `lr` and returns features for another stream.
 
-    The features, in and out, are those after the head and those before the
-    tail: shallow and deep.
+    Args:
+      lr: `[B, H, W, C]` in [0, 1].
+      other: The features of another stream, as it returns them.
+      train: Whether the statistics of the batch are used.
+
+    Returns:
+      The image `[B, sH, sW, C]`, and two arrays of features
+      `[B, H, W, features]`: the shallow ones after the head and the deep ones
+      before the tail.
     """
     width, dtype = self.features, self.dtype
     mean = common.default_mean(self.channels)
 
     def fuse(x: jax.Array, y: jax.Array, name: str) -> jax.Array:
-      # The release leaves the reduction of the fusions at 16.
+      # In the released code the reduction of the fusions is always 16.
       kinds = self.fusion_attention
       attention = Attention(kinds, width, dtype=dtype, name=f'{name}_attention')
       return attention(x + y, train=train)
@@ -366,7 +380,8 @@ class Stream(nn.Module):
     if other is not None:
       x = fuse(x, other[0], 'tail')
     x = deep = skip + x
-    # Released streams alone are EDSR, which has no ReLU there.
+    # In the released code a network of one stream is EDSR, which has no ReLU
+    # there.
     x = common.Upsampler(self.scale, width, dtype, self.rat, name='upsample')(x)
     # The last layer computes in float32: bfloat16 would merge grey levels.
     x = common.Conv(self.channels, name='tail')(x)
@@ -379,16 +394,17 @@ class SRNet(base.Network):
 
   Attributes:
     scale: Enlargement: 2, 3, 4 or 8.
-    blocks: Residual blocks of each stream.
+    blocks: Number of residual blocks of each stream.
     features: Width of every layer; a multiple of 8 with spatial attention.
-    reduction: Divides the width within the channel attention of the blocks.
+    reduction: Factor by which the channel attention of the blocks narrows its
+      hidden layer.
     block_attention: Attention in the blocks, see `Attention`.
     fusion_attention: Attention after each of the two fusions.
     rat: Whether there is an auxiliary stream.
-    head_fusion_sign: Factor on the deep features at the head: -1 as released,
-      1 as in the figure.
-    skip_source: Where the long skip begins: 'fused', after the head's fusion as
-      released, or 'head', before it as in the figure.
+    head_fusion_sign: Factor of the deep features in the fusion after the head:
+      -1 in the released code, 1 in the figure.
+    skip_source: Where the long skip begins: 'fused' means after the fusion, as
+      in the released code, and 'head' before it, as in the figure.
     channels: Number of image channels. If it is 3, the mean colour of DIV2K is
       subtracted, otherwise mid-grey.
     dtype: Computation type; parameters stay float32.
@@ -410,7 +426,7 @@ class SRNet(base.Network):
     """Refuses a width that spatial attention cannot divide.
 
     Raises:
-      UserError: it is no multiple of 8.
+      UserError: The width is not a multiple of 8.
     """
     kinds = {*self.block_attention, *self.fusion_attention}
     if kinds & set(_SPATIAL) and self.features % 8:
@@ -426,8 +442,8 @@ class SRNet(base.Network):
     """Enlarges `lr` `[B, H, W, C]` in [0, 1]; unclipped.
 
     Returns:
-      SR `[B, sH, sW, C]`, and under `residual` the predicted enhanced residual
-      of the same shape where there is an auxiliary stream.
+      SR `[B, sH, sW, C]`, and a dict. If there is an auxiliary stream, its
+      `residual` holds the enhanced residual, of the same shape.
     """
     options = {
       field.name: getattr(self, field.name)
@@ -442,11 +458,11 @@ class SRNet(base.Network):
 
   @property
   def halo(self) -> int | None:
-    """Receptive radius in LR pixels, None where attention sees the image."""
+    """Receptive radius in LR pixels; None if attention sees the whole image."""
     if self.block_attention or (self.rat and self.fusion_attention):
       return None
     stream = 1 + 2 * self.blocks + 1
-    # Deep features enter where the main stream begins its blocks.
+    # The deep features are fused before the blocks of the main stream.
     body = stream + (stream - 1 if self.rat else 0)
     return math.ceil(body + common.upsampling_radius(self.scale))
 

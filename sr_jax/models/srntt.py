@@ -1,19 +1,21 @@
 """SRNTT: super-resolution by neural texture transfer (Zhang et al., CVPR 2019).
 
-Features of LR (`content`) meet features of VGG19 that were swapped from a
-reference (`ops.patch_match`) at three resolutions, and become SR:
+The content extractor computes features of LR. The reference gives features of
+VGG19, whose patches were put in place of similar ones of LR
+(`ops.patch_match`). Both are joined at three resolutions:
 
-  content, relu3_1 -> small -> x2
-                relu2_1, it -> medium -> x2
-                            relu1_1, it -> large -> SR
+  content + relu3_1 -> small -> x2
+                  that + relu2_1 -> medium -> x2
+                                  that + relu1_1 -> large -> SR
 
-`enlarge` makes SR of the content alone: the SRGAN as which the authors trained
-the content extractor. With `transfer=False` there is nothing else.
+The part `enlarge` computes SR from the content alone. It is the SRGAN in which
+the authors trained the content extractor. With `transfer=False` the network has
+only these two parts.
 
-Two networks go by this name: the authors' in TensorFlow, with batch
-normalisation, and one in PyTorch by others (S-aiueo32) without, whose result is
-added to the bilinear enlargement, and where gates may weaken features that
-match badly.
+There are two networks of this name. That of the authors, in TensorFlow, has
+batch normalisation. Another one, in PyTorch (by S-aiueo32), has none; its
+result is added to the bilinearly enlarged image, and it may have gates, which
+weaken features that match badly.
 """
 
 from __future__ import annotations
@@ -34,9 +36,10 @@ from sr_jax.ops.pixel_shuffle import pixel_shuffle
 from sr_jax.ops.relu import relu
 from sr_jax.ops.resize import torch_bicubic
 
-# Layers of VGG19 and their channels; the first is matched.
+# Layers of VGG19 and their numbers of channels. Patches are matched in the
+# first.
 LAYERS = {'relu3_1': 256, 'relu2_1': 128, 'relu1_1': 64}
-# Parts of the transfer, by the layer that each sees.
+# Parts of the network, and the layer of VGG19 that each takes.
 _PARTS = dict(zip(('small', 'medium', 'large'), LAYERS, strict=True))
 _SCALE = 4
 _SLOPE = 0.1
@@ -54,7 +57,7 @@ VARIANTS = {
     {**_AUTHORS, 'transfer': True, 'transfer_blocks': (16, 8, 4)},
     {4: 4_383_494},
   ),
-  # The content extractor and what makes SR of it alone.
+  # The content extractor and `enlarge`, without texture transfer.
   'content': common.Variant(
     {**_AUTHORS, 'transfer': False, 'transfer_blocks': ()}, {4: 1_518_147}
   ),
@@ -94,9 +97,10 @@ TORCH_NAMES = {
 
 
 def npz_arrays(arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray] | None:
-  """The arrays of a released `.npz` by Flax path, None for any others.
+  """Returns the arrays of a released `.npz` by Flax path.
 
-  upscale.npz holds `content` and `enlarge`, the others what makes textures.
+  upscale.npz holds `content` and `enlarge`, other files hold the parts of the
+  texture transfer. Returns None if the arrays are not those of this network.
   """
   if not arrays or arrays[0].ndim != 4:
     return None
@@ -112,7 +116,7 @@ def npz_arrays(arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray] | None:
 
 
 def _torch_order(array: np.ndarray) -> np.ndarray:
-  """Output channels of a sub-pixel layer, from TensorFlow's order."""
+  """Reorders the output channels of a sub-pixel layer of TensorFlow."""
   phases = array.reshape(*array.shape[:-1], 4, -1)
   return phases.swapaxes(-1, -2).reshape(array.shape)
 
@@ -136,7 +140,7 @@ def _content_names(count: int) -> list[str]:
 
 
 def _transfer_names(count: int) -> list[str]:
-  # n, n / 2 and n / 4 blocks.
+  # The three parts have n, n / 2 and n / 4 blocks.
   total, paths = (count - 29) // 10, []
   most = next(n for n in range(total + 1) if n + n // 2 + n // 4 >= total)
   for i, part in enumerate(_PARTS):
@@ -149,7 +153,7 @@ def _transfer_names(count: int) -> list[str]:
 
 
 def METHOD(options: Mapping[str, Any]) -> dict[str, Any]:
-  """What an import is applied by."""
+  """Returns the section `method` of imported weights."""
   return {'name': 'reference' if options['transfer'] else 'supervised'}
 
 
@@ -185,12 +189,13 @@ class SRNTT(base.Network):
   """The network of every variant.
 
   Attributes:
-    features: Width of every layer but the last ones.
-    blocks: Residual blocks of the content extractor.
-    transfer: Whether anything comes of references.
-    transfer_blocks: Residual blocks at each resolution, coarsest first.
-    norm: Whether it is the authors' network.
-    gated: Whether features count by how well they match.
+    features: Width of every layer except the last ones.
+    blocks: Number of residual blocks of the content extractor.
+    transfer: Whether the network uses references.
+    transfer_blocks: Number of residual blocks at each resolution, the coarsest
+      first.
+    norm: Whether it is the authors' network, with batch normalisation.
+    gated: Whether gates weaken features that match badly.
     channels: Number of image channels.
     dtype: Computation type; parameters stay float32.
   """
@@ -206,10 +211,10 @@ class SRNTT(base.Network):
   scale = _SCALE
 
   def check(self) -> None:
-    """Refuses another number of resolutions than textures are given at.
+    """Refuses a wrong number of resolutions.
 
     Raises:
-      UserError: naming both.
+      UserError: `transfer_blocks` has not one number for each resolution.
     """
     wanted = len(_PARTS) if self.transfer else 0
     if len(self.transfer_blocks) != wanted:
@@ -231,14 +236,15 @@ class SRNTT(base.Network):
 
     Args:
       lr: `[B, H, W, C]` in [0, 1].
-      maps: Swapped features by layer, see `LAYERS`; relu3_1 is
-        `[B, H, W, 256]`. None for no texture: zeros.
-      similarity: `[B, H, W]`, how well they match; None for perfectly.
-      train: Whether the batch's statistics are used.
+      maps: Features of the reference by layer, see `LAYERS`; relu3_1 is
+        `[B, H, W, 256]`. None means no texture, which is zeros.
+      similarity: How well the features match, `[B, H, W]`; None means
+        perfectly.
+      train: Whether the statistics of the batch are used.
 
     Returns:
-      `[B, 4 * H, 4 * W, C]`, unclipped; and `enlarged`, the same without any
-      reference.
+      SR `[B, 4 * H, 4 * W, C]`, unclipped; and a dict whose `enlarged` holds SR
+      that is made without a reference.
     """
     style: dict[str, Any] = {
       'features': self.features,
@@ -246,7 +252,7 @@ class SRNTT(base.Network):
       'train': train,
       'dtype': self.dtype,
     }
-    # The authors' images are in [-1, 1].
+    # In the authors' code images are in [-1, 1].
     x = 2 * lr - 1 if self.norm else lr
     x = _Body(**style, blocks=self.blocks, name='content')(x)
     enlarge = _Enlarge(**style, channels=self.channels, name='enlarge')
@@ -268,20 +274,21 @@ class SRNTT(base.Network):
     return self._image(x, lr), {'enlarged': enlarged}
 
   def _image(self, x: jax.Array, lr: jax.Array) -> jax.Array:
-    """SR of what the last layer gives."""
+    """Computes SR from the output of the last layer."""
     if self.norm:
       return (jnp.tanh(x) + 1) / 2
     return x + jax.image.resize(lr, x.shape, 'bilinear')
 
   @property
   def halo(self) -> int | None:
-    """Receptive radius in LR pixels, what the maps depend on left aside.
+    """Receptive radius in LR pixels, without that of the matching.
 
-    None with gates: where they look depends on the size of the image.
+    It is None if there are gates, because the positions from which they take
+    similarities depend on the size of the image.
     """
     if self.gated:
       return None
-    end = int(self.norm)  # the authors' last convolutions
+    end = int(self.norm)  # the authors' network has one more convolution
     radius = 1.0 + 2 * self.blocks + end
     if not self.transfer:
       return math.ceil(radius + 1 + 1 / 2 + (1 - end) * 2 / 4)
@@ -293,7 +300,7 @@ class SRNTT(base.Network):
 
 
 def no_maps(shape: Sequence[int]) -> dict[str, jax.Array]:
-  """Features of nothing, for LR images `[B, H, W, C]`."""
+  """Returns features of zeros for LR images `[B, H, W, C]`."""
   batch, height, width = shape[:3]
   return {
     layer: jnp.zeros((batch, height << i, width << i, channels))
@@ -305,12 +312,12 @@ _normal = nn.initializers.normal(0.02)
 
 
 def _near_one(key: jax.Array, shape: Sequence[int], dtype: Any) -> jax.Array:
-  """The authors' initial scales of a normalisation."""
+  """Initialiser of the authors' for the scales of a normalisation."""
   return 1 + 0.02 * jax.random.normal(key, shape, dtype)
 
 
 def _conv(features: int, size: int = 3, **options: Any) -> common.Conv:
-  """A convolution with the initial values of both networks."""
+  """Returns a convolution with the initial values that both networks have."""
   zeros = nn.initializers.zeros
   return common.Conv(
     features, size, kernel_init=_normal, bias_init=zeros, **options
@@ -318,12 +325,12 @@ def _conv(features: int, size: int = 3, **options: Any) -> common.Conv:
 
 
 class _Part(nn.Module):
-  """A part of the network.
+  """Base class of the parts of the network.
 
   Attributes:
-    features: Width.
-    norm: Whether convolutions are normalised by the batch.
-    train: Whether by its own statistics.
+    features: Width of the part.
+    norm: Whether a batch normalisation follows each convolution.
+    train: Whether it uses the statistics of the batch.
     dtype: Computation type.
   """
 
@@ -334,7 +341,7 @@ class _Part(nn.Module):
 
   @property
   def style(self) -> dict[str, Any]:
-    """The attributes, for parts of this one."""
+    """The attributes, to be passed to the parts within this one."""
     return {
       'features': self.features,
       'norm': self.norm,
@@ -343,12 +350,12 @@ class _Part(nn.Module):
     }
 
   def active(self, x: jax.Array) -> jax.Array:
-    """The activation outside of the blocks."""
+    """Applies the activation that is used outside of the blocks."""
     return relu(x) if self.norm else nn.leaky_relu(x, _SLOPE)
 
 
 class _Layer(_Part):
-  """A convolution, normalised or with a bias."""
+  """A convolution, which is either normalised or has a bias."""
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -367,7 +374,7 @@ class _Layer(_Part):
 
 
 class _Block(_Part):
-  """layer - ReLU - layer, plus identity."""
+  """layer - ReLU - layer, added to the input."""
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -379,11 +386,11 @@ class _Block(_Part):
 class _Body(_Part):
   """A convolution and residual blocks, at one resolution.
 
-  What comes in is added again at the end: without the maps that are beside it,
-  or, where it is an image, after the first convolution.
+  At the end the input is added, without the features of the reference. If the
+  input is an image, the output of the first convolution is added instead.
 
   Attributes:
-    blocks: Their number.
+    blocks: Number of residual blocks.
   """
 
   blocks: int = 0
@@ -411,10 +418,10 @@ class _Upsample(_Part):
 
 
 class _Enlarge(_Part):
-  """What makes SR of the content alone.
+  """Computes SR from the content alone.
 
   Attributes:
-    channels: Channels of the image.
+    channels: Number of channels of the image.
   """
 
   channels: int = 3
@@ -432,10 +439,10 @@ class _Enlarge(_Part):
 
 
 class _Last(_Part):
-  """What makes SR of the finest features.
+  """Computes SR from the features of the finest resolution.
 
   Attributes:
-    channels: Channels of the image.
+    channels: Number of channels of the image.
   """
 
   channels: int = 3
@@ -449,20 +456,21 @@ class _Last(_Part):
 
 
 class _Gates(nn.Module):
-  """Weakens features by sigmoid(slope * similarity + offset)."""
+  """Multiplies features by sigmoid(slope * similarity + offset)."""
 
   @nn.compact
   def __call__(
     self, maps: Mapping[str, jax.Array], similarity: jax.Array
   ) -> dict[str, jax.Array]:
-    """The maps, of which the coarsest has the similarity's size."""
+    """Gates features, the coarsest of which have the size of `similarity`."""
     ones = nn.initializers.ones
     slope, offset = (
       self.param(name, ones, (len(maps),)) for name in ('slope', 'offset')
     )
     gated = {}
     for i, layer in enumerate(LAYERS):
-      # The similarity's corners lie on those of the maps, as in the release.
+      # The similarities are enlarged so that the centres of corner pixels stay
+      # at the corners, as in the released code.
       seen = torch_bicubic(similarity[..., None], 2**i, align_corners=True)
       gate = nn.sigmoid(slope[i] * seen + offset[i])
       gated[layer] = maps[layer] * gate
@@ -473,7 +481,7 @@ def Model(*, scale: int, variant: str = 'released', **overrides: Any) -> SRNTT:
   """Creates SRNTT in one variant; overrides replace single options.
 
   Raises:
-    UserError: another scale than 4.
+    UserError: The scale is not 4.
   """
   if scale != _SCALE:
     raise UserError(f'scale {scale} is not supported: srntt enlarges by 4')

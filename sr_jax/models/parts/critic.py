@@ -1,8 +1,9 @@
-"""What networks that judge images share: convolutions that halve the image.
+"""Layers and base class of the networks that judge images.
 
-A critic takes images `[B, H, W, C]` in [0, 1], float32, and gives a number for
-each, `[B, 1]`. `train` chooses the statistics of the batch over the running
-ones. Initialisation is PyTorch's default.
+Such a network, a critic, takes float32 images `[B, H, W, C]` in [0, 1] and
+returns one number for each, `[B, 1]`. Its convolutions halve the image several
+times. With `train` it uses the statistics of the batch, otherwise the running
+statistics. The initial values are PyTorch's defaults.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ def leaky_relu(x: jax.Array) -> jax.Array:
 
 
 class HalvingConv(nn.Module):
-  """Stride-2 convolution with one row and column of zeros on every side.
+  """Stride-2 convolution, padded with one row or column of zeros on each side.
 
   Attributes:
     features: Output channels.
     kernel_size: 3 or 4.
     use_bias: Whether a bias is added.
     dtype: Computation type; parameters stay float32.
-    zeros_first: Whether zeros come before the image as well, which TensorFlow
-      leaves out for a kernel of 3 on even sides.
+    zeros_first: Whether zeros are added before the image as well. TensorFlow
+      does not if the kernel has 3 pixels and the image an even number.
   """
 
   features: int
@@ -56,7 +57,8 @@ class HalvingConv(nn.Module):
       bias = self.param('bias', init, (self.features,)).astype(self.dtype)
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     height, width = ((n + 2 - size) // 2 + 1 for n in x.shape[1:3])
-    # Even sides, and a kernel of 4: a last row of zeros changes nothing.
+    # Sides are made even. For a kernel of 4 a further row of zeros has no
+    # effect.
     sides = [(0, n % 2) for n in x.shape[1:3]]
     more = [(0, 4 - size) if self.zeros_first else (4 - size, 0)] * 2
     x = jnp.pad(x, ((0, 0), *sides, (0, 0)))
@@ -65,20 +67,21 @@ class HalvingConv(nn.Module):
 
 
 class Trunk(nn.Module):
-  """Pairs of a 3x3 convolution and one that halves, to a map of features.
+  """Pairs of a 3x3 convolution and one that halves the image.
 
-  Every convolution is normalised by its batch, the first one only if asked to.
+  A batch normalisation follows every convolution, the first one only if
+  `normalise_first` is set.
 
   Attributes:
-    features: Channels of the first pair; they double.
-    stages: Pairs.
-    use_bias: Whether the normalised convolutions have biases, which have no
-      effect but are in some released weights.
-    halving_size: Kernel of the convolutions that halve.
+    features: Number of channels of the first pair; each pair doubles it.
+    stages: Number of pairs.
+    use_bias: Whether the normalised convolutions have biases. They have no
+      effect, but some released weights contain them.
+    halving_size: Side of the kernels of the convolutions that halve.
     activate_first: Whether an activation follows the first convolution.
     dtype: Computation type.
     normalise_first: Whether the first convolution is normalised.
-    most: Factor of `features` at which channels double no more.
+    most: The number of channels is at most `features` times this number.
     zeros_first: See `HalvingConv`.
   """
 
@@ -127,10 +130,10 @@ class Trunk(nn.Module):
 
 
 class Head(nn.Module):
-  """Two dense layers down to one number, in float32.
+  """Two dense layers, which return one number per image, in float32.
 
   Attributes:
-    hidden: Width of the first.
+    hidden: Width of the first layer.
   """
 
   hidden: int
@@ -165,14 +168,14 @@ class Critic(base.Network):
 
   @property
   def example_side(self) -> int:
-    """Height and width of an image on which it can be initialised."""
+    """Height and width of an image with which the network is initialised."""
     return self.sides[0]
 
   def check_sides(self, shape: tuple[int, ...]) -> None:
     """Refuses images `[B, H, W, C]` of other sides.
 
     Raises:
-      UserError: naming both.
+      UserError: The sides are others; the error names them.
     """
     least, most = self.sides[0], self.sides[-1]
     if not all(least <= n <= most for n in shape[1:3]):
@@ -183,10 +186,10 @@ class Critic(base.Network):
 
 
 def check_scale(scale: int) -> None:
-  """Refuses any scale but 1: a critic sees images at their own size.
+  """Refuses all scales except 1, because a critic does not enlarge.
 
   Raises:
-    UserError: it is another.
+    UserError: The scale is not 1.
   """
   if isinstance(scale, bool) or scale != 1:
     raise UserError(
@@ -195,12 +198,12 @@ def check_scale(scale: int) -> None:
 
 
 def flat(x: jax.Array) -> jax.Array:
-  """`[B, H, W, C]` as `[B, C * H * W]`, the order of PyTorch's weights."""
+  """Flattens `[B, H, W, C]` to `[B, C * H * W]`, in the order of PyTorch."""
   return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
 
 
 def torch_norm(torch: str, path: str) -> dict[str, str]:
-  """PyTorch names of a normalisation's four tensors, to Flax paths."""
+  """Maps PyTorch's names of a normalisation's four tensors to Flax paths."""
   leaves = {
     'weight': 'scale',
     'bias': 'bias',
@@ -211,7 +214,7 @@ def torch_norm(torch: str, path: str) -> dict[str, str]:
 
 
 def numbered_names(stages: int, *, activate_first: bool) -> dict[str, str]:
-  """Names of a trunk as a PyTorch `Sequential`, which counts activations."""
+  """Names of a trunk in PyTorch, which numbers activations as well."""
   names = {'features.0': 'trunk/conv_0_0' if activate_first else 'trunk/stem'}
   number = 2 if activate_first else 1
   for i in range(stages):
@@ -223,7 +226,7 @@ def numbered_names(stages: int, *, activate_first: bool) -> dict[str, str]:
   return names
 
 
-# PyTorch counts the batches that its running statistics have seen.
+# PyTorch stores the number of batches that its running statistics average.
 TORCH_IGNORED = dict.fromkeys(
   ('bn{s}_{n}.num_batches_tracked', 'features.{n}.num_batches_tracked'),
   'count of batches',

@@ -1,8 +1,8 @@
-"""Networks that see luma alone, for images in colour.
+"""Applies networks that enlarge only luma to colour images.
 
-Such a network has the attribute `luma = True`. It takes and gives Y of BT.601
-as MATLAB has it, `[B, H, W, 1]` in [16, 235]/255; Cb and Cr are enlarged by
-MATLAB's bicubic, as the papers before 2017 do.
+Such a network has the attribute `luma = True`. Its input and output are Y of
+BT.601 as in MATLAB, `[B, H, W, 1]` in [16, 235]/255. Cb and Cr are enlarged by
+MATLAB's bicubic resizing, as in papers before 2017.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sr_jax.typing import Network
 
 
 def as_seen(network: Network, image: jax.Array) -> jax.Array:
-  """The network's input from an image `[B, H, W, C]`: Y of RGB, or all."""
+  """Returns the input of the network: Y of RGB, or the image itself."""
   return rgb_to_y(image) if network.luma else image
 
 
@@ -31,9 +31,9 @@ def apply_to_image(
   mask: jax.Array | None,
   stats: Mapping[str, Any] | None = None,
 ) -> jax.Array:
-  """SR `[B, sH, sW, C]` of an image `[B, H, W, C]`, unclipped.
+  """Enlarges an image `[B, H, W, C]` to `[B, sH, sW, C]`, unclipped.
 
-  A network of luma is given an RGB image. The arguments are those of
+  Networks of luma take an RGB image too. The arguments are those of
   `masked_apply`.
   """
   if not network.luma:

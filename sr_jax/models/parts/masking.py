@@ -1,9 +1,10 @@
-"""Padded images in local networks, with the results of the images alone.
+"""Enlarges padded images with the same result as without the padding.
 
-A convolution pads with zeros. If the input of every spatial convolution is zero
-outside the image, an image that was padded to a larger shape gives there what
-it gives alone: images of many sizes then share few compiled shapes. A
-convolution that says `padding = 'edge'` gets the border's pixels instead.
+Images of many sizes can so share a few compiled shapes. A convolution pads with
+zeros. If the input of every spatial convolution is set to zero outside the
+image, the result inside the image is that of the image without padding. For a
+convolution whose attribute `padding` is 'edge', the pixels of the border are
+repeated outside instead.
 """
 
 from __future__ import annotations
@@ -25,21 +26,22 @@ def masked_apply(
   mask: jax.Array | None,
   stats: Mapping[str, Any] | None = None,
 ) -> jax.Array:
-  """SR of the valid part of `lr`; outside it the output has no meaning.
+  """Enlarges `lr`; outside the mask the result has no meaning.
 
-  Holds for networks whose only spatial operations are stride-1 and transposed
-  convolutions, padded with zeros or the edge, each a Linen module with a
-  `kernel_size`, on the LR grid or a whole multiple of it; and a cubic or
-  bilinear enlargement of the image, if the padding mirrors it for two pixels
-  at least.
+  The result is right for networks whose only spatial operations are these:
+
+  - stride-1 and transposed convolutions, padded with zeros or the edge. Each is
+    a Linen module with a `kernel_size`, at LR resolution or a multiple of it;
+  - a cubic or bilinear enlargement of the image, if the padding continues the
+    image by two or more mirrored pixels.
 
   Args:
-    network: Linen module returning `(sr, aux)`.
+    network: Linen module that returns `(sr, aux)`.
     params: Its parameters.
     lr: `[B, H, W, C]` in [0, 1].
-    mask: `[B, H, W, 1]`, 1 inside the image and 0 outside; None where all of
-      `lr` is image. With edge padding it must begin at (0, 0).
-    stats: Running statistics, for a network with normalisation.
+    mask: `[B, H, W, 1]`, 1 inside the image and 0 outside. None means that `lr`
+      has no padding. With edge padding the image must begin at (0, 0).
+    stats: Running statistics of a network with normalisation.
 
   Returns:
     `[B, sH, sW, C]`, unclipped.
@@ -57,7 +59,7 @@ def masked_apply(
       inside = _at_size_of(mask, x)
       return _with_edge(x, inside) if edge else x * inside
 
-    # Arrays, or lists of parts of one.
+    # An argument is an array, or a list of the parts of one.
     return call(*jax.tree.map(masked, args), **kwargs)
 
   with nn.intercept_methods(intercept):
@@ -65,7 +67,7 @@ def masked_apply(
 
 
 def _with_edge(x: jax.Array, inside: jax.Array) -> jax.Array:
-  """`x` with the last row and column of the image repeated outside it."""
+  """Repeats the last row and column of the image in `x` outside it."""
   for axis in (1, 2):
     count = (inside > 0).any(3 - axis, keepdims=True).sum(axis, keepdims=True)
     index = jax.lax.broadcasted_iota(jnp.int32, inside.shape, axis)
@@ -80,11 +82,11 @@ def _is_spatial(module: nn.Module) -> bool:
 
 
 def _at_size_of(mask: jax.Array, x: jax.Array) -> jax.Array:
-  """`mask` repeated to the resolution of `x` `[B, H, W, C]`."""
+  """Repeats `mask` up to the resolution of `x` `[B, H, W, C]`."""
   factor, rest = divmod(x.shape[1], mask.shape[1])
   if rest or x.shape[2] != factor * mask.shape[2]:
     raise ValueError(
-      f'a layer of {x.shape[1]}x{x.shape[2]} is no whole multiple of the mask'
+      f'a layer of {x.shape[1]}x{x.shape[2]} is not a multiple of the mask of'
       f' {mask.shape[1]}x{mask.shape[2]}: this network cannot be masked'
     )
   return mask.repeat(factor, 1).repeat(factor, 2).astype(x.dtype)

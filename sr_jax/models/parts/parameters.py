@@ -1,8 +1,8 @@
-"""Parameters of a network, by path such as `head/kernel`.
+"""Parameters of a network by their paths, such as `head/kernel`.
 
-Equal blocks in a chain are stacked (`common.chain`): `body_*/conv1/kernel` is
-`[blocks, 3, 3, C, C]`. Unstacked, as files of published weights have them, they
-are `body_0/conv1/kernel`, `body_1/...`.
+The parameters of equal blocks in a chain are stacked (`common.chain`):
+`body_*/conv1/kernel` is `[blocks, 3, 3, C, C]`. Files of published weights hold
+them unstacked, as `body_0/conv1/kernel`, `body_1/conv1/kernel` and so on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def shapes_of(tree: Any) -> Shapes:
-  """Shape of every leaf of a parameter tree."""
+  """Returns the shape of every leaf of a parameter tree, by path."""
   return {
     jax.tree_util.keystr(path, simple=True, separator='/'): leaf.shape
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -29,9 +29,9 @@ def shapes_of(tree: Any) -> Shapes:
 
 
 def expected_shapes(network: Network, collection: str = 'params') -> Shapes:
-  """Shapes of the variables of a network, by path; nothing is computed.
+  """Returns the shapes of a network's variables by path, without computing.
 
-  Empty for a `collection` of variables that it does not have.
+  The result is empty if the network has no such `collection` of variables.
   """
   side = network.example_side
   image = jax.ShapeDtypeStruct((1, side, side, network.channels), jnp.float32)
@@ -40,7 +40,7 @@ def expected_shapes(network: Network, collection: str = 'params') -> Shapes:
 
 
 def unstacked_shapes(shapes: Mapping[str, tuple[int, ...]]) -> Shapes:
-  """Shapes of the parameters of single blocks."""
+  """Returns the shapes of unstacked parameters."""
   return {
     name: shape if name == path else shape[1:]
     for path, shape in shapes.items()
@@ -49,7 +49,7 @@ def unstacked_shapes(shapes: Mapping[str, tuple[int, ...]]) -> Shapes:
 
 
 def unstack(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """The parameters of single blocks, views of those of chains."""
+  """Unstacks the parameters of chains; the results are views."""
   single = {}
   for path, array in arrays.items():
     array = np.asarray(array)
@@ -62,7 +62,7 @@ def unstack(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def stack(
   arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
-  """The inverse of `unstack`, for a network of these shapes."""
+  """Inverts `unstack` for a network with these shapes."""
   return {
     path: np.stack([arrays[name] for name in _names(path, shape)])
     if '*' in path
@@ -72,7 +72,7 @@ def stack(
 
 
 def _names(path: str, shape: tuple[int, ...]) -> list[str]:
-  """Unstacked paths, in the order of the first axis."""
+  """Returns the unstacked paths, in the order of the first axis."""
   if '*' not in path:
     return [path]
   return [path.replace('*', str(i)) for i in range(shape[0])]
@@ -82,11 +82,11 @@ def check_parameters(network: Network, slots: Any) -> None:
   """Refuses parameters whose paths or shapes are not the network's.
 
   Args:
-    network: The network that they are for.
+    network: The network.
     slots: Parameters and statistics by slot, as a checkpoint holds them.
 
   Raises:
-    UserError: naming up to three that differ.
+    UserError: Parameters differ; the error names up to three of them.
   """
   expected = expected_shapes(network) | expected_shapes(network, 'batch_stats')
   given = shapes_of(slots.get('generator'))
