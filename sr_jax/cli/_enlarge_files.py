@@ -1,4 +1,8 @@
-"""Enlarges the files of `sr-jax upscale` in kind, and writes the results."""
+"""Enlarges the files of `sr-jax upscale` and writes the results.
+
+A result has the format and the kind of its input: grey stays grey, 16 bits stay
+16 bits, and transparency and metadata are kept.
+"""
 
 from __future__ import annotations
 
@@ -27,20 +31,20 @@ from sr_jax.inference.blind import KernelEstimate
 from sr_jax.inference.fitting import Fitted
 from sr_jax.inference.upscaler import Upscaler
 
-# What is written beside a result that references were used for.
+# Files that are written beside a result if references were used.
 SHOWN = ('strip.png', 'similarity.png')
 
 
 class FileFault(Exception):
-  """One input cannot be enlarged; the others still can."""
+  """An input that cannot be enlarged; the other inputs still can."""
 
 
 class Written(NamedTuple):
-  """A result.
+  """A result that was written.
 
   Attributes:
-    path: Its file.
-    line: How it was made, for a person.
+    path: The file.
+    line: A message for the user about how it was made.
   """
 
   path: Path
@@ -59,13 +63,15 @@ class Files:
     *,
     overwrite: bool,
   ):
-    """Keeps what all files share.
+    """Sets what all files share.
 
     Args:
-      output: Where the results go.
-      upscaler: What enlarges, or prepares what enlarges each image.
+      output: The folder or file of the results.
+      upscaler: The upscaler of all images, or one that prepares an upscaler for
+        each image.
       made_by: How the results are made, for the record.
-      kept: Files that no result may replace in passing, with links resolved.
+      kept: Files, with links resolved, that a result must not replace if it is
+        written under another name than its own.
       overwrite: Whether other files may be replaced.
     """
     self._output = output
@@ -77,10 +83,13 @@ class Files:
   def enlarge(
     self, jobs: Sequence[Job], progress: Progress
   ) -> Iterator[tuple[Job, Written | FileFault]]:
-    """Enlarges files, fitted together; what was done or the fault, for each.
+    """Enlarges files whose images are adapted to together.
+
+    Yields:
+      Each job with its result, or with the fault of its file.
 
     Raises:
-      UserError: a result cannot be written, and no other will be.
+      UserError: A result cannot be written, which holds for all later ones too.
     """
     start = time.perf_counter()
     pictures: list[tuple[Job, Picture]] = []
@@ -134,12 +143,12 @@ class Files:
     look blurred and is enlarged without one.
 
     Raises:
-      UserError: the picture shows no blur.
+      UserError: The blur of the picture cannot be estimated.
     """
     if isinstance(self._upscaler, Upscaler):
       return self._upscaler, None
     progress.start(f'{job.source}: estimating its blur')
-    # The network knows the spectra of files with whole grey levels.
+    # The estimating network was trained on images with whole grey levels.
     by = 'spectrum' if picture.bit_depth is None else 'auto'
     prepared = self._upscaler.prepare(picture.color, by=by)
     line = arguments.as_options(prepared.line, ('kernel',))
@@ -148,7 +157,7 @@ class Files:
     return prepared.upscaler, used
 
   def _save_estimate(self, path: Path, estimate: KernelEstimate) -> None:
-    """Writes the estimated kernel beside the result, as taps and as picture."""
+    """Writes the estimated kernel beside the result: its taps and a picture."""
     stem = path.with_suffix('')
     for file in _kernels.save_kernel_files(stem, estimate.kernel):
       self._output.add(file, None)
@@ -162,7 +171,7 @@ class Files:
     result: Picture,
     fitted: Fitted,
   ) -> list[str]:
-    """Writes and records a result; by what it was made, in words."""
+    """Writes and records a result; returns words on how it was made."""
     self._output.forget(path)
     write_image(path, result)
     name = upscaler.model.name
@@ -191,7 +200,7 @@ class Files:
     result: Picture,
     fitted: Fitted,
   ) -> str:
-    """Writes what shows the use of references; how similar they are."""
+    """Writes pictures of the use of references; returns their similarity."""
     similarity = upscaler.similarity(picture.color, fitted)
     scale = upscaler.model.whole_scale
     shown = similarity.clip(0, 1).repeat(scale, 0).repeat(scale, 1)
@@ -206,10 +215,13 @@ class Files:
     return f'similarity {similarity.mean():.2f}'
 
   def _writable(self, job: Job, picture: Picture) -> Path:
-    """The target, or a PNG beside it where its format cannot hold the picture.
+    """Returns the file to write: the target, or a PNG of the same name.
+
+    A PNG is written if the format of the target cannot hold the picture.
 
     Raises:
-      UserError: neither will do, or the PNG is another's.
+      UserError: PNG cannot hold it either, or the PNG exists or belongs to
+        another input.
     """
     try:
       check_writable(job.target, picture)
@@ -225,10 +237,10 @@ class Files:
 
 
 def fault_of(source: Path, error: Exception) -> FileFault:
-  """One line that names the file.
+  """Converts an error to a fault whose one line names the file.
 
   Raises:
-    Exception: the error itself, where its traceback is wanted.
+    Exception: The error itself, if the user asked for tracebacks.
   """
   if wants_traceback():
     raise error
@@ -241,10 +253,10 @@ def fault_of(source: Path, error: Exception) -> FileFault:
 def _enlarged(
   upscaler: Upscaler, picture: Picture, fitted: Fitted, progress: Progress
 ) -> Picture:
-  """The picture in its own kind; its transparency by bicubic."""
+  """Enlarges a picture; its transparency is enlarged by bicubic."""
   scale = upscaler.model.scale
   color = upscaler(picture.color, fitted, progress=progress.tiles)
-  if picture.bit_depth is None:  # sparse data stay sparse
+  if picture.bit_depth is None:  # zeros of measured data stay zeros
     color = keep_zeros(color, picture.color, scale, picture.low, picture.high)
   alpha = picture.alpha
   if alpha is not None:
@@ -256,14 +268,14 @@ def _enlarged(
 
 
 def check_beside(target: Path, names: Sequence[str]) -> None:
-  """Refuses to replace files of the names that go beside a result.
+  """Refuses to replace files that would be written beside a result.
 
   Args:
     target: The result.
-    names: What follows its own name.
+    names: The ends of their names, which follow the name of the result.
 
   Raises:
-    UserError: there is one.
+    UserError: One of the files exists.
   """
   for path in (_beside(target, name) for name in names):
     if path.exists():
@@ -273,7 +285,7 @@ def check_beside(target: Path, names: Sequence[str]) -> None:
 
 
 def _beside(path: Path, what: str) -> Path:
-  """Where a file goes whose name is that of a result and something more."""
+  """Returns the path of a file beside a result, whose name ends in `what`."""
   return path.with_name(f'{path.stem}_{what}')
 
 

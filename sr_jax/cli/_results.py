@@ -1,9 +1,9 @@
-"""Where the results of `sr-jax upscale` go, and which of them are finished.
+"""Files of the results of `sr-jax upscale`, and which of them are finished.
 
-A hidden file beside the results, `.sr-jax.jsonl`, records of every result which
-input it was made of (by the digest of its bytes) and how (model, weights and
-options). Only that decides what is finished: neither the name of a result nor
-the result of another file, model or option does.
+A hidden file beside the results, `.sr-jax.jsonl`, records for every result the
+input that it was made of (a digest of its bytes) and how it was made (model,
+weights and options). An input is finished only if this record has a result of
+the same input, made in the same way. The name of a file does not matter.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from sr_jax.errors import UserError
 from sr_jax.files import refuse_links
 
 RECORD = '.sr-jax.jsonl'
-# Formats of pictures and the like that cannot be written: such a name after -o
-# is a slip and no folder.
+# Formats, mostly of images, that cannot be written. If the name after -o ends
+# in one of them, the user means a file, not a folder.
 _FOREIGN = re.compile(
   r'\.(ai|arw|avif|bpg|cr2|cr3|dds|dng|eps|exr|fits?|gif|h5|hdf5|hdr|hei[cf]|ico'
   r'|j2k|jls|jp2|jpe|jpf|jpx|jxl|jxr|mat|mov|mp4|nef|npz|orf|pcx|pdf|pfm|p[bgnp]m'
   r'|psd|qoi|raf|raw|rw2|svg|tga|xcf)'
 )
-# What looks like the suffix of a file, other than a version as in x_1.5.
+# Texts that look like the suffix of a file; the number in x_1.5 does not.
 _SUFFIX = re.compile(r'\.[a-z][a-z0-9]{1,4}')
 _LONGEST_LABEL = 100
 
@@ -40,7 +40,7 @@ class Job(NamedTuple):
   Attributes:
     source: The input file.
     target: The file to write.
-    place: The name that the result has by itself, below the output folder.
+    place: The plain name of the result, below the output folder.
     digest: Digest of the bytes of the input.
   """
 
@@ -51,20 +51,20 @@ class Job(NamedTuple):
 
 
 class Output:
-  """The folder of the results, or the one file, with its record.
+  """The folder of the results, or the file of the only result, and the record.
 
   Attributes:
-    folder: Where the record lies.
-    file: The file that -o names; None for a folder.
+    folder: The folder of the results and of the record.
+    file: The file that -o names; None if -o names a folder.
   """
 
   def __init__(self, output: Path, *, for_one_file: bool = False):
     """Reads the record.
 
     Args:
-      output: What -o names.
-      for_one_file: Whether there is one input, no folder. A name with a suffix
-        then means a file.
+      output: The path that -o names.
+      for_one_file: Whether there is one input, which is not a folder. A name
+        with a suffix then means a file.
 
     Raises:
       UserError: -o names a file of a format that cannot be written.
@@ -87,7 +87,7 @@ class Output:
     return {file.resolve() for file in files if file.exists()}
 
   def finished(self, place: str, digest: str, made_by: Any) -> Path | None:
-    """The result of this input, made in this way, if it exists."""
+    """Returns the result of this input that was made in this way, or None."""
     for name, entry in self._results.items():
       if (
         entry.get('place') == place
@@ -107,20 +107,21 @@ class Output:
     *,
     overwrite: bool,
   ) -> Path:
-    """The file to write a result to.
+    """Returns the file to write a result to.
 
-    It has its own name where that is free, or may be replaced. Where it is the
-    result of another model or option, the name also says how it was made.
+    It has the plain name of the result if no file has it, or if that file may
+    be replaced. If that file was made by another model or option, the name also
+    says how the result was made.
 
     Args:
-      place: Its own name.
-      label: What to add to the name in case of a clash.
+      place: The plain name.
+      label: Text that is added to the name if the plain name is taken.
       inputs: Files that must not be replaced, with links resolved.
       made_by: How the result is made.
       overwrite: Whether earlier results may be replaced.
 
     Raises:
-      UserError: no name is free, or the folder leads elsewhere.
+      UserError: Both names are taken, or a link leads out of the folder.
     """
     own = self.folder / place
     labelled = own.with_name(f'{own.stem}_{label}{own.suffix}')
@@ -151,7 +152,7 @@ class Output:
     )
 
   def _is_taken(self, path: Path, place: str) -> bool:
-    """Whether there is a file, or the PNG that it had to become."""
+    """Whether the file exists, or the PNG that was written in its place."""
     if path.exists():
       return True
     png = path.with_suffix('.png')
@@ -206,7 +207,7 @@ class Output:
 
 
 def _read(record: Path) -> dict[str, dict[str, Any]]:
-  """Entries by file; the last line of a file counts, damaged lines do not."""
+  """Reads the entries by file. Damaged lines and older lines are ignored."""
   try:
     lines = record.read_text(errors='replace').splitlines()
   except OSError:
@@ -227,7 +228,7 @@ def digest_of(path: Path) -> str:
     with path.open('rb') as file:
       return hashlib.file_digest(file, 'sha256').hexdigest()[:16]
   except OSError:
-    return ''  # it is reported when its turn comes
+    return ''  # the fault is reported when the file is enlarged
 
 
 def digest_of_array(array: np.ndarray) -> str:
@@ -236,7 +237,7 @@ def digest_of_array(array: np.ndarray) -> str:
 
 
 def label_of(parts: Collection[str]) -> str:
-  """Part of a file name that says how a result was made."""
+  """Joins texts to a part of a file name, or to their digest if it is long."""
   label = '_'.join(re.sub(r'[^\w.,=-]+', '-', part) for part in parts)
   if len(label) <= _LONGEST_LABEL:
     return label
@@ -244,7 +245,7 @@ def label_of(parts: Collection[str]) -> str:
 
 
 def summary(done: int, there: list[Path], failed: list[Path]) -> str:
-  """What became of all inputs."""
+  """Describes what was done with all inputs."""
   parts = [f'{done} enlarged']
   if there:
     parts.append(f'{len(there)} already there ({_names(there)})')

@@ -1,4 +1,4 @@
-"""What `sr-jax upscale` does: image files are enlarged one by one, in kind."""
+"""Runs `sr-jax upscale`: plans the results, and enlarges the inputs."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ from sr_jax.inference.upscaler import Upscaler
 from sr_jax.methods import Fitting
 from sr_jax.ops.blur_kernels import correlation_taps
 
-# Fewer images are not worth a look at their sizes beforehand.
+# Up to this number of images their sizes are not read beforehand.
 _FEW = 8
-# Kernels saved beside the results.
+# Name of the file of a given kernel, which is saved beside the results.
 _KERNEL_NAME = 'kernel_{}.npy'
 
 
 class _Done(NamedTuple):
-  """What became of the inputs with one kernel.
+  """The outcome of enlarging all inputs with one kernel.
 
   Attributes:
-    failed: Whether one of them could not be enlarged.
-    results: The file of each result, by its input; earlier ones too.
+    failed: Whether one of the inputs could not be enlarged.
+    results: The file of each result by its input, including earlier results.
   """
 
   failed: bool
@@ -64,7 +64,7 @@ class _Done(NamedTuple):
 
 
 def run(args: argparse.Namespace) -> int:
-  """Enlarges every input, with each kernel; 2 if one of them could not be."""
+  """Enlarges every input with every kernel; returns 2 if one of them failed."""
   kernels = _kernels.split_kernels(args.kernel)
   alone = len(args.inputs) == 1 and not args.inputs[0].is_dir()
   output = Output(args.output, for_one_file=alone)
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
   model = loading.load(args.model, scale=args.scale, options=dict(args.option))
   if kernels == [None] and needs_kernel(model, args.adapt_steps):
     kernels = [AUTO]
-  for kernel in kernels:  # before any of them is used
+  for kernel in kernels:  # refuses a bad one before the first is used
     _kernel(kernel)
   tried = {}
   for kernel in kernels:
@@ -105,11 +105,11 @@ def _enlarge(
   """Enlarges every input with one kernel.
 
   Args:
-    args: The options, with `kernel` of this run.
-    output: Where the results go.
+    args: The options; `kernel` is the one kernel.
+    output: The folder or file of the results.
     found: The inputs.
-    model: What enlarges them.
-    named: The kernel, if it goes into the names of the results.
+    model: The model.
+    named: The kernel, if it is part of the names of the results.
   """
   references = _references(args.reference, model)
   made_by = _made_by(args, model)
@@ -153,10 +153,10 @@ def _upscaler(
   sizes: Mapping[Path, Size | None],
   references: Sequence[np.ndarray],
 ) -> Upscaler | AutomaticKernel:
-  """What enlarges the images, or prepares what enlarges each of them.
+  """Returns the upscaler of all images, or one that prepares one for each.
 
   Raises:
-    UserError: options that do not suit the model, or would have no effect.
+    UserError: Options do not suit the model, or would have no effect.
   """
   known = list(filter(None, sizes.values()))
   kernel = None if args.kernel == AUTO else args.kernel
@@ -194,7 +194,11 @@ def _write_sheets(
   scale: float,
   tried: Mapping[str | None, _Done],
 ) -> bool:
-  """Writes a sheet of all kernels' results for each input; whether all were."""
+  """Writes a sheet with the results of all kernels for each input.
+
+  Returns:
+    Whether all sheets were written.
+  """
   written = True
   for file in found:
     results = [
@@ -206,8 +210,8 @@ def _write_sheets(
       continue
     place = output.folder / _place(file, output, scale, None)
     sheet = place.with_name(f'{place.stem}_kernels.png')
-    ours = sheet.resolve() in output.results()
-    if sheet.exists() and not (ours or args.overwrite):
+    of_earlier_run = sheet.resolve() in output.results()
+    if sheet.exists() and not (of_earlier_run or args.overwrite):
       print(
         f'sr-jax: error: {sheet}: exists already: move it away, or replace it'
         ' with --overwrite',
@@ -228,7 +232,7 @@ def _sheet_label(kernel: str | None, result: Path, output: Output) -> str:
 
 
 def _made_by(args: argparse.Namespace, model: SRModel) -> dict[str, Any]:
-  """All that decides the pixels of a result, as plain values of JSON."""
+  """Returns everything that the pixels of a result depend on, for JSON."""
   leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(model.params))
   weights = hashlib.sha256()
   for path, leaf in leaves:
@@ -237,7 +241,7 @@ def _made_by(args: argparse.Namespace, model: SRModel) -> dict[str, Any]:
   kernel = _kernel(args.kernel)
   taps = None if kernel is None else np.asarray(correlation_taps(kernel))
   digest = None if taps is None else _results.digest_of_array(taps)
-  # Where the result depends on the tiles: they may leave seams.
+  # The result depends on the tiles only if they may leave seams.
   tile = args.tile if model.halo is None or args.tile == 'chop' else None
   options = {
     'method': model.config['method'],
@@ -260,7 +264,7 @@ def _made_by(args: argparse.Namespace, model: SRModel) -> dict[str, Any]:
 
 
 def _label(args: argparse.Namespace) -> str:
-  """Model and options, for the name of a result beside another one's."""
+  """Names model and options, for a result whose plain name is taken."""
   parts = [Path(args.model).name]
   parts += [f'{key}={value}' for key, value in args.option]
   for name in ('adapt_steps', 'iterations', 'back_project'):
@@ -285,10 +289,13 @@ def _plan(
   made_by: Mapping[str, Any],
   named: str | None,
 ) -> tuple[list[Job], dict[Path, Path], dict[Path, FileFault]]:
-  """What is to be done, results that exist, and faults; the latter by input.
+  """Decides which inputs have to be enlarged.
+
+  Returns:
+    The jobs, the existing results by input, and the faults by input.
 
   Raises:
-    UserError: two inputs would become one file, or -o does not suit them.
+    UserError: Two inputs would become one file, or -o does not suit the inputs.
   """
   alone = len(args.inputs) == 1 and args.inputs[0].is_file()
   if output.file and not alone:
@@ -299,8 +306,8 @@ def _plan(
     raise UserError(f'{args.output}: is a file: give a folder for the results')
   if output.file and output.file.resolve() == args.inputs[0].resolve():
     raise UserError(f'{output.file}: is the input itself: give another name')
-  # Results of earlier runs into the input folder itself are no input, unless
-  # they are named one by one.
+  # If results of earlier runs lie in an input folder, they are not enlarged
+  # again, unless they are given as inputs by name.
   results = output.results()
   found = [
     f for f in found if f.path in args.inputs or f.path.resolve() not in results
@@ -334,10 +341,11 @@ def _plan(
 
 
 def _references(paths: Sequence[Path], model: SRModel) -> list[np.ndarray]:
-  """The references as images.
+  """Reads the references.
 
   Raises:
-    UserError: one cannot be read or is too small, or the model takes none.
+    UserError: A reference cannot be read or is too small, or the model takes no
+      references.
   """
   if paths and model.referring is None:
     raise UserError(
@@ -357,7 +365,7 @@ def _references(paths: Sequence[Path], model: SRModel) -> list[np.ndarray]:
 def _kernel_line(
   args: argparse.Namespace, fitting: Fitting, output: Output
 ) -> str:
-  """Names the blur that images are assumed to have, and saves its taps."""
+  """Describes the assumed blur of the images, and saves its kernel."""
   if fitting.kernel is None:
     return f'kernel: none, the input is taken for a {fitting.degradation} image'
   path = output.folder / _KERNEL_NAME.format(
@@ -379,7 +387,7 @@ def _groups(
   sizes: Mapping[Path, Size | None],
   upscaler: Upscaler | AutomaticKernel,
 ) -> list[list[Job]]:
-  """Jobs to do together: images of one size, fitted to one kernel."""
+  """Groups the jobs that are done together: images of one size, one kernel."""
   if isinstance(upscaler, AutomaticKernel) or upscaler.fitting is None:
     return [[job] for job in jobs]
   groups: dict[object, list[Job]] = {}
@@ -393,13 +401,13 @@ def _groups(
 
 
 def _place(file: Found, output: Output, scale: float, named: str | None) -> str:
-  """The name of a result, below the output folder.
+  """Returns the name of a result, below the output folder.
 
   Args:
     file: The input.
-    output: Where the results go.
-    scale: Their enlargement.
-    named: A kernel that goes into the name.
+    output: The folder or file of the results.
+    scale: The enlargement.
+    named: A kernel that is part of the name, or None.
   """
   whole = Path(output.file.name) if output.file else _name(file.relative, scale)
   if named is not None:
@@ -415,10 +423,10 @@ def _name(relative: Path, scale: float) -> Path:
 
 
 def _sizes(jobs: Sequence[Job], model: SRModel) -> dict[Path, Size | None]:
-  """(height, width) by input, None for what cannot be read.
+  """Reads the (height, width) of inputs; None for files that cannot be read.
 
-  Empty where nothing depends on it: few images, of a model that is not fitted
-  to them, compile few shapes anyhow.
+  The result is empty if sizes are not needed: a few images that the model does
+  not adapt to compile only a few shapes.
   """
   few = 1 if model.fitting else _FEW
   if model.on_host or len(jobs) <= few:
@@ -433,4 +441,4 @@ def _size_of(path: Path) -> Size | None:
     height, width = image_formats.decode(path).values.shape[:2]
     return height, width
   except UserError:
-    return None  # it is reported when its turn comes
+    return None  # the fault is reported when the file is enlarged

@@ -1,10 +1,10 @@
-"""Enlarges images of unknown blur, each with the kernel estimated from it.
+"""Enlarges images of unknown blur, each with a kernel estimated from it.
 
-An image that looks blurred is enlarged with its estimated kernel. One that
-looks like a clean bicubic reduction or an untouched photograph is better served
-without: by the plain network of that scale, or by a model's own way without a
-kernel. A model that must have one then takes the estimate, and its result is
-moved to where bicubic enlargement would put it.
+An image that looks blurred is enlarged with its estimated kernel. An image that
+looks like a clean bicubic reduction or an untouched photograph is better
+enlarged without a kernel: by the model itself if it needs no kernel, otherwise
+by a plain network of that scale. If there is no such network, the model uses
+the estimate, and its result is moved to where bicubic enlargement would put it.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _log = logging.getLogger(__name__)
 AUTO = 'auto'
 # The network for images that were not blurred, by scale.
 _PLAIN = {2: 'edsr-small-x2'}
-# Covariance of the cubic reduction itself, in LR pixels squared: blurs before
-# it are this much narrower than what the image shows.
+# Variance of the cubic reduction itself, in LR pixels squared. The estimated
+# variance contains it, so a blur before the reduction is that much narrower.
 _CUBIC_VARIANCE = 0.14
 # Smallest variance of a kernel in HR pixels squared.
 _LEAST_VARIANCE = 0.01
 
 
 def needs_kernel(model: SRModel, adapt_steps: int | str | None) -> bool:
-  """Whether the model fits itself to a blur that it must be told."""
+  """Whether the model adapts to a blur and therefore needs its kernel."""
   if model.fitting is None or adapt_steps == 0:
     return False
   return model.needs_kernel
@@ -70,7 +70,7 @@ class AutomaticKernel:
   """Prepares an `Upscaler` for each image, by the blur estimated from it.
 
   Attributes:
-    model: What enlarges images that were blurred.
+    model: The model that enlarges blurred images.
   """
 
   def __init__(
@@ -80,15 +80,15 @@ class AutomaticKernel:
     *,
     sizes: Sequence[Size] = (),
   ):
-    """Refuses what no image could be enlarged with.
+    """Checks model and options before any image is seen.
 
     Args:
       model: As for an `Upscaler`.
-      options: The same; their kernel is not looked at.
-      sizes: The same.
+      options: As for an `Upscaler`; the kernel is ignored.
+      sizes: As for an `Upscaler`.
 
     Raises:
-      UserError: as an `Upscaler`, or the model uses no kernel.
+      UserError: As for an `Upscaler`, or the model uses no kernel.
     """
     self.model = model
     self._options = options
@@ -101,10 +101,10 @@ class AutomaticKernel:
       )
 
   def check(self, image: np.ndarray) -> None:
-    """Refuses what is no image, or none for the model.
+    """Refuses arrays that are not images, or not ones that the model takes.
 
     Raises:
-      UserError: as `Upscaler.check`.
+      UserError: As for `Upscaler.check`.
     """
     check_image(image, self.model)
 
@@ -114,14 +114,15 @@ class AutomaticKernel:
     *,
     by: Literal['auto', 'network', 'spectrum'] = 'auto',
   ) -> Prepared:
-    """Estimates the blur of an image, and chooses what enlarges it.
+    """Estimates the blur of an image and chooses how to enlarge it.
 
     Args:
       image: `[H, W, C]`, float in [0, 1] or uint8.
       by: As for `estimate_kernel`.
 
     Raises:
-      UserError: no such image, or one that shows no blur.
+      UserError: The array is not an image that the model takes, or the image is
+        too small or has too little texture for an estimate.
     """
     self.check(image)
     scale = self.model.scale
@@ -160,7 +161,7 @@ class AutomaticKernel:
 
   @functools.cached_property
   def _plain(self) -> Upscaler:
-    """What enlarges images that were not blurred."""
+    """The upscaler of images that were not blurred."""
     model = load(_PLAIN[int(self.model.scale)])
     options = dataclasses.replace(
       self._options, kernel=None, adapt_steps=None, degradation=None
@@ -168,7 +169,11 @@ class AutomaticKernel:
     return Upscaler(model, options, sizes=self._sizes)
 
   def _taps(self, estimate: KernelEstimate) -> np.ndarray:
-    """The estimated kernel, without the blur of the model's own reduction."""
+    """Returns the estimated kernel without the blur of the reduction itself.
+
+    Models for 'blur-bicubic' images take the kernel of the blur that comes
+    before the bicubic reduction.
+    """
     named = self.model.config.get('degradation', {}).get('name')
     if (self._options.degradation or named) != 'blur-bicubic':
       return estimate.kernel
@@ -207,17 +212,17 @@ def upscale(
     model: From `load`.
     image: `[H, W, C]` or grey `[H, W]`, float in [0, 1] or uint8, or an image
       of PIL.
-    scale: Checked against the model's if given.
-    kernel: Blur that produced the image; see `UpscaleOptions`, also for the
-      other options. 'auto' estimates it from the image, and so does None where
-      the model needs a kernel; what came of it is logged.
+    scale: If given, it must be a scale of the model.
+    kernel: Blur that produced the image, see `UpscaleOptions`. 'auto' estimates
+      it from the image, and so does None if the model needs a kernel. The
+      estimate is logged.
     adapt_steps: Gradient steps of the adaptation to the image, or 'auto'.
     self_ensemble: Whether to average over the eight flips and rotations.
-    back_project: Number of back-projections after it.
-    tile: Side of the tiles in LR pixels, 'auto', 'off' or 'chop'.
-    seed: Seed of what the adaptation draws at random, together with the pixels
-      of the image.
-    references: See `Upscaler`.
+    back_project: Number of back-projections after the network.
+    tile: Side of the tiles in LR pixels, or 'auto', 'off' or 'chop'.
+    seed: Seed of the random choices of the adaptation, which also depend on the
+      pixels of the image.
+    references: As for `Upscaler`.
     iterations: Number of corrections of the estimated kernel, or 'auto', for
       models that estimate it themselves.
 
@@ -226,7 +231,7 @@ def upscale(
     grey image.
 
   Raises:
-    UserError: as `Upscaler`, or a kernel that nothing would use.
+    UserError: As for `Upscaler`, or the model does not use the kernel.
   """
   check_scale(model, scale)
   array, grey = as_array(image)
