@@ -2,26 +2,30 @@
 
     sr-jax prepare sr-raw SR-RAW/train -o PAIRS --scale 4
 
-writes PAIRS/X4/LR and PAIRS/X4/HR, as SRNet's released preparation does; train
-and evaluate on them by `lr_folder`. SR-RAW has a folder for each sequence, with
-the same scene at seven focal lengths, 00001.JPG (240 mm) to 00007.JPG (24 mm),
-and tform.txt, which the alignment script of the data set writes there:
+writes the folders PAIRS/X4/LR and PAIRS/X4/HR, as the released preparation of
+SRNet does. Training and evaluation read them by `lr_folder`. SR-RAW has a
+folder for each sequence of photographs, which show the same scene at seven
+focal lengths, from 00001.JPG (240 mm) to 00007.JPG (24 mm). The alignment
+script of the data set adds tform.txt:
 
     00001-00002:
     1.0000 0.0000 3.0000
     0.0000 1.0000 -2.0000
 
-and so on: the affine map from pixels (x, y) of view 1 to those of view 2, both
-cropped to the field of view of 1 and enlarged to its size. This is read from
-that script; no file of the data set was at hand. A pair is
+and so on. Each entry is the affine map from pixels (x, y) of view 1 to those of
+another view, where both are cropped to the field of view of view 1 and enlarged
+to its size. We know the format from this script and had no file of the data
+set. A pair consists of two images:
 
-  LR: the middle of the wide view that the longest focal length sees, less a
-      margin of 20 pixels on each side;
-  HR: the longer view, cropped and enlarged to the field of view of 1, moved
-      onto the wide one, its middle resized to the scale times LR by Lanczos.
+  LR: the view with the shorter focal length, of which only the field of view of
+      view 1 is kept, without a margin of 20 pixels on each side;
+  HR: the view with the longer focal length, cropped and enlarged to the field
+      of view of view 1, and moved so that it lies on the other view. Its middle
+      is resized by Lanczos to the size of LR times the scale.
 
-Unlike the release this interpolates once for both maps, not twice, and follows
-the alignment script in turning sequences that were shot upside down.
+There are two differences to the released preparation. It interpolates twice,
+for one map after the other, this module once for both. Like the alignment
+script, this module rotates sequences that were taken upside down.
 """
 
 from __future__ import annotations
@@ -39,26 +43,28 @@ from sr_jax.data import folders
 from sr_jax.data.image_io import Picture, write_image
 from sr_jax.errors import UserError
 
-# Views (of HR, of LR) that make a pair. Their focal lengths are about, not
-# exactly, the scale apart.
+# Pairs of views (HR, LR) by scale. The ratio of their focal lengths is roughly
+# the scale.
 _PAIRS = {4: ((1, 5), (2, 6), (3, 7)), 8: ((1, 6),)}
-# (sequence, view) of the training set that SRNet's authors found bad.
+# Photographs (sequence, view) of the training set that SRNet's authors left
+# out.
 _BAD = {
   **{('00004', view): 'cannot be aligned' for view in range(1, 8)},
   **{('00350', view): 'is a damaged file' for view in (5, 6, 7)},
   ('00560', 6): 'is of the next sequence (its 00001)',
 }
 _MARGIN = 20
-# EXIF: where the camera's data are, focal length, orientation, upside down.
+# EXIF tags of the camera's data, focal length and orientation, and the
+# orientation of a photograph that was taken upside down.
 _CAMERA, _FOCAL, _ORIENTATION, _TURNED = 0x8769, 37386, 274, 3
 
 
 class Prepared(NamedTuple):
-  """What became of the pairs, by names such as `00134_00005`.
+  """The outcome of a preparation; pairs have names such as `00134_00005`.
 
   Attributes:
-    written: Pairs that are there now.
-    skipped: (name, reason) of the others.
+    written: Names of the pairs that exist now.
+    skipped: (name, reason) of the other pairs.
   """
 
   written: list[str]
@@ -66,15 +72,16 @@ class Prepared(NamedTuple):
 
 
 def prepare(folder: Path, out: Path, scale: int) -> Prepared:
-  """Writes all pairs of a folder of sequences; those already there stay.
+  """Writes all pairs of a folder of sequences that do not exist yet.
 
   Args:
     folder: Folder of the sequences, such as SR-RAW's `train`.
-    out: Where `X4` or `X8` is made.
+    out: Folder in which `X4` or `X8` is made.
     scale: 4 or 8.
 
   Raises:
-    UserError: no such folder, another scale, or no usable pair.
+    UserError: The folder does not exist, the scale is not 4 or 8, or no pair
+      can be made.
   """
   if scale not in _PAIRS:
     raise UserError(f'scale {scale}: SR-RAW has pairs for 4 and 8')
@@ -94,16 +101,16 @@ def prepare(folder: Path, out: Path, scale: int) -> Prepared:
         print(f'skipped {name}: {error}', file=sys.stderr)
   if not written:
     first = ': '.join(skipped[0]) if skipped else 'it has no sequences'
-    raise UserError(f'{folder}: no pair serves; {first}')
+    raise UserError(f'{folder}: no pair can be made; {first}')
   return Prepared(written, skipped)
 
 
 class _Unfit(Exception):
-  """Why a pair cannot be made."""
+  """The reason why a pair cannot be made."""
 
 
 def _sequences(folder: Path) -> Iterator[Path]:
-  """Folders with photographs, in the order of their names."""
+  """Yields the folders with photographs, in the order of their names."""
   if not folder.is_dir():
     raise UserError(f'{folder}: no such folder: check the path')
   if _files(folder):
@@ -119,7 +126,7 @@ def _sequences(folder: Path) -> Iterator[Path]:
 
 
 def _files(sequence: Path) -> dict[str, Path]:
-  """Photographs by their names without suffix, such as `00001`."""
+  """Returns photographs by their names without suffix, such as `00001`."""
   return {
     path.stem: path
     for path in sequence.iterdir()
@@ -130,7 +137,11 @@ def _files(sequence: Path) -> dict[str, Path]:
 def make_pair(
   sequence: Path, hr_view: int, lr_view: int, scale: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """LR and HR of one sequence, uint8 `[H, W, 3]` and `[sH, sW, 3]`."""
+  """Makes LR and HR from two views of a sequence.
+
+  Returns:
+    uint8 `[H, W, 3]` and `[sH, sW, 3]`.
+  """
   for view in (hr_view, lr_view):
     if reason := _BAD.get((sequence.name, view)):
       raise _Unfit(f'{view:05} {reason}')
@@ -159,7 +170,7 @@ def _file(sequence: Path, view: int) -> Path:
 
 
 def _read_exif(path: Path) -> tuple[float, bool]:
-  """Focal length in mm, and whether the camera was upside down."""
+  """Reads the focal length in mm, and whether the camera was upside down."""
   try:
     with Image.open(path) as image:
       exif = image.getexif()
@@ -172,7 +183,7 @@ def _read_exif(path: Path) -> tuple[float, bool]:
 
 
 def _read_pixels(path: Path, turned: bool) -> np.ndarray:
-  """uint8 `[H, W, 3]` as stored, or turned by half a circle."""
+  """Reads uint8 `[H, W, 3]`, rotated by 180 degrees if `turned`."""
   try:
     with Image.open(path) as image:
       pixels = np.asarray(image.convert('RGB'))
@@ -182,7 +193,7 @@ def _read_pixels(path: Path, turned: bool) -> np.ndarray:
 
 
 def _read_tform(sequence: Path, view: int) -> np.ndarray:
-  """The affine map `[3, 3]` of (x, y, 1) from view 1 to another."""
+  """Reads the affine map `[3, 3]` of (x, y, 1) from view 1 to another."""
   head = f'00001-{view:05}:'
   try:
     lines = (sequence / 'tform.txt').read_text().splitlines()
@@ -213,7 +224,10 @@ def _middle(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _at_field_of_view(image: np.ndarray, zoom: float) -> np.ndarray:
-  """The middle of `image`, a `zoom`th of it, enlarged to about its size."""
+  """Enlarges the middle of an image, 1 / `zoom` of its sides, to its size.
+
+  The size of the result may differ from that of the image by rounding.
+  """
   low = [int(np.ceil((n - n / zoom) / 2)) for n in image.shape[:2]]
   high = [int(np.floor((n + n / zoom) / 2)) for n in image.shape[:2]]
   crop = image[low[0] : high[0], low[1] : high[1]]
@@ -225,13 +239,15 @@ def _at_field_of_view(image: np.ndarray, zoom: float) -> np.ndarray:
 def _aligned(
   frame: np.ndarray, matrix: np.ndarray, shape: tuple[int, ...]
 ) -> np.ndarray:
-  """The middle of what `frame` is when pixel p comes from `matrix @ p`.
+  """Transforms an image and returns the middle of the result.
+
+  Pixel p of the result is taken from `matrix @ p` in `frame`.
 
   Raises:
-    _Unfit: that lies outside the frame in part.
+    _Unfit: A part of the result lies outside of `frame`.
   """
   start = [(n - m) // 2 for n, m in zip(frame.shape, shape, strict=False)]
-  # To (row, column) in place of (x, y).
+  # From (x, y) to (row, column).
   swap = np.eye(3)[[1, 0, 2]]
   matrix = swap @ matrix @ swap
   offset = matrix[:2, :2] @ start + matrix[:2, 2]

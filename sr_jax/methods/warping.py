@@ -1,9 +1,9 @@
 """Training with references that the network warps onto the image (CrossNet).
 
-A batch holds HR and references of HR's size; without references LR is its own
-reference. The loss is `config.loss` of SR. With `warp_weight` the loss of the
-reference, warped by the flow of each scale, is added, because the loss of SR
-alone trains the flow slowly.
+A batch holds HR and references of the same size. Without references, the
+enlarged LR image is its own reference. The loss is `config.loss` between SR and
+HR. If `warp_weight` is not 0, the loss between the warped reference and HR is
+added, because the loss of SR alone trains the flow slowly.
 
 The network corrects LR after another network, which is frozen, has enlarged it.
 `config.method.sisr` describes this other network as a section `model` without
@@ -50,8 +50,9 @@ _RULES: Rules = {
 # Slots of the frozen network, and of the reference at inference.
 SISR = 'sisr'
 _REFERENCES = 'references'
-# Side in LR pixels of the windows that are compared, and the variance of noise
-# of one grey level, which regularises the correlation.
+# Side in LR pixels of the windows that are compared. The variance of noise of
+# one grey level is added to those of the windows, so that flat windows do not
+# divide by zero.
 _WINDOW, _NOISE = 9, 1 / 255**2
 
 

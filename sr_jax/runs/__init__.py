@@ -1,1 +1,1 @@
-"""One run: its folder, its start, its signals and what it shows."""
+"""One run of training: its folder, start, signals, faults and output."""

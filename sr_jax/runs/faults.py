@@ -1,4 +1,4 @@
-"""Faults of the machine in the middle of a run, each as one clear line."""
+"""Reports faults of the machine during a run in one line."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _EXHAUSTED = ('RESOURCE_EXHAUSTED', 'Out of memory', 'out of memory')
 
 @contextlib.contextmanager
 def out_of_memory(mend: str) -> Generator[None]:
-  """Turns memory that ran out, of the host or of a device, into one line.
+  """Reports in one line that the memory of the host or of a device ran out.
 
   Args:
     mend: A remedy, such as `lower config.data.batch_size`.
 
   Raises:
-    UserError: memory ran out; it says how much was asked for.
+    UserError: The memory ran out; the error says how much was requested.
   """
   try:
     yield

@@ -1,11 +1,11 @@
-"""The processes of one run watch each other, so that none waits for a dead one.
+"""The processes of a run watch each other, so that none waits for a dead one.
 
-A process whose peer is gone waits in a collective operation that Python cannot
-interrupt, until JAX aborts it. Each process therefore holds a connection to
-process 0 on which both send a sign of life every few seconds. When one is
-lost, or a process reports a fault of its own, every process prints one line
-and ends. Where process 0 itself is lost, JAX may notice it first and abort the
-others with a text of its own.
+If a process dies, the others wait for it in a collective operation, which
+Python cannot interrupt, until JAX aborts them. Each process therefore has a
+connection to process 0, on which both send a sign of life every few seconds.
+When a connection is lost, or a process reports a fault, every process prints
+one line and ends. If process 0 itself is lost, JAX may notice this first, and
+abort the others with a text of its own.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from sr_jax.errors import UserError, printable, wants_traceback
 
 _log = logging.getLogger(__name__)
 
-# Seconds between two signs of life, and without one until a peer counts as
-# lost.
+# Seconds between two signs of life, and seconds without one after which a peer
+# counts as lost.
 _BEAT, _DEAD_AFTER = 2.0, 30.0
-# Seconds that a failed collective operation waits for the news of whose fault
-# it is.
+# Seconds that a process with a failed collective operation waits for the
+# message of the process that caused it.
 _NEWS = 10.0
-# Seconds that process 0 outlives the others.
+# Seconds that process 0 waits before it ends after the others.
 _FAREWELL = 2.0
 _RESUME = 'the last checkpoint is kept: start all processes again to resume'
 
 
 class Link:
-  """The connections of this process to its peers; none in a run of one."""
+  """The connections of this process to others; none if it is the only one."""
 
   def __init__(self) -> None:
     """Starts without connections."""
@@ -51,14 +51,14 @@ class Link:
     self._begun = False
 
   def begin(self) -> None:
-    """From now on the fault of one process ends all."""
+    """Lets a fault of one process end all processes from now on."""
     self._begun = True
 
   @contextlib.contextmanager
   def guarding(self) -> Generator[None]:
     """Ends every process of the run if the body fails in this one.
 
-    In a run of one process the exception just passes.
+    If there is only one process, the exception passes unchanged.
     """
     try:
       yield
@@ -76,7 +76,10 @@ class Link:
           peer.sendall(text)
 
   def listen(self, process: int, host: str, peer: socket.socket) -> None:
-    """Reads what a peer sends, until it ends well; a lost one ends this run."""
+    """Reads the messages of a peer; ends this process if the peer is lost.
+
+    A peer that ends as planned says so in its last message.
+    """
     peer.settimeout(_DEAD_AFTER)
     with self._lock:
       self._peers[process] = peer
@@ -95,7 +98,7 @@ class Link:
         f' {_DEAD_AFTER:g} s'
       )
     except (OSError, ValueError):
-      pass  # reset: the process died
+      pass  # the connection was reset, because the process died
     finally:
       with self._lock:
         del self._peers[process]
@@ -103,18 +106,20 @@ class Link:
     _leave(fault)
 
   def _report(self, fault: str) -> None:
-    """Tells the peers; process 0 stays until they have ended.
+    """Sends a fault to the peers; process 0 then waits until they have ended.
 
-    JAX aborts them with a page of text once its service in process 0 is gone.
+    JAX's service runs in process 0. Once it is gone, JAX aborts the others with
+    a page of text.
     """
     self.send({'fault': fault})
     if jax.process_index() == 0 and self._peers:
       time.sleep(_FAREWELL)
 
   def _fail(self, error: BaseException) -> NoReturn:
-    """Ends all processes for a fault of this one.
+    """Ends all processes because of a fault of this one.
 
-    An exit without ceremony, since JAX's own waits minutes for the others.
+    The process ends at once, because JAX's regular exit waits minutes for the
+    others.
     """
     expected = isinstance(error, (UserError, OSError, KeyboardInterrupt))
     if not expected:
@@ -128,10 +133,10 @@ class Link:
 
 
 def _leave(text: str, status: int = 2) -> NoReturn:
-  """Prints one line and ends the process.
+  """Prints one line and ends the process at once.
 
-  At once, since JAX's threads notice lost peers as well, and then abort the
-  process with a page of text.
+  JAX's threads notice lost peers as well, and would abort the process with a
+  page of text.
   """
   os.write(2, f'error: {printable(text)}; {_RESUME}\n'.encode())
   os._exit(status)
@@ -149,7 +154,7 @@ def _line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def linked() -> Generator[Link]:
-  """Connects the processes of a run; all must call it at the same place."""
+  """Connects the processes of a run; all of them must call it."""
   link = Link()
   if jax.process_count() == 1:
     yield link
@@ -171,7 +176,7 @@ def _beat(link: Link, done: threading.Event) -> None:
 
 
 def _connect(link: Link) -> None:
-  """Process 0 listens in the background, the others connect to it."""
+  """Lets process 0 listen in the background, and the others connect to it."""
   first = jax.process_index() == 0
   offer: dict[str, Any] = {'host': socket.gethostname()}
   if first:
@@ -202,11 +207,12 @@ def _connect(link: Link) -> None:
 
 
 def _addresses() -> list[str]:
-  """Where others may reach this host, best first."""
+  """Addresses at which others may reach this host, the likeliest first."""
   coordinator = os.environ.get('JAX_COORDINATOR_ADDRESS', '')
   addresses = [coordinator.rpartition(':')[0].strip('[]'), socket.gethostname()]
   with contextlib.suppress(OSError), socket.socket(type=socket.SOCK_DGRAM) as s:
-    s.connect(('192.0.2.1', 9))  # finds the outward interface, sends nothing
+    # This chooses the network interface that leads outwards, and sends nothing.
+    s.connect(('192.0.2.1', 9))
     addresses.append(s.getsockname()[0])
   return list(dict.fromkeys(filter(None, addresses)))
 
@@ -223,7 +229,7 @@ def _accept(
 def _greet(
   link: Link, peer: socket.socket, token: str, hosts: list[str]
 ) -> None:
-  """Listens to a peer of this run; whoever lacks its token is sent away."""
+  """Listens to a peer, or closes the connection if it lacks the token."""
   peer.settimeout(_DEAD_AFTER)
   try:
     hello = json.loads(peer.makefile('rb', buffering=0).readline(200))

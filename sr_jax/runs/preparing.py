@@ -1,4 +1,4 @@
-"""A run before its first step: what it needs is opened, checked and claimed."""
+"""Opens and checks everything that a run needs before its first step."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from sr_jax.state import TrainState
 
 _log = logging.getLogger(__name__)
 
-# Runs of fewer steps are trials.
+# Runs of fewer steps count as trials.
 _TRIAL = 1000
 
 
 class Run(NamedTuple):
-  """What the steps of one run share."""
+  """Objects that the steps of one run share."""
 
   config: dict[str, Any]
   folder: pathlib.Path
@@ -43,10 +43,11 @@ class Run(NamedTuple):
 def prepare(
   config: dict[str, Any], folder: pathlib.Path, stack: contextlib.ExitStack
 ) -> Run:
-  """Opens everything that a run needs and claims its folder.
+  """Opens everything that a run needs, and locks its folder.
 
   Raises:
-    UserError: a part of the config cannot be used, or the folder is in use.
+    UserError: A part of the config cannot be used, or another run uses the
+      folder.
   """
   main = jax.process_index() == 0
   progress = Progress(
@@ -75,9 +76,9 @@ def prepare(
 
 
 def config_of(folder: pathlib.Path) -> dict[str, Any] | None:
-  """The config that the run in a workdir began with, None if there is none.
+  """Returns the config with which the run in a workdir began.
 
-  A run without a checkpoint leaves nothing to resume.
+  Returns None if there is no run, or if it has no checkpoint to resume from.
 
   Raises:
     UserError: `config.json` is damaged.
@@ -96,7 +97,7 @@ def open_keeper(
   best_by: str,
   **others: Any,
 ) -> Generator[checkpoints.Keeper]:
-  del others  # when to save and what to start from are the loop's concern
+  del others  # the training loop uses the other keys of config.checkpoint
   keeper = checkpoints.Keeper(
     folder,
     keep=keep,
@@ -110,7 +111,7 @@ def open_keeper(
 
 
 def _check_best(best_by: str, names: Sequence[str]) -> None:
-  """Refuses scores that are not measured."""
+  """Refuses to choose the best checkpoint by scores that are not measured."""
   for name in best_by.split(','):
     if name not in names:
       raise UserError(
@@ -120,7 +121,7 @@ def _check_best(best_by: str, names: Sequence[str]) -> None:
 
 
 def first_state(run: Run, keeper: checkpoints.Keeper) -> TrainState:
-  """The newest checkpoint, else a fresh state, on every device."""
+  """Restores the newest checkpoint, or makes a new state, on every device."""
   config = run.config
   first, _ = batches.sample(run.source, run.spec, 0)
   shapes = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in first.items()}
@@ -140,7 +141,8 @@ def first_state(run: Run, keeper: checkpoints.Keeper) -> TrainState:
       return state
     path = config['checkpoint']['init_from']
     pretrained = checkpoints.load_params(path).params if path else {}
-    # Inside jit no two leaves share a buffer, which donation forbids.
+    # Outside of jit two leaves might share a buffer, which could not be
+    # donated.
     start = jit(init, once=True, out_shardings=everywhere)
     return start(key, frozen, pretrained)
 
@@ -148,7 +150,7 @@ def first_state(run: Run, keeper: checkpoints.Keeper) -> TrainState:
 def _frozen(
   method: methods.Method, keeper: checkpoints.Keeper
 ) -> dict[str, Any]:
-  """The networks that no step changes, from where the config says."""
+  """Reads the networks that training does not change, as the config says."""
   try:
     return method.frozen()
   except UserError:
@@ -158,7 +160,7 @@ def _frozen(
 
 
 def announce(run: Run, state: TrainState) -> None:
-  """Prints what is about to be trained, on what, and where."""
+  """Prints the model, the data, the devices and the workdir of a run."""
   source, steps = run.config['data']['source'], run.config['steps']
   count, size = (
     len(run.source.names),
@@ -184,7 +186,7 @@ def announce(run: Run, state: TrainState) -> None:
 
 
 def announce_end(run: Run) -> None:
-  """Prints where the weights are, and how to use them."""
+  """Prints where the weights are and how to use them."""
   how = ''
   if run.method.judges == 'images':
     how = f'; enlarge with: sr-jax upscale PHOTO -o OUT --model {run.folder}'

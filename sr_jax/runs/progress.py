@@ -1,4 +1,4 @@
-"""What a run shows on the terminal, and when it is time to worry."""
+"""Output of a run on the terminal, and warnings about its metrics."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from sr_jax.metric_writers import MetricWriter
 
 _log = logging.getLogger(__name__)
 
-# Seconds until a long task is named, and between later signs of life.
+# Seconds after which a long task is named, and between the lines that follow.
 _FIRST_SIGN, _NEXT_SIGN = 2.0, 10.0
-# Factor between the mean losses of two intervals that is worth a warning.
+# Factor between the mean losses of two intervals at which a warning is printed.
 _JUMP = 4.0
 # Consecutive non-finite updates after which a run stops.
 _PATIENCE = 10
 
 
 class Diverged(UserError):
-  """The updates are no longer finite: the state is not worth saving."""
+  """The updates are no longer finite, so the state should not be saved."""
 
 
 class Monitor:
-  """Averages the metrics of the steps, writes them and judges them."""
+  """Averages the metrics of the steps, writes them, and warns of bad ones."""
 
   def __init__(
     self,
@@ -40,12 +40,13 @@ class Monitor:
     writer: MetricWriter,
     advice: Callable[[Mapping[str, float]], str | None],
   ):
-    """Makes an empty one.
+    """Starts without metrics.
 
     Args:
       progress: Shows the main metrics.
       writer: Writes all metrics.
-      advice: The method's own: what to do about metrics, None for nothing.
+      advice: Function of the metrics that returns what the user should do, or
+        None. It belongs to the method.
     """
     self._progress, self._writer, self._advice = progress, writer, advice
     self._history: list[dict[str, jax.Array]] = []
@@ -53,20 +54,20 @@ class Monitor:
     self._advised = False
 
   def add(self, metrics: dict[str, jax.Array]) -> None:
-    """Takes the metrics of one step, which may still be being computed.
+    """Adds the metrics of one step, which may not be computed yet.
 
-    It waits for the step before: the loop is one step ahead at most, so that
-    waits are counted where they happen.
+    It waits for the metrics of the step before. The loop is therefore at most
+    one step ahead of the device, and its waiting times are measured correctly.
     """
     if self._history:
       jax.block_until_ready(self._history[-1])
     self._history.append(metrics)
 
   def report(self, step: int) -> None:
-    """Writes the means since the last report, and warns of what they show.
+    """Writes the means since the last report, and warns if they look bad.
 
     Raises:
-      Diverged: too many updates in a row were not finite.
+      Diverged: Too many updates in a row were not finite.
     """
     fetched: list[dict[str, Any]] = jax.device_get(self._history)
     self._history = []
@@ -89,13 +90,13 @@ class Monitor:
       )
     earlier, self._means = self._means, means
     advice = self._advice(means) or _jump(earlier, means)
-    if advice and not self._advised:  # once, until it is mended
+    if advice and not self._advised:  # once, until there is no advice
       _log.warning('step %d: %s', step, advice)
     self._advised = bool(advice)
 
 
 def _jump(earlier: Mapping[str, float], now: Mapping[str, float]) -> str | None:
-  """What to do about a loss that is many times that of the interval before."""
+  """Returns advice if the loss is many times that of the interval before."""
   if not earlier or not now['loss'] > _JUMP * earlier['loss'] > 0:
     return None
   return (
@@ -106,20 +107,23 @@ def _jump(earlier: Mapping[str, float], now: Mapping[str, float]) -> str | None:
 
 
 class Progress:
-  """Speed of a run: samples per second, share of waiting for data, ETA.
+  """Measures and shows the speed of a run.
 
-  A bar on a terminal, otherwise one plain line for each call of `report`.
+  A terminal shows a bar. Elsewhere every call of `report` prints one line.
   """
 
   def __init__(self, steps: int, batch_size: int, *, enabled: bool):
-    """For a run of so many steps; a disabled one prints nothing."""
+    """Sets the number of steps; if not `enabled`, nothing is printed."""
     self._steps, self._batch_size = steps, batch_size
     self._enabled = enabled
     self._bar = None
     self._restart()
 
   def begin(self, start: int) -> None:
-    """Training begins at step `start`; the clock starts with step two."""
+    """Notes that training begins at step `start`.
+
+    The clock starts after the first step, which includes compilation.
+    """
     if self._enabled and sys.stderr.isatty():
       self._bar = tqdm(total=self._steps, initial=start, unit='step')
 
@@ -134,7 +138,7 @@ class Progress:
 
   @contextlib.contextmanager
   def busy(self, what: str) -> Generator[None]:
-    """Says what is going on while it takes more than a moment."""
+    """Prints what the program is doing if it takes more than a moment."""
     began, done = time.perf_counter(), threading.Event()
 
     def repeat() -> None:
@@ -166,7 +170,12 @@ class Progress:
     self._waited += waited
 
   def speed(self, step: int) -> dict[str, float]:
-    """`samples_per_second`, `data_wait` (0 to 1), `eta_seconds` since last."""
+    """Returns the speed since the last call.
+
+    Returns:
+      `samples_per_second`, `data_wait` (the share of time, 0 to 1, in which
+      steps waited for data) and `eta_seconds`.
+    """
     if self._began is None or not self._done:
       return {}
     seconds = time.perf_counter() - self._began
@@ -186,7 +195,7 @@ class Progress:
     self.say(f'step {step}/{self._steps}  {text}')
 
   def close(self) -> None:
-    """Ends the bar."""
+    """Removes the bar."""
     if self._bar is not None:
       self._bar.close()
 

@@ -1,7 +1,8 @@
-"""What SIGTERM and Ctrl-C do to a run.
+"""Stops a run on SIGTERM and Ctrl-C.
 
-While it starts, they end it at once. Once it trains, the first one asks it to
-save after the current step, and another Ctrl-C ends it without saving.
+Before the first step both end the run at once. During training the first signal
+makes the run save and end after the current step. A second Ctrl-C ends it
+without saving.
 """
 
 from __future__ import annotations
@@ -16,26 +17,26 @@ import jax
 
 
 class StoppedEarly(KeyboardInterrupt):
-  """SIGTERM came before the first step: there was nothing to save."""
+  """SIGTERM came before the first step, so there was nothing to save."""
 
 
 class Stop:
-  """Whether a signal asked the run to save and end."""
+  """Handles signals, and says whether the run should save and end."""
 
   def __init__(self) -> None:
     self._asked = threading.Event()
     self._waits = False
 
   def begin(self) -> None:
-    """Training begins: from now on a signal waits for the end of a step."""
+    """Notes that training begins; from now on a step is finished first."""
     self._waits = jax.process_count() == 1
 
   def __call__(self, step: int) -> bool:
-    """Whether to save and end after this step, the same on all processes."""
+    """Whether to save and end after this step; all processes agree on it."""
     if jax.process_count() > 1:
       from jax.experimental import multihost_utils
 
-      # JAX's own notice of SIGTERM makes the processes agree on a step.
+      # JAX notices SIGTERM too, and makes the processes agree on a step.
       return multihost_utils.reached_preemption_sync_point(step)
     return self._asked.is_set()
 
@@ -52,9 +53,10 @@ class Stop:
 
 @contextlib.contextmanager
 def on_signals() -> Generator[Stop]:
-  """Gives a `Stop` that listens to SIGTERM and Ctrl-C.
+  """Yields a `Stop` that handles SIGTERM and Ctrl-C.
 
-  Signals reach the main thread only: in another one it never asks to stop.
+  Only the main thread receives signals. In another thread nothing stops the
+  run.
   """
   stop = Stop()
   if threading.current_thread() is not threading.main_thread():

@@ -1,9 +1,9 @@
-"""The folder of a run: found, locked against other runs, and swept.
+"""The folder of a run: its path, its lock and its clean-up.
 
-A lock names the run that holds a folder. It consists of `flock`, which the
-kernel releases when a process dies, and of a file with the holder's host and
-process whose time is renewed every few seconds, for folders that hosts share
-without sharing locks.
+A lock keeps other runs out of the folder. It is a file that names host and
+process of the run, on which the run holds a `flock`. The kernel releases this
+when the process dies. Some hosts share folders but not locks; for these the run
+also renews the time of the file every few seconds.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ except ImportError:  # Windows
 _log = logging.getLogger(__name__)
 
 _LOCK = '.lock'
-# Seconds between two signs of life of a run, and after how many of them without
-# one it counts as dead.
+# Seconds between two signs of life of a run, and the number of missing signs
+# after which it counts as dead.
 _BEAT = 5.0
 _DEAD_AFTER = 3
-# What interrupted writes leave behind: of `files.open_atomically`, and of the
-# config in older versions.
+# Files that interrupted writes leave: those of `files.open_atomically`, and the
+# config's in older versions.
 _REMAINS = re.compile(r'config\.tmp|\.[0-9a-f]{16}\.tmp')
 
 
 def locate(workdir: str | os.PathLike[str]) -> pathlib.Path:
-  """The absolute path of a workdir; `~` is the home folder.
+  """Returns the absolute path of a workdir; `~` is the home folder.
 
   Raises:
-    UserError: it is a URL, or a file.
+    UserError: The workdir is a URL or a file.
   """
   text = os.fspath(workdir)
   if re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', text):
@@ -64,17 +64,17 @@ def locate(workdir: str | os.PathLike[str]) -> pathlib.Path:
 
 @contextlib.contextmanager
 def claimed(folder: pathlib.Path, lasting: str) -> Generator[None]:
-  """Makes the folder if needed, and holds it for one run.
+  """Makes the folder if needed, and locks it for one run.
 
-  What interrupted writes left in it is removed first. A folder that was made
-  here is removed again if the run ends before it has written `lasting`.
+  Files that interrupted writes left are removed first. A new folder is removed
+  again if the run ends before it has written `lasting`.
 
   Args:
     folder: The workdir.
     lasting: Name of the first file that is worth keeping.
 
   Raises:
-    UserError: another run holds the folder, or it cannot be written.
+    UserError: Another run uses the folder, or it cannot be written.
   """
   made = [p for p in (folder, *folder.parents) if not p.exists()]
   try:
@@ -93,7 +93,7 @@ def claimed(folder: pathlib.Path, lasting: str) -> Generator[None]:
 
 
 def _remove_empty(folders: list[pathlib.Path]) -> None:
-  """Removes folders, innermost first, and empty ones inside the first."""
+  """Removes folders, the innermost first, if they hold only empty folders."""
   if folders[0].is_dir():
     for inner in folders[0].iterdir():
       with contextlib.suppress(OSError):
@@ -104,7 +104,7 @@ def _remove_empty(folders: list[pathlib.Path]) -> None:
 
 
 def _sweep(folder: pathlib.Path) -> None:
-  """Removes what interrupted writes left behind."""
+  """Removes the files that interrupted writes left."""
   for place in (folder, folder / 'images'):
     if place.is_dir():
       for path in place.iterdir():
@@ -117,7 +117,7 @@ def _locked(folder: pathlib.Path) -> Generator[None]:
   """Holds the lock of a folder.
 
   Raises:
-    UserError: another run holds it.
+    UserError: Another run holds it.
   """
   path = folder / _LOCK
   file, alone = _opened(path)
@@ -149,12 +149,12 @@ def _locked(folder: pathlib.Path) -> Generator[None]:
 
 
 def _opened(path: pathlib.Path) -> tuple[TextIO, bool | None]:
-  """Opens and locks the lock's file; see `_flock`."""
+  """Opens the file of the lock and locks it, see `_flock`."""
   while True:
     file = path.open('a+')
     file.seek(0)
     alone = _flock(file)
-    # A run that ended meanwhile removed the file: its lock means nothing.
+    # If a run that ended meanwhile has removed the file, its lock is void.
     with contextlib.suppress(FileNotFoundError):
       if os.path.samestat(os.fstat(file.fileno()), path.stat()):
         return file, alone
@@ -162,7 +162,7 @@ def _opened(path: pathlib.Path) -> tuple[TextIO, bool | None]:
 
 
 def _flock(file: TextIO) -> bool | None:
-  """Whether this process alone now holds the file; None where none can know."""
+  """Locks a file; returns whether this succeeded, or None without locks."""
   if not isinstance(_fcntl, ModuleType):
     return None
   try:
@@ -170,12 +170,12 @@ def _flock(file: TextIO) -> bool | None:
   except BlockingIOError:
     return False
   except OSError:
-    return None  # a file system without locks
+    return None  # the file system has no locks
   return True
 
 
 def _holder(file: TextIO) -> dict[str, Any]:
-  """What the lock's file says of its holder; {} if nothing readable."""
+  """Reads who holds the lock; {} if the file says nothing readable."""
   try:
     holder = json.loads(file.read())
   except ValueError:
@@ -184,14 +184,14 @@ def _holder(file: TextIO) -> dict[str, Any]:
 
 
 def _machine() -> str:
-  """What tells machines apart between which locks of a folder may not work."""
+  """Identifies this machine; locks may not work between machines."""
   with contextlib.suppress(OSError):
     return pathlib.Path('/proc/sys/kernel/random/boot_id').read_text().strip()
   return socket.gethostname()
 
 
 def _beats(path: pathlib.Path, holder: dict[str, Any]) -> bool:
-  """Whether the lock is renewed while we watch; a dead run's is not."""
+  """Watches whether the holder renews the lock, as a living run does."""
   _log.warning(
     'watching for %g s whether the run of %s is still alive',
     *(_BEAT * _DEAD_AFTER, holder.get('host')),
@@ -199,7 +199,7 @@ def _beats(path: pathlib.Path, holder: dict[str, Any]) -> bool:
   first = path.stat().st_mtime_ns
   for _ in range(5 * _DEAD_AFTER):
     time.sleep(_BEAT / 5)
-    # Opening makes a network file system look at the server.
+    # A network file system asks the server when a file is opened.
     with contextlib.suppress(OSError), path.open() as file:
       if os.fstat(file.fileno()).st_mtime_ns != first:
         return True
@@ -221,7 +221,7 @@ def _held(folder: pathlib.Path, holder: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def _repeated(action: Callable[[], None], seconds: float) -> Generator[None]:
-  """Does something every few seconds, in a thread of its own."""
+  """Repeats an action every few seconds, in a separate thread."""
   done = threading.Event()
 
   def repeat() -> None:

@@ -1,15 +1,17 @@
 """Meta-learning as function transforms, for any loss and any pytree.
 
-The inner loop (`adapt`) fits parameters to one task by a few gradient steps;
-the outer loss (`meta_loss`) asks how well the fitted parameters do on other
-data of the same task, and is differentiated through the inner loop (MAML: Finn
+The inner loop (`adapt`) fits parameters to one task by a few gradient steps.
+The outer loss (`meta_loss`) measures how well the fitted parameters do on other
+data of the same task. It is differentiated through the inner loop (MAML: Finn
 et al., ICML 2017; for SR: Soh et al., CVPR 2020, Algorithm 1).
 
-Exact outer gradients need Hessian-vector products of the inner loss. The usual
-reverse-over-reverse costs two to three times more than forward-over-reverse,
-which the symmetry of the Hessian allows: `curvature_grad` carries that rule, so
-everything built on it is cheap to differentiate (the idea is known as
-mixed-mode differentiation: "MixFlow-MG", 2025).
+Exact outer gradients need Hessian-vector products of the inner loss. Computed
+in the usual way, in reverse mode over reverse mode, they cost two to three
+times as much as in forward mode over reverse mode. As the Hessian is symmetric,
+the second way gives the same result. `curvature_grad` is a gradient with this
+rule, so everything built on it is cheap to differentiate. (The idea is known as
+mixed-mode
+differentiation: "MixFlow-MG", 2025.)
 """
 
 from __future__ import annotations
@@ -33,21 +35,21 @@ Order = Literal['exact', 'first']
 TaskAxis = Literal['map', 'vmap', 'unroll']
 
 _INNER_GRADIENT = 'inner_gradient'
-# Kept of an inner step for the outer gradient: its parameters and its gradient.
-# All else, such as the activations of the query loss, is computed again.
+# For the outer gradient an inner step keeps only its parameters and its
+# gradient. Everything else, such as the activations of the query loss, is
+# computed again.
 _LEAN = jax.checkpoint_policies.save_only_these_names(_INNER_GRADIENT)
 
 
 def curvature_grad(loss_fn: LossFn) -> Callable[..., PyTree]:
-  """`jax.grad(loss_fn)` whose derivative in reverse mode is a forward pass.
+  """Returns `jax.grad(loss_fn)`, whose own reverse mode is a forward pass.
 
   Args:
     loss_fn: `(params, *args) -> scalar`, twice differentiable.
 
-  Returns:
-    `(params, *args) -> gradient` with respect to params. Differentiable in
-    params, in the floating-point leaves of args and in what loss_fn closes
-    over, in both modes and to any order.
+  Returns: `(params, *args) -> gradient` with respect to params. It is
+  differentiable, in both modes and to any order, with respect to params, to the
+  floating-point leaves of args and to arrays that loss_fn closes over.
 
   Example:
     >>> def loss(x, scale):
@@ -60,14 +62,15 @@ def curvature_grad(loss_fn: LossFn) -> Callable[..., PyTree]:
 
 
 def _value_and_grad(loss_fn: LossFn, params: PyTree, *args: Any) -> Any:
-  """(value, gradient) by `curvature_grad`; the value has no derivative."""
-  # Values that are differentiated may not hide in a closure.
+  """Returns value and gradient as `curvature_grad`; the value is constant."""
+  # Arrays that loss_fn closes over become arguments, so that derivatives with
+  # respect to them are seen.
   loss_fn, hidden = jax.closure_convert(loss_fn, params, *args)
   return _curvature_value_and_grad(loss_fn)(params, *args, *hidden)
 
 
 def _curvature_value_and_grad(loss_fn: LossFn) -> Callable[..., Any]:
-  """`_value_and_grad` of a loss that closes over no differentiated value."""
+  """Makes `_value_and_grad` of a loss that closes over no arrays."""
 
   @jax.custom_jvp
   def value_and_grad(params: PyTree, *args: Any) -> tuple[jax.Array, PyTree]:
@@ -77,7 +80,8 @@ def _curvature_value_and_grad(loss_fn: LossFn) -> Callable[..., Any]:
     value, grads = value_and_grad(*primals)
     leaves, treedef = jax.tree.flatten(primals)
     moved = dict(enumerate(treedef.flatten_up_to(tangents)))
-    # Those of integers and of what is not differentiated are symbolic.
+    # The tangents of integers, and of values that are not differentiated, are
+    # symbolic zeros.
     moved = {i: t for i, t in moved.items() if not isinstance(t, SymbolicZero)}
     weights, grad_tree = jax.tree.flatten(grads)
 
@@ -87,7 +91,7 @@ def _curvature_value_and_grad(loss_fn: LossFn) -> Callable[..., Any]:
     def gradients(
       by: Sequence[int], of: Sequence[int], leaves: Sequence[Any]
     ) -> Callable[[Sequence[Any]], list[Any]]:
-      """Gradient with respect to the leaves `by`, as a function of `of`."""
+      """Gradient with respect to leaves `by`, as a function of leaves `of`."""
 
       def function(values: Sequence[Any]) -> list[Any]:
         now = _replaced(leaves, of, values)
@@ -103,8 +107,9 @@ def _curvature_value_and_grad(loss_fn: LossFn) -> Callable[..., Any]:
       function = gradients(params, which, leaves)
       return jax.jvp(function, ([leaves[i] for i in which],), (along,))[1]
 
-    # Because second derivatives are symmetric, the change of the gradients by
-    # `moved` along a cotangent is the product that reverse mode asks for.
+    # Second derivatives are symmetric. The change of the gradients with respect
+    # to `moved`, along a cotangent, is therefore the product that reverse mode
+    # needs.
     def backward(leaves: Sequence[Any], cotangent: Sequence[Any]) -> list[Any]:
       function = gradients(which, params, leaves)
       return jax.jvp(function, ([leaves[i] for i in params],), (cotangent,))[1]
@@ -119,7 +124,7 @@ def _curvature_value_and_grad(loss_fn: LossFn) -> Callable[..., Any]:
 def _replaced(
   leaves: Sequence[Any], which: Sequence[int], values: Sequence[Any]
 ) -> list[Any]:
-  """The leaves, with new values at some places."""
+  """Returns the leaves with new values at some places."""
   leaves = list(leaves)
   for i, value in zip(which, values, strict=True):
     leaves[i] = value
@@ -127,12 +132,13 @@ def _replaced(
 
 
 class Adapted(NamedTuple):
-  """What an inner loop arrives at.
+  """Result of an inner loop.
 
   Attributes:
     params: Parameters after the last step.
-    losses: `[steps]` inner loss before each step; without derivative.
-    observed: `observe(params)` after each step, stacked; None without it.
+    losses: Inner loss before each step, `[steps]`; it has no derivative.
+    observed: `observe(params)` after each step, stacked; None without
+      `observe`.
   """
 
   params: PyTree
@@ -153,30 +159,31 @@ def adapt(
   unroll: int | bool = 1,
   policy: Callable[..., Any] | None = _LEAN,
 ) -> Adapted:
-  """Fits parameters to a batch by gradient steps: the inner loop.
+  """Fits parameters to a batch by gradient steps (the inner loop).
 
   theta_{j+1} = theta_j + rate_j * optimizer(gradient of loss_fn at theta_j)
 
   Args:
     loss_fn: `(params, batch) -> scalar`.
-    params: Where to start.
+    params: Initial parameters.
     batch: Data of all steps.
     steps: Number of steps; 0 returns `params`.
-    learning_rates: Factor on the optimizer's updates: a number, one per step,
-      or a tree like `params` whose leaves have a leading axis of steps (a rate
-      per layer and step as in MAML++, or per weight as in Meta-SGD). It may be
-      differentiated.
-    optimizer: Any optax optimizer; default `optax.sgd(1.0)`, so that the rates
-      are plain learning rates.
-    order: 'exact' lets outer derivatives pass through the inner gradients,
-      'first' takes those for constants (first-order MAML).
+    learning_rates: Factor of the optimizer's updates: a number, one number per
+      step, or a tree like `params` whose leaves have a leading axis of steps (a
+      rate per layer and step as in MAML++, or per weight as in Meta-SGD). It
+      may be differentiated.
+    optimizer: Any optax optimizer. The default is `optax.sgd(1.0)`, with which
+      the rates are plain learning rates.
+    order: 'exact' differentiates the inner gradients as well, 'first' treats
+      them as constants (first-order MAML).
     observe: Function of the parameters, evaluated after every step.
-    unroll: Steps per iteration of the scan; True unrolls all.
-    policy: What each step keeps for the outer gradient, as `jax.checkpoint`
-      takes it; None keeps everything.
+    unroll: Number of steps per iteration of the scan; True unrolls all steps.
+    policy: Policy for `jax.checkpoint`: the values that each step keeps for the
+      outer gradient. None keeps everything.
 
   Raises:
-    ValueError: unknown order, negative steps, or rates that do not fit.
+    ValueError: The order is unknown, the number of steps is negative, or the
+      rates do not fit the parameters.
   """
   if order not in ('exact', 'first'):
     raise ValueError(f"order must be 'exact' or 'first', not {order!r}")
@@ -202,7 +209,7 @@ def _inner_step(
   order: Order,
   observe: Callable[[PyTree], PyTree] | None,
 ) -> Callable[..., tuple[Any, Any]]:
-  """One step of `adapt`, as `jax.lax.scan` takes it."""
+  """Makes one step of `adapt`, for `jax.lax.scan`."""
 
   def step(carry: tuple[PyTree, PyTree], rates: PyTree) -> tuple[Any, Any]:
     params, opt_state = carry
@@ -221,7 +228,7 @@ def _inner_step(
 
 
 def _per_step(rates: PyTree, params: PyTree, steps: int) -> PyTree:
-  """Rates as a tree like `params` with leaves `[steps, ...]`."""
+  """Brings rates into the form of `params`, with leaves `[steps, ...]`."""
   leaves = jax.tree.leaves(rates)
   alike = jax.tree.structure(rates) == jax.tree.structure(params)
   if alike and all(jnp.ndim(leaf) for leaf in leaves):
@@ -246,7 +253,7 @@ def _per_step(rates: PyTree, params: PyTree, steps: int) -> PyTree:
 
 
 def _fits(rates: tuple[int, ...], leaf: tuple[int, ...], steps: int) -> bool:
-  """Whether shapes agree: a rate per step for the leaf, or per part of it."""
+  """Whether there is one rate per step for the leaf, or for parts of it."""
   each = rates[1:] or (1,) * len(leaf)
   alike = len(each) == len(leaf) and rates[0] == steps
   return alike and all(r in (1, n) for r, n in zip(each, leaf, strict=True))
@@ -255,14 +262,15 @@ def _fits(rates: tuple[int, ...], leaf: tuple[int, ...], steps: int) -> bool:
 def learned_rates(
   params: PyTree, steps: int, rate: float, *, per: Literal['layer', 'weight']
 ) -> PyTree:
-  """Inner rates to be trained with the parameters, all `rate` at first.
+  """Makes initial inner rates, which are trained with the parameters.
 
   Args:
     params: The parameters that get rates.
-    steps: Inner steps; each has rates of its own.
-    rate: Initial value.
-    per: 'layer' gives every leaf one rate (LSLR: Antoniou et al., "How to train
-      your MAML", ICLR 2019), 'weight' every number (Meta-SGD: Li et al., 2017).
+    steps: Number of inner steps; each has its own rates.
+    rate: Initial value of all rates.
+    per: 'layer' makes one rate per leaf (LSLR: Antoniou et al., "How to train
+      your MAML", ICLR 2019), 'weight' one per number (Meta-SGD: Li et al.,
+      2017).
 
   Returns:
     A tree like `params` with leaves `[steps]` or `[steps, ...]`.
@@ -280,19 +288,20 @@ def learned_rates(
 def multi_step_weights(
   step: int | jax.Array, steps: int, *, saturate_at: float = 9700 / 3
 ) -> jax.Array:
-  """Weight of the query loss after each inner step, at an outer step.
+  """Returns the weights of the query losses after each inner step.
 
-  All begin at 1 / steps; those of the early steps fall linearly to 3 % of it
-  and the last takes what they lose (multi-step loss of MAML++, with the figures
-  of MZSR: for five steps .2 each, in the end .006 and .976).
+  At the start of training all weights are 1 / steps. Those of the earlier inner
+  steps fall linearly to 3 % of this, and that of the last step grows by as
+  much. This is the multi-step loss of MAML++ with the numbers of MZSR: with
+  five steps the weights are 0.2 at first, and 0.006 and 0.976 in the end.
 
   Args:
-    step: Outer step, may be traced.
-    steps: Inner steps.
-    saturate_at: Outer step from which on the weights stay.
+    step: Number of the outer step, which may be traced.
+    steps: Number of inner steps.
+    saturate_at: Outer step after which the weights no longer change.
 
   Returns:
-    `[steps]` with sum 1.
+    The weights `[steps]`, whose sum is 1.
   """
   progress = jnp.clip(step / saturate_at, 0.0, 1.0)
   early = (1 - 0.97 * progress) / steps
@@ -301,7 +310,7 @@ def multi_step_weights(
 
 
 def uniform_weights(steps: int) -> jax.Array:
-  """Equal weights, as MZSR's released models were trained with."""
+  """Returns equal weights, with which MZSR's released models were trained."""
   return jnp.full((steps,), 1 / steps)
 
 
@@ -313,22 +322,24 @@ def meta_loss(
   weights: jax.Array,
   **options: Any,
 ) -> tuple[jax.Array, Adapted]:
-  """Outer loss of one task: query losses along the inner loop, weighted.
+  """Computes the outer loss of one task.
 
-  sum_j w_j L_query(theta_j), with theta_j after j steps on the support data
-  (Soh et al., equation 6).
+  It is a weighted sum of the query losses after each inner step: sum_j w_j
+  L_query(theta_j), where theta_j are the parameters after j steps on the
+  support data (Soh et al., equation 6).
 
   Args:
-    loss_fn: `(params, batch) -> scalar`, of both loops.
-    params: Where the inner loop starts; differentiate with respect to these.
+    loss_fn: `(params, batch) -> scalar`, the loss of both loops.
+    params: Initial parameters of the inner loop; the outer gradient is that
+      with respect to them.
     support: Batch of the inner loop.
     query: Batch of the outer loss.
-    weights: `[steps]`, one for each inner step.
+    weights: One weight for each inner step, `[steps]`.
     **options: Options of `adapt`, such as `learning_rates`.
 
   Returns:
-    The loss, and what the inner loop arrived at; its `observed` are the query
-    losses.
+    The outer loss, and the result of the inner loop, whose `observed` are the
+    query losses.
   """
   adapted = adapt(
     loss_fn,
@@ -347,24 +358,27 @@ def mean_over_tasks(
   axis: TaskAxis,
   mesh: Mesh | None = None,
 ) -> Callable[[PyTree, PyTree], PyTree]:
-  """Mean of `task_fn(shared, task)` over the first axis of all tasks.
+  """Makes the mean of `task_fn(shared, task)` over all tasks.
 
-  Let `task_fn` return values and gradients of one task: the mean gradient is
-  then found without anything kept for a second pass over the tasks.
+  If `task_fn` returns the gradients of one task, the mean gradient is computed
+  in one pass over the tasks, and nothing has to be kept for a second one.
 
   Args:
     task_fn: `(shared, task) -> tree of arrays`.
-    axis: 'map' runs one task after the other, 'vmap' all at once, 'unroll'
-      writes them out one after the other. Fitted weights differ by task, which
-      makes 'vmap' a grouped convolution: slow on CPU, to be measured elsewhere.
-    mesh: Divides the tasks over the devices of its only axis (`shard_map`).
+    axis: 'map' computes one task after the other in a loop, 'unroll' does so
+      without a loop, 'vmap' computes all at once. As fitted weights differ by
+      task, 'vmap' makes convolutions grouped, which is slow on CPU and not
+      measured elsewhere.
+    mesh: The tasks are divided among the devices of its only axis
+      (`shard_map`).
 
   Returns:
-    `(shared, tasks) -> tree`, the tasks stacked along their first axis.
+    `(shared, tasks) -> tree`, which takes the tasks stacked along their first
+    axis.
 
   Raises:
-    ValueError: unknown axis; tasks that do not divide over the mesh (when it
-      is called).
+    ValueError: The axis is unknown. The returned function raises it if the
+      tasks cannot be divided evenly among the devices.
   """
   if axis not in ('map', 'vmap', 'unroll'):
     raise ValueError(f"axis must be 'map', 'vmap' or 'unroll', not {axis!r}")
@@ -390,8 +404,8 @@ def mean_over_tasks(
   def shard(shared: PyTree, tasks: PyTree) -> PyTree:
     return jax.lax.pmean(mean(shared, tasks), name)
 
-  # Inner loops carry what starts equal and becomes the device's own, which the
-  # check of replication refuses.
+  # The values of inner loops are equal on all devices at first and differ
+  # later, which JAX's check of replication would refuse.
   return jax.shard_map(
     shard,
     mesh=mesh,

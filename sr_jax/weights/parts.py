@@ -1,6 +1,7 @@
-"""The parts of a file of weights, of which one is the network that is meant.
+"""Chooses the network among the parts of a file of weights.
 
-Training codes save several networks in one file, and records beside them.
+Training code often saves several networks in one file, together with other
+records.
 """
 
 from __future__ import annotations
@@ -59,15 +60,15 @@ def unwrap(value: Any) -> tuple[dict[str, np.ndarray], list[str]]:
 
 
 def part(value: Any, key: str) -> Any:
-  """One part of what a file holds.
+  """Returns one part of the contents of a file.
 
   Args:
     value: The result of `read_tensors` or `read_safetensors`.
-    key: Name of a nested dictionary, at the top or below, `A/B` for one of two
-      that have the same name; or the first word of tensors' names.
+    key: Name of a dictionary at any level; if two have the same name, `A/B` is
+      the one within A. Otherwise the first word of the names of tensors.
 
   Raises:
-    UserError: there is no such part, or several.
+    UserError: No part has this name, or several have.
   """
   parts = _parts(value)
   ending = [p for p in parts if f'/{p}'.endswith(f'/{key}')]
@@ -91,7 +92,7 @@ def part(value: Any, key: str) -> Any:
 
 
 def _parts(value: Any, prefix: str = '', depth: int = 3) -> dict[str, Any]:
-  """Nested dictionaries that hold tensors, by the keys that lead to them."""
+  """Lists nested dictionaries that hold tensors, by the path of their keys."""
   parts: dict[str, Any] = {}
   if not isinstance(value, dict) or depth == 0:
     return parts
@@ -119,10 +120,10 @@ def holds_tensors(value: Mapping[Any, Any], depth: int = 3) -> bool:
 
 
 def check_names(names: Iterable[Any]) -> None:
-  """Refuses names that no training code gives.
+  """Refuses names of tensors that no training code writes.
 
   Raises:
-    UserError: There is one.
+    UserError: A name is of this kind.
   """
   for name in names:
     if not isinstance(name, str) or not name.isprintable() or len(name) > 200:

@@ -215,7 +215,7 @@ def test_unsuitable_images_give_errors_of_one_line(
   assert told.startswith('skipped 00200_00006: ')
   assert not list((tmp_path / 'out').rglob('00200*'))
   good.rename(tmp_path / 'elsewhere')
-  message = f'no pair serves; 00200_00006: .*{reason}'
+  message = f'no pair can be made; 00200_00006: .*{reason}'
   with pytest.raises(UserError, match=message):
     sr_raw.prepare(bad.parent, tmp_path / 'out', 8)
 

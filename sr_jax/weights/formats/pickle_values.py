@@ -16,7 +16,8 @@ import numpy as np
 
 from sr_jax.errors import UserError
 
-# Largest number of arguments: a call copies them, and few bytes can repeat it.
+# Largest number of arguments of a call. A call copies them, and a few bytes of
+# the file can repeat it many times.
 SHORT = 64
 _LONGEST_NAME = 200
 _LARGEST = 2**63
@@ -37,7 +38,7 @@ class Storage(NamedTuple):
 
 
 class View(NamedTuple):
-  """A storage from element `offset` on; old PyTorch files hold such views."""
+  """The part of a storage from element `offset` on, as in old PyTorch files."""
 
   storage: Storage
   offset: int
@@ -68,12 +69,12 @@ class Encoded(NamedTuple):
 
 
 class Object:
-  """The record of an object of any class: its class name and its state."""
+  """A record in place of an object of any class: its class name and state."""
 
   __slots__ = ('name', 'state')
 
   def __init__(self, name: str) -> None:
-    """Makes a record without state, which a BUILD instruction sets later."""
+    """Makes a record without state; a BUILD instruction may set it later."""
     self.name = name
     self.state: dict[Any, Any] | Tensor | Array | None = None
 
@@ -131,7 +132,7 @@ def _counter(counts: Any = None) -> dict[Any, Any]:
 
 
 def _empty_dict(*args: Any) -> dict[Any, Any]:
-  del args  # the function that makes missing values
+  del args  # the factory of a defaultdict
   return {}
 
 
@@ -142,7 +143,7 @@ def short_tuple(items: Any = ()) -> tuple[Any, ...]:
 
 
 def _unread_array(*args: Any) -> Object:
-  """Stands for an array beside the tensors, such as the history of a loss."""
+  """Replaces an array that is not needed, such as the history of a loss."""
   del args
   return Object('numpy array')
 
@@ -186,7 +187,8 @@ def _array_dtype(code: Any, *rest: Any) -> np.dtype[Any]:
 def _encode(text: str, encoding: str) -> bytes | Object:
   if encoding != 'latin1':
     raise UserError('holds bytes that are no single number')
-  # Longer ones are the numbers of an array beside the tensors: not needed.
+  # Longer bytes are the numbers of an array, such as the history of a loss,
+  # which is not needed.
   return text.encode('latin-1') if len(text) <= SHORT else Object('bytes')
 
 
@@ -246,10 +248,10 @@ _RECONSTRUCTORS = (
   'copyreg.__newobj__',
   'copy_reg.__newobj__',
 )
-# PyTorch of early 2017 stores an empty tensor; BUILD sets its storage.
+# PyTorch of early 2017 creates an empty tensor, whose storage BUILD sets later.
 EMPTY_TENSOR = re.compile(r'torch(\.cuda)?\.[A-Z][a-z]+Tensor')
-# Plain values of the standard library that training records often hold. They
-# become inert records: none of these is called, or even imported.
+# Classes of the standard library whose objects training code often saves. The
+# objects become inert records; the classes are neither called nor imported.
 _HARMLESS = frozenset(
   {
     'argparse.Namespace',
@@ -294,7 +296,7 @@ def call(
   function: Any, args: Any, functions: Mapping[str, Callable[..., Any]]
 ) -> Any:
   if not isinstance(function, Name) or not isinstance(args, tuple):
-    raise UserError('damaged: a call of something that is no function')
+    raise UserError('damaged: a call of something that is not a function')
   if len(args) > SHORT:
     raise UserError('damaged: a call with too many arguments')
   if function.name in _RECONSTRUCTORS:
@@ -317,9 +319,10 @@ def new_object(cls: Any) -> Object:
 def set_item(target: Any, key: Any, value: Any) -> None:
   if isinstance(target, Object):
     return  # an object of a class derived from dict
-  # No tuples: hashing a deeply nested one would overflow Python's stack.
+  # Tuples are refused, because hashing a deeply nested one would overflow
+  # Python's stack.
   if not isinstance(target, dict) or not isinstance(key, str | int | float):
-    raise UserError('damaged: a dictionary key that is no string or number')
+    raise UserError('damaged: a dictionary key that is not a string or number')
   if key in target:
     raise UserError(f'holds the key {key!r:.80} twice')
   target[key] = value
