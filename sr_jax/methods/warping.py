@@ -3,7 +3,8 @@
 A batch holds HR and references of the same size. Without references, the
 enlarged LR image is its own reference. The loss is `config.loss` between SR and
 HR. If `warp_weight` is not 0, the loss between the warped reference and HR is
-added, because the loss of SR alone trains the flow slowly.
+added at the scale of each flow, because the loss of SR alone trains the flow
+slowly.
 
 The network corrects LR after another network, which is frozen, has enlarged it.
 `config.method.sisr` describes this other network as a section `model` without
