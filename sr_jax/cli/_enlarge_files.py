@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from sr_jax.cli import _kernels, arguments
 from sr_jax.cli._progress import Progress
 from sr_jax.cli._results import Job, Output
@@ -27,7 +29,6 @@ from sr_jax.data.image_io import (
 from sr_jax.errors import UserError, counted, wants_traceback
 from sr_jax.inference import loading
 from sr_jax.inference.automatic import AutomaticKernel
-from sr_jax.inference.blind import KernelEstimate
 from sr_jax.inference.fitting import Fitted
 from sr_jax.inference.upscaler import Upscaler
 
@@ -106,7 +107,7 @@ class Files:
     if not pictures:
       return
     try:
-      upscaler, estimate = self._prepared(*pictures[0], progress)
+      upscaler, kernel = self._prepared(*pictures[0], progress)
       if upscaler.fitting is not None:
         group = named([job.source for job, _ in pictures])
         progress.start(f'{group}: {upscaler.model.name} is adapting')
@@ -126,8 +127,8 @@ class Files:
         yield job, fault_of(job.source, error)
         continue
       words = self._write(job, path, upscaler, picture, result, fitted)
-      if estimate is not None:
-        self._save_estimate(path, estimate)
+      if kernel is not None:
+        self._save_kernel(path, kernel)
         words.append('kernel beside it')
       words.append(f'{time.perf_counter() - start:.2f} s')
       sizes = f'{_size(picture)} -> {path} {_size(result)}'
@@ -136,11 +137,11 @@ class Files:
 
   def _prepared(
     self, job: Job, picture: Picture, progress: Progress
-  ) -> tuple[Upscaler, KernelEstimate | None]:
+  ) -> tuple[Upscaler, np.ndarray | None]:
     """Returns the upscaler of a picture, and the estimated kernel it uses.
 
-    The estimate is None if the kernel was given, or if the picture does not
-    look blurred and is enlarged without one.
+    The kernel is None if it was given, or if the picture does not look blurred
+    and is enlarged without one.
 
     Raises:
       UserError: The blur of the picture cannot be estimated.
@@ -153,13 +154,13 @@ class Files:
     prepared = self._upscaler.prepare(picture.color, by=by)
     line = arguments.as_options(prepared.line, ('kernel',))
     progress.write(f'{job.source}: {line}')
-    used = prepared.estimate if prepared.uses_estimate else None
+    used = prepared.estimate.kernel if prepared.uses_estimate else None
     return prepared.upscaler, used
 
-  def _save_estimate(self, path: Path, estimate: KernelEstimate) -> None:
+  def _save_kernel(self, path: Path, kernel: np.ndarray) -> None:
     """Writes the estimated kernel beside the result: its taps and a picture."""
     stem = path.with_suffix('')
-    for file in _kernels.save_kernel_files(stem, estimate.kernel):
+    for file in _kernels.save_kernel_files(stem, kernel):
       self._output.add(file, None)
 
   def _write(

@@ -37,7 +37,13 @@ from sr_jax.data.kernel_files import as_kernel, save_kernel
 from sr_jax.data.kernel_names import KERNELS_TO_TRY
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
-from sr_jax.inference.automatic import AUTO, AutomaticKernel, needs_kernel
+from sr_jax.inference.automatic import (
+  AUTO,
+  ESTIMATED,
+  KERNELGAN,
+  AutomaticKernel,
+  needs_kernel,
+)
 from sr_jax.inference.fitting import TOGETHER
 from sr_jax.inference.model import SRModel
 from sr_jax.inference.shapes import Size
@@ -92,7 +98,9 @@ def _kernel(spec: str | None) -> Any:
   Raises:
     UserError: No kernel has this name, or its file cannot be read.
   """
-  return None if spec == AUTO else as_kernel(spec, known=KERNELS_TO_TRY)
+  if spec in ESTIMATED:
+    return None
+  return as_kernel(spec, known=KERNELS_TO_TRY)
 
 
 def _enlarge(
@@ -159,7 +167,7 @@ def _upscaler(
     UserError: Options do not suit the model, or would have no effect.
   """
   known = list(filter(None, sizes.values()))
-  kernel = None if args.kernel == AUTO else args.kernel
+  kernel = None if args.kernel in ESTIMATED else args.kernel
   options = arguments.upscale_options(
     args, kernel=kernel, noise_sigma=args.noise, seed=args.seed
   )
@@ -167,10 +175,10 @@ def _upscaler(
     raise UserError(
       f'--noise: model {model.name} does not adapt to images: leave it out'
     )
-  if args.kernel == AUTO:
+  if args.kernel in ESTIMATED:
     if model.fitting is None and not args.back_project:
       raise _unused_kernel(model)
-    return AutomaticKernel(model, options, sizes=known)
+    return AutomaticKernel(model, options, kernel=args.kernel, sizes=known)
   upscaler = Upscaler(model, options, sizes=known, references=references)
   if kernel is not None and not upscaler.uses_kernel:
     raise _unused_kernel(model)
@@ -243,15 +251,16 @@ def _made_by(args: argparse.Namespace, model: SRModel) -> dict[str, Any]:
   digest = None if taps is None else _results.digest_of_array(taps)
   # The result depends on the tiles only if they may leave seams.
   tile = args.tile if model.halo is None or args.tile == 'chop' else None
+  draws = model.fitting is not None or args.kernel == KERNELGAN
   options = {
     'method': model.config['method'],
     'model': model.config['model'],
     'weights': weights.hexdigest()[:16],
     'scale': model.scale,
-    'kernel': AUTO if args.kernel == AUTO else digest,
+    'kernel': args.kernel if args.kernel in ESTIMATED else digest,
     'noise': args.noise,
     'adapt_steps': args.adapt_steps,
-    'seed': args.seed if model.fitting else None,
+    'seed': args.seed if draws else None,
     'self_ensemble': args.self_ensemble,
     'back_project': args.back_project,
     'tile': tile,
@@ -320,7 +329,7 @@ def _plan(
   inputs = {f.path.resolve() for f in found}
   jobs, there, faults = [], {}, {}
   beside = [*(SHOWN if args.reference else ())]
-  beside += _kernels.KERNEL_FILES if args.kernel == AUTO else ()
+  beside += _kernels.KERNEL_FILES if args.kernel in ESTIMATED else ()
   for file, place in zip(found, places, strict=True):
     digest = _results.digest_of(file.path)
     earlier = output.finished(place, digest, made_by)

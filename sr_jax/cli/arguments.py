@@ -53,7 +53,7 @@ def as_options(message: str, names: Iterable[str]) -> str:
   """
   known = '|'.join(sorted(names))
   fault = rf'^({known})=([^\s:]+)(?=:)'
-  advice = rf"(?<![\w.-])({known})=([A-Z]+\b|0\b|auto\b|'[^']*')"
+  advice = rf"(?<![\w.-])({known})=([A-Z]+\b|0\b|auto\b|kernelgan\b|'[^']*')"
   for pattern in (fault, advice):
     message = re.sub(pattern, _as_option, message)
   if 'option' in names:
@@ -287,7 +287,7 @@ def add_degradation(parser: argparse.ArgumentParser) -> None:
     '--seed',
     type=count,
     default=0,
-    help='of the noise and of what zssr draws (default: 0)',
+    help='of the noise and of what zssr and kernelgan draw (default: 0)',
   )
 
 

@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 from sr_jax.cli import arguments
 
 if TYPE_CHECKING:
+  import numpy as np
+
   from sr_jax.inference.blind import KernelEstimate
+  from sr_jax.inference.kernelgan import KernelGANEstimate
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
   """Adds the options of the command."""
   parser.description = (
-    'Estimate the Gaussian blur that each image had before it was sampled, '
-    'from its power spectrum. Prints it as a SPEC for --kernel; -o also '
-    'writes taps, a picture of them and JSON. It is an estimate: try '
-    'neighbouring widths.'
+    'Estimate the blur that each image had before it was sampled: a Gaussian, '
+    'from its power spectrum, printed as a SPEC for --kernel; or any kernel, '
+    'by KernelGAN. -o also writes taps, a picture of them and JSON. It is an '
+    'estimate: try neighbouring widths.'
   )
   parser.add_argument('inputs', nargs='+', metavar='IMAGE', type=Path)
   parser.add_argument(
@@ -38,10 +41,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--by',
-    choices=('auto', 'network', 'spectrum'),
+    choices=('auto', 'network', 'spectrum', 'kernelgan'),
     default='auto',
-    help='a trained network for scales 2 to 4, or a fit to the spectrum, which '
-    'takes narrow kernels for wider ones (default: auto)',
+    help='a trained network for scales 2 to 4; a fit to the spectrum, which '
+    'takes narrow kernels for wider ones; or KernelGAN, trained on each image '
+    'for half a minute, for x2 and x4, whose kernels hardly depend on the '
+    'image if it is small (default: auto)',
+  )
+  parser.add_argument(
+    '--seed',
+    type=arguments.count,
+    default=0,
+    help='of what kernelgan draws (default: 0)',
   )
 
 
@@ -53,13 +64,12 @@ def run(args: argparse.Namespace) -> int:
   from sr_jax.data.image_io import find_images, read_image
   from sr_jax.errors import UserError
   from sr_jax.files import write_json
-  from sr_jax.inference.blind import estimate_kernel
 
   failed, records = 0, []
   for found in find_images(args.inputs):
     try:
       color = read_image(found.path).color
-      estimate = estimate_kernel(color, scale=args.scale, by=args.by)
+      estimate = _estimate(args, color)
     except UserError as error:
       shown = str(error).removeprefix(f'{found.path}: ')
       print(f'sr-jax: error: {found.path}: {shown}', file=sys.stderr)
@@ -75,13 +85,34 @@ def run(args: argparse.Namespace) -> int:
   return 2 if failed else 0
 
 
-def _remarks(estimate: KernelEstimate) -> str:
+def _estimate(
+  args: argparse.Namespace, image: np.ndarray
+) -> KernelEstimate | KernelGANEstimate:
+  from sr_jax.inference import blind, kernelgan
+
+  if args.by == 'kernelgan':
+    return kernelgan.estimate_kernel(image, scale=args.scale, seed=args.seed)
+  return blind.estimate_kernel(image, scale=args.scale, by=args.by)
+
+
+def _remarks(estimate: KernelEstimate | KernelGANEstimate) -> str:
   """What else the estimate says, for a person."""
+  from sr_jax.inference.kernelgan import KernelGANEstimate
+
+  if isinstance(estimate, KernelGANEstimate):
+    wide, narrow = estimate.widths
+    return (
+      f' (deviations {wide:.2f} and {narrow:.2f} HR pixels, which hardly depend'
+      ' on the image if it is small: compare with --by auto)'
+    )
   words = []
   if estimate.expected_error is not None:
     words.append(f'widths within about {estimate.expected_error:.2f} HR pixels')
   if not estimate.gaussian:
-    words.append('looks like motion or defocus, which no Gaussian fits')
+    words.append(
+      'looks like motion or defocus, which no Gaussian fits: --by kernelgan'
+      ' assumes no shape'
+    )
   if not estimate.blurred:
     words.append(
       'does not look blurred: a model without kernel may serve better'
@@ -89,6 +120,9 @@ def _remarks(estimate: KernelEstimate) -> str:
   return f' ({"; ".join(words)})' if words else ''
 
 
-def _record(estimate: KernelEstimate) -> dict[str, Any]:
+def _record(estimate: KernelEstimate | KernelGANEstimate) -> dict[str, Any]:
   """The estimate for kernels.json."""
-  return {'kernel': estimate.spec, **dataclasses.asdict(estimate)}
+  fields = dataclasses.asdict(estimate)
+  if 'kernel' in fields:  # taps, which have a file of their own
+    fields['deviations'] = estimate.widths
+  return {**fields, 'kernel': estimate.spec}

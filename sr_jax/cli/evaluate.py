@@ -51,7 +51,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     '--assume-kernel',
     metavar='SPEC',
     help='the blur that the model is given, where it is not that of --kernel; '
-    'auto estimates it from each LR image (also --kernel auto)',
+    'auto estimates it from each LR image (also --kernel auto), kernelgan '
+    'trains KernelGAN on it',
   )
   arguments.add_upscaler(parser)
   parser.add_argument(
@@ -112,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
   from sr_jax import files
   from sr_jax.evaluation import benchmark, scores
   from sr_jax.inference import loading
+  from sr_jax.inference.automatic import ESTIMATED
 
   protocols = benchmark.protocols_of(args.protocol, args.crop)
   metrics = scores.choose(
@@ -120,8 +122,8 @@ def run(args: argparse.Namespace) -> int:
     lpips_weights=args.lpips_weights,
     ma_scores=args.ma_scores,
   )
-  if args.kernel == 'auto':  # which names no degradation
-    args.kernel, args.assume_kernel = None, args.assume_kernel or 'auto'
+  if args.kernel in ESTIMATED:  # which names no degradation
+    args.kernel, args.assume_kernel = None, args.assume_kernel or args.kernel
   model = loading.load(args.model, scale=args.scale, options=dict(args.option))
   if args.reference_level and args.reference_dir is None:
     raise UserError('--reference-level: give --reference-dir as well')

@@ -51,9 +51,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     metavar='SPEC',
     help='blur of the input before it was sampled, for mzsr and zssr models '
     f'and for --back-project: {KERNELS_TO_TRY}; {MEANING}; auto estimates it '
-    'from each image; several are all tried and shown side by side. The '
-    'default model uses no kernel: choose --model mzsr-x2 as well (default: '
-    'auto for mzsr models, no blur for others)',
+    'from each image, kernelgan trains KernelGAN on each image by --seed (x2 '
+    'and x4, half a minute); several are all tried and shown side by side. '
+    'The default model uses no kernel: choose --model mzsr-x2 as well '
+    '(default: auto for mzsr models, no blur for others)',
   )
   parser.add_argument(
     '--noise',
@@ -66,7 +67,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     '--seed',
     type=arguments.count,
     default=0,
-    help='seed of the random choices of zssr (default: 0)',
+    help='seed of the random choices of zssr and kernelgan (default: 0)',
   )
   parser.add_argument(
     '--reference',

@@ -10,7 +10,7 @@ from sr_jax.errors import UserError
 # Every way to name one kernel, for errors, help texts and the README.
 KERNELS = 'bicubic, gaussian:VAR, gaussian:V1,V2,THETA, bd, FILE.npy, FILE.mat'
 # For models that estimate the kernel of an image.
-KERNELS_OR_AUTO = f'{KERNELS}, auto'
+KERNELS_OR_AUTO = f'{KERNELS}, auto, kernelgan'
 # For `sr-jax upscale`, which can try several.
 KERNELS_TO_TRY = f'{KERNELS_OR_AUTO}, or several of these between semicolons'
 MEANING = (
@@ -39,7 +39,8 @@ def _suggestion(spec: str, known: str) -> str | None:
   match = _NAME.fullmatch(spec)
   if match is None:
     return None
-  names = [name for name in ('bicubic', 'bd', 'auto') if name in known]
+  words = ('bicubic', 'bd', 'auto', 'kernelgan')
+  names = [word for word in words if word in known]
   word, rest = match[1].lower(), match[2]
   if rest:
     near = difflib.get_close_matches(word, ['gaussian'], n=1)

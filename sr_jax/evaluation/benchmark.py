@@ -59,6 +59,7 @@ from sr_jax.evaluation.timing import timed
 from sr_jax.files import refuse_links
 from sr_jax.inference.automatic import (
   AUTO,
+  ESTIMATED,
   AutomaticKernel,
   Prepared,
   needs_kernel,
@@ -181,9 +182,11 @@ def evaluate_folder(
   if assumed_kernel is None and unknown:
     assumed_kernel = AUTO
   upscaler: Upscaler | AutomaticKernel
-  if assumed_kernel == AUTO:
+  if assumed_kernel in ESTIMATED:
     options = dataclasses.replace(options, kernel=None, degradation=None)
-    upscaler = AutomaticKernel(model, options, sizes=sizes)
+    upscaler = AutomaticKernel(
+      model, options, kernel=assumed_kernel, sizes=sizes
+    )
   else:
     upscaler = Upscaler(model, options, sizes=sizes)
     if assumed_kernel is not None and not upscaler.uses_kernel:

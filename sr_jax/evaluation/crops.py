@@ -19,6 +19,7 @@ from sr_jax.data.folders import distinct_names
 from sr_jax.data.image_io import find_images, save_png_strip
 from sr_jax.errors import UserError
 from sr_jax.evaluation.benchmark import evaluate_folder
+from sr_jax.evaluation.kernels import KernelEvaluation
 from sr_jax.evaluation.pairs import PairEvaluation
 from sr_jax.evaluation.scores import choose
 from sr_jax.evaluation.spectra import SpectraEvaluation
@@ -91,6 +92,8 @@ def make_evaluation(
     return PairEvaluation(config, method)
   if method.judges == 'spectra':
     return SpectraEvaluation(config)
+  if method.judges == 'kernels':
+    return KernelEvaluation(config)
   return PeriodicEvaluation(config, method, workdir)
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from sr_jax.errors import UserError
+from sr_jax.inference import kernelgan
 from sr_jax.inference.blind import KernelEstimate, estimate_kernel
 from sr_jax.inference.loading import load
 from sr_jax.inference.model import SRModel, as_array, check_image, check_scale
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-AUTO = 'auto'
+AUTO, KERNELGAN = 'auto', 'kernelgan'
+# Names of kernels that are estimated from each image.
+ESTIMATED = (AUTO, KERNELGAN)
 # The network for images that were not blurred, by scale.
 _PLAIN = {2: 'edsr-small-x2'}
 # Variance of the cubic reduction itself, in LR pixels squared. The estimated
@@ -53,7 +56,7 @@ class Prepared(NamedTuple):
 
   Attributes:
     upscaler: The upscaler that enlarges it.
-    estimate: The blur that it seems to have.
+    estimate: The blur that it seems to have, with its `spec` and its taps.
     uses_estimate: Whether the upscaler uses the estimated kernel. An image that
       does not look blurred is usually enlarged without it.
     line: A message for the user: the estimate, how the image is enlarged, and
@@ -61,7 +64,7 @@ class Prepared(NamedTuple):
   """
 
   upscaler: Upscaler
-  estimate: KernelEstimate
+  estimate: KernelEstimate | kernelgan.KernelGANEstimate
   uses_estimate: bool
   line: str
 
@@ -78,6 +81,7 @@ class AutomaticKernel:
     model: SRModel,
     options: UpscaleOptions,
     *,
+    kernel: str = AUTO,
     sizes: Sequence[Size] = (),
   ):
     """Checks model and options before any image is seen.
@@ -85,6 +89,7 @@ class AutomaticKernel:
     Args:
       model: As for an `Upscaler`.
       options: As for an `Upscaler`; the kernel is ignored.
+      kernel: How kernels are estimated, one of `ESTIMATED`.
       sizes: As for an `Upscaler`.
 
     Raises:
@@ -92,7 +97,15 @@ class AutomaticKernel:
     """
     self.model = model
     self._options = options
+    self._kernel = kernel
     self._sizes = sizes
+    if kernel == KERNELGAN:
+      kernelgan.check_scale(model.scale)
+      if self._reduces_bicubically:
+        raise UserError(
+          f'model {model.name} takes the blur before a bicubic reduction, and'
+          ' KernelGAN estimates both in one: take kernel=auto'
+        )
     trial = self._upscaler(np.asarray(gaussian_kernel(1.0)))
     if not trial.uses_kernel:
       raise UserError(
@@ -118,13 +131,15 @@ class AutomaticKernel:
 
     Args:
       image: `[H, W, C]`, float in [0, 1] or uint8.
-      by: As for `estimate_kernel`.
+      by: As for `estimate_kernel`; KernelGAN needs none.
 
     Raises:
       UserError: The array is not an image that the model takes, or the image is
         too small or has too little texture for an estimate.
     """
     self.check(image)
+    if self._kernel == KERNELGAN:
+      return self._by_kernelgan(as_unit(image))
     scale = self.model.scale
     estimate = estimate_kernel(as_unit(image), scale=scale, by=by)
     if estimate.blurred:
@@ -134,6 +149,8 @@ class AutomaticKernel:
         within = (
           ' of a blur that looks like motion or defocus, which no Gaussian fits'
         )
+        if self.model.scale in kernelgan.SCALES:
+          within += ' (kernel=kernelgan assumes no shape)'
       return Prepared(
         self._upscaler(self._taps(estimate)),
         estimate,
@@ -159,6 +176,26 @@ class AutomaticKernel:
     line = f'{seems}: {how}; override it by kernel=SPEC'
     return Prepared(upscaler, estimate, used, line)
 
+  def _by_kernelgan(self, image: np.ndarray) -> Prepared:
+    """Prepares an image with the kernel that KernelGAN estimates."""
+    estimate = kernelgan.estimate_kernel(
+      image, scale=self.model.scale, seed=self._options.seed
+    )
+    wide, narrow = estimate.widths
+    return Prepared(
+      self._upscaler(estimate.kernel),
+      estimate,
+      True,
+      f'{estimate.spec}, deviations {wide:.2f} and {narrow:.2f} HR pixels,'
+      ' which hardly depend on the image: compare with kernel=auto',
+    )
+
+  @property
+  def _reduces_bicubically(self) -> bool:
+    """Whether the model's blur comes before a bicubic reduction."""
+    named = self.model.config.get('degradation', {}).get('name')
+    return (self._options.degradation or named) == 'blur-bicubic'
+
   @functools.cached_property
   def _plain(self) -> Upscaler:
     """The upscaler of images that were not blurred."""
@@ -174,8 +211,7 @@ class AutomaticKernel:
     Models for 'blur-bicubic' images take the kernel of the blur that comes
     before the bicubic reduction.
     """
-    named = self.model.config.get('degradation', {}).get('name')
-    if (self._options.degradation or named) != 'blur-bicubic':
+    if not self._reduces_bicubically:
       return estimate.kernel
     own = _CUBIC_VARIANCE * estimate.scale**2
     wide, narrow = (
@@ -215,7 +251,7 @@ def upscale(
     scale: If given, it must be a scale of the model.
     kernel: Blur that produced the image, see `UpscaleOptions`. 'auto' estimates
       it from the image, and so does None if the model needs a kernel. The
-      estimate is logged.
+      estimate is logged. 'kernelgan' trains KernelGAN on the image.
     adapt_steps: Gradient steps of the adaptation to the image, or 'auto'.
     self_ensemble: Whether to average over the eight flips and rotations.
     back_project: Number of back-projections after the network.
@@ -235,7 +271,7 @@ def upscale(
   """
   check_scale(model, scale)
   array, grey = as_array(image)
-  automatic = isinstance(kernel, str) and kernel == AUTO
+  automatic = isinstance(kernel, str) and kernel in ESTIMATED
   options = UpscaleOptions(
     self_ensemble=self_ensemble,
     back_project=back_project,
@@ -247,7 +283,8 @@ def upscale(
   )
   unknown = kernel is None and needs_kernel(model, adapt_steps)
   if automatic or unknown:
-    prepared = AutomaticKernel(model, options).prepare(array)
+    how = AUTO if kernel is None else str(kernel)
+    prepared = AutomaticKernel(model, options, kernel=how).prepare(array)
     level = logging.WARNING if unknown else logging.INFO
     _log.log(level, '%s', prepared.line)
     upscaler = prepared.upscaler

@@ -41,8 +41,8 @@ class Method(NamedTuple):
       training goes well.
     uses: Data besides HR images that the method needs, see `data.opening.USES`.
     judges: Kind of the evaluation: 'images' that the method enlarges, 'pairs'
-      of images whose order it predicts, or 'spectra' of images whose blur it
-      estimates.
+      of images whose order it predicts, 'spectra' of images whose blur it
+      estimates, or 'kernels', which it estimates from images themselves.
   """
 
   init: Callable[..., TrainState]
@@ -53,7 +53,7 @@ class Method(NamedTuple):
   margin: Callable[[float], int] = lambda scale: 0
   advice: Callable[[Mapping[str, float]], str | None] = lambda metrics: None
   uses: frozenset[str] = frozenset()
-  judges: Literal['images', 'pairs', 'spectra'] = 'images'
+  judges: Literal['images', 'pairs', 'spectra', 'kernels'] = 'images'
 
 
 class Inference(NamedTuple):

@@ -144,7 +144,9 @@ class Views(NamedTuple):
 
 
 # Names of the metrics of which lower scores are better.
-LOWER_IS_BETTER = frozenset({'rmse', 'niqe', 'lpips', 'pi', 'root_error'})
+LOWER_IS_BETTER = frozenset(
+  {'rmse', 'niqe', 'lpips', 'pi', 'root_error', 'kernel_distance'}
+)
 
 
 class Metric(NamedTuple):

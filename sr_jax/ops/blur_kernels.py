@@ -139,6 +139,14 @@ def centre_of_mass(kernel: Array) -> Any:
   return xp.stack(moments) / kernel.sum()
 
 
+def covariance(kernel: np.ndarray) -> np.ndarray:
+  """Covariance `[2, 2]` of the taps around their centre, first x, then y."""
+  rows, columns = np.indices(kernel.shape)
+  y, x = centre_of_mass(kernel)
+  offsets = np.stack([columns - x, rows - y]).reshape(2, -1)
+  return (offsets * kernel.ravel()) @ offsets.T / kernel.sum()
+
+
 def flip(kernel: Array) -> Any:
   """Mirrors a kernel, which exchanges correlation and convolution.
 

@@ -11,17 +11,24 @@ from sr_jax import models
 from sr_jax.errors import UserError
 from sr_jax.ops.power_spectrum import FEATURES
 
+# What each network takes.
+INPUTS = {
+  'kernelgan': (jnp.zeros((64, 64, 3)),),
+  'spectrum_mlp': (jnp.zeros((1, *FEATURES)), jnp.ones(1)),
+}
+
 
 @pytest.mark.parametrize('name', models.estimator_names())
-def test_counts_shapes_and_averages(name):
+def test_counts(name):
   architecture = models.module(name)
   for variant, entry in architecture.VARIANTS.items():
-    network = models.create({'name': name, 'variant': variant, 'scale': 1})
-    variables = jax.eval_shape(
-      network.init, jax.random.key(0), jnp.zeros((1, *FEATURES)), jnp.ones(1)
-    )
-    sizes = (math.prod(x.shape) for x in jax.tree.leaves(variables['params']))
-    assert sum(sizes) == entry.parameters[1]
+    for scale, count in entry.parameters.items():
+      network = models.create(
+        {'name': name, 'variant': variant, 'scale': scale}
+      )
+      variables = jax.eval_shape(network.init, jax.random.key(0), *INPUTS[name])
+      leaves = jax.tree.leaves(variables['params'])
+      assert sum(math.prod(x.shape) for x in leaves) == count
 
 
 def test_statistics_standardise_the_features():

@@ -1,0 +1,54 @@
+r"""A meta-trained start of KernelGAN, after MetaKernelGAN (WACV 2023).
+
+  python train.py --config configs/metakernelgan.py \
+    --workdir runs/metakernelgan --config.data.source=folder:PHOTOGRAPHS
+
+Every photograph of a batch is reduced by two with a random Gaussian kernel, and
+KernelGAN's game is played on it for a few iterations, from weights and rates
+that are trained so that the generator's kernel comes near the true one.
+docs/kernelgan.md says what came of it.
+"""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config(preset=None):
+  """Sixteen iterations of the game, and a discriminator of 32 features."""
+  config = common.base()
+  config.steps = 1500
+  config.log_every = 20
+  config.method = ml_collections.ConfigDict(
+    {
+      'name': 'kernel_game',
+      'iterations': 16,
+      'rate': 1e-3,  # of every layer and iteration, before the training
+      'judge_features': 32,
+      # Of the kernels, in HR pixels squared.
+      'min_variance': 0.2,
+      'max_variance': 5.0,
+      'task_axis': 'map',
+    }
+  )
+  config.model.name = 'kernelgan'
+  config.model.variant = 'released'
+  config.optimizer.learning_rate = 1e-3
+  config.optimizer.schedule = 'cosine'
+  config.optimizer.warmup_steps = 20
+  config.optimizer.clip_norm = 1.0
+  config.data.batch_size = 4  # tasks
+  config.data.patch = 96
+  config.data.on_bad = 'skip'
+  config.eval.every = 50
+  config.eval.crops = 5
+  config.eval.crop_size = 224
+  config.checkpoint.every = 50
+  config.checkpoint.best_by = 'kernel_distance'
+  config = common.finish(config, preset, heavy=True)
+  if preset == 'smoke':
+    config.method.iterations = 2
+    config.method.judge_features = 4
+    config.data.patch = 64
+    config.eval.crop_size = 160
+  return config
