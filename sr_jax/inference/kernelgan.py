@@ -181,12 +181,9 @@ def _corners(
   large, small = patch_sampling.chances(
     image, kernel_game.LARGE, kernel_game.SMALL
   )
-  return tuple(
-    patch_sampling.corners(rng, chance, side, iterations)
-    for chance, side in (
-      (large, kernel_game.LARGE),
-      (small, kernel_game.SMALL),
-    )
+  return (
+    patch_sampling.corners(rng, large, kernel_game.LARGE, iterations),
+    patch_sampling.corners(rng, small, kernel_game.SMALL, iterations),
   )
 
 

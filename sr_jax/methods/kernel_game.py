@@ -102,6 +102,9 @@ def players_of(
 ) -> kernel_game.Players:
   """The two networks as functions of their parameters, as published."""
 
+  def kernel(theta: Any) -> jax.Array:
+    return jnp.asarray(generator.apply({'params': theta}))
+
   def judge(phi: Any, spectral: Any, patch: jax.Array) -> tuple[jax.Array, Any]:
     chances, after = discriminator.apply(
       {'params': phi, 'spectral': spectral}, patch, mutable=['spectral']
@@ -109,7 +112,7 @@ def players_of(
     return chances, after['spectral']
 
   return kernel_game.Players(
-    kernel=lambda theta: generator.apply({'params': theta}),
+    kernel=kernel,
     reduce=reduce_by,
     judge=judge,
     tx=kernel_game.optimizer(),
@@ -284,13 +287,13 @@ def adapt(
 
   def body(state: kernel_game.State, key: jax.Array) -> tuple[Any, jax.Array]:
     keys = jax.random.split(key, 3)
-    corners = tuple(
+    large, small = (
       jax.random.randint(k, (2,), 0, size - side + 1)
       for k, side in zip(
         keys[:2], (kernel_game.LARGE, kernel_game.SMALL), strict=True
       )
     )
-    patches = kernel_game.patches_at(lr, corners, keys[2])
+    patches = kernel_game.patches_at(lr, (large, small), keys[2])
     state, _ = kernel_game.step(players, _WEIGHTS, state, patches)
     return state, players.kernel(state.generator)
 
@@ -304,10 +307,10 @@ def adapt(
 def _descent(rates: Any) -> optax.GradientTransformation:
   """Gradient descent with a rate for every layer and iteration."""
 
-  def update(grads: Any, count: Any, params: Any = None) -> tuple[Any, Any]:
+  def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
     del params
-    steps = jax.tree.map(lambda grad, rate: -rate[count] * grad, grads, rates)
-    return steps, count + 1
+    steps = jax.tree.map(lambda grad, rate: -rate[state] * grad, updates, rates)
+    return steps, state + 1
 
   return optax.GradientTransformation(lambda params: jnp.int32(0), update)
 

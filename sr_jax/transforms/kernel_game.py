@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from sr_jax.losses import kernel as kernel_losses
 
@@ -100,7 +101,7 @@ def next_schedule(
   return Schedule(bicubic, streak, falling, schedule.late | (bicubic < _LATE))
 
 
-def learning_rate(iteration: jax.Array | int) -> jax.Array:
+def learning_rate(iteration: ArrayLike) -> jax.Array:
   """The learning rate of both networks."""
   # The released code counts before it divides.
   periods = jnp.maximum(jnp.asarray(iteration) - 1, 0) // _RATE_PERIOD

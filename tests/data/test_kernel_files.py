@@ -171,7 +171,8 @@ def test_misspelled_kernels_get_a_suggestion(spec, suggested):
     kernel_files.as_kernel(spec)
   assert str(error.value) == (
     f'no kernel {spec!r}; did you mean {suggested}? (bicubic, gaussian:VAR,'
-    ' gaussian:V1,V2,THETA, bd, FILE.npy, FILE.mat, auto)'
+    ' gaussian:V1,V2,THETA, bd, FILE.npy, FILE.mat, auto,'
+    ' kernelgan)'
   )
 
 
