@@ -122,7 +122,9 @@ def _remarks(estimate: KernelEstimate | KernelGANEstimate) -> str:
 
 def _record(estimate: KernelEstimate | KernelGANEstimate) -> dict[str, Any]:
   """The estimate for kernels.json."""
-  fields = dataclasses.asdict(estimate)
-  if 'kernel' in fields:  # taps, which have a file of their own
-    fields['deviations'] = estimate.widths
-  return {**fields, 'kernel': estimate.spec}
+  from sr_jax.inference.kernelgan import KernelGANEstimate
+
+  if isinstance(estimate, KernelGANEstimate):  # its taps have their own file
+    more = {'scale': estimate.scale, 'deviations': estimate.widths}
+    return {'kernel': estimate.spec, 'seed': estimate.seed, **more}
+  return {'kernel': estimate.spec, **dataclasses.asdict(estimate)}
