@@ -257,13 +257,21 @@ def upscale_options(args: argparse.Namespace, **others: Any) -> UpscaleOptions:
   )
 
 
-def add_degradation(parser: argparse.ArgumentParser) -> None:
-  """How LR images are made."""
+def add_degradation(
+  parser: argparse.ArgumentParser, sets: Sequence[str] = (), more: str = ''
+) -> None:
+  """How LR images are made.
+
+  Args:
+    parser: The parser of the command.
+    sets: Names of sets of kernels that the command takes as well.
+    more: What they do, for the help.
+  """
   parser.add_argument(
     '--degradation',
-    choices=('bicubic', 'direct', 'blur-bicubic'),
+    choices=('bicubic', 'direct', 'blur-bicubic', *sets),
     help='MATLAB resize; blur and take every S-th pixel; or blur and MATLAB '
-    'resize (default: bicubic)',
+    f'resize{more} (default: bicubic)',
   )
   parser.add_argument(
     '--kernel',

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sr_jax.cli import arguments
 from sr_jax.errors import UserError, counted
 
 if TYPE_CHECKING:
   from sr_jax.data.degradation import Degradation
+
+# Sets of kernels, see `evaluation.kernel_sets`.
+_SETS = ('gaussian8',)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -46,13 +49,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     help='take the reference of this number alone; in CUFED5 1 is the most '
     'similar (default: all together)',
   )
-  arguments.add_degradation(parser)
+  arguments.add_degradation(
+    parser,
+    _SETS,
+    '; gaussian8 is the last one with eight kernels in turn, as in papers '
+    'after IKC: a row for each, and the mean',
+  )
   parser.add_argument(
     '--assume-kernel',
     metavar='SPEC',
     help='the blur that the model is given, where it is not that of --kernel; '
     'auto estimates it from each LR image (also --kernel auto), kernelgan '
-    'trains KernelGAN on it',
+    'trains KernelGAN on it; true is the kernel of LR, for ikc, which is given '
+    'none by itself',
   )
   arguments.add_upscaler(parser)
   parser.add_argument(
@@ -111,7 +120,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   """Prints the table, writes JSON and images if asked to."""
   from sr_jax import files
-  from sr_jax.evaluation import benchmark, scores
+  from sr_jax.evaluation import benchmark, kernel_sets, scores
   from sr_jax.inference import loading
   from sr_jax.inference.automatic import ESTIMATED
 
@@ -129,21 +138,31 @@ def run(args: argparse.Namespace) -> int:
     raise UserError('--reference-level: give --reference-dir as well')
   if args.lr is not None:
     _refuse_degradation(args, fits=model.fitting is not None)
-  result = benchmark.evaluate_folder(
-    model,
-    hr_dir=args.hr,
-    lr_dir=args.lr,
-    reference_dir=args.reference_dir,
-    reference_level=args.reference_level,
-    degradation=_degradation(args),
-    protocols=protocols,
-    metrics=metrics,
-    options=arguments.upscale_options(args),
-    assumed_kernel=args.assume_kernel,
-    save_images=args.save_images,
-    peak=args.peak,
-    report=_report,
-  )
+  shared: Any = {
+    'hr_dir': args.hr,
+    'protocols': protocols,
+    'metrics': metrics,
+    'options': arguments.upscale_options(args),
+    'assumed_kernel': args.assume_kernel,
+    'save_images': args.save_images,
+    'peak': args.peak,
+    'report': _report,
+  }
+  if args.degradation in _SETS:
+    _refuse_beside_set(args)
+    name, args.degradation = args.degradation, None
+    result = kernel_sets.evaluate_kernels(
+      model, name, degradation=arguments.degradation_of(args), **shared
+    )
+  else:
+    result = benchmark.evaluate_folder(
+      model,
+      lr_dir=args.lr,
+      reference_dir=args.reference_dir,
+      reference_level=args.reference_level,
+      degradation=_degradation(args),
+      **shared,
+    )
   if args.json is not None:
     files.write_json(args.json, result)
   if left_out := result['left_out']:
@@ -152,6 +171,20 @@ def run(args: argparse.Namespace) -> int:
       f' {"; ".join(left_out.values())}'
     )
   return 0
+
+
+def _refuse_beside_set(args: argparse.Namespace) -> None:
+  """Refuses options that would have no effect beside a set of kernels."""
+  given = {
+    '--lr': args.lr,
+    '--kernel': args.kernel,
+    '--reference-dir': args.reference_dir,
+  }
+  if names := [name for name, value in given.items() if value is not None]:
+    raise UserError(
+      f'--degradation {args.degradation} has kernels of its own: leave out'
+      f' {", ".join(names)}'
+    )
 
 
 def _report(line: str) -> None:

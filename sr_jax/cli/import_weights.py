@@ -78,6 +78,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     'corrects it (default: bicubic)',
   )
   parser.add_argument(
+    '--predictor',
+    type=Path,
+    metavar='FILE',
+    help='Predictor of IKC, which estimates kernel codes, for --model ikc',
+  )
+  parser.add_argument(
+    '--corrector',
+    type=Path,
+    metavar='FILE',
+    help='Corrector of IKC, which corrects them',
+  )
+  parser.add_argument(
+    '--pca',
+    type=Path,
+    metavar='FILE',
+    help='basis of the kernel codes, pca_matrix.pth of IKC (default: computed '
+    'for Gaussians up to a standard deviation of the scale)',
+  )
+  parser.add_argument(
     '-o', dest='output', required=True, type=Path, metavar='CHECKPOINT'
   )
 
@@ -87,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
   import jax
 
   from sr_jax import checkpoints, models
+  from sr_jax.weights.companions import import_companions
   from sr_jax.weights.published import import_duals, import_weights
 
   if args.output.exists():
@@ -106,6 +126,11 @@ def run(args: argparse.Namespace) -> int:
   )
   config, params = imported.config, imported.params
   duals = import_duals(args.dual, imported) if args.dual else {}
+  companions = import_companions(
+    imported,
+    {'predictor': args.predictor, 'corrector': args.corrector},
+    args.pca,
+  )
   stats = imported.batch_stats
   model = {'name': config['name'], 'scale': config['scale']}
   module = models.module(config['name'])
@@ -119,17 +144,20 @@ def run(args: argparse.Namespace) -> int:
       **duals,
       **features,
       **enlarger,
+      **companions.slots,
       **({'batch_stats': stats} if stats else {}),
     },
     {
-      'method': method | sisr | _learned(args.metric),
+      'method': method | sisr | companions.method | _learned(args.metric),
       'model': {**model, **config['options']},
     },
   )
   options = ', '.join(f'{k}={v}' for k, v in config['options'].items())
-  count = sum(leaf.size for leaf in jax.tree.leaves([params, duals]))
+  count = sum(
+    leaf.size for leaf in jax.tree.leaves([params, duals, companions.slots])
+  )
   print(f'{args.weights}: {model["name"]} x{model["scale"]} ({options})')
-  for note in imported.notes:
+  for note in [*imported.notes, *companions.notes]:
     print(f'  {note}')
   if features:
     print(f'  with the features of {args.features}')
@@ -198,7 +226,7 @@ def _import_features(args: argparse.Namespace) -> int:
   from sr_jax.weights import features
 
   given = ('variant', 'scale', 'option', 'key', 'dual', 'content')
-  given += ('features', 'sisr')
+  given += ('features', 'sisr', 'predictor', 'corrector', 'pca')
   if refused := [name for name in given if getattr(args, name)]:
     raise UserError(f'--model {args.model} takes no --{refused[0]}')
   params, notes = features.read_file(args.weights, args.model)

@@ -22,6 +22,7 @@ from sr_jax.data.kernel_names import KERNELS, KERNELS_OR_AUTO, unknown_kernel
 from sr_jax.errors import UserError, counted
 from sr_jax.files import open_atomically
 from sr_jax.ops.blur_kernels import (
+  DEFAULT_SIZE,
   Kernel,
   bd_kernel,
   gaussian_kernel,
@@ -183,6 +184,20 @@ def _check_suffix(path: pathlib.Path) -> None:
     raise UserError(f'{path}: a kernel file must be .mat or .npy')
 
 
+def _parse_sigma(spec: str) -> np.ndarray:
+  """An isotropic Gaussian on 21x21 taps, by its standard deviation."""
+  try:
+    sigma = float(spec.removeprefix('sigma:'))
+  except ValueError:
+    sigma = math.nan
+  if not 1e-3 <= sigma <= math.sqrt(_MAX_VARIANCE):
+    raise UserError(
+      f'kernel {spec!r}: write sigma:S, a standard deviation of 0.001 to'
+      f' {math.sqrt(_MAX_VARIANCE):g} HR pixels'
+    )
+  return np.asarray(gaussian_kernel(sigma**2, size=DEFAULT_SIZE))
+
+
 def _parse_gaussian(spec: str) -> np.ndarray:
   try:
     numbers = [float(n) for n in spec.removeprefix('gaussian:').split(',')]
@@ -205,8 +220,9 @@ def parse_kernel_spec(spec: str, *, known: str = KERNELS) -> np.ndarray | None:
 
   Args:
     spec: `bicubic`, `gaussian:VAR`, `gaussian:V1,V2,THETA` (variances in HR
-      pixels squared, radians), `bd` (see `bd_kernel`), or the path of a `.mat`
-      or `.npy` file.
+      pixels squared, radians), `sigma:S` (a standard deviation in HR pixels,
+      on 21x21 taps as in IKC), `bd` (see `bd_kernel`), or the path of a
+      `.mat` or `.npy` file.
     known: The names that the error for an unknown name lists.
 
   Raises:
@@ -218,6 +234,8 @@ def parse_kernel_spec(spec: str, *, known: str = KERNELS) -> np.ndarray | None:
     return bd_kernel()
   if spec.startswith('gaussian:'):
     return _parse_gaussian(spec)
+  if spec.startswith('sigma:'):
+    return _parse_sigma(spec)
   if not spec.lower().endswith(_SUFFIXES):
     raise unknown_kernel(spec, known)
   return load_kernel(spec)

@@ -8,7 +8,9 @@ import re
 from sr_jax.errors import UserError
 
 # Every way to name one kernel, for errors, help texts and the README.
-KERNELS = 'bicubic, gaussian:VAR, gaussian:V1,V2,THETA, bd, FILE.npy, FILE.mat'
+KERNELS = (
+  'bicubic, gaussian:VAR, gaussian:V1,V2,THETA, sigma:S, bd, FILE.npy, FILE.mat'
+)
 # For models that estimate the kernel of an image.
 KERNELS_OR_AUTO = f'{KERNELS}, auto, kernelgan'
 # For `sr-jax upscale`, which can try several.

@@ -85,6 +85,9 @@ Report = Callable[[str], None]
 
 _log = logging.getLogger(__name__)
 
+# An assumed kernel that is the one of the degradation.
+TRUE = 'true'
+
 
 class _Pair(NamedTuple):
   """One HR file and the files that belong to it, if there are such."""
@@ -147,7 +150,9 @@ def evaluate_folder(
       from `degradation`, and no border is mirrored.
     assumed_kernel: SPEC of the kernel that the model is given instead of that
       of `degradation`; 'auto' estimates it from each LR image, as is done
-      anyhow if the model needs a kernel and none is known.
+      anyhow if the model needs a kernel and none is known. Models that
+      estimate the kernel themselves are given none, or by 'true' that of
+      `degradation`.
     save_images: folder for the results as PNG, under the names of HR.
     report: called with each line of the table as soon as it is known.
     peak: the value that is white in files of more than 8 bits, see
@@ -170,7 +175,7 @@ def evaluate_folder(
   targets = _targets(pairs, save_images)
   options = dataclasses.replace(
     options or UpscaleOptions(),
-    kernel=assumed.taps if assumed_kernel is None else assumed_kernel,
+    kernel=_given_kernel(model, assumed, assumed_kernel),
     degradation=degradation.degradation if degradation else None,
     noise_sigma=assumed.noise_sigma,
     seed=assumed.seed,
@@ -205,6 +210,7 @@ def evaluate_folder(
   result = as_json(model, made, protocols, metrics, scores)
   result |= {
     'adapt_steps': options.adapt_steps,
+    'iterations': options.iterations,
     'kernel': assumed.kernel,
     'assumed_kernel': assumed_kernel,
     'tile': options.tile,
@@ -216,6 +222,15 @@ def evaluate_folder(
   means = [result['mean'], *(other['mean'] for other in result['others'])]
   report(table.line('mean', means))
   return result
+
+
+def _given_kernel(
+  model: SRModel, made: Degradation, assumed: str | None
+) -> str | np.ndarray | None:
+  """The kernel that the model is given."""
+  if assumed is None and model.iterations is not None:
+    return None
+  return made.taps if assumed in (None, TRUE) else assumed
 
 
 def _scores_of(

@@ -42,12 +42,12 @@ VARIANTS = {
   'small': common.Variant(
     {
       **_PAPER,
-      'blocks': 4,
-      'features': 32,
-      'condition': 16,
+      'blocks': 3,
+      'features': 24,
+      'condition': 12,
       'bicubic_skip': True,
     },
-    {2: 340_067},
+    {2: 155_547},
   ),
 }
 # `config.method` of checkpoints that are imported from published weights.

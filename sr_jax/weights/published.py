@@ -20,7 +20,6 @@ from sr_jax.errors import UserError, counted
 from sr_jax.models.parts.architecture import Architecture
 from sr_jax.models.parts.parameters import (
   expected_shapes,
-  shapes_of,
   stack,
   unstacked_shapes,
 )
@@ -158,47 +157,6 @@ def import_duals(
   return slots
 
 
-def import_companion(
-  path: str | os.PathLike[str], model: str, slot: str
-) -> tuple[dict[str, Any], list[str]]:
-  """Reads a network that is trained with the network of a model.
-
-  Args:
-    path: A `.pth`, `.pt` or `.safetensors` file.
-    model: Name of the architecture, such as `ikc`.
-    slot: Which of its `COMPANIONS`, such as `predictor`.
-
-  Returns:
-    Parameters, and notes as in `Imported`.
-
-  Raises:
-    UserError: The model has no such network, or the file does not hold it.
-  """
-  companions = models.module(model).COMPANIONS
-  if slot not in companions:
-    raise UserError(f'model {model} has no {slot}: leave {slot}=FILE out')
-  companion = companions[slot]
-  try:
-    value, _, translate = _read(path)
-    if translate is not to_flax:
-      raise UserError('give a .pth, .pt or .safetensors file')
-    weights = torch_to_flax(value, companion.TORCH_NAMES)
-    shapes = {name: array.shape for name, array in weights.arrays.items()}
-    try:
-      network = companion.Model(**companion.recognise(shapes))
-    except LookupError as error:
-      raise UserError(f'lacks the tensor {error.args[0]}') from None
-    inputs = network.example_inputs
-    expected = shapes_of(
-      jax.eval_shape(network.init, jax.random.key(0), *inputs)['params']
-    )
-    _refuse_difference(_difference(weights, (), expected), slot)
-  except UserError as error:
-    raise UserError(f'{path}: {error}') from None
-  tree = traverse_util.unflatten_dict(weights.arrays, sep='/')
-  return tree, weights.notes
-
-
 def _read(
   path: str | os.PathLike[str],
 ) -> tuple[Any, dict[str, Any], Callable[[Any, Architecture], Weights]]:
@@ -312,6 +270,15 @@ def _placed(
     sources={new: weights.sources[path] for path, new in kept.items()},
     notes=notes,
   )
+
+
+def refuse_difference(weights: Weights, expected: Shapes, what: str) -> None:
+  """Refuses weights whose names or shapes are not the expected ones.
+
+  Raises:
+    UserError: The error lists the tensors that do not fit.
+  """
+  _refuse_difference(_difference(weights, (), expected), what)
 
 
 def _refuse_difference(difference: list[str], what: str) -> None:

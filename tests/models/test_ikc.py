@@ -11,7 +11,8 @@ from sr_jax.models import ikc
 from sr_jax.models.parts.parameters import shapes_of
 from sr_jax.ops.blur_kernels import gaussian_kernel
 from sr_jax.ops.kernel_codes import encode, fitted, gaussian_basis
-from sr_jax.weights.published import import_companion, import_weights
+from sr_jax.weights.companions import import_companion
+from sr_jax.weights.published import import_weights
 from tests import golden_files
 from tests.nightly import first_by_default
 from tests.weights import torch_files
