@@ -183,7 +183,7 @@ class Files:
     if upscaler.references:
       words.append(self._show(path, upscaler, picture, result, fitted))
     if upscaler.fitting is not None:
-      words.append(counted(fitted.steps, 'step'))
+      words += _steps(upscaler, fitted)
       error = upscaler.back_projection_error(picture.color, result.color)
       if error is not None:
         words.append(
@@ -297,6 +297,16 @@ def named(sources: Sequence[Path]) -> str:
     return f'{sources[0]}'
   more = 'more image' if others == 1 else 'more images'
   return f'{sources[0]} and {others} {more} of its size'
+
+
+def _steps(upscaler: Upscaler, fitted: Fitted) -> list[str]:
+  """The steps of the fit in words, if there were some to make."""
+  assert upscaler.fitting is not None
+  if upscaler.model.iterations is None:
+    return [counted(fitted.steps, 'step')]
+  if upscaler.fitting.kernel is not None:
+    return []
+  return [counted(fitted.steps, 'correction')]
 
 
 def _size(picture: Picture) -> str:

@@ -35,7 +35,7 @@ from sr_jax.data.image_io import (
 )
 from sr_jax.data.kernel_files import as_kernel, save_kernel
 from sr_jax.data.kernel_names import KERNELS_TO_TRY
-from sr_jax.errors import UserError
+from sr_jax.errors import UserError, counted
 from sr_jax.inference import loading
 from sr_jax.inference.automatic import (
   AUTO,
@@ -127,7 +127,7 @@ def _enlarge(
   upscaler = _upscaler(args, model, sizes, references)
   alike = isinstance(upscaler, Upscaler)
   if alike and upscaler.fitting is not None and jobs:
-    print(_kernel_line(args, upscaler.fitting, output), flush=True)
+    print(_kernel_line(args, model, upscaler.fitting, output), flush=True)
   kept = {job.target.resolve() for job in jobs}
   kept |= {file.path.resolve() for file in found}
   files = Files(output, upscaler, made_by, kept, overwrite=args.overwrite)
@@ -372,9 +372,17 @@ def _references(paths: Sequence[Path], model: SRModel) -> list[np.ndarray]:
 
 
 def _kernel_line(
-  args: argparse.Namespace, fitting: Fitting, output: Output
+  args: argparse.Namespace, model: SRModel, fitting: Fitting, output: Output
 ) -> str:
   """Describes the assumed blur of the images, and saves its kernel."""
+  if fitting.kernel is None and model.iterations is not None:
+    count = args.iterations
+    if count in (None, 'auto'):
+      return (
+        f'kernel: estimated from each image, corrected up to {model.iterations}'
+        ' times'
+      )
+    return f'kernel: estimated from each image, {counted(count, "correction")}'
   if fitting.kernel is None:
     return f'kernel: none, the input is taken for a {fitting.degradation} image'
   path = output.folder / _KERNEL_NAME.format(

@@ -6,10 +6,13 @@ import argparse
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sr_jax.cli import arguments
 from sr_jax.errors import UserError
+
+if TYPE_CHECKING:
+  from sr_jax.inference.model import SRModel
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -39,11 +42,13 @@ def run(args: argparse.Namespace) -> int:
     )
   model = loading.load(args.checkpoint)
   if args.to == 'safetensors':
+    slots, sections = _companions(model)
     export_safetensors(
       model.params['generator'],
       args.output,
-      config=_explicit(model.config['model']),
+      config=_explicit(model.config['model']) | sections,
       batch_stats=model.params.get('batch_stats', {}),
+      slots=slots,
     )
   else:
     network = models.create(model.config['model'])
@@ -58,6 +63,23 @@ def run(args: argparse.Namespace) -> int:
   size = args.output.stat().st_size / 2**20
   print(f'{model.name} x{model.scale} -> {args.output} ({size:.1f} MiB)')
   return 0
+
+
+def _companions(model: SRModel) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Slots that inference needs besides the network, and sections for them."""
+  from sr_jax import models
+
+  companions = models.module(model.config['model']['name']).COMPANIONS
+  if not companions:
+    return {}, {}
+  names = ('codes', *companions)
+  slots = {name: model.params[name] for name in names if name in model.params}
+  sections = {
+    name: dict(model.config[name])
+    for name in ('method', 'degradation')
+    if name in model.config
+  }
+  return slots, {'sections': sections}
 
 
 def _explicit(config: Mapping[str, Any]) -> dict[str, Any]:

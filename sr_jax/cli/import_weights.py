@@ -136,6 +136,7 @@ def run(args: argparse.Namespace) -> int:
   module = models.module(config['name'])
   method = module.method(config['options'])
   features = _features(args, method['name'])
+  method |= companions.sections.get('method', {})
   sisr, enlarger = _sisr(args, method['name'], config['scale'])
   checkpoints.save_params(
     args.output,
@@ -148,7 +149,8 @@ def run(args: argparse.Namespace) -> int:
       **({'batch_stats': stats} if stats else {}),
     },
     {
-      'method': method | sisr | companions.method | _learned(args.metric),
+      **companions.sections,
+      'method': method | sisr | _learned(args.metric),
       'model': {**model, **config['options']},
     },
   )

@@ -16,8 +16,8 @@ KERNELS_OR_AUTO = f'{KERNELS}, auto, kernelgan'
 # For `sr-jax upscale`, which can try several.
 KERNELS_TO_TRY = f'{KERNELS_OR_AUTO}, or several of these between semicolons'
 MEANING = (
-  'V1 and V2 are variances in HR pixels squared, THETA is in radians, bd is '
-  'the blur of the BD degradation (x3)'
+  'V1 and V2 are variances in HR pixels squared, THETA is in radians, S is a '
+  'standard deviation on 21x21 taps, bd is the blur of the BD degradation (x3)'
 )
 
 # The beginning of a name, and what follows a colon or a similar character.

@@ -17,6 +17,7 @@ The result is the JSON of `sr-jax evaluate`:
                       those too small for SSIM
   adapt_steps         steps of the fit to each image that were asked for: a
                       number, 'auto', or null for what the model does by itself
+  iterations          corrections that were asked for, if the model makes some
   tile                as asked for: a number, 'auto', 'off' or 'chop'
   compile_seconds     spent compiling in all, not part of any image's seconds
   reference_dir       folder of the references, or null
@@ -62,6 +63,7 @@ from sr_jax.inference.automatic import (
   ESTIMATED,
   AutomaticKernel,
   Prepared,
+  given_kernel,
   needs_kernel,
 )
 from sr_jax.inference.model import SRModel
@@ -84,9 +86,6 @@ PathLike = str | os.PathLike[str]
 Report = Callable[[str], None]
 
 _log = logging.getLogger(__name__)
-
-# An assumed kernel that is the one of the degradation.
-TRUE = 'true'
 
 
 class _Pair(NamedTuple):
@@ -175,7 +174,7 @@ def evaluate_folder(
   targets = _targets(pairs, save_images)
   options = dataclasses.replace(
     options or UpscaleOptions(),
-    kernel=_given_kernel(model, assumed, assumed_kernel),
+    kernel=given_kernel(model, assumed.taps, assumed_kernel),
     degradation=degradation.degradation if degradation else None,
     noise_sigma=assumed.noise_sigma,
     seed=assumed.seed,
@@ -210,27 +209,19 @@ def evaluate_folder(
   result = as_json(model, made, protocols, metrics, scores)
   result |= {
     'adapt_steps': options.adapt_steps,
-    'iterations': options.iterations,
     'kernel': assumed.kernel,
     'assumed_kernel': assumed_kernel,
     'tile': options.tile,
     'reference_dir': None if reference_dir is None else str(reference_dir),
     'reference_level': reference_level,
   }
+  if model.iterations is not None:
+    result['iterations'] = options.iterations
   if peak:
     result['peak'] = peak
   means = [result['mean'], *(other['mean'] for other in result['others'])]
   report(table.line('mean', means))
   return result
-
-
-def _given_kernel(
-  model: SRModel, made: Degradation, assumed: str | None
-) -> str | np.ndarray | None:
-  """The kernel that the model is given."""
-  if assumed is None and model.iterations is not None:
-    return None
-  return made.taps if assumed in (None, TRUE) else assumed
 
 
 def _scores_of(

@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 AUTO, KERNELGAN = 'auto', 'kernelgan'
 # Names of kernels that are estimated from each image.
 ESTIMATED = (AUTO, KERNELGAN)
+# An assumed kernel that is the one by which LR was made.
+TRUE = 'true'
 # The network for images that were not blurred, by scale.
 _PLAIN = {2: 'edsr-small-x2'}
 # Variance of the cubic reduction itself, in LR pixels squared. The estimated
@@ -49,6 +51,22 @@ def needs_kernel(model: SRModel, adapt_steps: int | str | None) -> bool:
   if model.fitting is None or adapt_steps == 0:
     return False
   return model.needs_kernel
+
+
+def given_kernel(
+  model: SRModel, taps: np.ndarray | None, assumed: str | None
+) -> str | np.ndarray | None:
+  """The kernel that a model is given when it is measured.
+
+  Args:
+    model: The model.
+    taps: The kernel by which LR was made.
+    assumed: SPEC of another kernel, or 'true' for this one; None leaves models
+      without a kernel that estimate it themselves.
+  """
+  if assumed is None and model.iterations is not None:
+    return None
+  return taps if assumed in (None, TRUE) else assumed
 
 
 class Prepared(NamedTuple):
@@ -165,9 +183,14 @@ class AutomaticKernel:
     used = False
     if not needs_kernel(self.model, self._options.adapt_steps):
       upscaler, how = self._upscaler(None), 'enlarged without a kernel'
+      if self.model.iterations is not None:
+        how = 'its kernel is left to the model itself'
     elif scale in _PLAIN:
       upscaler = self._plain
       how = f'enlarged by {upscaler.model.name}, which needs no kernel'
+    elif self._reduces_bicubically:
+      upscaler, how = self._upscaler(self._taps(estimate)), 'enlarged with it'
+      used = True
     else:
       # The estimated kernel is centred, where a cubic reduction is not.
       upscaler = self._upscaler(self._taps(estimate), block_centred=True)

@@ -10,7 +10,10 @@ from sr_jax import models
 from sr_jax.checkpoints import Loaded
 from sr_jax.errors import UserError
 from sr_jax.inference.stored import check_declared
-from sr_jax.weights.formats.safetensors_io import read_safetensors
+from sr_jax.weights.formats.safetensors_io import (
+  read_safetensors,
+  split_slots,
+)
 from sr_jax.weights.published import import_weights
 
 SUFFIX = '.safetensors'
@@ -29,11 +32,14 @@ def read_exported(path: str | os.PathLike[str]) -> Loaded:
       ' checkpoint of it with sr-jax import'
     )
   name, options = section['name'], section['options']
+  sections = section.get('sections', {})
+  tensors, _ = split_slots(tensors)
   model = {**options, 'name': name, 'scale': section['scale']}
   try:
     nested = traverse_util.unflatten_dict(tensors, sep='/')
     check_declared(
-      {'method': {'name': ''}, 'model': model}, {'generator': nested}
+      {'method': {'name': ''}, **sections, 'model': model},
+      {'generator': nested},
     )
     method = models.module(name).method(options)
   except UserError as error:
@@ -41,8 +47,8 @@ def read_exported(path: str | os.PathLike[str]) -> Loaded:
   except (AttributeError, LookupError, TypeError, ValueError) as error:
     raise UserError(f'{path}: damaged: {error!r:.200}') from error
   imported = import_weights(path, model=name)
-  params = {'generator': imported.params}
+  params = {'generator': imported.params, **imported.slots}
   if imported.batch_stats:
     params['batch_stats'] = imported.batch_stats
-  config = {'method': method, 'model': model}
+  config = {'method': method, **sections, 'model': model}
   return Loaded(config, params, None, None, {})

@@ -172,6 +172,11 @@ def projection(
 ) -> Callable[..., Any]:
   """Makes back-projection, a transform of predict functions, on the host."""
   made_by = degradation or ('bicubic' if taps is None else 'direct')
+  if iterations and taps is None and made_by != 'bicubic':
+    raise UserError(
+      'back-projection needs a known kernel: give kernel=SPEC, or leave'
+      ' back_project=N out'
+    )
 
   def transform(predict: Callable[..., Any]) -> Callable[..., Any]:
     def projected(lr: np.ndarray) -> Any:

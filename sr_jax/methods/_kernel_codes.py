@@ -140,7 +140,7 @@ class Blurs(NamedTuple):
   def _profiles(self, sigmas: jax.Array) -> jax.Array:
     """Rows `[B, K]` of which isotropic Gaussians are outer products."""
     offsets = jnp.arange(self.kernel_size) - self.kernel_size // 2
-    taps = jnp.exp(-0.5 * (offsets / sigmas[:, None]) ** 2)
+    taps = jnp.exp(-0.5 * (offsets[None] / sigmas[:, None]) ** 2)
     return taps / taps.sum(1, keepdims=True)
 
   def _reductions(self, size: int, scale: float) -> np.ndarray:

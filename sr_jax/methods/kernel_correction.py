@@ -78,10 +78,8 @@ class Training(NamedTuple):
   blurs: Blurs
 
 
-def make(config: Mapping[str, Any]) -> Method:
-  """Makes the training of the predictor and corrector of `config['model']`.
-
-  Sections used: `method`, `model`, `degradation`, `data`, `optimizer`, `steps`.
+def training_of(config: Mapping[str, Any]) -> Training:
+  """Makes the networks and settings that a config describes.
 
   Raises:
     UserError: The model is another one, or the value of a section is refused.
@@ -90,7 +88,7 @@ def make(config: Mapping[str, Any]) -> Method:
   check('config.method', section, _RULES)
   network, times = kernel_codes.network_of(config), section['corrections']
   updates = {'predictor': 1, 'corrector': times}
-  training = Training(
+  return Training(
     network,
     ikc.Predictor(
       section['predictor_features'], network.codes, network.channels
@@ -107,6 +105,17 @@ def make(config: Mapping[str, Any]) -> Method:
     times,
     kernel_codes.blurs_of(config),
   )
+
+
+def make(config: Mapping[str, Any]) -> Method:
+  """Makes the training of the predictor and corrector of `config['model']`.
+
+  Sections used: `method`, `model`, `degradation`, `data`, `optimizer`, `steps`.
+
+  Raises:
+    UserError: As for `training_of`.
+  """
+  training = training_of(config)
   return Method(
     init=functools.partial(_init, training),
     train_step=functools.partial(_train_step, training),

@@ -28,18 +28,22 @@ PathLike = str | os.PathLike[str]
 # deviation. The largest one is the scale.
 _SIZE, _LEAST = 21, 0.2
 
+# Sections for SFTMD, and for all of IKC's networks.
+_SFTMD = {'degradation': {'name': 'blur-bicubic'}}
+_ALL = {**_SFTMD, 'method': {'name': 'kernel_correction'}}
+
 
 class Companions(NamedTuple):
   """What goes into a checkpoint beside the network that enlarges.
 
   Attributes:
     slots: Parameters by slot.
-    method: Changes of `config.method`.
+    sections: Changes of sections of the config.
     notes: One line on each choice that was made and each part that was ignored.
   """
 
   slots: dict[str, Any]
-  method: dict[str, Any]
+  sections: dict[str, dict[str, Any]]
   notes: list[str]
 
 
@@ -73,6 +77,11 @@ def import_companions(
       f'model {name} needs its {missing[0]} too: give {missing[0]}=FILE'
     )
   slots, notes = {}, []
+  if not given and 'codes' in imported.slots:
+    if basis is not None:
+      raise UserError('the file holds its own basis: leave pca=FILE out')
+    whole = set(known) <= set(imported.slots)
+    return Companions(dict(imported.slots), _ALL if whole else _SFTMD, [])
   for slot, path in given.items():
     slots[slot], more = import_companion(path, name, slot)
     notes += more
@@ -86,8 +95,7 @@ def import_companions(
       f' {_SIZE}x{_SIZE} taps'
     )
   slots['codes'] = {'basis': matrix.astype(np.float32)}
-  method = {'name': 'kernel_correction'} if given else {}
-  return Companions(slots, method, notes)
+  return Companions(slots, _ALL if given else _SFTMD, notes)
 
 
 def import_companion(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +26,10 @@ from sr_jax.models.parts.parameters import (
 )
 from sr_jax.typing import Network
 from sr_jax.weights.formats import mat_file, npz_params
-from sr_jax.weights.formats.safetensors_io import read_safetensors
+from sr_jax.weights.formats.safetensors_io import (
+  read_safetensors,
+  split_slots,
+)
 from sr_jax.weights.formats.tf_bundle import find_bundle, read_bundle
 from sr_jax.weights.formats.torch_pickle import read_tensors
 from sr_jax.weights.names import (
@@ -56,12 +60,15 @@ class Imported(NamedTuple):
     batch_stats: Running statistics, in the same form; {} if the network has
       none.
     notes: One line on each choice that was made and each part that was ignored.
+    slots: Parameters of further networks by slot, in a file that `sr-jax
+      export` wrote.
   """
 
   config: dict[str, Any]
   params: dict[str, Any]
   batch_stats: dict[str, Any]
   notes: list[str]
+  slots: Mapping[str, Any] = MappingProxyType({})
 
 
 def import_weights(
@@ -97,6 +104,9 @@ def import_weights(
   """
   module = models.module(model)
   value, stored, translate = _read(path)
+  slots: dict[str, Any] = {}
+  if stored:
+    value, slots = split_slots(value)
   try:
     if stored.get('name', model) != model:
       raise UserError(f'holds {stored["name"]}, not {model}')
@@ -111,7 +121,7 @@ def import_weights(
     weights = without_ignored(weights, module.TORCH_IGNORED)
     recognised = _recognise(weights, module, stored)
     given = _given(module, variant, scale, options or {})
-    return _fit(weights, module, recognised, given)
+    return _fit(weights, module, recognised, given)._replace(slots=slots)
   except UserError as error:
     raise UserError(f'{path}: {error}') from None
 

@@ -171,7 +171,7 @@ def test_misspelled_kernels_get_a_suggestion(spec, suggested):
     kernel_files.as_kernel(spec)
   assert str(error.value) == (
     f'no kernel {spec!r}; did you mean {suggested}? (bicubic, gaussian:VAR,'
-    ' gaussian:V1,V2,THETA, bd, FILE.npy, FILE.mat, auto,'
+    ' gaussian:V1,V2,THETA, sigma:S, bd, FILE.npy, FILE.mat, auto,'
     ' kernelgan)'
   )
 
@@ -183,7 +183,7 @@ def test_kernels_that_do_not_exist_get_the_list(spec):
     kernel_files.parse_kernel_spec(spec)
   assert str(error.value) == (
     f'no kernel {spec!r}; give one of these (bicubic, gaussian:VAR,'
-    ' gaussian:V1,V2,THETA, bd, FILE.npy, FILE.mat)'
+    ' gaussian:V1,V2,THETA, sigma:S, bd, FILE.npy, FILE.mat)'
   )
 
 

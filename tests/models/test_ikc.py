@@ -14,14 +14,8 @@ from sr_jax.ops.kernel_codes import encode, fitted, gaussian_basis
 from sr_jax.weights.companions import import_companion
 from sr_jax.weights.published import import_weights
 from tests import golden_files
+from tests.methods.ikc_files import arrays, written
 from tests.nightly import first_by_default
-from tests.weights import torch_files
-
-
-def written(path, state_dict):
-  """The weights as PyTorch's file."""
-  path.write_bytes(torch_files.state_dict(state_dict))
-  return path
 
 
 @pytest.mark.parametrize(
@@ -116,12 +110,6 @@ def test_codes_of_gaussians():
   np.testing.assert_allclose(grid[:, :6] * signs[:6], basis[:, :6], atol=1e-2)
 
 
-def arrays(name):
-  """The arrays of a golden file."""
-  with np.load(golden_files.GOLDEN / f'ikc_{name}.npz') as data:
-    return {key: data[key] for key in data.files if key != 'meta'}
-
-
 def test_kernels_of_other_sizes_are_fitted():
   """Zeros are added or outer taps cut off, and the centre stays the centre."""
   wide = gaussian_kernel(4.0, size=33)
@@ -139,17 +127,3 @@ def test_kernels_of_other_sizes_are_fitted():
     UserError, match='41x41 taps, most of it outside the inne'
   ):
     fitted(np.ones((41, 41)) / 41**2, 21)
-
-
-def released(tmp_path):
-  """SFTMD x4 of one block, predictor and corrector, with weights by formula."""
-  golden = golden_files.load('ikc_sftmd_x4_nb1_formula')
-  imported = import_weights(
-    written(tmp_path / 'f.pth', golden.state_dict), model='ikc'
-  )
-  params = {'generator': imported.params}
-  for slot in ('predictor', 'corrector'):
-    golden = golden_files.load(f'ikc_{slot}_full_formula')
-    path = written(tmp_path / f'{slot}.pth', golden.state_dict)
-    params[slot], _ = import_companion(path, 'ikc', slot)
-  return imported.config, params

@@ -175,3 +175,8 @@ def state_dict(
   sizes = [array.size for array in tensors.values()]
   counted = dict(zip(raw, zip(sizes, raw.values(), strict=True), strict=True))
   return legacy_file(mapping(items), counted)
+
+
+def tensor_alone(array: np.ndarray) -> bytes:
+  """A file that holds one tensor and no dictionary."""
+  return zip_file(_whole('0', array), {'0': array.tobytes()})

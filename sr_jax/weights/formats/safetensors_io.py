@@ -2,7 +2,8 @@
 
 A file that sr_jax writes holds the parameters under their Flax paths, with a
 name for each block of a chain (`body_0/conv1/kernel`), and running statistics
-(`norm/mean`). Its metadata hold the model's name, scale and options.
+(`norm/mean`). Parameters of further networks that inference needs are under
+`@SLOT/PATH`. Its metadata hold the model's name, scale and options.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from sr_jax.models.parts.parameters import unstack
 
 _FORMAT = 'sr_jax'
 _MOST_SCALE = 100
+# Start of the names of tensors of further networks, such as /...
+_SLOT = '@'
 
 
 def read_safetensors(
@@ -65,6 +68,9 @@ def read_safetensors(
 def _config(text: str) -> dict[str, Any]:
   config = json.loads(text)
   kinds = {key: type(value) for key, value in config.items()}
+  if not all(isinstance(v, dict) for v in config.get('sections', {}).values()):
+    raise ValueError('its sections are not those of a config')
+  kinds.pop('sections', None)
   scale = kinds.pop('scale', None)
   # The scale may be a float, because Meta-SR's scales need not be whole.
   if scale not in (int, float) or kinds != {'name': str, 'options': dict}:
@@ -74,12 +80,30 @@ def _config(text: str) -> dict[str, Any]:
   return config
 
 
+def split_slots(
+  tensors: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """Separates the tensors of further networks from those of the first one.
+
+  Returns:
+    The tensors of the first network by name, and nested tensors by slot.
+  """
+  first, others = {}, {}
+  for name, array in tensors.items():
+    if name.startswith(_SLOT):
+      others[name.removeprefix(_SLOT)] = array
+    else:
+      first[name] = array
+  return first, traverse_util.unflatten_dict(others, sep='/')
+
+
 def export_safetensors(
   params: Mapping[str, Any],
   path: str | os.PathLike[str],
   *,
   config: Mapping[str, Any],
   batch_stats: Mapping[str, Any] | None = None,
+  slots: Mapping[str, Any] | None = None,
 ) -> None:
   """Writes parameters to a file, which appears whole or not at all.
 
@@ -87,14 +111,17 @@ def export_safetensors(
     params: Nested dictionary of arrays, as in `Imported.params`.
     path: The file to write.
     config: `name`, `scale` and `options` of the model; `import_weights` reads
-      them back.
+      them back. `sections` holds further sections of the config, if any.
     batch_stats: Running statistics, if the model has any.
+    slots: Parameters of further networks by slot, if inference needs them.
 
   Raises:
     UserError: The file cannot be written.
   """
   flat = unstack(traverse_util.flatten_dict(params, sep='/'))
   flat |= traverse_util.flatten_dict(batch_stats or {}, sep='/')
+  further = traverse_util.flatten_dict(dict(slots or {}), sep='/')
+  flat |= {f'{_SLOT}{name}': array for name, array in further.items()}
   metadata = {'format': _FORMAT, 'config': json.dumps(dict(config))}
   contiguous = {name: np.asarray(x, order='C') for name, x in flat.items()}
   with open_atomically(path) as file:
