@@ -122,7 +122,7 @@ def test_upscale_estimates_and_corrects(run, imported, photo, tmp_path):
   done = run(*command, '-o', out, '--iterations', 2)
   assert done.status == 0, done
   assert 'kernel: estimated from each image, 2 corrections' in done.out
-  assert '(ikc, 2 corrections, ' in done.out
+  assert '/ikc, 2 corrections, ' in done.out
   two = read_image(out / 'photo_x4.png').color
   assert two.shape == (36, 32, 3)
   # The same again is there already; another number is another result.
