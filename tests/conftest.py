@@ -1,8 +1,9 @@
-"""Sets up eight fake CPU devices, fast compilation and a compilation cache."""
+"""Sets up eight fake CPU devices, and what makes the tests quick."""
 
 import gc
 import os
 import pathlib
+import sys
 import tempfile
 
 import jax
@@ -30,16 +31,19 @@ def _compile_quickly() -> None:
 _compile_quickly()
 
 
+# What a run of the tests keeps for the next one. It lies outside the checkout
+# and the user's folders, and may be deleted at any time.
+KEPT = pathlib.Path(tempfile.gettempdir(), f'sr_jax-tests-{os.getuid()}')
+
+
 def _keep_programs() -> None:
   """Keeps compiled programs for the next run and for child processes.
 
-  Compilation is nine tenths of the suite's time. The folder belongs to one user
-  and one version of jaxlib, lies outside the checkout and the user's folders,
-  and may be deleted at any time. `JAX_COMPILATION_CACHE_DIR` chooses another.
+  The folder belongs to one version of jaxlib. `JAX_COMPILATION_CACHE_DIR`
+  chooses another.
   """
-  name = f'sr_jax-tests-{os.getuid()}/jaxlib-{jaxlib.__version__}'
   folder = os.environ.setdefault(
-    'JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(tempfile.gettempdir(), name))
+    'JAX_COMPILATION_CACHE_DIR', str(KEPT / f'jaxlib-{jaxlib.__version__}')
   )
   settings = {
     'jax_persistent_cache_min_compile_time_secs': 0.0,
@@ -54,13 +58,34 @@ def _keep_programs() -> None:
 _keep_programs()
 
 
+def _keep_bytecode() -> None:
+  """Keeps Python's bytecode, so that child processes start quickly."""
+  sys.dont_write_bytecode = False
+  os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
+  folder = os.environ.setdefault('PYTHONPYCACHEPREFIX', str(KEPT / 'bytecode'))
+  sys.pycache_prefix = folder
+
+
+_keep_bytecode()
+
+# Tracing makes many objects, of which few are garbage: look for it less often.
+gc.set_threshold(100_000, 20, 20)
+# A process may hold 65,530 memory maps on Linux; XLA aborts when all are used.
+_MANY_MAPS = 20_000
+
+
+def _memory_maps() -> int:
+  """How many memory maps this process holds; `_MANY_MAPS` if unknown."""
+  try:
+    return pathlib.Path('/proc/self/maps').read_bytes().count(b'\n')
+  except OSError:
+    return _MANY_MAPS
+
+
 @pytest.fixture(autouse=True, scope='module')
 def _forget_programs():
-  """Frees a file's compiled programs.
-
-  Each holds memory maps, of which Linux allows a process 65,530; XLA aborts
-  when the whole suite has used them up.
-  """
+  """Frees compiled programs, which hold memory maps, when there are many."""
   yield
-  jax.clear_caches()
-  gc.collect()
+  if _memory_maps() >= _MANY_MAPS:
+    jax.clear_caches()
+    gc.collect()

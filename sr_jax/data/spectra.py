@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from scipy import signal
 
 from sr_jax.data import draws
 from sr_jax.data.draws import Arrays, Draw
@@ -98,6 +97,9 @@ def _blurred(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
   # float32 takes half the time, and is exact to 1e-4 grey levels.
   padded = np.pad(image.astype(np.float32), beside, mode='symmetric')
   taps = kernel[::-1, ::-1].astype(np.float32)
+  # Imported here, because it takes a second: most users never come here.
+  from scipy import signal
+
   return signal.fftconvolve(padded, taps, mode='valid')
 
 

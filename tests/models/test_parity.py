@@ -11,23 +11,21 @@ import pytest
 from tests import golden_files, parity
 from tests.nightly import nightly
 
-FILES = [
-  path.stem
+_METAS = {
+  path.stem: golden_files.load_meta(path.stem)
   for path in sorted(golden_files.GOLDEN.glob('*.npz'))
-  if golden_files.load_meta(path.stem).get('system') in parity.SYSTEMS
-]
+}
+FILES = [f for f in _METAS if _METAS[f].get('system') in parity.SYSTEMS]
 
 
 def _system(file):
-  return parity.SYSTEMS[golden_files.load_meta(file)['system']].model
+  return parity.SYSTEMS[_METAS[file]['system']].model
 
 
 def _by_default(file):
   """Whether the file has the least parameters of its architecture's."""
   same = [other for other in FILES if _system(other) == _system(file)]
-  counts = {
-    o: sum(golden_files.load_meta(o)['n_params'].values()) for o in same
-  }
+  counts = {other: sum(_METAS[other]['n_params'].values()) for other in same}
   return file == min(same, key=counts.get)
 
 
