@@ -314,6 +314,7 @@ for path in [p for p in newest.rglob('*') if p.is_file()]:
 """
 
 
+@pytest.mark.nightly
 def test_a_flipped_bit_is_never_used(tmp_path):
   """T10: of 120 bit flips in checkpoints 115 were used as they are.
 

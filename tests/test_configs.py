@@ -134,14 +134,16 @@ def test_docstring_gives_command_and_origin(path, monkeypatch):
 
 
 def _presets_to_trace():
-  """(path, preset) of all; one preset per method stays in the default suite."""
+  """(path, preset) of all; by default one of each method, if it is quick."""
+  slow = ('crossnet', 'esrgan', 'ranker', 'srntt')
   seen, cases = set(), []
   for path in FILES:
     name = _module(path).get_config('smoke').method.name
     for preset in (None, 'smoke'):
       first = preset == 'smoke' and name not in seen
       seen |= {name} if first else set()
-      marks = () if first else pytest.mark.nightly
+      by_default = first and path.stem not in slow
+      marks = () if by_default else pytest.mark.nightly
       identity = f'{path.stem}:{preset or ""}'
       cases.append(pytest.param(path, preset, id=identity, marks=marks))
   return cases

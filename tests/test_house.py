@@ -4,6 +4,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 import sr_jax
 
 # Makes packages look as if they were not installed.
@@ -49,6 +51,7 @@ print(len(names))
   assert int(result.stdout) > 40
 
 
+@pytest.mark.nightly
 def test_core_trains_and_upscales_without_tensorflow_and_torch(tmp_path):
   code = (
     BLOCK

@@ -16,6 +16,7 @@ import skimage.io
 
 from sr_jax import checkpoints, train_loop
 from tests import tiny
+from tests.nightly import nightly
 
 ROOT = pathlib.Path(__file__).parent.parent
 # The same tiny experiment through train.py's flags.
@@ -112,7 +113,7 @@ def test_a_missing_accelerator_is_answered_in_one_line(tmp_path):
   assert 'check JAX_PLATFORMS' in line
 
 
-@pytest.mark.parametrize('seconds', [0.3, 2.5])
+@pytest.mark.parametrize('seconds', [0.3, nightly(2.5)])
 def test_sigterm_while_starting_is_a_clean_exit(tmp_path, seconds):
   """T13: the exit status was -15, without a message."""
   with _start(tmp_path / 'run', '--config.steps=100000') as process:

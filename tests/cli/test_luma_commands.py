@@ -34,6 +34,7 @@ def workdir(tmp_path_factory):
   return folder
 
 
+@pytest.mark.nightly
 def test_chroma_is_bicubic_and_tiles_leave_no_trace(workdir):
   model = loading.load(workdir)
   assert (model.scale, model.channels) == (2, 3)

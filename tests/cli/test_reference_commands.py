@@ -211,6 +211,7 @@ def test_evaluate_by_levels(run, srntt, tmp_path):
   assert found[1]['mean']['psnr'] != found[2]['mean']['psnr']
 
 
+@pytest.mark.nightly
 def test_evaluate_refuses(run, srntt, checkpoint, tmp_path):
   folder = tmp_path / 'hr'
   for name in ('1_0', '1_1', '2_0'):

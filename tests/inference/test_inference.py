@@ -24,6 +24,7 @@ from sr_jax.ops.color import rgb_to_y
 from sr_jax.ops.degrade import degrade
 from sr_jax.ops.resize import imresize
 from sr_jax.transforms.ensemble import self_ensemble
+from tests.nightly import first_by_default
 from tests.tiny_models import counting, random_image, tiny
 
 PHOTO = skimage.data.astronaut()[:80, 180:290]
@@ -113,7 +114,7 @@ def test_any_size_scale_and_channel_count(
     {'self_ensemble': True, 'back_project': 1, 'kernel': 'gaussian:1.0'},
   ],
 )
-@pytest.mark.parametrize('scale', [2, 3])
+@pytest.mark.parametrize('scale', first_by_default([2, 3]))
 def test_tiles_leave_no_trace(options, scale):
   """Tiles change at most the last digit of float32, with any options."""
   image = PHOTO[:70, :96]

@@ -16,6 +16,7 @@ from sr_jax.errors import UserError
 from sr_jax.inference import loading
 from sr_jax.inference.automatic import upscale
 from sr_jax.inference.loading import load
+from tests.nightly import nightly
 from tests.tiny_models import tiny, tiny_config
 
 PHOTO = skimage.data.astronaut()[:80, 180:290]
@@ -75,9 +76,9 @@ def test_options_that_the_parameters_leave_open(feedback):
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'features': 5}, 'features=5: its parameters are not those'),
+    nightly({'features': 5}, 'features=5: its parameters are not those'),
     ({'steps': 0}, 'steps=0: give a whole number from 1'),
-    ({'stepz': 2}, "stepz=2: config.model does not fit 'srfbn'"),
+    nightly({'stepz': 2}, "stepz=2: config.model does not fit 'srfbn'"),
     ({'scale': 3}, 'option scale: choose it by name or scale=S'),
   ],
 )

@@ -18,6 +18,7 @@ from sr_jax.inference.options import UpscaleOptions
 from sr_jax.inference.upscaler import Upscaler
 from sr_jax.metrics.protocol import PROTOCOLS, get_protocol
 from sr_jax.ops.resize import imresize
+from tests.nightly import nightly_of
 from tests.tiny_models import random_image, tiny
 
 # Small networks of all kinds: local, luma alone, transposed convolutions, and
@@ -69,7 +70,7 @@ def test_flat_images_stay_flat_with_fitted_models(name):
   assert deviation(sr, 255) <= 2
 
 
-@pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.parametrize('name', nightly_of(NETWORKS, ['rcan']))
 def test_border_pixels_are_as_those_inside(name):
   """P2: all cells of SR pixels of a flat image equal the one in the middle."""
   model = untrained(name)

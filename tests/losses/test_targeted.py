@@ -8,6 +8,7 @@ import pytest
 from sr_jax.losses.targeted import masked_distance
 from sr_jax.models.features import vgg
 from sr_jax.ops.regions import NAMES, regions
+from tests.nightly import nightly_of
 
 RNG = np.random.default_rng(0)
 SR, HR = RNG.random((2, 2, 16, 16, 3), np.float32)
@@ -61,7 +62,7 @@ def look():
   }
 
 
-@pytest.mark.parametrize('region', NAMES)
+@pytest.mark.parametrize('region', nightly_of(NAMES, ['boundary']))
 def test_nothing_outside_the_region_has_an_effect(look, region):
   mask = MASKS[region]
   assert 0 < mask.mean() < 1

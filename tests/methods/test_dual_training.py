@@ -132,6 +132,7 @@ def test_loss_by_hand():
   np.testing.assert_allclose(metrics['loss'], primary + 0.1 * dually, rtol=1e-4)
 
 
+@pytest.mark.nightly
 def test_three_steps_learn_in_one_trace_with_an_optimizer_for_each_network():
   state, losses = _started(), []
   slots = {'generator', *DUALS}

@@ -60,6 +60,7 @@ def test_the_loss_is_the_weighted_sum_of_the_terms():
     assert metrics[slot] > 0
 
 
+@pytest.mark.nightly
 def test_the_generator_s_weights_do_not_reach_the_discriminator():
   one, two = run_of(), run_of(adversarial_weight=0.5, pixel_weight=0.3)
   (a, _), (b, _) = (run.step(one.start, batch()) for run in (one, two))

@@ -76,6 +76,7 @@ def _run(folder):
   return _Run(_plain(folder))
 
 
+@pytest.mark.nightly
 def test_it_learns_an_order(folder):
   """Evaluation uses running statistics and held-out patches."""
   run = _run(folder)

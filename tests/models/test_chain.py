@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import traverse_util
 
 from sr_jax.models import rcan
@@ -82,6 +83,7 @@ def test_blocks_of_a_chain_start_from_numbers_of_their_own():
   assert 0.95 / 6 < np.abs(kernel).max() <= 1 / 6
 
 
+@pytest.mark.nightly
 def test_files_hold_the_blocks_one_by_one(tmp_path):
   options = {'groups': 2, 'blocks': 3, 'features': 4, 'reduction': 2}
   network = rcan.Model(scale=2, **options)

@@ -10,6 +10,7 @@ from sr_jax import models
 from sr_jax.errors import UserError
 from sr_jax.models.parts import base, parameters
 from tests import model_checks
+from tests.nightly import nightly_of
 
 ALL = [*models.names(), *models.critic_names()]
 # Values that no option has, whatever its type.
@@ -84,7 +85,7 @@ def test_values_out_of_range_are_named_with_their_range(option, value, message):
   assert message in _refusal(config)
 
 
-@pytest.mark.parametrize('name', ALL)
+@pytest.mark.parametrize('name', nightly_of(ALL, ['carn', 'srnet', 'srntt']))
 def test_absurd_values_of_any_option_end_in_one_line(name):
   """T6: each value is refused, or gives a network whose shapes are computed."""
   config = {'name': name, 'scale': _scale(name), **models.module(name).TINY}

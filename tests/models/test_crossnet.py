@@ -125,6 +125,7 @@ def test_gradients_reach_every_tensor_through_sr_alone(tiny):
     assert (leaf != 0).any(), keys
 
 
+@pytest.mark.nightly
 def test_inputs_default_to_the_enlarged_image(tiny):
   _, apply, variables, (lr, reference, sisr) = tiny
   enlarged = imresize(lr, scale=4)

@@ -12,6 +12,7 @@ from sr_jax.errors import UserError
 from sr_jax.models.features import alexnet, vgg
 from sr_jax.weights.names import torch_to_flax
 from tests import feature_oracle as oracle
+from tests.nightly import nightly
 
 IMAGE = np.random.default_rng(1).random((18, 21, 3), np.float32)
 
@@ -32,7 +33,9 @@ def parameters(tensors, module):
       oracle.VGG19,
       {'conv2_2': 7, 'relu2_2': 8, 'conv3_4': 16, 'relu4_4': 26, 'conv5_4': 34},
     ),
-    ('vgg16', oracle.VGG16, {'relu1_2': 3, 'relu3_3': 15, 'relu5_3': 29}),
+    nightly(
+      'vgg16', oracle.VGG16, {'relu1_2': 3, 'relu3_3': 15, 'relu5_3': 29}
+    ),
   ],
 )
 def test_vgg_equals_numpy(variant, plan, layers):

@@ -27,6 +27,7 @@ def _imported(file, model, folder):
   return golden, import_weights(path, model=model)
 
 
+@pytest.mark.nightly
 def test_spsr_is_the_released(tmp_path):
   """The whole network with its branch; the file stores two tensors twice."""
   golden, imported = _imported('spsr_g_x4_full_formula', 'spsr', tmp_path)

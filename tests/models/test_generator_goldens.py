@@ -19,7 +19,7 @@ from sr_jax import models
 from sr_jax.errors import UserError
 from sr_jax.weights.published import import_weights
 from tests import golden_files, model_checks
-from tests.nightly import first_by_default
+from tests.nightly import first_by_default, nightly
 
 RCAN = {'channels': 3, 'features': 16, 'groups': 2, 'blocks': 2, 'reduction': 4}
 RRDB = {'channels': 3, 'features': 16, 'blocks': 2, 'growth': 8}
@@ -113,6 +113,7 @@ def test_every_scale_of_carn(tmp_path, scale, file, options):
   assert count(imported.params) == golden.meta['n_params']['main']
 
 
+@pytest.mark.nightly
 def test_one_scale_of_a_multi_scale_carn(tmp_path):
   golden = golden_files.load('carn_m_multi')
   weights = golden.write(tmp_path / 'weights.safetensors')
@@ -239,7 +240,9 @@ def test_pixel_unshuffle_mirrors_incomplete_cells():
   np.testing.assert_allclose(sr, whole[:, :10, :14], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', first_by_default(['rrdbnet', 'msrresnet']))
+@pytest.mark.parametrize(
+  'name', nightly_of(['rrdbnet', 'msrresnet'], ['rrdbnet'])
+)
 def test_initial_weights_are_a_tenth_of_he(name):
   """In RRDBNet within the dense blocks alone; biases of these are zero."""
   network = models.module(name).Model(scale=4, blocks=2)
@@ -258,6 +261,7 @@ def test_initial_weights_are_a_tenth_of_he(name):
       assert spread == pytest.approx(0.1, rel=0.05), path
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize('variant', first_by_default(['carn-m', 'carn']))
 def test_carn_serves_its_scales_by_the_same_parameters(variant):
   lr, trees = jnp.zeros((1, 4, 5, 3)), []

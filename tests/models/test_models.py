@@ -13,9 +13,19 @@ from sr_jax.models import zssr
 from sr_jax.models.parts import base
 from sr_jax.ops.resize import imresize, resize_matrix
 from tests import model_checks
-from tests.nightly import first_by_default, nightly
+from tests.nightly import first_by_default, nightly, nightly_of
 
 NAMES = models.names()
+# Tracing these networks takes the longest, also when they are tiny.
+LARGE = ['carn', 'crossnet', 'rrdbnet', 'san', 'spsr', 'srnet', 'srntt']
+# Those of which gradients take long, too.
+LARGE_GRADIENTS = [
+  *LARGE,
+  *('drcn', 'drn', 'drrn', 'metasr', 'msrresnet', 'ranksrgan', 'rcan'),
+  *('srfbn', 'srresnet'),
+]
+# Those of which the published variants are traced for long.
+DEEP = ['crossnet', 'rcan', 'san', 'spsr', 'srfbn', 'srnet']
 # Every published count; by default the first of each architecture.
 COUNTS = [
   case
@@ -25,7 +35,8 @@ COUNTS = [
       (name, variant, scale)
       for variant, entry in models.module(name).VARIANTS.items()
       for scale in entry.parameters
-    ]
+    ],
+    keep=0 if name in DEEP else 1,
   )
 ]
 
@@ -37,24 +48,20 @@ def _scales(name):
   return sorted(published | {model_checks.least_scale(name)})
 
 
-def _by_least_scale(least):
-  """Architectures at all scales from `least` on, the least one by default."""
+def _by_scale(least, large):
+  """Architectures at all scales from `least` on.
+
+  By default, those that are not large run at their least scale.
+  """
   return [
     (name, scale)
-    if scale == model_checks.least_scale(name)
+    if scale == model_checks.least_scale(name) and name not in large
     else nightly(name, scale)
     for name in NAMES
     for scale in _scales(name)
     if scale >= least
   ]
 
-
-# Their gradients take the longest to compile.
-LARGE = {'carn', 'crossnet', 'san', 'spsr', 'srnet', 'srntt'}
-BY_SCALE = [
-  nightly(*case) if isinstance(case, tuple) and case[0] in LARGE else case
-  for case in _by_least_scale(2)
-]
 
 REFINING = [
   name
@@ -68,7 +75,7 @@ def test_parameter_count_is_the_published(name, variant, scale):
   model_checks.check_count(name, variant, scale)
 
 
-@pytest.mark.parametrize(('name', 'scale'), _by_least_scale(1))
+@pytest.mark.parametrize(('name', 'scale'), _by_scale(1, LARGE))
 def test_shapes_at_odd_sizes_and_batches(name, scale):
   model_checks.check_shapes(name, scale)
 
@@ -79,13 +86,13 @@ def test_other_channel_counts(name, channels):
   model_checks.check_channels(name, channels)
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', nightly_of(NAMES, LARGE))
 def test_bfloat16_computes_low_but_keeps_float32_parameters(name):
   model_checks.check_low_precision(name)
 
 
 # At scale 1 pixels in the middle of RRDBNet's cells reach less than others.
-@pytest.mark.parametrize(('name', 'scale'), BY_SCALE)
+@pytest.mark.parametrize(('name', 'scale'), _by_scale(2, LARGE_GRADIENTS))
 def test_finite_gradients_and_receptive_radius(name, scale):
   model_checks.check_gradients_and_reach(name, scale)
 

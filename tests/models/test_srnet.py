@@ -65,6 +65,7 @@ def test_parity_with_the_released_code(name, tmp_path):
   golden.check('s_label', aux['residual'])
 
 
+@pytest.mark.nightly
 def test_parity_in_training(tmp_path):
   """Outputs with batch statistics, and running statistics after one step."""
   golden = golden_files.load('srnet_x4')
@@ -130,7 +131,7 @@ def _count(network):
 
 
 @pytest.mark.parametrize(
-  ('scale', 'released'), [(4, 3_058_398), nightly(8, 3_353_822)]
+  ('scale', 'released'), [nightly(4, 3_058_398), nightly(8, 3_353_822)]
 )
 def test_attention_that_is_never_called_is_named(scale, released, tmp_path):
   """The release makes two unused modules if attention is off."""

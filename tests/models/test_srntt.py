@@ -170,6 +170,7 @@ def test_other_scales_are_refused():
     models.create({'name': 'srntt', 'scale': 2})
 
 
+@pytest.mark.nightly
 def test_authors_discriminator(tmp_path):
   groups, arrays = _tensorflow('srntt_tf_discriminator_formula')
   path = tmp_path / 'discrim.npz'

@@ -9,6 +9,7 @@ import pytest
 
 from sr_jax.ops import patch_match
 from tests.golden_files import GOLDEN
+from tests.nightly import nightly_of
 
 every_form = pytest.mark.parametrize('form', patch_match.FORMS)
 # MiB of scores: all at once, some rows of a reference, one row.
@@ -115,7 +116,7 @@ def test_of_equals_the_first_wins(form, chunk):
   np.testing.assert_array_equal(found.index, rows * 14 + columns)
 
 
-@every_form
+@pytest.mark.parametrize('form', nightly_of(patch_match.FORMS, ['box']))
 def test_an_image_matches_itself_and_is_rebuilt(form):
   features = jnp.asarray(_features(6, 9), jnp.float32)
   found = patch_match.match(features, [features], form=form)

@@ -201,6 +201,7 @@ def test_values_in_a_closure_are_differentiated_as_well():
     np.testing.assert_allclose(derivative(outer)(2.0), -3 * (8 - 1), rtol=1e-6)
 
 
+@pytest.mark.nightly
 def test_curvature_grad_in_both_modes_and_to_any_order():
   """B12: forward mode was refused."""
 

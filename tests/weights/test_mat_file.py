@@ -18,6 +18,7 @@ from sr_jax.array_files import mat5
 from sr_jax.errors import UserError
 from sr_jax.weights.formats.mat_file import read_mat
 from sr_jax.weights.published import import_weights
+from tests.nightly import nightly_of
 from tests.weights import mutations
 from tests.weights.mat_files import cells, matconvnet
 
@@ -245,7 +246,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize('name', HOSTILE)
+@pytest.mark.parametrize('name', nightly_of(HOSTILE, ['cells of nothing']))
 def test_hostile_files(tmp_path, name):
   content = HOSTILE[name]
   data = file(content() if callable(content) else content)
