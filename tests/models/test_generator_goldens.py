@@ -240,9 +240,7 @@ def test_pixel_unshuffle_mirrors_incomplete_cells():
   np.testing.assert_allclose(sr, whole[:, :10, :14], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-  'name', nightly_of(['rrdbnet', 'msrresnet'], ['rrdbnet'])
-)
+@pytest.mark.parametrize('name', [nightly('rrdbnet'), 'msrresnet'])
 def test_initial_weights_are_a_tenth_of_he(name):
   """In RRDBNet within the dense blocks alone; biases of these are zero."""
   network = models.module(name).Model(scale=4, blocks=2)
