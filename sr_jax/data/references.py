@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
 from sr_jax.data import cache, draws, folders, sources
 from sr_jax.data.draws import Arrays, Draw
@@ -167,6 +166,8 @@ def _remade(
   image: np.ndarray, place: tuple[float, float], size: int, words: list[int]
 ) -> np.ndarray:
   """A crop shifted by up to half its side, turned, scaled and recoloured."""
+  from scipy import ndimage  # slow to import
+
   draws = _fractions(words)
   turn = math.radians(_TURN) * draws[2]
   zoom = _ZOOM ** draws[3]

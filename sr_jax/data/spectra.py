@@ -97,8 +97,7 @@ def _blurred(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
   # float32 takes half the time, and is exact to 1e-4 grey levels.
   padded = np.pad(image.astype(np.float32), beside, mode='symmetric')
   taps = kernel[::-1, ::-1].astype(np.float32)
-  # Imported here, because it takes a second: most users never come here.
-  from scipy import signal
+  from scipy import signal  # slow to import
 
   return signal.fftconvolve(padded, taps, mode='valid')
 

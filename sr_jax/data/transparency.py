@@ -8,7 +8,6 @@ pixels when a picture is enlarged.
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 __all__ = ['bleed', 'straighten']
 
@@ -47,6 +46,8 @@ def bleed(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 def _smoothed(x: np.ndarray) -> np.ndarray:
   """Means over 3x3 pixels."""
+  from scipy import ndimage  # slow to import
+
   return ndimage.uniform_filter(x, size=(3, 3, 1), mode='nearest')
 
 

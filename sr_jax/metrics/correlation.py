@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
@@ -12,6 +11,8 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
   Equal values share their mean rank. The result is 0 if all values of one array
   are equal, because they define no order.
   """
+  from scipy import stats  # slow to import
+
   ranks = np.stack([stats.rankdata(a), stats.rankdata(b)])
   ranks -= ranks.mean(axis=1, keepdims=True)
   lengths = np.sqrt((ranks**2).sum(axis=1))

@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import ndimage
 
 from sr_jax.errors import UserError
 from sr_jax.ops.blur_kernels import (
@@ -42,6 +41,8 @@ def correlate(image: Array, kernel: Array) -> Any:
 
   Tap K // 2 of the kernel is its centre, as in `scipy.ndimage.correlate`.
   """
+  from scipy import ndimage  # slow to import
+
   image = as_float(image)
   if array_namespace(image, kernel) is np:
     taps = np.asarray(kernel, np.float64)

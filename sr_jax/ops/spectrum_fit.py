@@ -10,7 +10,6 @@ is estimated as about 0.7.
 from __future__ import annotations
 
 import numpy as np
-from scipy import optimize
 
 from sr_jax.ops import power_spectrum
 
@@ -54,6 +53,8 @@ def fit_gaussian(luma: np.ndarray) -> np.ndarray:
     Covariance `[2, 2]` in LR pixels squared, in the order x (to the right),
     y (down).
   """
+  from scipy import optimize  # slow to import
+
   vertical, horizontal = power_spectrum.frequencies()
   radius = np.hypot(vertical, horizontal)
   inside = (radius > _BAND[0]) & (radius < _BAND[1])
