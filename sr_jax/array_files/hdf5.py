@@ -132,7 +132,14 @@ class Arrays:
         continue
       if stored.size > self._size:
         raise UserError('damaged: a chunk larger than the file')
-      mask, data = dataset.id.read_direct_chunk(start)
+      # HDF5 writes as many bytes as the file says are stored; the buffer that
+      # h5py would give it for a chunk without filters may be smaller.
+      buffer = bytearray(stored.size)
+      if not filters and stored.size != nbytes:
+        raise UserError(
+          f'damaged: a chunk of {stored.size} bytes, not {nbytes}'
+        )
+      mask, data = dataset.id.read_direct_chunk(start, out=buffer)
       raw = _unpacked(data, filters, mask, nbytes, dataset.dtype.itemsize)
       chunk = np.frombuffer(raw, dataset.dtype).reshape(dataset.chunks)
       place = tuple(

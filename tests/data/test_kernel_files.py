@@ -363,6 +363,17 @@ def _small_files():
   }
 
 
+def test_a_chunk_larger_than_it_should_be(tmp_path):
+  """HDF5 wrote behind the buffer of a chunk whose filter had been erased."""
+  data = bytearray(_small_files()['v73.mat'].getvalue())
+  name = data.index(b'deflate')  # within the description of the filter
+  data[name - 15 : name + 9] = bytes(24)
+  path = tmp_path / 'k.mat'
+  path.write_bytes(data)
+  with pytest.raises(UserError, match='damaged: a chunk of .* bytes, not 200'):
+    kernel_files.load_kernel(path)
+
+
 def _fuzz(folder, count):
   """Counts how many damaged files of each format are refused."""
   refused = 0
