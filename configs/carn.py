@@ -33,8 +33,5 @@ def get_config(preset=None):
   config.data.scales = config.eval.scales = (2, 3, 4)
   config.eval.every = 5000
   config.checkpoint.every = 5000
-  config = common.finish(config, preset)
-  if preset == 'smoke':  # each scale takes a compilation of its own
-    config.data.batch_size = 4
-    config.data.patch = 12
-  return config
+  # Each scale takes a compilation of its own.
+  return common.finish(config, preset, heavy=True)

@@ -140,11 +140,11 @@ def _shrink(config: ml_collections.ConfigDict) -> None:
 
 
 def _shrink_further(config: ml_collections.ConfigDict) -> None:
-  config.steps = 4
-  config.log_every = 2
+  config.steps = 2
+  config.log_every = 1
   config.data.batch_size = 2
-  config.data.patch = 16
-  config.eval.every = 4
+  config.data.patch = min(config.data.patch, 12)
+  config.eval.every = 2
   config.eval.crops = 1
-  config.eval.crop_size = 64
-  config.checkpoint.every = 4
+  config.eval.crop_size = 48
+  config.checkpoint.every = 2

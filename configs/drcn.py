@@ -39,12 +39,8 @@ def get_config(preset=None):
   config.optimizer.clip_follows_rate = True
   config.data.batch_size = 64
   config.data.patch = 20
-  config = common.finish(config, preset)
-  if preset == 'smoke':  # sixteen recursions of 256 features are slow
-    config.steps = 4
-    config.log_every = 2
-    config.data.batch_size = 2
+  # Sixteen recursions of 256 features are slow.
+  config = common.finish(config, preset, heavy=True)
+  if preset == 'smoke':
     config.data.patch = 8
-    config.eval.every = config.checkpoint.every = 4
-    config.eval.crop_size = 48
   return config

@@ -46,10 +46,7 @@ def get_config(preset=None):
 
 def finish(config, preset):
   """`common.finish` for a network that is large for two CPU cores."""
-  config = common.finish(config, preset)
+  config = common.finish(config, preset, heavy=True)
   if preset == 'smoke':
-    config.update({'steps': 10, 'log_every': 2})
     config.data.patch = 8
-    config.eval.update({'every': 10, 'crops': 1, 'crop_size': 96})
-    config.checkpoint.every = 10
   return config

@@ -39,12 +39,9 @@ def get_config(preset=None):
   config.data.batch_size = 128
   config.data.patch = 18  # 36 HR pixels: model.scale is 2
   config.method.scales = config.eval.scales = (2, 3, 4)
-  config = common.finish(config, preset)
-  if preset == 'smoke':  # 52 layers of 128 features are slow
-    config.steps = 4
-    config.log_every = 2
+  # 52 layers of 128 features are slow.
+  config = common.finish(config, preset, heavy=True)
+  if preset == 'smoke':
     config.data.batch_size = 3
     config.data.patch = 6
-    config.eval.every = config.checkpoint.every = 4
-    config.eval.crop_size = 48
   return config

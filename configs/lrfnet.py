@@ -33,8 +33,5 @@ def get_config(preset=None):
   config.data.patch = 24
   config.eval.every = 5000
   config.checkpoint.every = 5000
-  config = common.finish(config, preset)
-  if preset == 'smoke':  # layers at SR size are slow
-    config.data.batch_size = 4
-    config.data.patch = 12
-  return config
+  # Layers at SR size are slow.
+  return common.finish(config, preset, heavy=True)

@@ -32,14 +32,10 @@ def get_config(preset=None):
   config.eval.scales = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
   config.eval.every = 5000
   config.checkpoint.every = 5000
-  config = common.finish(config, preset)
-  if preset == 'smoke':  # 22 million weights are slow on a CPU
-    config.steps = 4
-    config.log_every = 2
-    config.data.batch_size = 2
+  # 22 million weights are slow on a CPU.
+  config = common.finish(config, preset, heavy=True)
+  if preset == 'smoke':
     config.data.patch = 10
     config.data.scales = (1.5, 2.3)
-    config.eval.update({'every': 4, 'crops': 1, 'crop_size': 48})
     config.eval.scales = (2.3,)
-    config.checkpoint.every = 4
   return config

@@ -47,6 +47,9 @@ def get_config(preset=None):
   config.checkpoint.best_by = 'accuracy'
   config = common.finish(config, preset)
   if preset == 'smoke':
+    config.steps = 4
+    config.log_every = 2
+    config.eval.every = config.checkpoint.every = 4
     config.data.batch_size = 4
     config.data.patch = 48
     config.eval.crops = 4

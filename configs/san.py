@@ -32,15 +32,4 @@ def get_config(preset=None):
   config.data.batch_size = 8
   config.eval.every = 5000
   config.checkpoint.every = 5000
-  config = common.finish(config, preset)
-  if preset == 'smoke':
-    # The network has 400 convolutions: at these sizes a step takes a second on
-    # two cores.
-    config.steps = 4
-    config.log_every = 2
-    config.data.batch_size = 2
-    config.data.patch = 12
-    config.eval.every = config.checkpoint.every = 4
-    config.eval.crops = 1
-    config.eval.crop_size = 48
-  return config
+  return common.finish(config, preset, heavy=True)

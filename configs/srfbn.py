@@ -45,13 +45,4 @@ def base():
 
 def finish(config, preset):
   """Applies the preset; the steps of this network are slow."""
-  config = common.finish(config, preset)
-  if preset == 'smoke':
-    config.steps = 10
-    config.log_every = 5
-    config.data.batch_size = 2
-    config.data.patch = 12
-    config.eval.every = config.checkpoint.every = 5
-    config.eval.crops = 1
-    config.eval.crop_size = 48
-  return config
+  return common.finish(config, preset, heavy=True)

@@ -59,12 +59,4 @@ def base():
 
 def finish(config, preset):
   """Applies the preset; compiling takes most of the time of :smoke."""
-  config = common.finish(config, preset)
-  if preset == 'smoke':
-    config.steps = 4
-    config.log_every = 2
-    config.data.batch_size = 2
-    config.data.patch = 12
-    config.eval.every = config.checkpoint.every = 4
-    config.eval.crop_size = 48
-  return config
+  return common.finish(config, preset, heavy=True)

@@ -111,9 +111,15 @@ def _run_in_kernel(path, folder, report):
 
 @pytest.fixture
 def own_kernel(tmp_path_factory, monkeypatch):
-  """Makes `python3` the running interpreter, whatever else is installed."""
+  """Makes `python3` the running interpreter, whatever else is installed.
+
+  It compiles as it does for users: what trainings of so few steps reach depends
+  on how sums are ordered.
+  """
   folder = tmp_path_factory.mktemp('jupyter')
   write_kernel_spec(folder / 'kernels' / 'python3')
+  for name in ('JAX_DISABLE_MOST_OPTIMIZATIONS', 'XLA_FLAGS'):
+    monkeypatch.delenv(name)
   monkeypatch.setenv('JUPYTER_PATH', str(folder))
   monkeypatch.setenv('PYTHONPATH', str(ROOT))
 
@@ -167,12 +173,9 @@ def _check_photo(curves):
   """Query PSNR after 0, 1, ... updates."""
   curves = {name: np.array(curve) for name, curve in curves.items()}
   before = curves['before meta-training']
-  assert before[1:6].mean() < before[0]
   for name in ('exact, 5 steps', 'first, 5 steps'):
-    # The five updates that meta-training went through help where they did
-    # harm; at this size of training, not each of them on its own.
-    assert curves[name][1:6].mean() > curves[name][0]
-    assert curves[name][-1] > curves[name][0]
+    # The updates that meta-training went through help where they did not.
+    assert curves[name][1:].min() > curves[name][0]
     assert curves[name][1:6].mean() > before[1:6].mean() + 0.1
   difference = curves['exact, 5 steps'] - curves['first, 5 steps']
   assert np.abs(difference).max() > 0.005
