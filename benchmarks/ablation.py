@@ -4,9 +4,10 @@
     --set data.source=folder:PHOTOGRAPHS --set steps=1500 \
     --arm 3x3:model.variant=baseline --arm S9:model.variant=s
 
-Every arm is trained once per seed, with the same steps, batches and initial
-key, and measured at bicubic reduction (`y-uint8`). The runs stay in `--out` and
-go on where they were stopped. Prints a line per run, then one per arm.
+Every variant (`--arm NAME:CHANGES`) is trained once per seed, with the same
+steps, batches and initial key, and measured on bicubic reductions (`y-uint8`).
+The runs are kept in `--out`, and are resumed if they were stopped. The script
+prints one line per run, then one per variant.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from sr_jax.inference import loading
 
 
 def load_config(path: Path) -> Any:
-  """What `get_config()` of an experiment's file returns."""
+  """Returns the config of an experiment's file."""
   spec = importlib.util.spec_from_file_location(path.stem, path)
   assert spec is not None
   assert spec.loader is not None
@@ -35,7 +36,7 @@ def load_config(path: Path) -> Any:
 
 
 def assign(config: Any, assignment: str) -> None:
-  """Sets `key=value`; a value that is no Python literal is a string."""
+  """Sets `key=value`; a value that is not a Python literal is a string."""
   key, equals, text = assignment.partition('=')
   if not equals:
     raise SystemExit(f'{assignment!r}: give KEY=VALUE')
@@ -46,7 +47,7 @@ def assign(config: Any, assignment: str) -> None:
   section, _, name = key.rpartition('.')
   for part in section.split('.') if section else ():
     config = config[part]
-  with config.unlocked():  # options of a model beside its variant
+  with config.unlocked():  # the config may lack single options of the model
     config[name] = value
 
 
@@ -58,7 +59,7 @@ def run(
   for assignment in [*args.set, *filter(None, changes.split(','))]:
     assign(config, assignment)
   config.seed = seed
-  # One measurement in the end, of the last parameters.
+  # The last parameters are measured once, at the end.
   config.eval.update({'every': config.steps, 'crops': 1, 'crop_size': 96})
   config.checkpoint.every = config.steps
   workdir = args.out / f'{arm}-{seed}'

@@ -2,12 +2,12 @@
 
   python -m benchmarks.channel_data --scale 4 --model zssr-shared
 
-Makes a synthetic field of 150 channels whose magnitudes go from 1e-6 to 1e3,
-with sparse, constant and empty channels, reduces it to 64x64, and enlarges it
-again by `sr-jax upscale`. Prints on how many channels the model is better than
-bicubic, PSNR by the range of each channel (beside that of bicubic made
-consistent with LR, which the models are as well), and what became of zeros,
-constants, range and dtype.
+The script makes a synthetic field of 150 channels with magnitudes from 1e-6 to
+1e3, of which some are sparse, constant or empty. It reduces the field to 64x64
+and enlarges it again by `sr-jax upscale`. It prints on how many channels the
+model is better than bicubic, the mean PSNR by the range of each channel, and
+whether zeros, constants, range and dtype were kept. As the models back-project,
+PSNR is printed for bicubic with back-projection too.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _CHANNELS = 150
 
 
 def field(scale: int, seed: int) -> np.ndarray:
-  """HR array `[64 s, 64 s, 150]` float64.
+  """Makes the HR array `[64 s, 64 s, 150]`, float64.
 
-  Layers with sharp edges and smooth parts; every tenth channel is constant or
-  empty, and every third sparse.
+  Channels have sharp edges and smooth parts. Every tenth channel is constant or
+  empty, and every third is sparse.
   """
   rng = np.random.default_rng(seed)
   side = _LR * scale
@@ -54,7 +54,7 @@ def field(scale: int, seed: int) -> np.ndarray:
 
 
 def _psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """PSNR of every channel of `b` by the range of that of `a`."""
+  """PSNR of every channel of `b`, with the range of the same channel of `a`."""
   span = np.ptp(a, axis=(0, 1))
   error = np.square(a - b).mean((0, 1))
   with np.errstate(divide='ignore', invalid='ignore'):
@@ -64,7 +64,7 @@ def _psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _upscale(
   lr: np.ndarray, folder: Path, model: str, scale: int, more: list[str]
 ) -> tuple[np.ndarray, float]:
-  """What the command makes of an array, and the seconds it took."""
+  """Enlarges an array by the command; returns the result and the seconds."""
   np.save(folder / 'lr.npy', lr)
   out = folder / f'{model}.npy'
   begin = time.perf_counter()
@@ -77,7 +77,7 @@ def _upscale(
 
 
 def main() -> None:
-  """Runs one scale."""
+  """Measures one scale."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--scale', type=int, default=4)
   parser.add_argument('--model', default='zssr-shared')
@@ -87,7 +87,8 @@ def main() -> None:
   hr = field(args.scale, args.seed)
   lr = imresize(hr, scale=1 / args.scale)
   varies = np.ptp(hr, axis=(0, 1)) > 0
-  lr[..., ~varies] = hr[:_LR, :_LR, ~varies]  # free of rounding noise
+  # Constant channels are copied, because reduction adds rounding errors.
+  lr[..., ~varies] = hr[:_LR, :_LR, ~varies]
   with tempfile.TemporaryDirectory() as name:
     folder = Path(name)
     bicubic, _ = _upscale(lr, folder, 'bicubic', args.scale, [])

@@ -1,16 +1,21 @@
-"""What LR images without HR are worth to DRN (Algorithm 1 of the paper).
+"""The gain of DRN by LR images without HR (Algorithm 1 of the paper).
 
   python -m benchmarks.dual_adaptation --paired PHOTOGRAPHS \
     --unlabelled OTHER_PHOTOGRAPHS --test Set5
 
-Trains a small DRN on bicubic pairs, then goes on from it thrice, for as many
-steps and from the same seed: on pairs alone; with LR images that were made of
-the other photographs by taking the nearest pixel (Algorithm 1); and so with the
-loop from HR as well. Prints the PSNR (`y-uint8`) of the test images reduced in
-both ways, for each seed.
+A small DRN is trained on bicubic pairs. Its weights are then trained further in
+three ways, for the same number of steps and with the same seed:
 
-The nearest pixel is MATLAB's: row and column s * i + s // 2 of HR, half a pixel
-off the middle of what it stands for.
+- on the pairs alone;
+- on the pairs and on LR images of the other photographs, which are reduced to
+  the nearest pixel (Algorithm 1);
+- in the same way, with the additional cycle from HR.
+
+For each seed the script prints the PSNR (`y-uint8`) of the test images, reduced
+by bicubic and to the nearest pixel.
+
+The nearest pixel is that of MATLAB, row and column s * i + s // 2 of HR. It
+lies half a pixel away from the middle of the block that it represents.
 """
 
 from __future__ import annotations
@@ -32,7 +37,7 @@ from sr_jax.inference.model import SRModel
 
 
 def nearest(folder: Path, scale: int) -> Degradation:
-  """Reduction by the nearest pixel; its kernel is written to `folder`."""
+  """Makes the reduction to the nearest pixel; writes its kernel to `folder`."""
   taps = np.zeros((2 * (scale // 2) + 1,) * 2)
   taps[-1, -1] = 1
   path = folder / 'nearest.npy'
@@ -50,7 +55,7 @@ def reduce_all(made: Degradation, photos: Path, out: Path, scale: int) -> None:
 
 
 def experiment(args: argparse.Namespace, steps: int, seed: int) -> Any:
-  """A small DRN on pairs, as a config."""
+  """Makes the config of a small DRN that is trained on pairs."""
   config = drn_adapt.get_config()
   config.seed = seed
   config.model.scale = args.scale
@@ -98,7 +103,7 @@ def main() -> None:
 
 
 def measure(model: SRModel, test: Path, made: Degradation) -> str:
-  """PSNR of the test images reduced in both ways."""
+  """Returns the PSNR of the test images that are reduced in both ways."""
   bicubic, nearest = (
     evaluate_folder(model, hr_dir=test, degradation=d)['mean']['psnr']
     for d in (Degradation(), made)

@@ -1,20 +1,27 @@
-"""Small adversarial systems, trained in their two stages and measured.
+"""Trains small adversarial systems in their two stages and measures them.
 
   python -m benchmarks.gan_stages srgan esrgan spsr ranksrgan \
     --photographs FOLDER --features VGG19_FILE --test Set14 --out DIR
 
-Stage 1 is pixel loss, stage 2 starts from it; the features are VGG19's up to
-relu2_2 (SRGAN, whose generator is BasicSR's: batches of eight are too small for
-batch statistics) or conv3_1. Networks between the two stages of SRGAN and
-ESRGAN are measured as well. SPSR and `plain`, which has neither its gradient
-branch nor the losses and the discriminator of gradient maps, start from
-ESRGAN's first stage and have as many steps. RankSRGAN's ranker learns from the
-first two and ESRGAN (which go before it); SRGAN's generator is then trained
-with its loss and, from the same start, without. The runs stay in `--out` and go
-on where they were stopped; the results for the test images lie there too.
+In stage 1 a generator is trained with a pixel loss. Stage 2 starts from its
+weights and adds the adversarial loss and that of VGG19's features.
 
-Columns: PSNR (`y-uint8`), NIQE (lower is better) and the mean absolute error of
-the gradient map in grey levels.
+- `srgan`, with features up to relu2_2. The generator is BasicSR's, because
+  batches of eight images are too small for batch normalisation.
+- `esrgan`, with features up to conv3_1. For both systems, networks interpolated
+  between the two stages are measured as well.
+- `spsr` starts from stage 1 of ESRGAN. So does `plain`, for comparison, which
+  lacks SPSR's gradient branch, and the losses and the discriminator of gradient
+  maps. Both have the same number of steps.
+- `ranksrgan` needs the runs of SRGAN and ESRGAN, from which its ranker learns.
+  SRGAN's generator is then trained with and without the ranker's loss, from the
+  same start.
+
+The runs and the results for the test images are kept in `--out`. Runs are
+resumed if they were stopped.
+
+The columns are PSNR (`y-uint8`), NIQE (lower is better) and the mean absolute
+error of the gradient map in grey levels.
 """
 
 from __future__ import annotations
@@ -58,7 +65,7 @@ _OPTIONS = {
 
 
 def _shrink(args: argparse.Namespace, config: Any, steps: int) -> Any:
-  """A published experiment at a size for two CPU cores."""
+  """Shrinks a published experiment for two CPU cores."""
   config.steps = steps
   with config.unlocked():
     config.model.update(_OPTIONS[config.model.name])
@@ -77,7 +84,7 @@ def _shrink(args: argparse.Namespace, config: Any, steps: int) -> Any:
 
 
 def _first(args: argparse.Namespace, config: Any, steps: int) -> Any:
-  """Stage 1."""
+  """Makes the config of stage 1."""
   config = _shrink(args, config, steps)
   config.optimizer.update(
     {'learning_rate': 1e-3, 'schedule': 'cosine', 'boundaries': ()}
@@ -89,7 +96,7 @@ def _first(args: argparse.Namespace, config: Any, steps: int) -> Any:
 def _second(
   args: argparse.Namespace, config: Any, recipe: str, first: str
 ) -> Any:
-  """Stage 2, from the run `first`."""
+  """Makes the config of stage 2, which starts from the run `first`."""
   config = _shrink(args, config, args.steps)
   config.optimizer.update({'schedule': 'constant', 'boundaries': ()})
   config.optimizer.learning_rate = args.rate
@@ -125,7 +132,7 @@ def _spsr(args: argparse.Namespace) -> Any:
 
 
 def _ranked(args: argparse.Namespace) -> None:
-  """RankSRGAN's three stages."""
+  """Trains and measures RankSRGAN in its three stages."""
   data, judge = args.out / 'ranked', args.out / 'ranker'
   if not data.exists():
     levels = [str(args.out / name) for name in ('msrresnet', 'srgan', 'esrgan')]
@@ -160,7 +167,7 @@ def _train(args: argparse.Namespace, name: str, config: Any) -> None:
 def _two_stages(
   args: argparse.Namespace, names: tuple[str, str], first: Any, second: Any
 ) -> None:
-  """Trains both, and measures them and what lies between."""
+  """Trains both stages, and measures them and networks between them."""
   _train(args, names[0], first)
   _train(args, names[1], second)
   _measure(args, names[0], args.out / names[0])

@@ -1,13 +1,15 @@
-"""Does the input pipeline keep up with a train step?
+"""Speed of the input pipeline, compared with that of a train step.
 
     python -m benchmarks.input_pipeline
 
-Prints the cost of a batch (16 crops of 192x192 from a cached folder, in one
-thread) and the time from nothing to the first batch of a folder of ten images,
-with an empty cache and a filled one. Data should cost less than 2 % of a step:
-40 ms where a step of EDSR-baseline takes 2 s on two CPU cores. Measured on two
-shared cores: 3.2 ms a batch, 4 ms through Grain, 0.3 s and 0.07 s to the first;
-the latter verifies the checksums of 44 MB.
+The script prints the time of a batch (16 crops of 192x192 from a cached folder,
+in one thread), and the time until the first batch of a folder of ten images,
+with an empty and with a filled cache. A batch should take less than 2 % of a
+step, that is 40 ms if a step of EDSR-baseline takes 2 s on two CPU cores.
+Measured on two shared
+cores: 3.2 ms per batch, 4 ms through Grain; until the first batch 0.3 s with an
+  empty cache, and 0.07 s with a filled one, which verifies the checksums of 44
+  MB.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import statistics
 import tempfile
 import time
 
-import grain  # noqa: F401 -- importing it is no part of the first batch
+import grain  # noqa: F401 -- its import does not count as time of a batch
 import numpy as np
 from PIL import Image
 
@@ -49,12 +51,16 @@ def main() -> None:
 
 
 def _write_photographs(folder: pathlib.Path, cache_dir: pathlib.Path) -> int:
-  """Writes ten PNG files made of the embedded photographs; their pixels."""
+  """Writes ten PNG files made of the embedded photographs.
+
+  Returns:
+    The number of their pixels.
+  """
   folder.mkdir()
   embedded = sources.embedded_source(SPEC.crop_size, cache_dir=cache_dir)
   pixels = 0
   for index in range(NUM_IMAGES):
-    # Mirrored at the edges to about the size of a DIV2K photograph.
+    # Extended by reflection to about the size of a DIV2K photograph.
     image = np.asarray(embedded[index % len(embedded)])
     image = np.concatenate([image, image[::-1]])
     image = np.concatenate([image, image[:, ::-1]], axis=1)
@@ -81,7 +87,7 @@ def _first_batch(folder: pathlib.Path, cache_dir: pathlib.Path) -> float:
 def _per_batch(
   folder: pathlib.Path, cache_dir: pathlib.Path
 ) -> tuple[float, float]:
-  """Median seconds of `sample`, mean seconds through Grain."""
+  """Returns the median seconds of `sample`, and the mean through Grain."""
   source = _open(folder, cache_dir)
   times = []
   for step in range(NUM_BATCHES):

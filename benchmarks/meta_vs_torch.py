@@ -1,21 +1,23 @@
-"""Meta-learning and learning from one image against PyTorch, same machine.
+"""Speed of meta-learning and of learning from one image, compared with PyTorch.
 
   pip install '.[bench]'
   python -m benchmarks.meta_vs_torch [PART ...]
 
-Parts, all of them with MZSR's or ZSSR's network of 8 convolutions and L1:
+All parts use the network of MZSR or ZSSR, of 8 convolutions, and the loss L1:
 
-- meta: exact outer gradient of one task, five inner SGD steps on 8 patches of
-  64x64, query loss of 8 others after each; also by plain JAX.
-- memory: what that gradient needs, by the number of inner steps.
+- meta: the exact outer gradient of one task. It has five inner SGD steps on 8
+  patches of 64x64, and after each the query loss of 8 other patches. Plain JAX
+  is measured too.
+- memory: the memory of this gradient, by the number of inner steps.
 - adapt: ten SGD updates on a 256x256 image, then a forward pass on 512x512.
 - zssr: one Adam update on a 128x128 crop.
-- tasks: the outer gradient of five tasks, by how they are arranged.
+- tasks: the outer gradient of five tasks, by how they are distributed.
 - precision: the outer gradient in float32, TF32 and bfloat16.
 
-The last two are for GPUs; `--all` runs them on CPU too. All rows of a part take
-turns, so that a busy machine slows each; where the results should agree, that
-is checked first. Elsewhere than in `precision`, both sides compute in float32.
+The last two parts are for GPUs; `--all` runs them on CPU too. The rows of a
+part run by turns, so that other work on the machine slows all of them. If
+results should agree, this is checked first. Except in `precision`, both sides
+compute in float32.
 """
 
 from __future__ import annotations
@@ -48,12 +50,12 @@ _MIB = 2**20
 
 
 class Row(NamedTuple):
-  """One thing to be timed.
+  """A function that is timed.
 
   Attributes:
     name: Name of the row.
-    run: Computes and waits for the result, which it returns.
-    note: Last column.
+    run: Function that computes a result, waits for it and returns it.
+    note: Text of the last column.
   """
 
   name: str
@@ -63,7 +65,7 @@ class Row(NamedTuple):
 
 def main() -> None:
   """Prints a Markdown table for each part."""
-  # Leaves PyTorch its share of a GPU; read when the backend starts.
+  # JAX leaves memory of a GPU to PyTorch. This is read when the backend starts.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   flags, parts = _flags()
   torch.set_num_threads(os.cpu_count() or 1)
@@ -106,7 +108,7 @@ def _flags() -> tuple[argparse.Namespace, Sequence[str]]:
 
 
 def _workload(part: str, flags: argparse.Namespace) -> str:
-  """What the rows of a part compute, in words."""
+  """Describes what the rows of a part compute."""
   size, patches = flags.size, flags.patches
   task = f'{flags.steps} inner steps, {patches}+{patches} patches {size}x{size}'
   once, twice = flags.adapt_size, 2 * flags.adapt_size
@@ -146,14 +148,14 @@ def _cpu_name() -> str:
 
 
 def _images(rng: np.random.Generator, *shape: int) -> tuple[Any, Any]:
-  """A network input and its target, float32."""
+  """Returns a network input and its target, float32."""
   target = rng.random(shape, np.float32)
   noise = rng.standard_normal(shape, np.float32)
   return target + np.float32(0.1) * noise, target
 
 
 def _network(model: Any, **options: Any) -> tuple[meta.LossFn, Any, Any]:
-  """(loss of (params, pair), refine of (params, image), parameters)."""
+  """Returns `loss(params, pair)`, `refine(params, image)` and parameters."""
   network = model.Model(scale=2, **options)
   params = network.init(jax.random.key(0), np.zeros((1, 8, 8, 3)))['params']
 
@@ -167,7 +169,7 @@ def _network(model: Any, **options: Any) -> tuple[meta.LossFn, Any, Any]:
 
 
 def _compile(function: Callable[..., Any], *args: Any) -> tuple[Any, str]:
-  """The program for these arguments, and how long that took, in words."""
+  """Compiles a function; returns the program and a note on the time."""
   began = time.perf_counter()
   program = jit(function).lower(*args).compile()
   return program, f'compiled in {time.perf_counter() - began:.1f} s'
@@ -193,13 +195,13 @@ def _theirs(function: Callable[..., Any], *args: Any, note: str = '') -> Row:
 def _compare(
   rows: Sequence[Row], rounds: int, *, unit: str = 's', factor: float = 1.0
 ) -> None:
-  """Times the rows in turn, after two calls of each.
+  """Times the rows by turns, after two calls of each.
 
   Args:
-    rows: The last one is what the ratios refer to.
-    rounds: Timed calls of each.
+    rows: The rows; ratios refer to the last one.
+    rounds: Number of timed calls of each row.
     unit: Unit of the printed figures.
-    factor: From the seconds of one call to a printed figure.
+    factor: Factor by which the seconds of a call become a printed figure.
   """
   for row in rows:
     row.run()
@@ -220,7 +222,7 @@ def _compare(
 
 
 def _agree(name: str, ours: Any, theirs: Any, tolerance: float) -> float:
-  """Relative distance of two trees of arrays, which it limits."""
+  """Returns the relative distance of two trees of arrays, after checking it."""
   a, b = (
     np.concatenate([np.ravel(x).astype(np.float64) for x in jax.tree.leaves(t)])
     for t in (ours, theirs)
@@ -235,7 +237,7 @@ def _agree(name: str, ours: Any, theirs: Any, tolerance: float) -> float:
 
 
 def _tasks_data(flags: argparse.Namespace, *count: int) -> Any:
-  """(support, query), each (network input, target)."""
+  """Returns (support, query), each of them (network input, target)."""
   rng = np.random.default_rng(0)
   shape = *count, flags.patches, flags.size, flags.size, 3
   return _images(rng, *shape), _images(rng, *shape)
@@ -244,7 +246,7 @@ def _tasks_data(flags: argparse.Namespace, *count: int) -> Any:
 def _meta_gradient(
   loss: meta.LossFn, steps: int, **options: Any
 ) -> Callable[[Any, Any], Any]:
-  """Function (params, (support, query)) to (loss, gradients)."""
+  """Makes the function from (params, (support, query)) to (loss, gradients)."""
   weights = meta.uniform_weights(steps)
 
   def outer(params: Any, task: Any) -> jax.Array:
@@ -263,7 +265,7 @@ def _meta_gradient(
 def _plain_meta_gradient(
   loss: meta.LossFn, steps: int
 ) -> Callable[[Any, Any], Any]:
-  """The same, reverse over reverse."""
+  """Makes the same function in reverse mode over reverse mode."""
 
   def outer(params: Any, task: Any) -> jax.Array:
     support, query = task
@@ -280,7 +282,7 @@ def _plain_meta_gradient(
 def _check_gradients(
   rows: Sequence[Row], weights: peer.Weights
 ) -> Sequence[Row]:
-  """Rows with their distance from the last one, PyTorch's, in the notes."""
+  """Notes in each row the distance from the result of the last, PyTorch's."""
   *ours, theirs = rows
   right_loss, right_grads = peer.as_flax(theirs.run(), weights)
   checked = []
@@ -366,8 +368,8 @@ def _zssr_part(flags: argparse.Namespace) -> None:
     k,
     note='a loop, one optimizer.step() each',
   )
-  # Adam's first updates are the signs of gradients, also of those near zero:
-  # trajectories drift apart.
+  # Adam's first updates are the signs of gradients, also of those near zero, so
+  # the weights soon differ. Only the first losses are compared.
   losses = ours.run()[:10], theirs.run()[:10].cpu().numpy()
   found = _agree('first losses of zssr', *losses, 1e-2)
   note = f'{ours.note}; first losses to {found:.0e}'
@@ -378,9 +380,10 @@ def _zssr_part(flags: argparse.Namespace) -> None:
 def _zssr_row(
   loss: meta.LossFn, params: Any, pair: Any, iterations: int
 ) -> Row:
-  """Adam updates on one crop, `iterations` in one program.
+  """Makes a row of Adam updates on one crop, `iterations` in one program.
 
-  Its `run` goes on where it was and returns the loss before each update.
+  Each call of `run` continues where the last one ended, and returns the loss
+  before each update.
   """
   tx = optax.adam(1e-3)
 
@@ -448,7 +451,7 @@ def _precision_part(flags: argparse.Namespace) -> None:
 
 
 def _with_errors(rows: Sequence[Row], weights: peer.Weights) -> Sequence[Row]:
-  """Rows with the distance of their gradients from the last one's."""
+  """Notes in each row the distance of its gradient from that of the last."""
   found = []
   for row in rows:
     loss, grads = row.run()

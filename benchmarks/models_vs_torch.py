@@ -1,14 +1,19 @@
-"""Networks against plain PyTorch modules of the same layers, on the same cores.
+"""Speed of networks, compared with PyTorch modules of the same layers.
 
   pip install '.[bench]'
   python -m benchmarks.models_vs_torch [edsr rcan-small carn-m san-small drn-s]
 
-Train step: L1, and for DRN the loss of its dual networks; Adam; ours includes
-making the LR images on the device. Inference: one LR image. The two run in
-turn, so that a busy machine slows both; the medians and their ratio are
-printed. Each has a process of its own, as in use: in one, what XLA leaves to
-malloc spares PyTorch half its page faults. PyTorch's modules leave the constant
-mean shifts out. To add a model write its module and a line of `_MODELS`.
+For each network the script times a train step and the inference of one LR
+image. The train step has the loss L1, for DRN also the loss of its dual
+networks, and Adam. That of this package includes making the LR images on the
+device. PyTorch's modules lack the constant mean shifts.
+
+This package and PyTorch run by turns, so that other work on the machine slows
+both. The medians and their ratio are printed. Each has its own process, as in
+real use. In one process PyTorch would have half as many page faults, because it
+reuses memory that XLA returned to malloc.
+
+To add a model, write its PyTorch module and add it to `_MODELS`.
 """
 
 import concurrent.futures
@@ -40,12 +45,12 @@ class Case(NamedTuple):
 
   Attributes:
     model: The config's `model` section.
-    peer: Makes the PyTorch module.
-    batch: Images of a train step.
-    patch: Their side in LR pixels.
+    peer: Function that makes the PyTorch module.
+    batch: Number of images of a train step.
+    patch: Side of these images in LR pixels.
     side: Side of the LR image for inference.
     scale: Scale of the model.
-    experiment: Makes the config, whose `model` is replaced.
+    experiment: Function that makes the config, in which `model` is replaced.
     loss: `(module, lr, hr) -> value` of the PyTorch module.
   """
 
@@ -62,7 +67,7 @@ class Case(NamedTuple):
 
 
 def _around(features, *body):
-  """Head, body with its skip and x2 tail, as in EDSR and RCAN."""
+  """Makes a network of head, body with a skip, and x2 tail, as EDSR."""
   return nn.Sequential(
     conv(3, features),
     Residual(*body, conv(features, features)),
@@ -87,7 +92,7 @@ def _rcan(groups, blocks, features=64, reduction=16):
 
 
 class Cascade(nn.Module):
-  """Parts in a cascade; 1x1 convolutions merge all that was made so far."""
+  """Parts in a cascade: a 1x1 convolution merges the results of all so far."""
 
   def __init__(self, features, parts):
     super().__init__()
@@ -213,7 +218,7 @@ def _seconds(process, *args):
 
 
 def _compare(title, ours, theirs):
-  """Prints a row; the functions return the seconds that they measured."""
+  """Prints a row; `ours` and `theirs` run a step and return its seconds."""
   for seconds in (ours, theirs):
     seconds()
     seconds()

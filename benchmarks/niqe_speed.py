@@ -1,12 +1,15 @@
-"""Is NIQE quick enough to be measured wherever PSNR is?
+"""Speed of NIQE, which should be fast enough for every evaluation.
 
     python -m benchmarks.niqe_speed PHOTOS [PARAMETERS]
 
-Times NIQE on a folder against the block by block NumPy version of the tests,
-which makes the table of Gamma ratios anew for every fit, as the authors' code
-does; reading files is left out. Should be at least 10 times faster. Measured on
-BSD100, two shared and busy cores: 199 ms and 16 ms an image (12.5 times), the
-first image 3.3 s with compiling; scores differ by 3e-12.
+The script times NIQE on the images of a folder, without reading the files. It
+is compared with the NumPy version of the tests, which works block by block and
+computes the table of Gamma ratios for every fit, as the authors' code does.
+NIQE should be at least 10 times as fast. Measured on BSD100 on two shared and
+busy
+cores: 199 ms per image by NumPy and 16 ms by NIQE (12.5 times), 3.3 s for the
+  first
+image, which includes compilation. The scores differ by 3e-12.
 """
 
 from __future__ import annotations
@@ -52,7 +55,7 @@ def _luma(path: pathlib.Path) -> np.ndarray:
 def _timed(
   score: Callable[[np.ndarray], object], images: Sequence[np.ndarray]
 ) -> tuple[list[float], float]:
-  """Scores, and the median seconds of one."""
+  """Returns the scores, and the median seconds per score."""
   scores, seconds = [], []
   for image in images:
     start = time.perf_counter()

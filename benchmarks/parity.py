@@ -1,13 +1,12 @@
-"""How far every network is from the released code that it was written after.
+"""Differences between the networks and the released code.
 
-Weights under their official names go through the importer; inputs and outputs
-are those of the released code. The difference is the largest of any pixel,
-also as a share of the span of the released output's values, and beside it the
-noise of float32 that the released code itself has.
+  python -m benchmarks.parity [FOLDER]
 
-python -m benchmarks.parity [FOLDER]
-
-FOLDER holds golden files; tests/golden by default.
+FOLDER holds golden files and is tests/golden by default. A golden file has
+weights under their official names, which are imported, and inputs and outputs
+of the released code. The script prints the largest difference of a pixel, the
+same divided by the range of the released output, and the rounding error of
+float32 in the released code itself.
 """
 
 from __future__ import annotations

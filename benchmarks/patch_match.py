@@ -1,4 +1,4 @@
-"""Patch matching: speed of its forms, memory, and similarity of references.
+"""Speed and memory of patch matching, and similarity of references.
 
   python benchmarks/patch_match.py forms
   python benchmarks/patch_match.py memory
@@ -6,12 +6,16 @@
   python benchmarks/patch_match.py references --scene CUFED5/001 \
     --features vgg19-dcbb9e9d.pth
 
-`forms` matches maps of 125x83 (an image of 500x332), `memory` those of two
-images of 500x500 in a process of its own, `training` a batch of nine pairs of
-160x160 as a step does, against reading their swapped maps from disk. Features
-are random for these. `references` tells how well the references of a scene
-match (001_0.png, its references 001_1.png and so on), and changed ones; the
-published statistics are those of SRNTT's data.
+- `forms` compares three ways to match feature maps of 125x83 (an image of
+  500x332).
+- `memory` matches the features of two images of 500x500, and prints the memory.
+- `training` matches a batch of nine pairs of 160x160, as a train step does, and
+  compares this with reading the matched maps from disk.
+- `references` prints how well the references of a scene match, and how well
+  they do after changes. An image 001_0.png has the references 001_1.png and so
+  on.
+
+The first three use random features.
 """
 
 import argparse
@@ -45,7 +49,7 @@ def features_of(spec, layers=LAYERS):
 
 
 def fastest(run, *args, repeats=5):
-  """Shortest time in seconds of some runs after the first, which compiles."""
+  """Returns the shortest time in seconds of some runs after the first."""
   jax.block_until_ready(run(*args))
   seconds = []
   for _ in range(repeats):
@@ -125,7 +129,7 @@ def training(unused):
 
 
 def _reading(texture, dtype, save, folder):
-  """Seconds to read the maps of nine pairs, with and without page cache."""
+  """Times reading the maps of nine pairs, with and without the page cache."""
   paths = [pathlib.Path(folder, f'{i}.npz') for i in range(9)]
   for i, path in enumerate(paths):
     save(path, **{k: v[i].astype(dtype) for k, v in texture.maps.items()})
@@ -188,7 +192,7 @@ def references(args):
 
 
 def scene_images(scene):
-  """HR (`SCENE_0.png`) and its references, float32 in [0, 1]."""
+  """Reads HR (`SCENE_0.png`) and its references, float32 in [0, 1]."""
   paths = sorted(scene.parent.glob(f'{scene.name}_?.png'))
   if len(paths) < 2:
     raise SystemExit(

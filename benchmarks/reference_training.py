@@ -69,7 +69,7 @@ def _shrink(
 def srntt(args: argparse.Namespace) -> None:
   """Prints the PSNR of a scene by its references."""
   hr, *levels = scene_images(args.scene)
-  # Complains before the trainings.
+  # Refuses missing folders before the trainings.
   find_images([args.pairs / 'input', args.pairs / 'ref'])
   first, second = args.out / 'self', args.out / 'pairs'
   config = _srntt(args, args.photographs, args.steps)
@@ -135,7 +135,7 @@ def _scene_psnr(
 
 def crossnet_views(args: argparse.Namespace) -> None:
   """Prints PSNR and the error of the flow."""
-  # Complains before the training.
+  # Refuses a missing folder before the training.
   find_images([args.test])
   run = args.out / 'crossnet'
   config = _shrink(args, crossnet.get_config(), args.photographs, args.steps)

@@ -1,12 +1,13 @@
-"""SRNTT's transfer network against a PyTorch module of the same layers.
+"""Speed of SRNTT's transfer network, compared with a PyTorch module.
 
   pip install '.[bench]'
   python -m benchmarks.srntt_vs_torch [side]
 
-The variant without batch normalisation (5.7 M weights) on one LR image of 64x64
-pixels with swapped features at hand: what comes after matching. The two run in
-turn; the medians and their ratio are printed, after a check that the number of
-weights on this path is the same.
+The script measures the variant without batch normalisation (5.7 M weights) on
+one LR image of 64x64 pixels. The features of the reference are given, so that
+matching is not included. The PyTorch module has the same layers; the number of
+weights is compared first. Both run by turns. The medians and their ratio are
+printed.
 """
 
 import statistics
@@ -24,12 +25,12 @@ from sr_jax.models import srntt
 from sr_jax.ops.compilation import jit
 
 _ROUNDS = 11
-# What makes SR of the content alone, which this path does not use.
+# The part that computes SR from the content alone, which is not measured.
 _ASIDE = 'enlarge'
 
 
 class Transfer(nn.Module):
-  """The peer."""
+  """The transfer network in PyTorch."""
 
   def __init__(self, features=64, blocks=16):
     super().__init__()

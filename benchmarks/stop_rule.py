@@ -1,10 +1,11 @@
-"""How far `--adapt-steps auto` is from the best number of steps.
+"""Compares `--adapt-steps auto` with the best number of steps.
 
   python -m benchmarks.stop_rule Set5 --model mzsr-x2
 
-Degrades the images of a folder by each kernel, fits the model step by step, and
-prints the mean PSNR (`y-uint8`) after some of the steps, at the step where
-`auto` ends, at the best step of each image, and at the best step for all.
+The script degrades the images of a folder by each kernel and adapts the model
+step by step. It prints the mean PSNR (`y-uint8`) after some of the steps, at
+the step where `auto` stops, at the best step of each image, and at the best
+common step.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _SHOWN = (0, 1, 2, 5, 10, 20, 30, 50)
 def _weights(
   model: SRModel, lr: np.ndarray, kernel: np.ndarray, sampling: str
 ) -> Iterator[dict]:
-  """Parameters after 0, 1, ... `_STEPS` steps."""
+  """Yields the parameters after 0, 1, ... `_STEPS` steps."""
   network = models.create(model.config['model'])
   loss = zero_shot.reconstruction_loss(network)
   target = zero_shot.whole_sons(jnp.asarray(lr), model.scale)[None]
@@ -73,7 +74,7 @@ def _weights(
 def _curve(
   model: SRModel, hr: np.ndarray, spec: str, sampling: str
 ) -> tuple[list[float], int]:
-  """PSNR after each number of steps, and the number that auto takes."""
+  """Returns PSNR after each number of steps, and the number that auto takes."""
   kernel = parse_kernel_spec(spec)
   made = degrade(
     None, hr, scale=model.scale, degradation=sampling, kernel=kernel

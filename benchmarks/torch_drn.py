@@ -1,6 +1,6 @@
-"""DRN-S in PyTorch, for `benchmarks.models_vs_torch`: x4, with its duals.
+"""DRN-S x4 and its dual networks in PyTorch, for `benchmarks.models_vs_torch`.
 
-The released layers without the mean shifts.
+The layers are those of the released code, without the mean shifts.
 """
 
 import torch
@@ -28,7 +28,7 @@ def _double(width, features, blocks):
 
 
 class Drn(nn.Module):
-  """The primal network, whose outputs are of x1, x2 and x4."""
+  """The primal network, with outputs at x1, x2 and x4."""
 
   def __init__(self, blocks=30, features=16):
     super().__init__()
@@ -44,7 +44,7 @@ class Drn(nn.Module):
     self.duals = nn.ModuleList(_halve(3, f, 3) for _ in range(2))
 
   def forward(self, lr):
-    """Images of `[B, 3, H, W]`, `[B, 3, 2H, 2W]` and `[B, 3, 4H, 4W]`."""
+    """Returns images `[B, 3, H, W]`, `[B, 3, 2H, 2W]` and `[B, 3, 4H, 4W]`."""
     x = functional.interpolate(
       lr, scale_factor=4, mode='bicubic', align_corners=False
     )
@@ -61,7 +61,7 @@ class Drn(nn.Module):
 
 
 def loss(model, lr, hr):
-  """L1 at every level, and 0.1 times that of the dual networks."""
+  """Returns L1 at every level, plus 0.1 times L1 of the dual networks."""
   half = functional.avg_pool2d(hr, 2)
   targets, outputs = [lr, half, hr], model(lr)
   primal = sum(map(functional.l1_loss, outputs, targets))

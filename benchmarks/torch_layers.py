@@ -1,4 +1,4 @@
-"""PyTorch modules that several peers of `benchmarks.models_vs_torch` share."""
+"""Layers of the PyTorch modules of `benchmarks.models_vs_torch`."""
 
 import functools
 
@@ -26,7 +26,7 @@ class Attention(nn.Module):
 
 
 class Residual(nn.Module):
-  """Layers, plus identity."""
+  """Layers, to whose result the input is added."""
 
   def __init__(self, *layers):
     super().__init__()
@@ -38,7 +38,7 @@ class Residual(nn.Module):
 
 
 def block(features, *more):
-  """Two convolutions and further layers, plus identity."""
+  """Makes a residual block of two convolutions and further layers."""
   return Residual(
     conv(features, features), nn.ReLU(), conv(features, features), *more
   )

@@ -1,7 +1,8 @@
-"""MZSR's network, its outer gradient and its fit to an image, in PyTorch.
+"""MZSR in PyTorch, for `benchmarks.meta_vs_torch`.
 
-The peer of `benchmarks.meta_vs_torch`. Weights are a flat dict under Flax's
-paths, so that they can be differentiated through updates.
+The module has MZSR's network, its outer gradient and its adaptation to an
+image. Weights are a flat dict by Flax's paths, so that they can be
+differentiated through updates.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def flat(params: Any) -> dict[str, Any]:
 
 
 def weights_of(params: Any, channels_last: bool) -> Weights:
-  """Flax parameters as leaves of PyTorch's graph, HWIO kernels as OIHW."""
+  """Converts Flax parameters to leaves of PyTorch's graph, HWIO to OIHW."""
   weights = {}
   for name, value in flat(params).items():
     array = np.array(value)
@@ -51,7 +52,10 @@ def weights_of(params: Any, channels_last: bool) -> Weights:
 
 
 def _tensor(array: np.ndarray, channels_last: bool) -> torch.Tensor:
-  """`[..., H, W, C]` as `[..., C, H, W]`; in memory too, by default."""
+  """Converts `[..., H, W, C]` to `[..., C, H, W]`.
+
+  With `channels_last` the layout in memory stays as it is.
+  """
   tensor = torch.from_numpy(np.ascontiguousarray(array)).to(device())
   tensor = tensor.movedim(-1, -3)
   return tensor if channels_last else tensor.contiguous()
@@ -64,7 +68,7 @@ def images_of(images: Any, channels_last: bool) -> Any:
 def _refine(
   weights: Weights, image: torch.Tensor, dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
-  """The network; its hidden layers compute in `dtype`."""
+  """Applies the network, whose hidden layers compute in `dtype`."""
   depth = sum(name.endswith('/kernel') for name in weights)
   x = image
   for i in range(1, depth + 1):
@@ -89,7 +93,7 @@ def meta_gradient(
   dtype: torch.dtype = torch.float32,
   tf32: bool = False,
 ) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
-  """Outer loss and its gradient, reverse over reverse."""
+  """Returns the outer loss and its gradient, in reverse over reverse mode."""
   allow_tf32(tf32)
   support, query = task
   fitted, total = start, torch.zeros((), device=device())
@@ -105,7 +109,7 @@ def meta_gradient(
 
 
 def mean_gradient(start: Weights, tasks: Any, steps: int) -> Any:
-  """Mean of the above over tasks, one after the other."""
+  """Returns the mean of `meta_gradient` over tasks, one after the other."""
   total, count = None, len(tasks[0][0])
   for i in range(count):
     task = jax.tree.map(lambda x, i=i: x[i], tasks)
@@ -116,7 +120,7 @@ def mean_gradient(start: Weights, tasks: Any, steps: int) -> Any:
 
 
 def adapt(start: Weights, pair: Any, enlarged: torch.Tensor) -> torch.Tensor:
-  """SGD updates from `start`, which stays, and a final forward pass."""
+  """Makes SGD updates of a copy of `start`, and a final forward pass."""
   fitted = {k: w.detach().clone().requires_grad_() for k, w in start.items()}
   weights = list(fitted.values())
   for rate in ADAPT_RATES:
@@ -130,7 +134,7 @@ def adapt(start: Weights, pair: Any, enlarged: torch.Tensor) -> torch.Tensor:
 def zssr(
   weights: Weights, optimizer: torch.optim.Optimizer, pair: Any, iterations: int
 ) -> torch.Tensor:
-  """Adam updates, in place; the loss before each."""
+  """Makes Adam updates in place; returns the loss before each."""
   losses = []
   for _ in range(iterations):
     optimizer.zero_grad()
@@ -142,7 +146,7 @@ def zssr(
 
 
 def as_flax(found: Any, weights: Weights) -> tuple[np.ndarray, Any]:
-  """(loss, gradients) of PyTorch with Flax's names and layout."""
+  """Converts (loss, gradients) of PyTorch to Flax's names and layout."""
   loss, grads = found
   tree = {}
   for name, grad in zip(weights, grads, strict=True):

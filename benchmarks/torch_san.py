@@ -1,7 +1,7 @@
 """SAN in PyTorch, for `benchmarks.models_vs_torch`.
 
-The released layers, but for the covariance, which does without the released
-matrix of pixels times pixels.
+The layers are those of the released code. Only the covariance is computed in
+another way, without the released matrix of pixels times pixels.
 """
 
 import torch
@@ -11,7 +11,7 @@ from benchmarks.torch_layers import block
 
 
 def _root(covariance):
-  """Five steps of Newton and Schulz, `[B, C, C]`."""
+  """Returns the square root of `[B, C, C]` by five Newton-Schulz steps."""
   trace = covariance.diagonal(dim1=1, dim2=2).sum(1)[:, None, None] + 1e-6
   three = 3 * torch.eye(covariance.shape[1])
   y = covariance / trace
@@ -73,7 +73,7 @@ class NonLocal(nn.Module):
 
 
 class Group(nn.Module):
-  """Residual blocks, attention, a convolution; plus identity."""
+  """Residual blocks, attention and a convolution, added to the input."""
 
   def __init__(self, features, blocks):
     super().__init__()
