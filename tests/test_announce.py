@@ -39,7 +39,7 @@ def test_a_long_run_on_the_embedded_photographs_is_warned_of(caplog):
 
 
 def test_a_full_disk_leaves_the_config_as_it_was(tmp_path, monkeypatch):
-  """T12: files of a run are written whole or not at all."""
+  """T12: on a full disk half a file of a run stayed."""
   experiment.write(tmp_path, {'steps': 1}, 'digest')
   before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
 

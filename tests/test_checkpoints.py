@@ -229,7 +229,7 @@ def test_newest_and_best_are_kept(tmp_path, resumed):
 
 @pytest.mark.parametrize('resumed', [False, True])
 def test_a_score_that_is_no_number_is_never_the_best(tmp_path, caplog, resumed):
-  """B1: after one NaN the real best checkpoint was deleted."""
+  """B1: after one score of NaN the best checkpoint was deleted."""
   with contextlib.ExitStack() as stack:
     keeper = stack.enter_context(_keeper(tmp_path))
     for step, psnr in enumerate([30.0, 31.0, np.nan, np.inf, 28.0, 27.0], 1):
@@ -251,7 +251,7 @@ def test_a_score_that_is_no_number_is_never_the_best(tmp_path, caplog, resumed):
 
 
 def test_the_best_may_be_chosen_by_another_score_from_now_on(tmp_path):
-  """B2: the first save after such a resume ended in a KeyError."""
+  """B2: after a resume with another `best_by` the first save was a KeyError."""
   with _keeper(tmp_path, keep=1) as keeper:
     _save(keeper, 1, {'psnr': 30.0})
     _save(keeper, 2, {'psnr': 29.0})
@@ -338,7 +338,7 @@ def test_a_flipped_bit_is_never_used(tmp_path):
 
 
 def test_damaged_scores_do_not_block_a_run(tmp_path, caplog):
-  """T9: one broken file beside the newest state blocked the resume."""
+  """T9: one damaged file of the newest checkpoint prevented a resume."""
   like = jax.eval_shape(lambda: _state(0))
   with _keeper(tmp_path) as keeper:
     for step in (1, 2):

@@ -125,7 +125,7 @@ def test_sections_within_sections_are_checked():
   ],
 )
 def test_untrusted_text_is_escaped(text, safe):
-  """Control characters in names of a file reached the terminal (W11)."""
+  """W11: control characters in names of a file reached the terminal."""
   assert printable(text) == safe
 
 

@@ -144,7 +144,7 @@ def test_every_number_has_a_range():
 
 
 def test_a_refused_config_leaves_no_workdir(tmp_path):
-  """T6: the folder was made before the values were looked at."""
+  """T6: a refused config left a new workdir behind."""
   for sections in (
     {'eval': {'scales': (0,)}},
     {'seed': 2**63},

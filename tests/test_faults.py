@@ -17,7 +17,7 @@ from sr_jax.runs import faults
   ],
 )
 def test_a_device_without_memory(text, amount):
-  """B9: memory that ran out gave a raw traceback of XLA."""
+  """B9: when memory ran out, training ended in a traceback of XLA."""
   with pytest.raises(UserError) as error, faults.out_of_memory('use less'):
     raise jax.errors.JaxRuntimeError(f'RESOURCE_EXHAUSTED: {text}')
   asked = f': {amount} were asked for at once' if amount else ''

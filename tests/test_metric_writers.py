@@ -31,7 +31,7 @@ def test_scalars_become_json_lines(tmp_path):
 
 
 def test_a_line_cut_off_by_a_crash_is_removed(tmp_path):
-  """T12: it stayed forever and broke readers of the file."""
+  """T12: half a line from a full disk stayed, and broke readers of the file."""
   path = tmp_path / 'metrics.jsonl'
   path.write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "lo')
   writer = metric_writers.MetricWriter(tmp_path, enabled=True)
@@ -60,7 +60,7 @@ class _FullDisk:
 
 
 def test_a_full_disk_is_named_and_leaves_whole_lines(tmp_path):
-  """T12: neither the file nor a mend was named, and half a line stayed."""
+  """T12: on a full disk the error named neither the file nor a remedy."""
   writer = metric_writers.MetricWriter(tmp_path, enabled=True)
   writer.scalars(1, {'loss': 0.5})
   writer._file = _FullDisk(writer._file, room=7)

@@ -135,7 +135,7 @@ def _long_run():
 
 @pytest.mark.nightly
 def test_a_killed_process_ends_the_others_in_one_line(tmp_path):
-  """T8: the survivor aborted after up to a minute, with 75 lines."""
+  """T8: if a process was killed, the other aborted late with 75 lines."""
   log = tmp_path / 'run' / 'metrics.jsonl'
   processes = _pair([_long_run()] * 2, tmp_path / 'run', 1)
   survivor, killed = processes
@@ -160,7 +160,7 @@ def test_a_killed_process_ends_the_others_in_one_line(tmp_path):
 
 @pytest.mark.nightly
 def test_a_fault_in_one_process_ends_all_in_one_line(tmp_path):
-  """T2: a fault of the data in one process left the others waiting."""
+  """T2: if one process could not read its data, the others waited for it."""
   processes = _pair([_long_run()] * 2, tmp_path / 'run', 1, FAULTY + CODE)
   try:
     errors = [process.communicate(timeout=150)[1] for process in processes]
@@ -197,7 +197,7 @@ def connection(monkeypatch):
 
 
 def test_a_peer_that_cannot_be_reached_ends_the_run(connection, capfd):
-  """T8: a host without network, which never closes its connections."""
+  """T8: if a host lost its network, the others waited for it."""
   link, here, there = connection
   there.sendall(b'{}\n')
   with pytest.raises(_Left):

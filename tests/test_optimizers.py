@@ -71,7 +71,7 @@ def test_unknown_names_are_refused():
   ],
 )
 def test_values_out_of_range_are_refused(key, values):
-  """T5: all these values were accepted, and some gave NaN weights."""
+  """T5: impossible values were accepted, and some gave NaN weights."""
   others = [math.nan, math.inf, -math.inf, None, {}, 'x'] * (
     key not in ('name', 'schedule')
   )
@@ -284,7 +284,7 @@ def test_the_program_of_an_update_grows_with_the_layers_alone():
 
 
 def test_statistics_that_are_not_finite_are_not_kept():
-  """T5: the update by a non-finite batch was skipped, its statistics not."""
+  """T5: a batch with NaN changed the running statistics of the network."""
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
     key=jax.random.key(0),

@@ -100,7 +100,7 @@ def test_a_run_says_what_it_does(run):
 
 
 def test_the_best_score_is_saved_where_it_is_measured(run):
-  """B6: best scores counted only at steps of `checkpoint.every`."""
+  """B6: the best step was not saved unless `checkpoint.every` met it."""
   folder, *_ = run
   scores = {
     line['step']: line['crops/psnr']
@@ -222,7 +222,7 @@ def test_changed_data_are_refused_on_resume(tmp_path):
 
 
 def test_a_fault_of_data_in_mid_run_saves_first(tmp_path, monkeypatch):
-  """T2: the steps since the last checkpoint were lost."""
+  """T2: when a photograph was removed, steps since the last save were lost."""
   sample = batches.sample
 
   def broken(source, spec, step):
@@ -251,7 +251,7 @@ def test_a_diverging_run_stops_with_advice(tmp_path):
 
 
 def test_memory_that_runs_out_is_one_line(tmp_path, monkeypatch):
-  """B9: it was a raw traceback of XLA."""
+  """B9: when memory ran out, training ended in a traceback of XLA."""
 
   def train_step(state, batch, scale):
     raise jax.errors.JaxRuntimeError(

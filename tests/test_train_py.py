@@ -106,7 +106,7 @@ def test_a_wrong_config_file_is_answered_in_one_line(tmp_path):
 
 
 def test_a_missing_accelerator_is_answered_in_one_line(tmp_path):
-  """T11: it was a traceback."""
+  """T11: a platform that JAX does not have was a traceback."""
   flags = ['--config=configs/edsr_small.py', '--workdir', tmp_path / 'run']
   line = _one_line(flags, JAX_PLATFORMS='cuda')
   assert 'JAX cannot start' in line
@@ -115,7 +115,7 @@ def test_a_missing_accelerator_is_answered_in_one_line(tmp_path):
 
 @pytest.mark.parametrize('seconds', [0.3, nightly(2.5)])
 def test_sigterm_while_starting_is_a_clean_exit(tmp_path, seconds):
-  """T13: the exit status was -15, without a message."""
+  """T13: SIGTERM before the first step gave status -15 and no message."""
   with _start(tmp_path / 'run', '--config.steps=100000') as process:
     time.sleep(seconds)
     process.send_signal(signal.SIGTERM)

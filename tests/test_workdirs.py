@@ -45,7 +45,7 @@ def _claim(folder):
 
 
 def test_a_second_run_is_refused_by_name(tmp_path):
-  """T1: two runs in one folder went on, and died when they saved."""
+  """T1: two runs in one workdir both trained, and died when they saved."""
   with _held(tmp_path) as process:
     with pytest.raises(UserError) as error:
       _claim(tmp_path)
@@ -130,7 +130,7 @@ def test_without_locks_of_the_file_system_the_file_alone_decides(
 
 
 def test_leftovers_of_interrupted_writes_are_swept(tmp_path):
-  """T13: they stayed in the folder forever."""
+  """T13: files of interrupted writes stayed in the workdir forever."""
   (tmp_path / 'images').mkdir()
   kept = ['config.json', 'images/step_1.png', 'images/.notes.tmp', 'my.tmp']
   swept = ['config.tmp', '.0123456789abcdef.tmp']

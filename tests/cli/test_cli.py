@@ -101,7 +101,7 @@ def test_faults_of_ours_keep_their_traceback(monkeypatch):
 
 @pytest.mark.parametrize('how', ['before', 'after', 'environment'])
 def test_traceback_on_demand(how, monkeypatch):
-  """B14: a contributor sees the file and line of what one line reports."""
+  """B14: errors of one line hid where in the code a fault was."""
   monkeypatch.setenv('SR_JAX_TRACEBACK', '0')
   if how == 'environment':
     monkeypatch.setenv('SR_JAX_TRACEBACK', '1')
@@ -199,7 +199,7 @@ def test_jax_that_cannot_start(run, command, photos, tmp_path, monkeypatch):
 
 
 def test_training_with_jax_that_cannot_start(tmp_path, monkeypatch):
-  """T11: train.py says the same as doctor."""
+  """T11: on a platform that JAX does not have train.py was a traceback."""
 
   def devices(*unused):
     raise RuntimeError("Unable to initialize backend 'cuda'")

@@ -212,7 +212,7 @@ def test_degradations_of_the_command_line(capsys):
 
 @pytest.mark.parametrize('metrics', ['psnr,ssim', 'psnr,niqe'])
 def test_image_too_small_for_a_metric_is_left_out(run, tmp_path, metrics):
-  """F7: one such image ended the evaluation midway, without JSON."""
+  """F7: an image too small for a metric ended the evaluation, without JSON."""
   folder, path = tmp_path / 'hr', tmp_path / 'scores.json'
   write_image(folder / 'a.png', Picture(texture(12, 12)))
   write_image(folder / 'b.png', Picture(texture(200, 104)))
@@ -231,7 +231,7 @@ def test_image_too_small_for_a_metric_is_left_out(run, tmp_path, metrics):
 
 
 def test_lr_at_a_scale_that_is_not_whole(run, photos, tmp_path):
-  """F8: degrade refused 2.5, at which evaluate makes LR by itself."""
+  """F8: degrade refused x2.5, at which evaluate makes LR images."""
   out, path = tmp_path / 'lr', tmp_path / 'scores.json'
   done = run('degrade', '--hr', photos, '-o', out, '--scale', '2.5')
   assert done.status == 0, done

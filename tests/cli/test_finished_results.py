@@ -23,7 +23,7 @@ def contents(folder):
 
 
 def test_files_of_one_stem_are_all_enlarged(run, tmp_path, out):
-  """F1: photo.jpg was "already there" because photo.png was."""
+  """F1: photo.jpg was skipped as finished because photo.png was."""
   for suffix in ('png', 'jpg', 'bmp'):
     write_image(tmp_path / f'photo.{suffix}', Picture(texture(8, 9)))
     done = run('upscale', tmp_path / f'photo.{suffix}', '-o', out, *BICUBIC)
@@ -35,7 +35,7 @@ def test_files_of_one_stem_are_all_enlarged(run, tmp_path, out):
 def test_other_options_make_a_result_beside_the_first(
   run, photos, out, checkpoint
 ):
-  """F2: a second model or option into one folder did nothing."""
+  """F2: a second model or option was skipped if the folder had a result."""
   command = ('upscale', photos / 'one.png', '-o', out)
   projected = (*BICUBIC, '--back-project', 2)
   name = 'one_x2_bicubic_back-project-2'
@@ -66,7 +66,7 @@ def test_other_options_make_a_result_beside_the_first(
 def test_weights_that_were_trained_further_are_another_model(
   run, photos, tmp_path, out, checkpoint
 ):
-  """F2: a checkpoint keeps its name when its weights change."""
+  """F2: after its weights changed a checkpoint counted as the same model."""
   loaded = checkpoints.load_params(checkpoint)
   names = []
   for factor in (1.0, 0.5):
@@ -80,7 +80,7 @@ def test_weights_that_were_trained_further_are_another_model(
 
 
 def test_result_of_another_input_is_not_replaced(run, tmp_path, out):
-  """F1: the input has changed, or is another file of the same name."""
+  """F1: a changed input counted as finished because of its name."""
   source = tmp_path / 'a.png'
   write_image(source, Picture(texture(8, 9)))
   command = ('upscale', source, '-o', out, *BICUBIC)
@@ -95,7 +95,7 @@ def test_result_of_another_input_is_not_replaced(run, tmp_path, out):
 
 
 def test_named_file_of_other_options_is_not_replaced(run, photos, tmp_path):
-  """F2: -o FILE."""
+  """F2: `-o FILE` with another option was skipped as finished."""
   target = tmp_path / 'big.png'
   command = ('upscale', photos / 'one.png', '-o', target)
   assert run(*command, *BICUBIC).status == 0
@@ -109,7 +109,7 @@ def test_named_file_of_other_options_is_not_replaced(run, photos, tmp_path):
 
 @pytest.mark.parametrize('overwrite', [(), ('--overwrite',)])
 def test_input_is_never_replaced(run, tmp_path, overwrite):
-  """F3: 0001.png would have become 0001_x2.png, which is another input."""
+  """F3: the result of 0001.png replaced the input 0001_x2.png."""
   folder = tmp_path / 'photos'
   write_image(folder / '0001.png', Picture(texture(8, 9)))
   write_image(folder / '0001_x2.png', Picture(texture(12, 10, seed=1)))
@@ -124,7 +124,7 @@ def test_input_is_never_replaced(run, tmp_path, overwrite):
 
 
 def test_foreign_file_is_not_replaced(run, photos, out):
-  """F2: a file that is not in the record is not a result of upscale."""
+  """F2: any file with the name of a result counted as a result."""
   write_image(out / 'one_x2.png', Picture(texture(5, 5)))
   before = contents(out)
   command = ('upscale', photos / 'one.png', '-o', out, *BICUBIC)
@@ -134,7 +134,7 @@ def test_foreign_file_is_not_replaced(run, photos, out):
 
 
 def test_result_that_became_png_is_found_and_replaced(run, tmp_path, out):
-  """F1: JPEG cannot hold alpha; the record names the PNG that was written."""
+  """F1: a result that became a PNG, as JPEG has no alpha, was made again."""
   pixels = (texture(8, 9, 4) * 255).astype(np.uint8)
   Image.fromarray(pixels).save(tmp_path / 'a.png')
   (tmp_path / 'a.png').rename(tmp_path / 'a.jpg')
@@ -161,7 +161,7 @@ def test_damaged_record_is_no_fault(run, photos, out, line):
 
 @pytest.mark.parametrize('name', ['x.avif', 'x.HEIC', 'x.gif', 'x.xyz'])
 def test_format_that_cannot_be_written(run, photos, tmp_path, name):
-  """F4: a folder of that name was made."""
+  """F4: `-o x.avif` made a folder of that name."""
   target = tmp_path / name
   done = run('upscale', photos / 'one.png', '-o', target, *BICUBIC)
   assert done.refused(f'cannot write {target.suffix.lower()}', '.webp')
@@ -179,7 +179,7 @@ def test_a_version_in_a_folder_name_is_no_suffix(run, photos, tmp_path):
 
 @pytest.mark.parametrize('command', ['upscale', 'degrade', 'evaluate'])
 def test_links_to_folders_are_not_followed(run, photos, tmp_path, out, command):
-  """W11: results went through a link in the output folder."""
+  """W11: results were written through a link out of the output folder."""
   elsewhere = tmp_path / 'elsewhere'
   elsewhere.mkdir()
   out.mkdir()

@@ -129,7 +129,7 @@ def sprite(kind):
 @pytest.mark.parametrize('kind', ['grey', 'colour', 'deep', 'palette'])
 @pytest.mark.parametrize('model', ['bicubic', 'edsr-small-x2'])
 def test_one_colour_stays_that_colour(run, tmp_path, kind, model):
-  """P1: at the edges of a sprite colours from black to white came out."""
+  """P1: the edges of a sprite of one colour had colours up to black."""
   picture, color = sprite(kind)
   path = tmp_path / 'a.png'
   write_image(path, picture)

@@ -35,7 +35,7 @@ def test_heights_beside_a_hole_stay_right(run, tmp_path, model):
 
 
 def test_white_of_fewer_bits(run, tmp_path):
-  """P3: 12-bit data in 16-bit files are scaled to the range of photographs."""
+  """P3: 12-bit data in 16-bit files were taken for nearly black images."""
   y, x = np.mgrid[:16, :18]
   values = np.uint16(4095 * (x + y) / 32)
   tifffile.imwrite(tmp_path / 'a.tif', values)

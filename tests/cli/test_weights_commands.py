@@ -100,7 +100,7 @@ def test_import_options(run, checkpoint, tmp_path):
 
 
 def test_import_of_one_of_several_networks(run, checkpoint, tmp_path):
-  """W8: there was no way to choose one; errors name the option for it."""
+  """W8: no option chose one of several networks of a file."""
   file = tmp_path / 'w.safetensors'
   run('export', checkpoint, '--to', 'safetensors', '-o', file)
   command = ('import', file, '--model', 'edsr', '-o', tmp_path / 'copy')

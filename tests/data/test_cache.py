@@ -92,7 +92,7 @@ def test_a_damaged_copy_is_rebuilt(photo, tmp_path, damage):
 
 @pytest.mark.parametrize('place', [*range(0, 128, 3), 500, 1928, 1959])
 def test_a_flipped_bit_is_noticed_at_the_next_opening(photo, tmp_path, place):
-  """In pixels (T10), in the header that NumPy would evaluate (W6), in the sum.
+  """T10, W6: damaged files of the cache were used, or were a traceback.
 
   The damaged copy is made anew, and no other error is raised.
   """
@@ -112,7 +112,7 @@ def test_a_flipped_bit_is_noticed_at_the_next_opening(photo, tmp_path, place):
 
 
 def test_an_image_removed_while_in_use_is_read_from_the_cache(photo, tmp_path):
-  """A run continues when a photograph is removed or replaced (T2)."""
+  """T2: a run died when a photograph was removed that it had decoded."""
   image = cache.image_file(photo, tmp_path / 'cache')
   image()
   Image.fromarray(_pixels(seed=1)).save(photo)

@@ -43,7 +43,7 @@ def photos(tmp_path):
 
 
 def test_all_readers_pass_over_the_files_of_systems(photos, tmp_path, caplog):
-  """They are skipped without a message: the user did not make them (F5)."""
+  """F5: files that the system makes, such as Thumbs.db, were refused."""
   found = [item.relative.as_posix() for item in find_images([photos])]
   assert found == ['a.png', 'deep/b.png']
   source = sources.folder_source(photos, min_size=8, cache_dir=tmp_path / 'c')
@@ -55,7 +55,7 @@ def test_all_readers_pass_over_the_files_of_systems(photos, tmp_path, caplog):
 
 
 def test_results_of_degrade_are_an_lr_folder(photos, tmp_path):
-  """The record `degradation.json` among LR images is accepted (F5)."""
+  """F5: the record `degradation.json` among LR images was refused."""
   options = {
     **{'hr': photos, 'output': tmp_path / 'lr', 'scale': 2, 'seed': 0},
     **{'degradation': None, 'kernel': None, 'noise': 0.0, 'jpeg': None},
@@ -108,7 +108,7 @@ def test_lr_images_that_are_ambiguous_are_not_taken():
   ],
 )
 def test_names_of_the_public_sets(hr, lr):
-  """LR names of public sets are matched (F6), among files of other sets too."""
+  """F6: LR names of public data sets were not matched."""
   hr_names, lr_names = [hr, 'other.png'], [lr, 'other.png']
   matched = folders.match_lr(hr_names, lr_names, 2)
   assert matched.pairs == {hr: lr, 'other.png': 'other.png'}
@@ -178,12 +178,12 @@ def test_plain_names_take_precedence_over_names_of_sets():
   ],
 )
 def test_folders_of_one_name_have_different_keys(paths, names):
-  """Benchmark folders a/HR and b/HR wrote the same keys (B17)."""
+  """B17: the scores of benchmark folders a/HR and b/HR had the same names."""
   assert folders.distinct_names(paths) == names
 
 
 def test_leftovers_of_killed_writers_are_removed(tmp_path):
-  """Hidden halves of files in a run's `images` stayed for ever (T13)."""
+  """T13: half-written files in `images` of a run stayed forever."""
   left = tmp_path / '.0123456789abcdef.tmp'
   left.write_bytes(b'half')
   for name in ('a.png', '.hidden.tmp', 'b.tmp'):

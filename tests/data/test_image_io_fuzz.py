@@ -1,4 +1,7 @@
-"""Any bytes of a file give an image or an error of one line."""
+"""A file of any bytes is read as an image, or refused in one line.
+
+Valid files of all formats are damaged at random.
+"""
 
 import io
 import struct
@@ -21,7 +24,12 @@ LEVELS = np.round(random_image(12, 16) * 255).astype(np.uint8)
 
 
 def with_metadata(kind):
-  """A file with much metadata."""
+  """Returns the bytes of a file with much metadata.
+
+  Args:
+    kind: 'geotiff', 'chunks' (PNG), 'pages' (TIFF of two tiled pages), 'clear'
+      (WebP with transparency) or 'progressive' (JPEG).
+  """
   data, image = io.BytesIO(), Image.fromarray(LEVELS)
   exif = Image.Exif()
   exif[33432], exif[274] = 'Somebody', 6
@@ -57,6 +65,7 @@ MORE = ('geotiff', 'chunks', 'pages', 'clear', 'progressive')
 FILES = {kind: file_bytes(kind) for kind in KINDS}
 FILES |= {kind: with_metadata(kind) for kind in MORE}
 
+# Damages: what is done, at which share of the file, and a number.
 mutations = st.lists(
   st.tuples(
     st.sampled_from(['set', 'cut', 'twice', 'number']),
@@ -69,10 +78,11 @@ mutations = st.lists(
 
 
 def mutated(data, changes):
-  """Damages bytes: sets, removes or repeats some, or writes a number."""
+  """Damages bytes: sets, removes or repeats some, or writes a 32-bit number."""
   data = bytearray(data)
   for how, place, value in changes:
-    at = int(place**3 * len(data))  # headers lie at the beginning
+    # The power makes places near the beginning, where headers lie, likelier.
+    at = int(place**3 * len(data))
     if how == 'set':
       data[at] = value
     elif how == 'cut':
@@ -87,7 +97,10 @@ def mutated(data, changes):
 
 
 def refusal(call, *arguments):
-  """Returns the one-line UserError of a call; None if it succeeds."""
+  """Returns the message of a call's UserError, or None if it succeeds.
+
+  Other errors, and messages of several lines, fail the test.
+  """
   try:
     call(*arguments)
   except UserError as error:
@@ -97,7 +110,7 @@ def refusal(call, *arguments):
 
 
 def check(folder, kind, changes):
-  """Reads a mutated file and writes what was read into every format."""
+  """Reads a damaged file; if it is read, writes it in all formats."""
   path = folder / 'mutated'
   path.write_bytes(mutated(FILES[kind], changes))
   start = time.process_time()
@@ -123,7 +136,7 @@ def folder(tmp_path_factory):
 
 @settings(max_examples=120, deadline=None)
 @given(kind=st.sampled_from(sorted(FILES)), changes=mutations)
-def test_a_mutated_file_is_an_image_or_one_line(folder, kind, changes):
+def test_a_damaged_file_is_read_or_refused_in_one_line(folder, kind, changes):
   check(folder, kind, changes)
 
 
@@ -131,5 +144,5 @@ def test_a_mutated_file_is_an_image_or_one_line(folder, kind, changes):
 @pytest.mark.parametrize('kind', sorted(FILES))
 @settings(max_examples=500, deadline=None)
 @given(changes=mutations)
-def test_many_mutated_files(folder, kind, changes):
+def test_many_damaged_files(folder, kind, changes):
   check(folder, kind, changes)

@@ -103,7 +103,7 @@ def bmp(width, height):
   ],
 )
 def test_tiff_that_claims_much(tmp_path, tags):
-  """W3: a file of a few hundred bytes declares a huge image."""
+  """W3: a file of a few hundred bytes with a huge size filled the memory."""
   path = tmp_path / 'x.tif'
   options = {'tile': (16, 16)} if 'TileWidth' in tags else {}
   tifffile.imwrite(path, LEVELS, photometric='rgb', **options)
@@ -123,7 +123,7 @@ def test_bmp_that_claims_much(tmp_path):
 
 @pytest.mark.parametrize('suffix', ['.nef', '.DNG', '.cr2', '.arw', '.pef'])
 def test_raw_photographs_are_refused_by_name(tmp_path, suffix):
-  """P5: the small preview was enlarged without a message."""
+  """P5: of raw photographs the small preview was enlarged."""
   path = tmp_path / f'x{suffix}'
   tifffile.imwrite(path, LEVELS, photometric='rgb')
   assert 'raw photograph' in refusal(path)
@@ -165,7 +165,7 @@ def test_raw_photographs_of_their_own_formats(tmp_path, head):
 @pytest.mark.parametrize('photometric', ['rgb', 'palette'])
 @pytest.mark.parametrize('kind', [254, 255])
 def test_a_reduced_copy_is_passed_over(tmp_path, photometric, kind, caplog):
-  """P5: the first page may be a thumbnail."""
+  """P5: if the first page of a TIFF is a thumbnail, that was enlarged."""
   small = Image.fromarray(LEVELS[::4, ::4])
   full = Image.fromarray(LEVELS)
   if photometric == 'palette':
@@ -215,13 +215,13 @@ def test_axes_of_arrays_are_named(tmp_path, caplog):
 
 
 def test_tiff_of_complex_numbers(tmp_path):
-  """P7: it ended in a traceback, and the other files were not enlarged."""
+  """P7: a TIFF of complex numbers was a traceback; other files were left."""
   tifffile.imwrite(tmp_path / 'x.tif', np.zeros((4, 5), np.complex64))
   assert 'complex64 are no image' in refusal(tmp_path / 'x.tif')
 
 
 def test_a_colour_profile_that_is_a_number(tmp_path):
-  """P7: such a file could be read, but writing it ended in a traceback."""
+  """P7: a numeric tag in place of an ICC profile was a traceback."""
   path = tmp_path / 'x.tif'
   tags = [(34675, 'I', 1, 7, True)]
   tifffile.imwrite(path, LEVELS, photometric='rgb', extratags=tags)
@@ -239,7 +239,7 @@ ODD_TAGS = {
 
 @pytest.mark.parametrize('name', ODD_TAGS)
 def test_odd_tags_are_no_reason_to_fail(tmp_path, name):
-  """P7: none of these tags concerns the pixels."""
+  """P7: tags of unusual types, which do not concern pixels, were tracebacks."""
   path = tmp_path / 'x.tif'
   tags = [ODD_TAGS[name]]
   options = {'photometric': 'rgb', 'metadata': None, 'software': False}

@@ -188,7 +188,7 @@ def test_kernels_that_do_not_exist_get_the_list(spec):
 
 
 def test_sparse_kernels_and_upper_case_suffixes(tmp_path):
-  """A sparse matrix was a traceback, and `K.NPY` refused (F11)."""
+  """F11: a sparse kernel was a traceback, and a file `K.NPY` was refused."""
   kernel = np.array([[0.0, 0.5, 0.0], [0.25, 0.0, 0.25]])
   sparse = scipy.sparse.csc_array(kernel)
   scipy.io.savemat(tmp_path / 'sparse.MAT', {'kernel': sparse})
@@ -199,7 +199,7 @@ def test_sparse_kernels_and_upper_case_suffixes(tmp_path):
 
 
 def test_a_file_is_warned_of_once_until_it_changes(tmp_path, caplog):
-  """The same warning was printed three times in one command (F11)."""
+  """F11: a command printed the same warning three times."""
   path = tmp_path / 'k.npy'
   np.save(path, np.ones((3, 3)))
   first = kernel_files.load_kernel(path)
@@ -280,7 +280,7 @@ def _virtual(file, folder):
   'refer', [_external_storage, _external_link, _soft_link, _virtual]
 )
 def test_mat73_reads_no_other_file(tmp_path, refer):
-  """A kernel file could give out the numbers of any local file (W2)."""
+  """W2: a kernel file could read the numbers of any local file."""
   with h5py.File(tmp_path / 'k.mat', 'w') as file:
     refer(file, tmp_path)
   with pytest.raises(UserError, match=r'refers to other files|no variable'):
@@ -288,7 +288,7 @@ def test_mat73_reads_no_other_file(tmp_path, refer):
 
 
 def test_mat73_loads_no_filter(tmp_path):
-  """LZF represents all filters that MATLAB does not use, also plugins (W2)."""
+  """W2: filters that MATLAB does not use, such as LZF, could load plugins."""
   data = np.ones((30, 30))
   path = _mat73(tmp_path / 'k.mat', data=data, compression='lzf')
   with pytest.raises(UserError, match='the HDF5 filter 32000'):
@@ -307,7 +307,7 @@ def _peak_of_refusal(path):
 
 
 def test_sizes_are_bounded_before_reading(tmp_path):
-  """A kernel file of 1 MB took 3 GiB (W3)."""
+  """W3: a kernel file of 1 MB took 3 GiB of memory."""
   zeros = np.zeros((20_000, 1_000))
   scipy.io.savemat(tmp_path / 'v5.mat', {'kernel': zeros}, do_compression=True)
   _mat73(tmp_path / 'v73.mat', data=zeros, compression='gzip')
@@ -334,7 +334,7 @@ def test_sizes_are_bounded_before_reading(tmp_path):
 
 
 def test_mat73_reads_only_the_kernel(tmp_path):
-  """A dataset of 4 GiB in the same file was read too (W3)."""
+  """W3: a dataset of 4 GiB beside the kernel was read too."""
   path = _mat73(tmp_path / 'k.mat', data=np.ones((3, 3)))
   with h5py.File(path, 'r+') as file:
     file.create_dataset('other', (1 << 29,), 'f8', chunks=(1 << 20,))
@@ -389,7 +389,7 @@ def _fuzz(folder, count):
 
 
 def test_damaged_files_are_read_or_refused(tmp_path):
-  """A damaged `.mat` crashed the reader of scipy (W1)."""
+  """W1: a damaged `.mat` file crashed the reader of scipy."""
   assert _fuzz(tmp_path, 60) > 100
 
 

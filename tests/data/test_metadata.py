@@ -145,7 +145,7 @@ def heights():
 
 
 def test_tags_of_a_tiff_are_kept(tmp_path):
-  """P4 and P8: place, owner, description and resolution."""
+  """P4, P8: place, owner, description and resolution were dropped."""
   texts = {33432: ('s', 'Jürgen'), 270: ('s', 'a hill'), 306: ('s', '2026')}
   path = geotiff(tmp_path / 'x.tif', heights(), **{})
   tags = [(tag, *row[:1], 0, row[1], True) for tag, row in texts.items()]
@@ -168,7 +168,7 @@ def test_tags_of_a_tiff_are_kept(tmp_path):
 
 @pytest.mark.parametrize('kind', ['area', 'point'])
 def test_pixels_of_an_enlargement_are_smaller_on_the_ground(kind):
-  """P4: every pixel centre keeps its place."""
+  """P4: the place of an image on earth was dropped; pixel centres keep it."""
   keys = (1, 1, 0, 1, 1025, 0, 1, 1 if kind == 'area' else 2)
   matrix = (3.0, 0.5, 0, 50.0, 0.25, -2.0, 0, 60.0, *(0,) * 4, 0, 0, 0, 1)
   tags = {

@@ -44,7 +44,7 @@ def test_a_digest_stays_when_the_files_move(photos, tmp_path):
 
 @pytest.mark.parametrize('change', ['added', 'removed', 'replaced', 'renamed'])
 def test_a_digest_names_the_list_and_the_contents(photos, tmp_path, change):
-  """Files that change between stop and resume are noticed (T3)."""
+  """T3: files that changed between stop and resume went unnoticed."""
   before = _digest(tmp_path, source=str(photos))
   match change:
     case 'added':

@@ -42,7 +42,7 @@ def test_dim_values_are_warned_of(tmp_path, caplog):
 
 @pytest.mark.parametrize('suffix', ['.tif', '.png'])
 def test_values_come_back_on_their_own_levels(tmp_path, suffix):
-  """P3: networks get images in which white is 1."""
+  """P3: networks got images of 12-bit data whose white was 0.06."""
   picture = read_image(tiff(tmp_path / 'x.tif', TWELVE), peak=4095)
   np.testing.assert_allclose(picture.color, TWELVE / 4095, rtol=1e-6)
   write_image(tmp_path / f'out{suffix}', picture)
@@ -109,7 +109,7 @@ def test_scores_are_those_of_the_same_picture_in_8_bits(tmp_path, kind):
 
 
 def test_files_of_16_bits_are_scored_on_their_own_levels(tmp_path):
-  """P3: rounding to 8 bits hides errors of less than half a level."""
+  """P3: scores of 16-bit images were those of images rounded to 8 bits."""
   levels = np.full((16, 16, 3), 0.5, np.float32)
   levels[::2] += 0.3 / 255  # lost by rounding to 8 bits
   write_image(tmp_path / '16' / 'x.tif', Picture(levels, bit_depth=16))

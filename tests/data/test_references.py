@@ -1,4 +1,8 @@
-"""References: matched by name, made from the images themselves, in batches."""
+"""References of training images.
+
+They are found by their names or made from the images themselves, and cropped
+into batches.
+"""
 
 import dataclasses
 
@@ -11,7 +15,7 @@ from sr_jax.errors import UserError
 
 
 def _photo(height, width, seed=0):
-  """A photograph that is smooth enough to be turned and scaled."""
+  """Makes an image that is smooth enough to be rotated and scaled."""
   rng = np.random.default_rng(seed)
   small = rng.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), np.uint8)
   return np.asarray(Image.fromarray(small).resize((width, height)))
@@ -44,7 +48,8 @@ def _open(name, folder, tmp_path, on_bad='refuse'):
   return references.with_references(source, name, folder=folder, **options)
 
 
-def test_names_of_cufed():
+def test_references_with_the_names_of_their_images():
+  """In the training set CUFED both folders have the same names."""
   matched = references.match_references(
     ['a/1.png', 'b/2.png'], ['a/1.jpg', 'b/2.png', 'c/3.png']
   )
@@ -52,7 +57,11 @@ def test_names_of_cufed():
   assert matched.faults == {}
 
 
-def test_names_of_cufed5_and_levels():
+def test_references_with_numbers_after_the_name():
+  """In CUFED5 the image 001_0 has references 001_1, 001_2 and so on.
+
+  The number is the level of similarity, which can be chosen.
+  """
   files = [f'{n}_{k}.png' for n in ('001', '002') for k in (0, 1, 10, 2)]
   matched = references.match_references(files, files, together=True)
   assert matched.pairs == {
@@ -66,7 +75,8 @@ def test_names_of_cufed5_and_levels():
   assert '001_3' in missing.faults['001_0.png']
 
 
-def test_several_references_beside_a_namesake():
+def test_numbered_references_are_added_to_one_of_the_same_name():
+  """y_3 is a name here, not the third reference of y, which does not exist."""
   matched = references.match_references(
     ['x.png', 'y_3.png'], ['x.png', 'x_2.png', 'x_1.png', 'y_3.png', 'z.png']
   )
@@ -76,7 +86,7 @@ def test_several_references_beside_a_namesake():
   }
 
 
-def test_folders_matched_by_name(tmp_path):
+def test_folders_of_images_and_of_references(tmp_path):
   images = _save(tmp_path / 'input', ['a.png', 'b.png'])
   others = _save(tmp_path / 'ref', ['a.png', 'b_1.png', 'b_2.png'], (37, 50))
   source = _open(f'folder:{others}', str(images), tmp_path)
@@ -87,7 +97,7 @@ def test_folders_matched_by_name(tmp_path):
   assert not (batch['hr'] == batch['ref']).all()
 
 
-def test_one_folder_with_levels(tmp_path):
+def test_one_folder_of_images_and_their_references(tmp_path):
   folder = _save(tmp_path / 'cufed5', ['1_0.png', '1_1.png', '1_2.png'])
   source = _open(str(folder), str(folder), tmp_path)
   assert source.names == ('1_0.png',)
@@ -109,7 +119,7 @@ def test_images_without_reference(tmp_path):
     _open(str(tmp_path / 'missing'), str(images), tmp_path)
 
 
-def test_a_crop_lies_where_the_image_crop_does():
+def test_image_and_reference_are_cropped_at_the_same_place():
   rows, columns = np.mgrid[:64, :64]
   photo = np.stack([rows, columns, rows], -1).astype(np.uint8)
   source = references.ReferencedSource(_source(photo), ((lambda: photo,),))
@@ -125,11 +135,12 @@ def test_augmentation_of_image_and_reference_is_independent():
   spec = _spec(batch_size=64)
   batch, _ = batches.sample(source, spec, 0)
   same = (batch['ref'] == batch['hr']).all((1, 2, 3)).mean()
-  assert 0.01 < same < 0.35  # of eight ways one is the same
+  # Flips and transposes give eight results, so one in eight pairs is equal.
+  assert 0.01 < same < 0.35
   assert len({crop.tobytes() for crop in batch['ref']}) == 8
 
 
-def test_a_small_reference_is_mirrored():
+def test_a_small_reference_is_extended_by_its_mirror_image():
   small = _photo(24, 30)
   source = references.ReferencedSource(
     _source(_photo(40, 40)), ((lambda: small,),)
@@ -139,7 +150,8 @@ def test_a_small_reference_is_mirrored():
   np.testing.assert_array_equal(batch['ref'][0], padded)
 
 
-def test_made_of_the_image_itself():
+def test_references_made_from_the_image_itself():
+  """They depend on the step alone, and differ from the crop of the image."""
   photo = _photo(120, 130)
   source = references.with_references(
     _source(photo), 'self', folder='', on_bad='refuse'
@@ -152,9 +164,10 @@ def test_made_of_the_image_itself():
   assert not (first['ref'] == first['hr']).all((1, 2, 3)).any()
 
 
-def test_remade_without_any_change_is_the_crop():
+def test_a_made_reference_without_any_change_is_the_crop():
   photo = _photo(64, 64)
-  still = [2**63 | 2**31] * 4  # all draws are 0
+  # With these random bits shift, rotation, scale and change of colour are 0.
+  still = [2**63 | 2**31] * 4
   crop = references._remade(photo, (0.5, 0.5), 32, still)
   np.testing.assert_array_equal(crop, photo[16:48, 16:48])
   moved = references._remade(photo, (0.5, 0.5), 32, [2**62 | 2**31, *still[1:]])
@@ -162,7 +175,7 @@ def test_remade_without_any_change_is_the_crop():
 
 
 @pytest.mark.parametrize(('name', 'most'), [('shifted', 14), ('shifted:4', 4)])
-def test_shifted_ones_are_crops_from_nearby(name, most):
+def test_shifted_references_are_crops_from_nearby(name, most):
   photo = _photo(120, 130)
   source = references.with_references(
     _source(photo), name, folder='', on_bad='refuse'
@@ -185,7 +198,7 @@ def test_shifted_ones_are_crops_from_nearby(name, most):
   np.testing.assert_array_equal(corner, photo[:32, :32])
 
 
-def test_the_stereo_pair(tmp_path):
+def test_the_embedded_reference_is_the_second_view_of_a_stereo_pair(tmp_path):
   options = {'cache_dir': tmp_path / 'cache'}
   source = references.with_references(
     sources.embedded_source(160, **options),
@@ -207,7 +220,7 @@ def test_the_stereo_pair(tmp_path):
     )
 
 
-def test_pairs_of_files_keep_their_lr(tmp_path):
+def test_images_with_lr_files_keep_them_beside_references(tmp_path):
   hr = _save(tmp_path / 'hr', ['a.png', 'b.png'], (64, 64))
   lr = _save(tmp_path / 'lr', ['a.png', 'b.png'], (16, 16))
   refs = _save(tmp_path / 'ref', ['b.png'], (64, 64))

@@ -165,7 +165,7 @@ def test_a_cache_removed_during_the_run_is_made_again(folder, cache_dir):
 
 
 def test_a_cache_that_is_full_leaves_no_image_out(folder, cache_dir):
-  """A full disk is an error, also with `on_bad='skip'` (T4)."""
+  """T4: when the disk was full, photographs were left out silently."""
   for name in ('a.png', 'b.png'):
     _save(folder / name)
   _source(folder, cache_dir)

@@ -152,7 +152,7 @@ def test_hr_is_the_second_choice_and_grey_is_repeated(root):
 
 @pytest.mark.parametrize('key', ['type', 'pythonClassName'])
 def test_a_data_set_imports_no_modules_of_its_own(root, tmp_path, key):
-  """TFDS would import the module of any class that a file names (W11)."""
+  """W11: TFDS imported the module of any class that a file names."""
   shutil.copytree(root / 'tfds', tmp_path / 'tfds')
   (file,) = (tmp_path / 'tfds' / 'image_folder_sr' / 'mine').rglob(
     'features.json'

@@ -15,7 +15,7 @@ from tests.tiny_models import random_image, waves
   height=st.integers(1, 20), width=st.integers(1, 20), seed=st.integers(0, 99)
 )
 def test_one_colour_is_spread_over_all_of_an_image(height, width, seed):
-  """P1: for any alpha channel, and any colour of transparent pixels."""
+  """P1: colours of transparent pixels changed those of visible ones."""
   rng = np.random.default_rng(seed)
   alpha = np.float32(rng.random((height, width, 1)) > 0.8)
   alpha[rng.integers(height), rng.integers(width)] = rng.choice([0.01, 0.5, 1])

@@ -26,7 +26,7 @@ def refusing(name):
   ],
 )
 def test_image_without_a_score_counts_as_the_worst(name, worst, monkeypatch):
-  """B11: the worst score was +inf for every metric, which is the best PSNR."""
+  """B11: a failed metric scored +inf, which is the best PSNR there is."""
   evaluation = object.__new__(crops.PeriodicEvaluation)
   evaluation._metrics = [refusing(name)]
   evaluation.protocol = crops.get_protocol('rgb')

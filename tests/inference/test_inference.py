@@ -63,7 +63,7 @@ def test_bicubic_tiles_without_a_trace(monkeypatch):
 
 
 def test_a_kernel_given_as_an_array_is_checked():
-  """Zero or NaN kernels gave black or NaN images, a box 3,721 (W9)."""
+  """W9: kernels of zeros or NaN gave black or NaN images."""
   model, image = load('bicubic', scale=2), random_image(9, 9)
   box = upscale(model, image, back_project=1, kernel=np.ones((3, 3)))
   mean = upscale(model, image, back_project=1, kernel=np.full((3, 3), 1 / 9))

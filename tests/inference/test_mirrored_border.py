@@ -51,7 +51,7 @@ def deviation(sr, value):
 @pytest.mark.parametrize('size', [(48, 48), (1, 1), (2, 5)])
 @pytest.mark.parametrize('value', [255, 128, 0])
 def test_flat_images_stay_flat_with_the_default_model(size, value):
-  """P2: also images smaller than the reach of the network."""
+  """P2: images smaller than the receptive radius keep their level too."""
   model = sr_jax.load('edsr-small-x2')
   image = np.full((*size, 3), value, np.uint8)
   assert deviation(sr_jax.upscale(model, image), value) <= 2
@@ -63,7 +63,7 @@ def test_flat_images_stay_flat_with_the_default_model(size, value):
 @pytest.mark.nightly
 @pytest.mark.parametrize('name', ['mzsr-x2', 'mzsr-x4', 'mzsr-bicubic-x2'])
 def test_flat_images_stay_flat_with_fitted_models(name):
-  """P2: the same for models that adapt to the image."""
+  """P2: models that adapt to the image keep the level of its borders too."""
   model = sr_jax.load(name)
   image = np.full((48, 48, 3), 255, np.uint8)
   sr = sr_jax.upscale(model, image, kernel='gaussian:2.0')

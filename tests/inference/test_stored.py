@@ -73,7 +73,7 @@ def _changed(config, path, value):
 
 @pytest.mark.nightly
 def test_any_value_at_any_place_of_a_config(folder):
-  """`model.name=5` or `data=[]` ended in a traceback (W5)."""
+  """W5: a config with `model.name=5` or `data=[]` was a traceback."""
   config = json.loads((folder / 'about' / 'metadata').read_text())['config']
   refused = sum(
     _refusal(folder, _changed(config, path, value)) != ''
@@ -99,7 +99,7 @@ def test_any_value_at_any_place_of_a_config(folder):
   ],
 )
 def test_networks_that_the_parameters_do_not_show(folder, key, value, message):
-  """A network of 100,000 blocks was traced for hours first (W4)."""
+  """W4: a network of 100,000 blocks was traced for hours, then refused."""
   config = tiny_config()
   config['model'][key] = value
   assert message in _refusal(folder, config)

@@ -146,7 +146,7 @@ def test_configs_without_a_method_are_refused(config):
 
 @every_method
 def test_it_starts_from_shapes_and_refuses_other_frozen_networks(name):
-  """B5: without its frozen networks it trained against random ones."""
+  """B5: without its frozen networks a method trained against random ones."""
   config = _plain(name)
   method, shapes = methods.make(config), _shapes(config)
   scale = config['model']['scale']
@@ -184,7 +184,7 @@ _LONG = ('gan', 'reference', 'warping')
   ],
 )
 def test_no_key_of_a_step_is_used_twice(name):
-  """B4: one key drew both LR's noise and the points of the penalty."""
+  """B4: one key drew both the noise of LR and the points of WGAN-GP."""
   config = _plain(name)
   method, shapes = methods.make(config), _shapes(config)
   scale = config['model']['scale']

@@ -124,7 +124,7 @@ def _pair(run, batch):
 
 @pytest.mark.nightly
 def test_the_generator_s_turns_and_its_rate():
-  """B3: steps at which it does not move, and the rate that is reported.
+  """B3: the reported rate was not that of the generator's last update.
 
   The report counted steps, the schedule the generator's updates: with an update
   at every fourth of 100 steps the last one had 0.864 of the rate, and 0.000 of

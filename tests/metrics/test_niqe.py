@@ -212,7 +212,7 @@ def _zip(path, name, data, **facts):
 
 @pytest.mark.nightly
 def test_files_that_unpack_to_far_more_than_parameters(tmp_path):
-  """A file of 0.8 MB took 1.2 GiB (W3)."""
+  """W3: a file of NIQE parameters of 0.8 MB took 1.2 GiB of memory."""
   zeros = np.zeros((4096, 4096))
   buffer = io.BytesIO()
   np.save(buffer, zeros)

@@ -125,7 +125,7 @@ def test_unlike_protocols_are_not_compared():
 
 
 def test_the_levels_of_a_type_are_those_of_the_score():
-  """W10: uint16 images were clipped to white, and scored as equal."""
+  """W10: uint16 images were clipped to white, so all scored as equal."""
   rng = np.random.default_rng(0)
   sr, hr = rng.integers(0, 256, (2, 24, 24, 3), np.uint8)
   rules = {'protocol': get_protocol('rgb'), 'scale': 2}

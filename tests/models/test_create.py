@@ -80,14 +80,14 @@ def test_unknown_and_missing_options(name):
   ],
 )
 def test_values_out_of_range_are_named_with_their_range(option, value, message):
-  """T6, W4, W5: these ended in tracebacks, or were traced for hours."""
+  """T6, W4, W5: bad options were tracebacks, or were traced for hours."""
   config = {'name': 'edsr', 'scale': 2, option: value}
   assert message in _refusal(config)
 
 
 @pytest.mark.parametrize('name', nightly_of(ALL, ['carn', 'srnet', 'srntt']))
 def test_absurd_values_of_any_option_end_in_one_line(name):
-  """T6: each value is refused, or gives a network whose shapes are computed."""
+  """T6: any value is refused in one line, or gives a network."""
   config = {'name': name, 'scale': _scale(name), **models.module(name).TINY}
   network = models.create(config)
   options = [field.name for field in dataclasses.fields(network)]
@@ -136,7 +136,7 @@ class _Broken(base.Network):
 
 
 def test_faults_of_an_architecture_keep_their_traceback(architecture):
-  """B14: each fault was one line without file and line number."""
+  """B14: faults of a model's code were reported without file and line."""
 
   def typing_error(*, scale):
     return len(scale)

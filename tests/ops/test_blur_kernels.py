@@ -180,7 +180,7 @@ def test_convolution_kernel_is_convolved():
   ],
 )
 def test_arrays_that_are_no_kernel_are_refused(kernel, reason):
-  """Such kernels gave black images or NaN (W9)."""
+  """W9: kernels that are no blur gave black images or NaN."""
   with pytest.raises(UserError, match=reason):
     blur_kernels.normalized_kernel(kernel)
   with pytest.raises(UserError, match=reason):

@@ -96,7 +96,7 @@ def _convolutions(jitted, *args, platform='cpu'):
 
 @pytest.mark.parametrize('batch', [64, 256])
 def test_a_weight_gradient_has_few_parts_at_any_batch(batch):
-  """B13: at batch 256 it was 130 convolutions a layer."""
+  """B13: at batch 256 a weight gradient was 130 convolutions."""
   x = jax.ShapeDtypeStruct((batch, 48, 48, 64), jnp.float32)
   kernel = jax.ShapeDtypeStruct((3, 3, 64, 64), jnp.float32)
   loss = jax.jit(jax.grad(lambda k, x: (conv.conv2d(x, k, None) ** 2).sum()))

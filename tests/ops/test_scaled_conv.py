@@ -1,4 +1,4 @@
-"""Enlarging and reducing convolutions against JAX's own."""
+"""Enlarging and reducing convolutions give the results of JAX's functions."""
 
 import functools
 
@@ -9,9 +9,10 @@ import pytest
 
 from sr_jax.ops import scaled_conv
 
-# Of SRFBN, all but one; and one without padding.
+# Side of the kernel, and scale. SRFBN has the first three; the last one needs
+# no padding.
 SIZES = [(6, 2), (7, 3), (12, 8), (3, 3)]
-# Of CrossNet, where nothing enlarges so.
+# CrossNet reduces by the first two. These sizes cannot enlarge.
 ODD = [(7, 2), (3, 2), (4, 3)]
 CASES = [
   *((*case, enlarging) for case in SIZES for enlarging in (True, False)),
@@ -21,7 +22,7 @@ LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 
 def _enlarge(x, kernel, bias, scale):
-  """The transpose of a strided convolution, by its definition."""
+  """Computes the transpose of a strided convolution by its definition."""
   padding = (kernel.shape[0] - scale) // 2
   shape = (x.shape[0], scale * x.shape[1], scale * x.shape[2], kernel.shape[2])
 
@@ -35,6 +36,7 @@ def _enlarge(x, kernel, bias, scale):
 
 
 def _reduce(x, kernel, bias, scale):
+  """Computes a strided convolution."""
   padding = -((scale - kernel.shape[0]) // 2)
   y = jax.lax.conv_general_dilated(
     x, kernel, (scale,) * 2, [(padding,) * 2] * 2, dimension_numbers=LAYOUT
@@ -75,7 +77,7 @@ def test_values_and_gradients_equal_jax(size, scale, enlarging):
 
 
 @pytest.mark.parametrize('enlarging', [True, False])
-def test_kernels_that_fit_no_scale_are_refused(enlarging):
+def test_kernels_that_do_not_suit_the_scale_are_refused(enlarging):
   convolve, sizes = (
     (scaled_conv.enlarging_conv, (2, 4, 1))
     if enlarging

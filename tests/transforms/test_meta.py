@@ -203,7 +203,7 @@ def test_values_in_a_closure_are_differentiated_as_well():
 
 @pytest.mark.nightly
 def test_curvature_grad_in_both_modes_and_to_any_order():
-  """B12: forward mode was refused."""
+  """B12: `jax.jvp` of the inner loop was refused."""
 
   def loss(params, scale):
     return jnp.sin(scale * params['w'] ** 2).sum() * jnp.exp(params['b'])

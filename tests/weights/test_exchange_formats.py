@@ -42,7 +42,7 @@ def test_the_library_reads_our_files(tmp_path):
 
 
 def test_scales_that_are_not_whole(tmp_path):
-  """A Meta-SR at x2.5 could be exported and not imported again (B10)."""
+  """B10: an exported Meta-SR at x2.5 could not be imported again."""
   path = tmp_path / 'weights.safetensors'
   config = {'name': 'metasr', 'scale': 2.5, 'options': {}}
   export_safetensors({'a': np.ones(2)}, path, config=config)

@@ -97,7 +97,7 @@ def test_other_archives_are_not_taken_for_it(tmp_path):
 
 
 def test_members_that_unpack_to_more_than_they_declare(tmp_path):
-  """An archive that understates a member's size filled the memory (W3)."""
+  """W3: an archive that understates the size of an array filled the memory."""
   path = tmp_path / 'a.npz'
   with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
     archive.writestr('params.npy', bytes(10**8))
@@ -110,7 +110,7 @@ def test_members_that_unpack_to_more_than_they_declare(tmp_path):
 
 
 def test_damaged_headers_are_refused_in_one_line(tmp_path):
-  """The header's parser let tokenize.TokenError through (W6)."""
+  """W6: a damaged header of an array was a tokenize.TokenError."""
   path = tmp_path / 'a.npz'
   header = b'\x93NUMPY\x01\x00\x10\x00' + b'(' * 16
   with zipfile.ZipFile(path, 'w') as archive:

@@ -95,7 +95,7 @@ def test_names_and_layouts(write, scale):
 
 
 def test_a_part_is_chosen_by_what_fits():
-  """The names of parts vary; the only part that fits is taken (W8)."""
+  """W8: files that name their parts in other ways were refused."""
   tensors, other = released(), {'features.0.weight': np.ones((4, 3, 3, 3))}
   schemes = edsr.TORCH_NAMES
   for names in (('g', 'd'), ('generator', 'discriminator'), ('a', 'b')):
@@ -113,7 +113,7 @@ def test_a_part_is_chosen_by_what_fits():
 
 
 def test_a_key_chooses_the_part(write):
-  """W8: of several networks that fit there was no way to choose one."""
+  """W8: if several networks of a file fit, none could be chosen."""
   a, b = released(), {k: v + 1 for k, v in released().items()}
   inner = {'params': b}
   value = {'epoch': 1, 'nets': {'a': a, 'b': inner}, 'c': a}
@@ -140,7 +140,7 @@ def test_a_key_chooses_the_part(write):
 
 
 def test_networks_of_losses_beside_the_model_are_left_out():
-  """Lightning stores the networks of losses under other prefixes (W8)."""
+  """W8: files of Lightning, which hold networks of losses, were refused."""
   tensors = {f'model.{k}': v for k, v in released().items()}
   losses = {'loss.vgg.features.0.weight': np.ones((4, 3, 3, 3))}
   weights = names_module.torch_to_flax(
@@ -156,7 +156,7 @@ def test_networks_of_losses_beside_the_model_are_left_out():
   [
     ((), 'module.', []),
     ((), 'module.model.', []),
-    # Of torch.compile, in either order, and of ema_pytorch (W7, W8).
+    # Prefixes of torch.compile and ema_pytorch, which were refused (W7, W8).
     ((), '_orig_mod.', []),
     ((), 'module._orig_mod.', []),
     ((), '_orig_mod.module.', []),
