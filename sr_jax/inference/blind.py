@@ -203,7 +203,15 @@ def _estimate(
   error: float | None,
   origins: dict[str, float],
 ) -> KernelEstimate:
-  """Of standard deviations in LR pixels, in rising order, and their axes."""
+  """Makes an estimate from standard deviations and their axes.
+
+  Args:
+    widths: The smaller and the larger standard deviation, in LR pixels.
+    vectors: The axis of each, as columns.
+    scale: HR pixels per LR pixel.
+    error: Expected error of the standard deviations in LR pixels, or None.
+    origins: See `KernelEstimate`.
+  """
   narrow, wide = np.clip(widths, _NARROWEST, _WIDEST) * scale
   x, y = vectors[:, 1]
   theta = math.atan2(y, x)

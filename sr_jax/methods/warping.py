@@ -116,7 +116,7 @@ def make(config: Mapping[str, Any]) -> Method:
 
 
 def inference(config: Mapping[str, Any]) -> Inference:
-  """Applies the network; needs no section but `method` and `model`.
+  """Applies the network; needs only the sections `method` and `model`.
 
   The parameters hold the reference that `look` added; without one LR is its own
   reference.
@@ -126,7 +126,7 @@ def inference(config: Mapping[str, Any]) -> Inference:
 
 
 def _networks(config: Mapping[str, Any]) -> tuple[Any, Any]:
-  """The trained network, and the one that enlarges LR (None for bicubic)."""
+  """Creates the trained network, and the one that enlarges LR or None."""
   section = {k: v for k, v in config['method']['sisr'].items() if v != ''}
   network = models.create(config['model'])
   if section['name'] == 'bicubic':

@@ -110,8 +110,8 @@ class DownBlock(base.Network):
       return common.Conv(width, use_bias=False, dtype=self.dtype, name=name)
 
     # A convolution of stride 2, padded by one pixel on every side. It is
-    # computed at all pixels, of which half are dropped: this costs little
-    # compared with the blocks, and its gradient is fast.
+    # computed at all pixels, of which three quarters are dropped: this costs
+    # little compared with the blocks, and its gradient is fast.
     x = conv(self.features, 'conv1')(x)[:, ::2, ::2]
     return conv(self.channels, 'conv2')(nn.leaky_relu(x, 0.2))
 

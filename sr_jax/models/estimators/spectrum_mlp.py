@@ -1,10 +1,10 @@
-"""The blur of an LR image, estimated from its power spectrum. Our own.
+"""Our own network that estimates the blur of an LR image from its spectrum.
 
-A few small perceptrons see the polar log spectra of `ops.power_spectrum` and
-the scale. They are trained on photographs that were reduced with known kernels,
-so they know how sharp photographs are, which no fit to one spectrum does.
-Widths are counted in LR pixels: spectra of photographs have no scale of their
-own, so one network serves every scale.
+Its input are the polar logarithmic power spectra of `ops.power_spectrum` and
+the scale. A few small perceptrons are trained on photographs that were reduced
+with known kernels. They learn how sharp photographs are, which a fit to a
+single spectrum cannot know. Widths are counted in LR pixels. As spectra of
+photographs are alike at every scale, one network is used for all scales.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ VARIANTS = {
   'small': common.Variant({'hidden': 64, 'members': 3}, {1: 112_728}),
 }
 TINY = {'hidden': 4, 'members': 2}
-# Of no published network.
+# The network was not published elsewhere, so there are no names.
 TORCH_NAMES: dict[str, dict[str, str]] = {}
 METHOD = {'name': 'kernel_estimation'}
-# How an LR image may have been made, in the order of the network's answers.
-# 'other' is a blur that is no Gaussian: of motion, or of a lens out of focus.
+# Ways in which an LR image may have been made, in the order of the outputs.
+# 'other' is a blur that is not Gaussian, by motion or by a lens out of focus.
 ORIGINS = ('blurred', 'bicubic', 'photograph', 'other')
 
 
@@ -35,9 +35,9 @@ class SpectrumMLP(base.Network):
   """The network.
 
   Attributes:
-    hidden: Units of either hidden layer.
-    members: Perceptrons whose answers are averaged.
-    dropout: Share of hidden units that training leaves out.
+    hidden: Number of units of each of the two hidden layers.
+    members: Number of perceptrons, whose outputs are averaged.
+    dropout: Share of hidden units that are left out in training.
     dtype: Computation type; parameters stay float32.
   """
 
@@ -51,18 +51,18 @@ class SpectrumMLP(base.Network):
   def __call__(
     self, features: jax.Array, scale: jax.Array, *, train: bool = False
   ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Estimates from the features of images.
+    """Estimates kernels from the features of images.
 
     Args:
-      features: `[B, *power_spectrum.FEATURES]`.
-      scale: `[B]`, HR pixels to an LR pixel.
-      train: Whether running statistics move and units are left out; draws from
-        the stream `dropout`.
+      features: Features of the images, `[B, *power_spectrum.FEATURES]`.
+      scale: HR pixels per LR pixel, `[B]`.
+      train: Whether running statistics are updated and units left out. The
+        random numbers come from the stream `dropout`.
 
-    Returns:
-      For each member, `[members, B, 3]`: the symmetric square root (xx, xy, yy)
-      of the kernel's covariance in LR pixels; `[members, B]`: the expected
-      error of its entries; `[members, B, len(ORIGINS)]`: logits.
+    Returns: Three arrays of all perceptrons: the symmetric square root (xx, xy,
+    yy) of the kernel's covariance in LR pixels, `[members, B, 3]`; the expected
+    error of its entries, `[members, B]`; and the logits of the ways in
+    `ORIGINS`, `[members, B, len(ORIGINS)]`.
     """
     x = features.reshape(len(features), -1).astype(jnp.float32)
     x = nn.BatchNorm(
@@ -91,6 +91,6 @@ class SpectrumMLP(base.Network):
 def Model(
   *, scale: int = 1, variant: str = 'small', **overrides: Any
 ) -> SpectrumMLP:
-  """The network; overrides replace single options of it."""
+  """Creates the network; overrides replace single options."""
   options = {**common.select_variant(VARIANTS, variant), **overrides}
   return SpectrumMLP(scale=scale, **options)

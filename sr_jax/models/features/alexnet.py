@@ -1,7 +1,8 @@
 """AlexNet (Krizhevsky, Sutskever and Hinton, 2012): the features of LPIPS.
 
-As torchvision trained it on ImageNet ("one weird trick", 2014), without its
-classifier. Its layers are `relu1` ... `relu5`, and `conv1` ... before them.
+This is the network that torchvision trained on ImageNet ("one weird trick",
+2014), without its classifier. Layers are named `conv1` to `conv5` before the
+activation and `relu1` to `relu5` after it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from sr_jax.models.parts import common
 from sr_jax.ops.relu import relu
 
 VARIANTS = {'alexnet': 5}
-# torchvision's files end in the first digits of their SHA-256.
+# torchvision's files have names that end in the first digits of their SHA-256.
 RELEASED = {'alexnet': 'alexnet-owt-7be5be79.pth'}
 _CONVOLUTIONS = {
   'conv1': (11, 11, 3, 64),
@@ -35,13 +36,13 @@ TORCH_IGNORED = {'classifier.{i}': 'the classifier'}
 
 
 def convolutions(variant: str) -> dict[str, tuple[int, int, int, int]]:
-  """Kernel shapes of all convolutions by name, from the image on."""
-  del variant  # there is one
+  """Returns the kernel shapes of all convolutions by name, in their order."""
+  del variant  # there is only one
   return _CONVOLUTIONS
 
 
 class AlexNet(nn.Module):
-  """Features of an image at some layers.
+  """Computes features of an image at some layers.
 
   Attributes:
     layers: Names of the layers, such as relu5.
@@ -51,13 +52,13 @@ class AlexNet(nn.Module):
 
   @nn.compact
   def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
-    """Features `[B, h, w, C]` by layer, of `image` `[B, H, W, 3]` in [0, 1]."""
+    """Returns features `[B, h, w, C]` by layer, of `[B, H, W, 3]` in [0, 1]."""
     found, x = {}, common.imagenet_normalised(image)
     for name in common.up_to(self.layers, _CONVOLUTIONS):
       if name in ('conv2', 'conv3'):
         x = nn.max_pool(x, (3, 3), (2, 2))
       side, _, _, width = _CONVOLUTIONS[name]
-      # The first is the only one of the package that strides.
+      # Only the first convolution has a stride.
       stride, margin = (4, 2) if name == 'conv1' else (1, side // 2)
       x = nn.Conv(
         width, (side, side), stride, ((margin, margin),) * 2, name=name
@@ -69,6 +70,6 @@ class AlexNet(nn.Module):
 
 
 def Model(*, layers: Sequence[str], variant: str = 'alexnet') -> AlexNet:
-  """The network, no deeper than its layers."""
-  del variant  # there is one
+  """Creates the network, which ends at the deepest of the layers."""
+  del variant  # there is only one
   return AlexNet(layers=tuple(layers))

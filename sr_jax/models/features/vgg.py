@@ -1,8 +1,9 @@
 """VGG (Simonyan and Zisserman, ICLR 2015): the features of perceptual losses.
 
-VGG19 and VGG16 as torchvision trained them on ImageNet, without their
-classifier. Layers go by block and number: `conv5_4` before its activation,
-`relu5_4` after it (SRGAN's VGG54; ESRGAN compares before).
+These are VGG19 and VGG16 as torchvision trained them on ImageNet, without their
+classifiers. Layers are named by block and number: `conv5_4` before the
+activation, `relu5_4` after it. SRGAN compares features after the activation
+(VGG54), ESRGAN before it.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ import jax
 from sr_jax.models.parts import common
 from sr_jax.ops.relu import relu
 
-# Convolutions of each of the five blocks.
+# Numbers of convolutions of the five blocks.
 VARIANTS = {'vgg19': (2, 2, 4, 4, 4), 'vgg16': (2, 2, 3, 3, 3)}
 # Output channels of the blocks.
 _WIDTHS = (64, 128, 256, 512, 512)
-# torchvision's files end in the first digits of their SHA-256.
+# torchvision's files have names that end in the first digits of their SHA-256.
 RELEASED = {'vgg19': 'vgg19-dcbb9e9d.pth', 'vgg16': 'vgg16-397923af.pth'}
 
 
 def convolutions(variant: str) -> dict[str, tuple[int, int, int, int]]:
-  """Kernel shapes of all convolutions by name, from the image on."""
+  """Returns the kernel shapes of all convolutions by name, in their order."""
   shapes, channels = {}, 3
   for block, width in enumerate(_WIDTHS, 1):
     for number in range(1, VARIANTS[variant][block - 1] + 1):
@@ -35,7 +36,7 @@ def convolutions(variant: str) -> dict[str, tuple[int, int, int, int]]:
 
 
 def _positions(variant: str, prefix: str) -> dict[str, str]:
-  """Names of torchvision, which counts activations and poolings as well."""
+  """Names of torchvision, which numbers activations and poolings as well."""
   names, position = {}, 0
   for block, depth in enumerate(VARIANTS[variant], 1):
     for number in range(1, depth + 1):
@@ -56,10 +57,10 @@ TORCH_IGNORED = {'classifier.{i}': 'the classifier'}
 
 
 class VGG(nn.Module):
-  """Features of an image at some layers.
+  """Computes features of an image at some layers.
 
   Attributes:
-    layers: Their names, such as conv5_4.
+    layers: Names of the layers, such as conv5_4.
     variant: vgg19 or vgg16.
   """
 
@@ -68,7 +69,7 @@ class VGG(nn.Module):
 
   @nn.compact
   def __call__(self, image: jax.Array) -> dict[str, jax.Array]:
-    """Features `[B, h, w, C]` by layer, of `image` `[B, H, W, 3]` in [0, 1]."""
+    """Returns features `[B, h, w, C]` by layer, of `[B, H, W, 3]` in [0, 1]."""
     found, x = {}, common.imagenet_normalised(image)
     shapes = convolutions(self.variant)
     for name in common.up_to(self.layers, shapes):
@@ -82,5 +83,5 @@ class VGG(nn.Module):
 
 
 def Model(*, layers: Sequence[str], variant: str = 'vgg19') -> VGG:
-  """The network of one variant, no deeper than its layers."""
+  """Creates a variant of the network, which ends at the deepest layer."""
   return VGG(layers=tuple(layers), variant=variant)

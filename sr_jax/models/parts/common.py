@@ -1,7 +1,7 @@
-"""Blocks that several papers share.
+"""Layers and blocks that several architectures use.
 
-Initialisation follows PyTorch's default, with which the EDSR family was
-trained: weights and biases uniform in +-1/sqrt(fan_in).
+Initial values are PyTorch's defaults, with which the EDSR family was trained:
+weights and biases are uniform in +-1/sqrt(fan_in).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def select_variant(
 
 
 def uniform_bias(fan_in: int) -> Callable[..., jax.Array]:
-  """Bias initialiser, uniform in +-1/sqrt(fan_in)."""
+  """Makes an initialiser of biases, uniform in +-1/sqrt(fan_in)."""
   bound = 1 / math.sqrt(fan_in)
 
   def init(
@@ -76,11 +76,11 @@ def uniform_bias(fan_in: int) -> Callable[..., jax.Array]:
   return init
 
 
-# He's initialiser times 0.1, which BasicSR's generators start from.
+# He's initialiser times 0.1, as in the generators of BasicSR.
 small_kaiming = nn.initializers.variance_scaling(0.02, 'fan_in', 'normal')
 
 
-# PyTorch's default for kernels.
+# PyTorch's default initialiser of kernels.
 uniform_kernel = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
@@ -124,8 +124,8 @@ class Conv(nn.Module):
 class MeanShift(nn.Module):
   """Adds `sign * value_range * mean` by a 1x1 convolution.
 
-  It is a convolution and not a constant because released checkpoints carry
-  it as one, in some with trained values.
+  It is a convolution, not a constant, because it is one in released
+  checkpoints, some of which have trained its values.
 
   Attributes:
     mean: Channel means in [0, 1].
@@ -155,14 +155,14 @@ class MeanShift(nn.Module):
     if not self.trainable:
       kernel, bias = jax.lax.stop_gradient((kernel, bias))
     x = x.astype(jnp.float32)
-    # Full precision: a TF32 product of 255 is wrong by a tenth of a level.
+    # In TF32 a product with 255 would be wrong by a tenth of a grey level.
     return jnp.dot(x, kernel[0, 0], precision='highest') + bias.reshape(
       (1,) * (x.ndim - 1) + (channels,)
     )
 
 
 def imagenet_normalised(image: jax.Array) -> jax.Array:
-  """`[B, H, W, 3]` in [0, 1], normalised for torchvision's networks."""
+  """Normalises `[B, H, W, 3]` in [0, 1] for torchvision's networks."""
   mean, deviation = (
     jnp.asarray(x, jnp.float32).reshape(1, 1, 1, 3) for x in _IMAGENET
   )
@@ -170,14 +170,14 @@ def imagenet_normalised(image: jax.Array) -> jax.Array:
 
 
 def up_to(layers: Iterable[str], convolutions: Iterable[str]) -> list[str]:
-  """The convolutions that have to run for the given layers.
+  """Returns the convolutions that are needed to compute the given layers.
 
   Args:
-    layers: Names such as `conv3`, or `relu3` for after its activation.
-    convolutions: Names of all convolutions, from the image on.
+    layers: Names such as `conv3`, or `relu3` for the activation after it.
+    convolutions: Names of all convolutions, in their order.
 
   Raises:
-    UserError: the network has no such layer.
+    UserError: The network has no such layer.
   """
   names = list(convolutions)
   last = 0
@@ -192,7 +192,7 @@ def up_to(layers: Iterable[str], convolutions: Iterable[str]) -> list[str]:
   return names[: last + 1]
 
 
-# Arrays of a convolution and of a normalisation in a released `.npz`.
+# Arrays of a convolution and of a batch normalisation in a released `.npz`.
 _NPZ_CONV = ('kernel', 'bias')
 _NPZ_NORM = ('bias', 'scale', 'mean', 'var')
 
@@ -200,29 +200,29 @@ _NPZ_NORM = ('bias', 'scale', 'mean', 'var')
 def npz_layer(
   conv: str, *, bias: bool = False, norm: str | None = None
 ) -> list[str]:
-  """Paths of one layer's arrays, in the order of TensorLayer's files.
+  """Returns the paths of a layer's arrays, in the order of TensorLayer's files.
 
   Args:
     conv: Path of the convolution.
     bias: Whether the convolution has a bias.
-    norm: Path of the normalisation behind it, None for none.
+    norm: Path of the batch normalisation after it, or None.
   """
   paths = [f'{conv}/{leaf}' for leaf in _NPZ_CONV[: 1 + bias]]
   return paths + [f'{norm}/{leaf}' for leaf in _NPZ_NORM if norm]
 
 
 def default_mean(channels: int) -> tuple[float, ...]:
-  """DIV2K's mean for RGB, mid-grey for any other channel count."""
+  """Returns DIV2K's mean colour for RGB, otherwise mid-grey."""
   return DIV2K_MEAN if channels == 3 else (0.5,) * channels
 
 
 class ResBlock(nn.Module):
-  """conv - ReLU - conv, scaled, plus identity (EDSR, figure 2c).
+  """conv - ReLU - conv, scaled and added to the input (EDSR, figure 2c).
 
   Attributes:
     features: Number of channels of input and output.
-    residual_scale: Factor on the residual branch.
-    conv: Makes the convolutions, for other initial values.
+    residual_scale: Factor of the residual branch.
+    conv: Function that makes the convolutions, for other initial values.
     dtype: Computation type.
   """
 
@@ -249,24 +249,25 @@ def chain(
 ) -> jax.Array:
   """Applies `length` blocks like `block`, each to the result of the last one.
 
-  Many blocks compile as one, in a loop; a few are written out. Their parameters
-  are stacked along a first axis, under a name that has a `*` in place of the
-  number, see `sr_jax.models.parts.parameters`. Chains should not be nested: the
-  gradient would copy what the inner ones keep once more.
+  Many blocks are compiled once, as a loop; a few are written out. Their
+  parameters are stacked along a first axis, under a name that has a `*` in
+  place of the number of the block, see `sr_jax.models.parts.parameters`. Chains
+  should not be nested, because the gradient would copy the values that inner
+  chains keep.
 
   Args:
     block: The first block; its name ends in `*`.
     length: Number of blocks.
     x: Input of the first block, `[B, H, W, C]`.
     *shared: Further inputs, which are the same for all blocks.
-    unroll: Whether many blocks are written out as well. A gradient then takes
-      less time, because nothing is copied, and its compilation more.
+    unroll: Whether many blocks are written out as well. A gradient is then
+      faster, because nothing is copied, but takes longer to compile.
   """
   return _scan(block, length, x, shared, lambda x: None, unroll)[0]
 
 
 def chain_outputs(block: nn.Module, length: int, x: jax.Array) -> jax.Array:
-  """As `chain`, with the results of all blocks, `[length, B, H, W, C]`."""
+  """Like `chain`, but returns the results of all blocks, stacked."""
   return _scan(block, length, x, (), lambda x: x, unroll=False)[1]
 
 
@@ -278,14 +279,15 @@ def _scan(
   keep: Callable[..., Any],
   unroll: bool,
 ) -> Any:
-  """The last block's result, and what `keep` makes of each result."""
+  """Returns the last block's result, and `keep(x)` of each result."""
 
   def apply(block: nn.Module, x: jax.Array, *shared: jax.Array) -> Any:
     x = block(x, *shared)
     return x, keep(x)
 
-  # Written out, nothing is copied for the gradient: 5 to 7 % of RCAN's step, 8
-  # to 10 % of DRN's. Initial values have none.
+  # If blocks are written out, nothing is copied for the gradient, which saves 5
+  # to 7 % of RCAN's step and 8 to 10 % of DRN's. Initialisation has no
+  # gradient.
   unroll = (unroll or length <= _FEW) and not block.is_initializing()
   scan = nn.scan(
     apply,
@@ -303,7 +305,8 @@ class ChannelAttention(nn.Module):
 
   Attributes:
     features: Number of channels of input and output.
-    reduction: Divides the channels between the two 1x1 convolutions.
+    reduction: Factor by which there are fewer channels between the two 1x1
+      convolutions.
     dtype: Computation type.
   """
 
@@ -315,8 +318,9 @@ class ChannelAttention(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps `[B, H, W, features]` to the same shape."""
     conv = functools.partial(Conv, kernel_size=1, dtype=self.dtype)
-    # In float32: bfloat16 cannot hold the mean of many numbers. One axis at a
-    # time: XLA:CPU takes up to four times as long over two at once.
+    # In float32, because bfloat16 cannot represent the mean of many numbers.
+    # One axis at a time, because XLA:CPU takes up to four times as long for two
+    # axes.
     y = x.mean(2, jnp.float32, keepdims=True).mean(1, keepdims=True)
     narrow = max(1, self.features // self.reduction)
     y = relu(conv(narrow, name='squeeze')(y))
@@ -324,7 +328,7 @@ class ChannelAttention(nn.Module):
 
 
 class RCAB(nn.Module):
-  """conv - ReLU - conv - channel attention, plus identity (RCAN).
+  """conv - ReLU - conv - channel attention, added to the input (RCAN).
 
   Attributes:
     features: Number of channels of input and output.
@@ -347,10 +351,10 @@ class RCAB(nn.Module):
 
 
 def upsampling_stages(scale: int) -> list[int]:
-  """Factors of the sub-pixel stages: [2] * log2(scale), or [3].
+  """Returns the factors of the sub-pixel stages: [2] * log2(scale), or [3].
 
   Raises:
-    UserError: the scale is neither 3 nor a power of two above 1.
+    UserError: The scale is neither 3 nor a power of two above 1.
   """
   if scale == 3:
     return [3]
@@ -388,12 +392,12 @@ class Upsampler(nn.Module):
 def upsampling_scale(
   shapes: Mapping[str, Sequence[int]], prefix: str = 'upsample/'
 ) -> int:
-  """Scale of sub-pixel stages, from parameter shapes by path.
+  """Finds the scale of sub-pixel stages from the shapes of their parameters.
 
   Args:
     shapes: Shapes of all parameters of the network, by path.
-    prefix: Beginning of the stages' paths; an `Upsampler` named `upsample` has
-      the default.
+    prefix: Beginning of the paths of the stages. The default is that of an
+      `Upsampler` with the name `upsample`.
   """
   stages = [
     shape[3] // shape[2]
@@ -404,7 +408,7 @@ def upsampling_scale(
 
 
 def upsampling_radius(scale: int) -> float:
-  """Reach of `Upsampler` and one more 3x3 convolution, in LR pixels."""
+  """Receptive radius in LR pixels of `Upsampler` and a 3x3 convolution."""
   radius, resolution = 0.0, 1
   for factor in upsampling_stages(scale):
     radius += 1 / resolution
