@@ -46,20 +46,14 @@ def adversarial(config: ml_collections.ConfigDict, **options) -> None:
   config.checkpoint.keep = 5
 
 
-def random_blurs(config: ml_collections.ConfigDict) -> dict:
-  """Returns the options of a method that blurs every image at random.
+def blurred(config: ml_collections.ConfigDict, method: str, **options) -> None:
+  """Sets a method that blurs every image at random.
 
   The degradation of the fixed crops becomes a blur in the middle of the range.
   """
+  trained_by(config, method, **options)
   config.degradation.name = 'blur-bicubic'
   config.degradation.kernel = 'gaussian:1.44'
-  return {
-    # The blurs are isotropic Gaussians, whose standard deviation in HR pixels
-    # is uniform in this range.
-    'min_sigma': 0.2,
-    'max_sigma': 2.0,
-    'kernel_size': 21,
-  }
 
 
 def shrink_blurred(config: ml_collections.ConfigDict) -> None:

@@ -23,8 +23,6 @@ With the small network of the first stage:
   --config.data.batch_size=8 --config.data.patch=24
 """
 
-import ml_collections
-
 from configs import common
 
 
@@ -34,21 +32,12 @@ def get_config(preset=None):
   config.steps = 5000
   config.model.name = 'ikc'
   config.model.variant = 'sftmd'
-  config.method = ml_collections.ConfigDict(
-    {
-      'name': 'kernel_correction',
-      **common.random_blurs(config),
-      'corrections': 7,  # of each image, in training and afterwards
-      'predictor_features': 64,
-      'corrector_features': 64,
-      # Kernels of the evaluations during training, each after so many
-      # corrections.
-      'test': {
-        'kernels': ('gaussian:0.64', 'gaussian:1.44', 'gaussian:2.56'),
-        'steps': (0, 7),
-      },
-    }
-  )
+  # Kernels of the evaluations during training, each after so many corrections.
+  test = {
+    'kernels': ('gaussian:0.64', 'gaussian:1.44', 'gaussian:2.56'),
+    'steps': (0, 7),
+  }
+  common.blurred(config, 'kernel_correction', test=test)
   config.optimizer.b2 = 0.99
   config.data.batch_size = 32
   config.data.patch = 64

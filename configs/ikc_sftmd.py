@@ -23,8 +23,6 @@ its scores:
   --config.data.batch_size=8 --config.data.patch=24
 """
 
-import ml_collections
-
 from configs import common
 
 
@@ -34,14 +32,9 @@ def get_config(preset=None):
   config.steps = 500_000
   config.model.name = 'ikc'
   config.model.variant = 'sftmd'
-  config.method = ml_collections.ConfigDict(
-    {
-      'name': 'kernel_conditioned',
-      **common.random_blurs(config),
-      # Kernels of the evaluations during training.
-      'test': {'kernels': ('gaussian:0.64', 'gaussian:1.44', 'gaussian:2.56')},
-    }
-  )
+  # Kernels of the evaluations during training.
+  test = {'kernels': ('gaussian:0.64', 'gaussian:1.44', 'gaussian:2.56')}
+  common.blurred(config, 'kernel_conditioned', test=test)
   config.optimizer.b2 = 0.99
   config.optimizer.schedule = 'cosine'
   config.optimizer.boundaries = (125_000, 250_000, 375_000)

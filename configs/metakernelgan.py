@@ -9,8 +9,6 @@ that are trained so that the generator's kernel comes near the true one.
 docs/kernelgan.md says what came of it.
 """
 
-import ml_collections
-
 from configs import common
 
 
@@ -19,18 +17,7 @@ def get_config(preset=None):
   config = common.base()
   config.steps = 1500
   config.log_every = 20
-  config.method = ml_collections.ConfigDict(
-    {
-      'name': 'kernel_game',
-      'iterations': 16,
-      'rate': 1e-3,  # of every layer and iteration, before the training
-      'judge_features': 32,
-      # Of the kernels, in HR pixels squared.
-      'min_variance': 0.2,
-      'max_variance': 5.0,
-      'task_axis': 'map',
-    }
-  )
+  common.trained_by(config, 'kernel_game')
   config.model.name = 'kernelgan'
   config.model.variant = 'released'
   config.optimizer.learning_rate = 1e-3

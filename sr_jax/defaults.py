@@ -186,6 +186,13 @@ def base() -> dict[str, Any]:
   }
 
 
+# The blurs of training images: isotropic Gaussians, whose standard deviation in
+# HR pixels is uniform in this range.
+_BLURS: dict[str, Any] = {
+  'min_sigma': 0.2,
+  'max_sigma': 2.0,
+  'kernel_size': 21,
+}
 # Defaults of the section `method`, by the name of the method. Keys that may be
 # left out, such as `test` of `meta_transfer`, have no default.
 METHODS: dict[str, dict[str, Any]] = {
@@ -311,6 +318,25 @@ METHODS: dict[str, dict[str, Any]] = {
     # its estimate, and of the class of degradation (blurred, bicubic, none).
     'error_weight': 0.005,
     'origin_weight': 0.03,
+  },
+  # IKC: a network that is given the kernel (SFTMD), and the networks that
+  # predict and correct it.
+  'kernel_conditioned': _BLURS,
+  'kernel_correction': {
+    **_BLURS,
+    'corrections': 7,  # of each image, in training and afterwards
+    'predictor_features': 64,
+    'corrector_features': 64,
+  },
+  # KernelGAN's game from meta-trained weights.
+  'kernel_game': {
+    'iterations': 16,
+    'rate': 1e-3,  # of every layer and iteration, before the training
+    'judge_features': 32,
+    # Range of the variances of kernels, in HR pixels squared.
+    'min_variance': 0.2,
+    'max_variance': 5.0,
+    'task_axis': 'map',  # or vmap, unroll
   },
   'warping': {
     # Weight of the loss of warped references: 0 in the released code, 1 in

@@ -35,10 +35,15 @@ def test_missing_keys_get_the_defaults():
   assert config['method']['perceptual'] == 'esrgan'
 
 
+# Methods whose rules are in another file.
+_FILES = {'gan': '_gan_config', 'kernel_conditioned': '_kernel_codes'}
+
+
 def _rules(name):
   """The allowed keys and values of a method, from its file."""
-  file = {'gan': '_gan_config'}.get(name, name)
-  return importlib.import_module(f'sr_jax.methods.{file}')._RULES
+  file = _FILES.get(name, name)
+  module = importlib.import_module(f'sr_jax.methods.{file}')
+  return getattr(module, '_RULES', None) or module.RULES
 
 
 # All but ZSSR, which is trained on the image that it enlarges.
