@@ -1,4 +1,4 @@
-r"""A meta-trained start of KernelGAN, after MetaKernelGAN (WACV 2023).
+r"""A meta-trained start of KernelGAN, as in MetaKernelGAN.
 
   python train.py --config configs/metakernelgan.py \
     --workdir runs/metakernelgan --config.data.source=folder:PHOTOGRAPHS
@@ -6,17 +6,18 @@ r"""A meta-trained start of KernelGAN, after MetaKernelGAN (WACV 2023).
 Every photograph of a batch is reduced by two with a random Gaussian kernel, and
 KernelGAN's game is played on it for a few iterations, from weights and rates
 that are trained so that the generator's kernel comes near the true one.
-docs/kernelgan.md says what came of it.
+The idea is that of MetaKernelGAN (Lee et al., WACV 2023); docs/kernelgan.md
+says how this differs and what came of it.
 """
 
 from configs import common
 
 
 def get_config(preset=None):
-  """Sixteen iterations of the game, and a discriminator of 32 features."""
+  """Twelve iterations of the game, and a discriminator of 32 features."""
   config = common.base()
   config.steps = 1500
-  config.log_every = 20
+  config.log_every = 10
   common.trained_by(config, 'kernel_game')
   config.model.name = 'kernelgan'
   config.model.variant = 'released'

@@ -6,8 +6,8 @@ the distance of the generator's kernel from the true one after each of them, and
 its gradient passes through the game: so the discriminator learns to lead the
 generator to the kernel, and the rates of both to do it in these iterations.
 
-Differences from the paper, as far as we know it: the gradient through the game
-is exact, and every layer has a rate of its own at each iteration.
+Nothing of the paper's code was seen. Here the gradient through the game is
+exact, and every layer has a rate of its own at each iteration.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sr_jax.models.estimators.kernelgan import (
   Generator,
   reduce_by,
 )
-from sr_jax.ops.blur_kernels import random_gaussian
+from sr_jax.ops.blur_kernels import gaussian_kernel, random_gaussian
 from sr_jax.ops.degrade import correlate
 from sr_jax.ops.levels import to_unit
 from sr_jax.state import EMPTY, TrainState, check_frozen, start_from
@@ -50,9 +50,12 @@ _RULES: Rules = {
 _SCALE = 2
 # Margin of the images in LR pixels: a kernel's reach, rounded up.
 _MARGIN = KERNEL_SIDE // 2 // _SCALE + 1
-# Sparsity has an infinite slope at zero, and the bicubic loss leads to a kernel
-# that is not the image's.
-_WEIGHTS = kernel_game.Weights(bicubic=None, sparse=None, centre=1.0)
+# Losses that the game keeps here. Sparsity has an infinite slope at zero, the
+# centre of mass has one where the sum is zero, and the bicubic loss leads to a
+# kernel that is not the image's.
+_WEIGHTS = kernel_game.Weights(bicubic=None, centre=None, sparse=None)
+# Variance in HR pixels squared of the kernel that the training starts from.
+_START = 2.0
 
 
 class _Training(NamedTuple):
@@ -145,7 +148,7 @@ def _init(
   patch = jnp.zeros((kernel_game.SMALL, kernel_game.SMALL, 3))
   judge = training.discriminator.init(keys[1], patch)
   params = {
-    'generator': training.generator.init(keys[0])['params'],
+    'generator': _at_gaussian(training.generator.init(keys[0])['params']),
     'discriminator': judge['params'],
   }
   section = training.section
@@ -164,6 +167,21 @@ def _init(
     opt_state={slot: training.tx.init(tree) for slot, tree in slots.items()},
     model_state={'discriminator': {'spectral': spectral}},
   )
+
+
+def _at_gaussian(theta: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+  """Adds a Gaussian kernel to a generator, by the first channel of its layers.
+
+  Random layers alone multiply out to a kernel near zero, from which a few
+  iterations of any rate lead nowhere.
+  """
+  moved = {}
+  for i, (name, weight) in enumerate(sorted(theta.items())):
+    side = len(weight)
+    variance = _START if i == 0 else 1e-3
+    path = gaussian_kernel(variance, size=side)
+    moved[name] = weight.at[:, :, 0, 0].add(jnp.asarray(path, weight.dtype))
+  return moved
 
 
 def _averaged(state: TrainState) -> dict[str, Any]:
@@ -220,7 +238,7 @@ def _one_task(
 
   def objective(params: Any) -> tuple[jax.Array, jax.Array]:
     kernels = adapt(networks, {**params, 'spectral': spectral}, lr, game_key)
-    distances = jnp.abs(kernels - true).sum((1, 2))
+    distances = jnp.abs(kernels - true[None]).sum((1, 2))
     return distances.mean(), distances
 
   (loss, distances), grads = jax.value_and_grad(objective, has_aux=True)(params)
@@ -276,8 +294,6 @@ def adapt(
   players = players_of(*networks)._replace(
     tx=_descent(rates['generator']),
     tx_judge=_descent(rates['discriminator']),
-    # Where the kernels of tasks are centred.
-    centre=float(KERNEL_SIDE // 2),
   )
   state = kernel_game.start(
     *(players, params['generator'], params['discriminator']),
