@@ -33,6 +33,8 @@ SCALES = (2, 4)
 # Pixels cut off on every side: LR images are often made with mirrored borders.
 _BORDER = 10
 LEAST_SIDE = kernel_game.LARGE + 2 * _BORDER
+# Of larger images the middle is looked at, which bounds the memory.
+_MOST = 1024
 # Images are padded to a multiple of this, so that few sizes are compiled.
 _CELL = 256
 # Side of the kernels of x2. With it they share the programs of `blind`.
@@ -84,8 +86,8 @@ def estimate_kernel(
     scale: 2 or 4, HR pixels to a pixel of the image.
     seed: Seed of weights, patches and noise.
     iterations: Updates of either network.
-    released: Whether the bicubic loss adds up the colours, as in the released
-      code.
+    released: Whether the bicubic loss adds up the colours and noise stays in
+      the image, as in the released code.
 
   Raises:
     UserError: The scale is another, or the image is too small or flat.
@@ -148,7 +150,7 @@ def _prepared(image: np.ndarray) -> np.ndarray:
   Raises:
     UserError: It is too small or flat, or no image.
   """
-  image = np.asarray(image, np.float64)
+  image = np.asarray(image)
   image = image[..., None] if image.ndim == 2 else image
   if image.ndim != 3:
     raise UserError(
@@ -164,13 +166,16 @@ def _prepared(image: np.ndarray) -> np.ndarray:
     )
   if image.shape[-1] != 3:
     image = np.repeat(image.mean(-1, keepdims=True), 3, -1)
-  image = image[_BORDER : height - _BORDER, _BORDER : width - _BORDER]
-  image = image[: len(image) // 2 * 2, : image.shape[1] // 2 * 2]
+  sides = [min((n - 2 * _BORDER) // 2 * 2, _MOST) for n in (height, width)]
+  top, left = (
+    (n - side) // 2 for n, side in zip((height, width), sides, strict=True)
+  )
+  image = image[top : top + sides[0], left : left + sides[1]]
   if max(np.abs(np.diff(image, axis=axis)).max() for axis in (0, 1)) < _TEXTURE:
     raise UserError(
       'the image has no texture to estimate a blur from: name the kernel'
     )
-  return 2 * image - 1
+  return 2 * image.astype(np.float64) - 1
 
 
 def _corners(

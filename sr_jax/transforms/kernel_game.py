@@ -7,8 +7,8 @@ one image in a scan. The game depends on the image only through the patches, so
 it compiles once, whatever the size of the image.
 
 The released code differs from what its authors describe: its bicubic target
-adds up the colours (`released=True`), and the noise on its patches stays in the
-image. Here noise is always fresh.
+adds up the colours, and the noise on its patches stays in the image, where it
+accumulates. `Players.released` does both; otherwise noise is always fresh.
 """
 
 from __future__ import annotations
@@ -123,7 +123,8 @@ class Players(NamedTuple):
     tx: The optimizer of the generator.
     tx_judge: The optimizer of the discriminator.
     centre: The tap where the centre of mass shall be.
-    released: Whether the bicubic target adds up the colours.
+    released: Whether the bicubic target adds up the colours, and the noise of
+      real patches stays in the image.
   """
 
   kernel: Callable[[PyTree], jax.Array]
@@ -261,6 +262,19 @@ def patches_at(
   return Patches(crop(image, corners[0], LARGE), real, FAKE_NOISE * noise[1])
 
 
+def keep_noise(
+  image: jax.Array, corner: jax.Array, patch: jax.Array
+) -> jax.Array:
+  """The image with a noisy patch in place of its own, as in the released code.
+
+  Args:
+    image: `[H, W, C]`.
+    corner: Upper left corner of the patch, `[2]`.
+    patch: `[S, S, C]`.
+  """
+  return jax.lax.dynamic_update_slice(image, patch, (corner[0], corner[1], 0))
+
+
 def play(
   players: Players,
   state: State,
@@ -283,15 +297,17 @@ def play(
   """
 
   def body(carry: Any, inputs: Any) -> tuple[Any, Any]:
-    state, schedule = carry
+    state, schedule, image = carry
     iteration, here = inputs
     patches = patches_at(image, here, jax.random.fold_in(key, iteration))
+    if players.released:
+      image = keep_noise(image, here[1], patches.real)
     state, terms = step(players, schedule.weights, state, patches)
     schedule = next_schedule(schedule, iteration, terms['bicubic'])
-    return (state, schedule), terms
+    return (state, schedule, image), terms
 
   iterations = jnp.arange(len(corners[0]))
-  (state, _), terms = jax.lax.scan(
-    body, (state, first_schedule()), (iterations, corners)
+  (state, _, _), terms = jax.lax.scan(
+    body, (state, first_schedule(), image), (iterations, corners)
   )
   return state, terms

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common, crossnet, drn, mzsr, ranker
+from configs import common, crossnet, drn, metakernelgan, mzsr, ranker
 from sr_jax import checkpoints, experiment, methods
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
@@ -91,9 +91,17 @@ def _ranking():
   return config
 
 
+def _kernel_game():
+  config = metakernelgan.get_config('smoke')
+  with config.unlocked():
+    config.model.update({'features': 4})
+  return config
+
+
 CONFIGS = {
   'dual_regression': _dual_regression,
   'gan': _gan,
+  'kernel_game': _kernel_game,
   'meta_transfer': _meta_transfer,
   'ranking': _ranking,
   'reference': _reference,
@@ -173,7 +181,7 @@ def test_the_methods_that_need_frozen_networks_are_among_these():
 
 
 # Compiling these steps takes long; they are checked in the nightly part.
-_LONG = ('gan', 'reference', 'warping')
+_LONG = ('gan', 'reference', 'warping', 'kernel_game')
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,22 @@ def _check_state(state, outputs, prefix):
   )
 
 
+def test_noise_stays_in_the_image_of_the_released_code():
+  """It adds up where patches overlap, and nothing else changes."""
+  image, key = jnp.zeros((64, 70, 3)), jax.random.key(0)
+  corner = jnp.array([10, 20])
+  patches = kernel_game.patches_at(image, (jnp.zeros(2, int), corner), key)
+  kept = kernel_game.keep_noise(image, corner, patches.real)
+  np.testing.assert_array_equal(kept[10:36, 20:46], patches.real)
+  assert not kept.at[10:36, 20:46].set(0).any()
+  again = kernel_game.patches_at(
+    kept, (jnp.zeros(2, int), corner), jax.random.key(1)
+  )
+  ratio = float(again.real.std() / patches.real.std())
+  assert ratio == pytest.approx(2**0.5, rel=0.05)
+  assert float(patches.noise.std()) == pytest.approx(1 / 255, rel=0.05)
+
+
 COURSES = {
   'low': lambda i: 0.3,
   'never': lambda i: 1.0,
