@@ -221,6 +221,13 @@ class Degradation:
       reach, scale, _JPEG_BLOCK if self.jpeg_quality else 1
     )
 
+  def record(self) -> dict[str, Any]:
+    """All values by name, as JSON can hold them; `real` only for 'real'."""
+    values = dataclasses.asdict(self)
+    if self.degradation != REAL:
+      del values['real']
+    return values
+
   def __str__(self) -> str:
     words = [self.degradation]
     if self.degradation == REAL:

@@ -16,6 +16,8 @@ Skipped = tuple[tuple[str, str], ...]
 
 # Name of the record that `sr-jax degrade` writes into the folder of images.
 DEGRADATION_RECORD = 'degradation.json'
+# Ending of the records of single images that `sr-jax degrade` writes.
+IMAGE_RECORD = '.degradation.json'
 # Names, in lower case, of files and folders that operating systems and programs
 # create among images.
 _FOREIGN = {
@@ -39,9 +41,12 @@ def passed_over(name: str) -> bool:
 
   Ignored are hidden files (`.DS_Store`, `._photo.png`), files that operating
   systems create among images (`Thumbs.db`, `desktop.ini`, `@eaDir`), and the
-  record of `sr-jax degrade`.
+  records of `sr-jax degrade`.
   """
-  return name.startswith('.') or name.lower() in _FOREIGN
+  name = name.lower()
+  if name.startswith('.') or name.endswith(IMAGE_RECORD):
+    return True
+  return name in _FOREIGN
 
 
 def distinct_names(paths: Sequence[str | os.PathLike[str]]) -> list[str]:

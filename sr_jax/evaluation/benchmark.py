@@ -7,6 +7,7 @@ The result is the JSON of `sr-jax evaluate`:
                       noise_sigma to seed are null
   kernel              SPEC of the blur, made or said to have been made; or null
   noise_sigma, jpeg_quality, seed    the rest of the degradation
+  real                preset of the degradation 'real', if LR was made by it
   protocol            rules of the scores, see `metrics.protocol`
   images              [{name, psnr, ssim, seconds}, ...], or other metrics; with
                       an estimated kernel also `kernel`, the estimate's SPEC
@@ -43,7 +44,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sr_jax.data.degradation import Degradation
+from sr_jax.data.degradation import REAL, Degradation
 from sr_jax.data.folders import match_lr
 from sr_jax.data.image_io import (
   Picture,
@@ -175,7 +176,7 @@ def evaluate_folder(
   options = dataclasses.replace(
     options or UpscaleOptions(),
     kernel=given_kernel(model, assumed.taps, assumed_kernel),
-    degradation=degradation.degradation if degradation else None,
+    degradation=_fixed(degradation),
     noise_sigma=assumed.noise_sigma,
     seed=assumed.seed,
     mirror_border=False,
@@ -222,6 +223,13 @@ def evaluate_folder(
   means = [result['mean'], *(other['mean'] for other in result['others'])]
   report(table.line('mean', means))
   return result
+
+
+def _fixed(degradation: Degradation | None) -> str | None:
+  """The name of a degradation that is the same for all images."""
+  if degradation is None or degradation.degradation == REAL:
+    return None
+  return degradation.degradation
 
 
 def _scores_of(

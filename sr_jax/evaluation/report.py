@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections.abc import Sequence
@@ -58,7 +57,7 @@ def as_json(
     }
     for protocol, images in zip(protocols, scores.images, strict=True)
   ]
-  how = dataclasses.asdict(made or Degradation())
+  how = (made or Degradation()).record()
   return {
     'model': model.name,
     'scale': model.scale,
