@@ -269,9 +269,15 @@ def add_degradation(
   """
   parser.add_argument(
     '--degradation',
-    choices=('bicubic', 'direct', 'blur-bicubic', *sets),
-    help='MATLAB resize; blur and take every S-th pixel; or blur and MATLAB '
-    f'resize{more} (default: bicubic)',
+    choices=('bicubic', 'direct', 'blur-bicubic', 'real', *sets),
+    help='MATLAB resize; blur and take every S-th pixel; blur and MATLAB '
+    'resize; or blurs, resizes, noise and JPEG that are drawn for each image'
+    f'{more} (default: bicubic)',
+  )
+  parser.add_argument(
+    '--preset',
+    choices=('bsrgan', 'realesrgan', 'camera-mild'),
+    help='what real draws (default: realesrgan)',
   )
   parser.add_argument(
     '--kernel',
@@ -295,18 +301,25 @@ def add_degradation(
     '--seed',
     type=count,
     default=0,
-    help='of the noise and of what zssr and kernelgan draw (default: 0)',
+    help='of the noise, and of what real, zssr and kernelgan draw (default: 0)',
   )
 
 
 def degradation_of(args: argparse.Namespace) -> Degradation:
   """The degradation that the options of `add_degradation` describe."""
-  from sr_jax.data.degradation import Degradation
+  from sr_jax.data.degradation import REAL, Degradation
+  from sr_jax.data.real_presets import DEFAULT
 
+  real = None
+  if args.degradation == REAL:
+    real = {'preset': args.preset or DEFAULT}
+  elif args.preset:
+    raise UserError('--preset: give --degradation real as well')
   return Degradation(
     degradation=args.degradation or 'bicubic',
     kernel=args.kernel,
     noise_sigma=args.noise,
     jpeg_quality=args.jpeg,
     seed=args.seed,
+    real=real,
   )

@@ -204,8 +204,8 @@ def _refuse_degradation(args: argparse.Namespace, *, fits: bool) -> None:
 
   A model that fits itself to them does use what is known of their making.
   """
-  given = {'--jpeg': args.jpeg}
-  if not fits:
+  given = {'--jpeg': args.jpeg, '--preset': args.preset}
+  if not fits or args.degradation == 'real':
     given |= {
       '--degradation': args.degradation,
       '--kernel': args.kernel,
