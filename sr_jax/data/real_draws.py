@@ -18,6 +18,7 @@ from sr_jax.data.real_presets import Ranges
 from sr_jax.ops import noise, per_image
 from sr_jax.ops.kernel_families import FAMILIES, NONE, SINC, Blur
 from sr_jax.ops.realistic import SHUFFLED, Last, Parameters, Resize, Round
+from sr_jax.ops.scales import whole
 
 # More uniform numbers per image than a draw uses.
 _NUMBERS = 80
@@ -29,7 +30,7 @@ _PLATEAU = FAMILIES.index('plateau_isotropic')
 
 
 def draw(
-  key: jax.Array, count: int, scale: float, whole: Ranges, halved: Ranges
+  key: jax.Array, count: int, scale: float, full: Ranges, half: Ranges
 ) -> Parameters:
   """Draws the parameters of `count` images.
 
@@ -37,11 +38,11 @@ def draw(
     key: PRNG key.
     count: Number of images.
     scale: Reduction factor.
-    whole: Ranges of images that are not halved first.
-    halved: Ranges of those that are, whose scale is half as large.
+    full: Ranges of images that are not halved first.
+    half: Ranges of those that are, whose scale is half as large.
   """
   numbers = iter(jax.random.uniform(key, (_NUMBERS, count)))
-  is_halved = _choose(numbers, _row(whole['halved'])) == 1
+  is_halved = _choose(numbers, _row(full['halved'])) == 1
 
   def select(one: Any, other: Any) -> Any:
     if isinstance(one, dict):
@@ -49,17 +50,17 @@ def draw(
     return jnp.where(is_halved[:, None], _row(other), _row(one))
 
   first, second, last = (
-    select(whole[name], halved[name]) for name in ('first', 'second', 'last')
+    select(full[name], half[name]) for name in ('first', 'second', 'last')
   )
   step = jnp.where(is_halved, scale / 2, scale)
   return Parameters(
     halved=is_halved,
-    halving=_choose(numbers, _row(whole['halving'])),
+    halving=_choose(numbers, _row(full['halving'])),
     first=_round(numbers, first, step),
     quality=_switched(numbers, first['jpeg']),
     second=_round(numbers, second, step),
     last=_last(numbers, last),
-    ranks=_ranks(numbers) if whole['order'] == 'shuffled' else None,
+    ranks=_ranks(numbers) if full['order'] == 'shuffled' else None,
   )
 
 
@@ -219,7 +220,7 @@ def described(parameters: Parameters, index: int) -> dict[str, Any]:
     'blur_1': _words_of_blur(p.first.blur),
     'resize_1': _words_of_resize(p.first.resize),
     'noise_1': _words_of_noise(p.first.noise),
-    'jpeg_1': p.quality or None,
+    'jpeg_1': whole(p.quality) or None,
     'blur_2': _words_of_blur(p.second.blur),
   }
   if p.ranks is None:
@@ -230,7 +231,7 @@ def described(parameters: Parameters, index: int) -> dict[str, Any]:
   operations |= {
     'last_resize': per_image.METHODS[p.last.method],
     'last_sinc': _words_of_blur(p.last.sinc),
-    'last_jpeg': p.last.quality or None,
+    'last_jpeg': whole(p.last.quality) or None,
   }
   if p.ranks is not None:
     order = [SHUFFLED[i] for i in np.argsort(p.ranks)]

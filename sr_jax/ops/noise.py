@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
@@ -26,7 +27,7 @@ _LUMA = (0.299, 0.587, 0.114)
 _WHITE = 256.0
 # Poisson numbers of smaller means are drawn by inversion of the distribution
 # with this number of terms, others by the Cornish-Fisher expansion.
-_SMALL_MEAN, _TERMS = 3.0, 12
+_SMALL_MEAN, _TERMS = 1.0, 6
 
 
 class Noise(NamedTuple):
@@ -111,8 +112,13 @@ def uniform(key: Any, shape: Sequence[int]) -> Any:
   """
   if isinstance(key, np.random.Generator):
     return np.clip(key.random(shape), 1e-9, 1 - 1e-9)
-  tiny = 2.0**-24
-  return jax.random.uniform(key, shape, minval=tiny, maxval=1 - tiny)
+  # Random bits are the dearest part: 16 suffice for one number, so that a word
+  # yields two.
+  *batch, width = shape
+  words = jax.random.bits(key, (*batch, (width + 1) // 2))
+  halves = jax.lax.bitcast_convert_type(words, jnp.uint16)
+  levels = halves.reshape(*batch, -1)[..., :width]
+  return (levels.astype(jnp.float32) + 0.5) / 2**16
 
 
 def _normal(u: Array) -> Any:
