@@ -1,11 +1,11 @@
 """The cost of the degradation `real` against a training step of EDSR-baseline.
 
-  python -m benchmarks.degradation_cost [--scale 4] [--preset bsrgan] [--rounds 5]
+  python -m benchmarks.degradation_cost [--scale 4] [--preset bsrgan]
 
-Makes the LR images of a batch of 16 crops of 48 LR pixels, with their margins, and
-does a step of EDSR-baseline on bicubic LR of the same crops. The script prints the
-processor's time of both, which other work on the machine disturbs less than
-the wall time, and their ratio.
+Makes the LR images of a batch of 16 crops of 48 LR pixels, with their margins,
+and does a step of EDSR-baseline on bicubic LR of the same crops. The script
+prints the processor's time of both, which other work on the machine disturbs
+less than the wall time, and their ratio.
 """
 
 import argparse

@@ -336,11 +336,12 @@ def _merged(preset: Ranges, changes: Mapping[str, Any]) -> Ranges:
 
 def limits(drawn: Ranges) -> Limits:
   """Bounds of what is drawn from ranges."""
-  factors = (
-    max(1.0, *(drawn[name]['up'][2:3] if drawn[name]['up'][0] else ()))
-    for name in ('first', 'second')
+  first, second = (
+    most if share else 1.0
+    for share, _, most, *_ in (
+      drawn[name]['up'] for name in ('first', 'second')
+    )
   )
-  first, second = factors
   return Limits(
     taps=tuple(drawn[name]['taps'][1] for name in ('first', 'second', 'last')),
     factors=(first, second),
