@@ -56,6 +56,7 @@ def quantisation_table(table: np.ndarray, quality: int | Array) -> Any:
   xp = jnp if isinstance(quality, jax.Array) else np
   quality = xp.asarray(quality)[..., None, None]
   percent = xp.where(quality < 50, 5000 // quality, 200 - 2 * quality)
+  table = table.reshape(*(1,) * (percent.ndim - 2), 8, 8)
   return xp.clip((table * percent + 50) // 100, 1, 255)
 
 

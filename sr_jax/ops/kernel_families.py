@@ -69,6 +69,7 @@ def kernels(blur: Blur, size: int) -> Any:
   blur = Blur(*(xp.asarray(values)[:, None, None] for values in blur))
   offsets = np.arange(size) - size // 2
   y, x = np.meshgrid(offsets, offsets, indexing='ij')
+  y, x = y[None], x[None]
   along = x * xp.cos(blur.angle) + y * xp.sin(blur.angle)
   across = y * xp.cos(blur.angle) - x * xp.sin(blur.angle)
   sigma_x = xp.maximum(blur.sigma_x, _LEAST_SIGMA)
@@ -90,12 +91,12 @@ def _sinc(cutoff: Array, x: np.ndarray, y: np.ndarray) -> Any:
   xp = array_namespace(cutoff)
   # Taps at the same distance have the same value.
   squares, index = np.unique(x**2 + y**2, return_inverse=True)
-  radii = np.sqrt(squares)
+  radii = np.sqrt(squares)[None]
   omega = np.pi * cutoff[:, 0]
   safe = np.maximum(radii, 1e-9)
   ring = omega / (2 * np.pi * safe) * _bessel_j1(omega * radii)
   values = xp.where(radii == 0, omega**2 / (4 * np.pi), ring)
-  return values[:, index.reshape(x.shape)]
+  return values[:, index.reshape(x.shape[1:])]
 
 
 def _bessel_j1(x: Array) -> Any:
@@ -112,4 +113,4 @@ def _quadrature() -> tuple[np.ndarray, np.ndarray]:
   tau = np.linspace(0, np.pi, _INTERVALS + 1)
   weights = np.full(_INTERVALS + 1, 1 / _INTERVALS)
   weights[[0, -1]] /= 2
-  return tau, weights
+  return tau[None, None], weights[None, None]

@@ -45,7 +45,7 @@ def correlate(planes: Array, sizes: Array, taps: Sequence[Array]) -> Any:
   padded = planes
   for axis in (0, 1):
     steps = np.arange(planes.shape[2 + axis] + 2 * radius) - radius
-    index = _mirrored(steps, sizes[:, axis, None])
+    index = _mirrored(steps[None], sizes[:, axis, None])
     shape = [len(planes), 1, 1, 1]
     shape[2 + axis] = len(steps)
     padded = xp.take_along_axis(padded, index.reshape(shape), axis=2 + axis)
@@ -114,8 +114,8 @@ def resize_matrices(
   xp = array_namespace(sizes, targets)
   size, target = (xp.asarray(n)[:, None, None] for n in (sizes, targets))
   method, sigma = (xp.asarray(v)[:, None, None] for v in (methods, sigmas))
-  pixels = np.arange(shape[1])
-  i = xp.minimum(np.arange(shape[0])[:, None], target - 1)
+  pixels = np.arange(shape[1])[None, None]
+  i = xp.minimum(np.arange(shape[0])[None, :, None], target - 1)
   ratio = size / target
   centre = (i + 0.5) * ratio - 0.5
   matrices = (

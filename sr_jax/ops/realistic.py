@@ -197,8 +197,8 @@ def _shuffled(
   ranks = {name: parameters.ranks[:, i] for i, name in enumerate(SHUFFLED)}
   first, resize = parameters.first, parameters.first.resize
   blurs = {'blur_1': first.blur, 'blur_2': parameters.second.blur}
-  dividers = xp.stack([ranks['noise'], ranks['jpeg']]).sort(0)
-  part_of = {n: (r > dividers).sum(0) for n, r in ranks.items()}
+  dividers = xp.sort(xp.stack([ranks['noise'], ranks['jpeg']]), 0)
+  part_of = {n: (r[None] > dividers).sum(0) for n, r in ranks.items()}
 
   def blurred(image: _Image, chosen: Callable[[str], Any]) -> _Image:
     kept = [
@@ -246,7 +246,7 @@ def _resize(
   """Resizes to `factor` times the sizes `base`; `most` bounds the result."""
   xp = array_namespace(image.planes)
   wanted = xp.rint(base * resize.factor[:, None]).astype(int)
-  targets = xp.clip(wanted, 1, np.asarray(most))
+  targets = xp.clip(wanted, 1, np.asarray(most)[None])
   if _idle(targets == image.sizes):
     return image
   if xp is np:
