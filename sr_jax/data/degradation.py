@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sr_jax.data import real_draws, real_presets
@@ -109,6 +110,11 @@ class Degradation:
     """The kernel's taps `[K1, K2]`; None without blur."""
     return None if self.kernel is None else parse_kernel_spec(self.kernel)
 
+  @property
+  def fixed(self) -> str | None:
+    """Name of the degradation, None for 'real': it differs between images."""
+    return None if self.degradation == REAL else self.degradation
+
   def of_file(
     self, hr: np.ndarray, name: str, scale: float, dtype: Any = np.uint8
   ) -> np.ndarray:
@@ -182,6 +188,17 @@ class Degradation:
       parameters = self._draw(draw_key, len(hr), scale)
       return quantize(self._apply(noise_key, hr, parameters, scale), dtype)
     return self._degrade(key, hr, scale, dtype)
+
+  def of_task(self, key: jax.Array, hr: jax.Array, scale: float) -> jax.Array:
+    """Makes LR images by 'real' with one draw for all, not rounded; traceable.
+
+    The images of a task share their operations; their noise differs.
+    """
+    draw_key, noise_key = jax.random.split(key)
+    parameters = jax.tree.map(
+      lambda v: jnp.repeat(v, len(hr), 0), self._draw(draw_key, 1, scale)
+    )
+    return self._apply(noise_key, hr, parameters, scale)
 
   def _degrade(
     self, key: Any, hr: Any, scale: float, dtype: Any = np.uint8

@@ -44,7 +44,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sr_jax.data.degradation import REAL, Degradation
+from sr_jax.data.degradation import Degradation
 from sr_jax.data.folders import match_lr
 from sr_jax.data.image_io import (
   Picture,
@@ -176,7 +176,7 @@ def evaluate_folder(
   options = dataclasses.replace(
     options or UpscaleOptions(),
     kernel=given_kernel(model, assumed.taps, assumed_kernel),
-    degradation=_fixed(degradation),
+    degradation=degradation.fixed if degradation else None,
     noise_sigma=assumed.noise_sigma,
     seed=assumed.seed,
     mirror_border=False,
@@ -223,13 +223,6 @@ def evaluate_folder(
   means = [result['mean'], *(other['mean'] for other in result['others'])]
   report(table.line('mean', means))
   return result
-
-
-def _fixed(degradation: Degradation | None) -> str | None:
-  """The name of a degradation that is the same for all images."""
-  if degradation is None or degradation.degradation == REAL:
-    return None
-  return degradation.degradation
 
 
 def _scores_of(

@@ -14,7 +14,7 @@ import numpy as np
 
 from sr_jax import methods
 from sr_jax.data import batches, opening
-from sr_jax.data.degradation import Degradation
+from sr_jax.data.degradation import REAL, Degradation
 from sr_jax.data.folders import distinct_names
 from sr_jax.data.image_io import find_images, save_png_strip
 from sr_jax.errors import UserError
@@ -252,12 +252,13 @@ class PeriodicEvaluation:
     model = from_params(test.config, params, name='training')
     blind = model.iterations is not None  # it is not given the kernel
     sr, scores, final = test.hr, {}, []
+    training = self._degradation
+    if training.degradation == REAL:  # known kernels are tested all the same
+      training = Degradation('direct', self._tests['kernels'][-1])
     # The configured kernel comes last: its crops become the strips.
-    others = [
-      k for k in self._tests['kernels'] if k != self._degradation.kernel
-    ]
-    for kernel in (*others, self._degradation.kernel):
-      made = dataclasses.replace(self._degradation, kernel=kernel)
+    others = [k for k in self._tests['kernels'] if k != training.kernel]
+    for kernel in (*others, training.kernel):
+      made = dataclasses.replace(training, kernel=kernel)
       lr = [made.of_file(hr, '', test.scale) for hr in test.hr]
       means: dict[str, float] = {}
       for steps in sorted(self._tests.get('steps', (None,))):

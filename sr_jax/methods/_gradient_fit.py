@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sr_jax import models
+from sr_jax.data.degradation import REAL
 from sr_jax.errors import (
   Many,
   Range,
@@ -68,6 +69,8 @@ def gradient_fitting(
       degradation, or the config asks for impossible steps.
   """
   trained_for = config.get('degradation', {}).get('name')
+  if trained_for == REAL:  # which has no kernel: any sampling is assumed
+    trained_for = None
   known = {k: v for k, v in config['method'].items() if k == 'adapt'}
   check('config.method', known, {'adapt': Section(ADAPT_RULES)})
   section = known['adapt']

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from sr_jax import models, optimizers, sharding
-from sr_jax.data.degradation import covering_margin
+from sr_jax.data.degradation import REAL, Degradation, covering_margin
 from sr_jax.errors import (
   FLAG,
   TEXT,
@@ -49,7 +49,7 @@ from sr_jax.ops.degrade import (
   reduction_tables,
 )
 from sr_jax.ops.levels import to_unit
-from sr_jax.ops.resize import apply_matrices
+from sr_jax.ops.resize import apply_matrices, imresize
 from sr_jax.state import EMPTY, TrainState, check_frozen, start_from
 from sr_jax.transforms import meta
 from sr_jax.typing import Network
@@ -106,9 +106,10 @@ class Tasks(NamedTuple):
     kernel_size: Number of taps per axis.
     min_variance: Smallest variance of the kernels, in HR pixels squared.
     max_variance: Largest variance per unit of scale, in HR pixels squared.
-    degradation: 'direct' or 'blur-bicubic'.
+    degradation: 'direct' or 'blur-bicubic', with a random kernel; or 'real'.
     noise_sigma: Standard deviation of the noise of LR, in grey levels of 255.
     wide: Whether images have a margin that is removed after the degradation.
+    real: What draws the operations of a task of 'real'; None for the others.
   """
 
   tasks: int
@@ -121,6 +122,7 @@ class Tasks(NamedTuple):
   degradation: str
   noise_sigma: float
   wide: bool = False
+  real: Degradation | None = None
 
   @property
   def images(self) -> int:
@@ -138,6 +140,9 @@ class Tasks(NamedTuple):
     """
     if not self.wide:
       return 0
+    if self.real is not None:
+      reach = max(s * (self.real.margin(s) + RESIZE_REACH) for s in self.scales)
+      return round(covering_margin(reach, 1, scale, *self.scales) / scale)
     resizes = 1 if self.degradation == 'direct' else 2
     reach = self.kernel_size // 2 + resizes * RESIZE_REACH * max(self.scales)
     margin = covering_margin(reach, 1, scale, *self.scales)
@@ -239,6 +244,11 @@ def _sections(config: Mapping[str, Any]) -> tuple[Tasks, Inner, Outer]:
     'degradation': degradation['name'],
     'noise_sigma': degradation['noise_sigma'],
     'wide': config['data'].get('margin', False),
+    'real': (
+      Degradation.from_config(degradation)
+      if degradation['name'] == REAL
+      else None
+    ),
   }
   check('config.method', section, _RULES)
   tasks = Tasks(**{k: (section | of_degradation)[k] for k in Tasks._fields})
@@ -249,10 +259,10 @@ def _sections(config: Mapping[str, Any]) -> tuple[Tasks, Inner, Outer]:
       f'config.method.min_variance={least}: give no more than max_variance'
       ' times the least scale'
     )
-  if tasks.degradation not in ('direct', 'blur-bicubic'):
+  if tasks.degradation not in ('direct', 'blur-bicubic', REAL):
     raise UserError(
       f'config.degradation.name={tasks.degradation!r}: tasks draw a blur, which'
-      " only 'direct' and 'blur-bicubic' use"
+      " only 'direct', 'blur-bicubic' and 'real' use"
     )
   if degradation['jpeg_quality']:
     raise UserError(
@@ -389,6 +399,8 @@ def _one_task(
 def draw_task(key: jax.Array, hr: jax.Array, tasks: Tasks) -> jax.Array:
   """Degrades images by one random kernel and scale, and enlarges them again.
 
+  A task of 'real' draws one sequence of operations in place of the kernel.
+
   Args:
     key: PRNG key of the task.
     hr: `[N, S, S, C]` in [0, 1].
@@ -400,6 +412,11 @@ def draw_task(key: jax.Array, hr: jax.Array, tasks: Tasks) -> jax.Array:
   scale_key, kernel_key, noise_key = jax.random.split(key, 3)
   size = hr.shape[1]
   index = jax.random.randint(scale_key, (), 0, len(tasks.scales))
+  if tasks.real is not None:
+    reduced_by = [
+      functools.partial(_real_task, tasks.real, s) for s in tasks.scales
+    ]
+    return jax.lax.switch(index, reduced_by, kernel_key, hr)
   scale = jnp.asarray(tasks.scales, jnp.float32)[index]
   kernel = random_gaussian(
     kernel_key,
@@ -414,6 +431,15 @@ def draw_task(key: jax.Array, hr: jax.Array, tasks: Tasks) -> jax.Array:
   if tasks.noise_sigma:
     lr = add_noise(noise_key, lr, tasks.noise_sigma)
   return apply_matrices(up, up, lr)
+
+
+def _real_task(
+  real: Degradation, scale: float, key: jax.Array, hr: jax.Array
+) -> jax.Array:
+  """Inputs of the network for a task of 'real' at one scale."""
+  lr = real.of_task(key, hr, scale)
+  height, width = hr.shape[1:3]
+  return imresize(lr, scale=scale, shape=(height, width))
 
 
 def _step_weights(outer: Outer, inner: Inner, step: jax.Array) -> jax.Array:
