@@ -77,12 +77,20 @@ class Degradation:
       UserError: The kernel cannot be read, or the values do not suit each
         other.
     """
+    real = section.get('real')
+    if section['name'] != REAL:
+      if real_presets.changed(real):
+        raise UserError(
+          'config.degradation.real: only config.degradation.name='
+          f'{REAL!r} uses it, the name is {section["name"]!r}'
+        )
+      real = None
     return cls(
       degradation=section['name'],
       kernel=section['kernel'],
       noise_sigma=section['noise_sigma'],
       jpeg_quality=section['jpeg_quality'] or None,
-      real=section.get('real') if section['name'] == REAL else None,
+      real=real,
     )
 
   def _check_real(self) -> None:

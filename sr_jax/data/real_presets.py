@@ -324,6 +324,13 @@ def ranges(preset: str, changes: Mapping[str, Any], scale: float) -> Ranges:
   return merged
 
 
+def changed(section: Any) -> bool:
+  """Whether `config.degradation.real` differs from its default."""
+  if isinstance(section, Mapping):
+    return any(changed(value) for value in section.values())
+  return section not in (None, (), [], '', DEFAULT)
+
+
 def _merged(preset: Ranges, changes: Mapping[str, Any]) -> Ranges:
   merged = dict(preset)
   for key, value in changes.items():

@@ -79,6 +79,15 @@ def test_the_curriculum_refuses_it():
     methods.make(config)
 
 
+def test_ranges_without_their_degradation_are_refused():
+  """A preset without name='real' would have no effect."""
+  config = common.base()
+  config.degradation.real.preset = 'bsrgan'
+  section = experiment.to_plain(config)['degradation']
+  with pytest.raises(UserError, match="name='real' uses it"):
+    Degradation.from_config(section)
+
+
 def test_a_preset_is_chosen_by_one_key():
   config = common.base()
   config.degradation.name = 'real'
