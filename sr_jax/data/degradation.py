@@ -33,7 +33,7 @@ _JPEG_BLOCK = 8
 REAL = 'real'
 # Its margin in LR pixels. Blurs of an image that is much reduced between reach
 # further, but hardly with any weight.
-_REAL_MARGIN = 8
+_REAL_MARGIN = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +194,8 @@ class Degradation:
         raise ValueError("the degradation 'real' needs a key")
       draw_key, noise_key = jax.random.split(key)
       parameters = self._draw(draw_key, len(hr), scale)
-      return quantize(self._apply(noise_key, hr, parameters, scale), dtype)
+      lr = self._apply(noise_key, jnp.asarray(hr), parameters, scale)
+      return quantize(lr, dtype)
     return self._degrade(key, hr, scale, dtype)
 
   def of_task(self, key: jax.Array, hr: jax.Array, scale: float) -> jax.Array:
@@ -238,7 +239,7 @@ class Degradation:
       small margin is, at scales such as 2.71828.
     """
     if self.degradation == REAL:
-      return covering_margin(_REAL_MARGIN * scale, scale, _JPEG_BLOCK)
+      return covering_margin(_REAL_MARGIN * scale, scale)
     reach = 0 if self.degradation == 'direct' else RESIZE_REACH * scale
     if self.taps is not None:
       reach += max(self.taps.shape) // 2

@@ -349,8 +349,18 @@ def limits(drawn: Ranges) -> Limits:
       drawn[name]['up'] for name in ('first', 'second')
     )
   )
+  sampled = (GAUSSIAN,) if drawn['first']['sample'][0] else ()
   return Limits(
     taps=tuple(drawn[name]['taps'][1] for name in ('first', 'second', 'last')),
     factors=(first, second),
-    halves=drawn['halved'][1] > 0,
+    methods=(
+      _used(drawn['halving']) if drawn['halved'][1] else (),
+      (*_used(drawn['first']['methods']), *sampled),
+      *(_used(drawn[name]['methods']) for name in ('second', 'last')),
+    ),
   )
+
+
+def _used(shares: Sequence[float]) -> tuple[int, ...]:
+  """Indices of the methods that are drawn."""
+  return tuple(i for i, share in enumerate(shares) if share)

@@ -2,7 +2,8 @@
 
 Images are planes `[B, C, S1, S2]` of one fixed shape. An image of B may be
 smaller: its `sizes` `[B, 2]` give the height and width of its content, which
-lies at the upper left. What lies beyond the content is arbitrary, and no result
+lies at the upper left. `[B, 1]` is for square contents, whose rows and columns
+then share their matrices. What lies beyond the content is arbitrary, and no result
 within the content depends on it. A compiled program can therefore draw the size
 of each image.
 
@@ -12,7 +13,7 @@ transform than as a grouped convolution.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def correlate(planes: Array, sizes: Array, taps: Sequence[Array]) -> Any:
   padded = planes
   for axis in (0, 1):
     steps = np.arange(planes.shape[2 + axis] + 2 * radius) - radius
-    index = _mirrored(steps[None], sizes[:, axis, None])
+    index = _mirrored(steps[None], _side(sizes, axis)[:, None])
     shape = [len(planes), 1, 1, 1]
     shape[2 + axis] = len(steps)
     padded = xp.take_along_axis(padded, index.reshape(shape), axis=2 + axis)
@@ -56,6 +57,11 @@ def correlate(planes: Array, sizes: Array, taps: Sequence[Array]) -> Any:
     spectrum = spectrum * xp.conj(response)[:, None]
   blurred = xp.fft.irfft2(spectrum, s=shape)
   return blurred[..., : planes.shape[2], : planes.shape[3]]
+
+
+def _side(sizes: Array, axis: int) -> Array:
+  """The heights (axis 0) or widths (axis 1) `[B]`."""
+  return sizes[:, min(axis, sizes.shape[1] - 1)]
 
 
 def _mirrored(index: Array, size: Array) -> Any:
@@ -72,6 +78,7 @@ def resize(
   methods: Array,
   sigmas: Array,
   shape: tuple[int, int],
+  used: Sequence[int] = range(len(METHODS)),
 ) -> Any:
   """Resizes the content of each image to a size of its own.
 
@@ -83,14 +90,16 @@ def resize(
     sigmas: Standard deviations of the Gaussian method in input pixels, `[B]`.
     shape: Height and width of the result's planes. What lies beyond the content
       repeats its edge.
+    used: The indices that `methods` may have.
 
   Returns:
     `[B, C, *shape]`.
   """
   rows, columns = (
     resize_matrices(
-      *(sizes[:, axis], targets[:, axis], methods, sigmas),
+      *(_side(sizes, axis), _side(targets, axis), methods, sigmas),
       shape=(shape[axis], planes.shape[2 + axis]),
+      used=used,
     ).astype(planes.dtype)
     for axis in (0, 1)
   )
@@ -105,6 +114,7 @@ def resize_matrices(
   sigmas: Array,
   *,
   shape: tuple[int, int],
+  used: Sequence[int] = range(len(METHODS)),
 ) -> Any:
   """Matrices `[B, *shape]` that resize one axis, see `resize`.
 
@@ -118,16 +128,16 @@ def resize_matrices(
   i = xp.minimum(np.arange(shape[0])[None, :, None], target - 1)
   ratio = size / target
   centre = (i + 0.5) * ratio - 0.5
-  matrices = (
-    _area(i * ratio, ratio, pixels),
-    xp.maximum(1 - abs(xp.clip(centre, 0, size - 1) - pixels), 0),
-    _cubic(centre, size, pixels),
-    _antialiased(centre, ratio, size, pixels),
-    _gaussian(centre, sigma, size, pixels),
+  matrices: tuple[Callable[[], Any], ...] = (
+    lambda: _area(i * ratio, ratio, pixels),
+    lambda: xp.maximum(1 - abs(xp.clip(centre, 0, size - 1) - pixels), 0),
+    lambda: _cubic(centre, size, pixels),
+    lambda: _antialiased(centre, ratio, size, pixels),
+    lambda: _gaussian(centre, sigma, size, pixels),
   )
-  result = matrices[0]
-  for index, matrix in enumerate(matrices[1:], 1):
-    result = xp.where(method == index, matrix, result)
+  result = matrices[used[0]]()
+  for index in used[1:]:
+    result = xp.where(method == index, matrices[index](), result)
   return result
 
 

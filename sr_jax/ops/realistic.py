@@ -99,16 +99,20 @@ class Limits(NamedTuple):
   Attributes:
     taps: Largest numbers of taps of the two blurs and of the last filter.
     factors: Largest factors of the two resizes.
-    halves: Whether an image may be halved.
+    methods: Indices of the methods that may be drawn for halving, for the two
+      resizes, and for the last one. None for halving: no image is halved.
   """
 
   taps: tuple[int, int, int]
   factors: tuple[float, float]
-  halves: bool
+  methods: tuple[tuple[int, ...], ...]
 
 
 class _Image(NamedTuple):
-  """Planes `[B, C, S1, S2]` and the sizes `[B, 2]` of their contents."""
+  """Planes `[B, C, S1, S2]` and the sizes of their contents.
+
+  Sizes are `[B, 1]` if HR is square, else `[B, 2]`.
+  """
 
   planes: Any
   sizes: Any
@@ -135,12 +139,11 @@ def degrade(
   """
   xp = array_namespace(hr)
   planes = xp.moveaxis(as_float(hr), -1, 1)
-  sizes = xp.asarray(np.broadcast_to(planes.shape[2:], (len(hr), 2)))
-  image = _Image(planes, sizes)
-  if limits.halves:
+  image = _Image(planes, xp.asarray(_sizes(planes, planes.shape[2:])))
+  if used := limits.methods[0]:
     factor = xp.where(parameters.halved, 0.5, 1.0)
-    halving = Resize(factor, parameters.halving, xp.zeros_like(factor))
-    image = _resize(image, halving, sizes, planes.shape[2:])
+    halving = Resize(factor, parameters.halving, xp.ones_like(factor))
+    image = _resize(image, halving, image.sizes, planes.shape[2:], used)
   sequence = _rounds if parameters.ranks is None else _shuffled
   planes = sequence(key, image, parameters, limits, shape)
   return xp.moveaxis(xp.clip(planes, 0, 1), 1, -1)
@@ -161,20 +164,21 @@ def _rounds(
   first, second, last = parameters.first, parameters.second, parameters.last
   image = _blur(image, limits.taps[:1], first.blur)
   most = _scaled(image.planes.shape[2:], limits.factors[0])
-  image = _resize(image, first.resize, image.sizes, most)
+  used = limits.methods
+  image = _resize(image, first.resize, image.sizes, most, used[1])
   image = _noisy(image, noise.uniform(keys[0], image.planes.shape), first.noise)
   image = _compressed(image, parameters.quality)
 
   image = _blur(image, limits.taps[1:2], second.blur)
-  lr = xp.asarray(np.broadcast_to(shape, (len(image.planes), 2)))
+  lr = xp.asarray(_sizes(image.planes, shape, image.sizes.shape[1]))
   most = _scaled(shape, limits.factors[1])
-  image = _resize(image, second.resize, lr, most)
+  image = _resize(image, second.resize, lr, most, used[2])
   image = _noisy(
     image, noise.uniform(keys[1], image.planes.shape), second.noise
   )
 
   image = _compressed(image, xp.where(last.jpeg_last, 0, last.quality))
-  image = _reduced(image, last.method, shape)
+  image = _reduced(image, last.method, shape, used[3])
   image = _blur(image, limits.taps[2:], last.sinc)
   return _compressed(image, xp.where(last.jpeg_last, last.quality, 0)).planes
 
@@ -196,6 +200,7 @@ def _shuffled(
   assert parameters.ranks is not None
   ranks = {name: parameters.ranks[:, i] for i, name in enumerate(SHUFFLED)}
   first, resize = parameters.first, parameters.first.resize
+  used = limits.methods
   blurs = {'blur_1': first.blur, 'blur_2': parameters.second.blur}
   dividers = xp.sort(xp.stack([ranks['noise'], ranks['jpeg']]), 0)
   part_of = {n: (r[None] > dividers).sum(0) for n, r in ranks.items()}
@@ -213,16 +218,18 @@ def _shuffled(
   for last in (False, True):
     active = {n: (r > ranks['last_resize']) == last for n, r in ranks.items()}
     if last:
-      image = _reduced(image, parameters.last.method, shape)
+      image = _reduced(image, parameters.last.method, shape, used[3])
     for part in range(3):
       here = {n: active[n] & (part_of[n] == part) for n in ranks}
       sooner = {n: ranks[n] < ranks['resize'] for n in blurs}
       if not last:
         image = blurred(image, lambda n, h=here, s=sooner: h[n] & s[n])
-        factor = xp.where(here['resize'], resize.factor, 1.0)
-        image = _resize(
-          image, resize._replace(factor=factor), image.sizes, most
+        # Interpolation leaves an image whose size is kept as it is.
+        now = resize._replace(
+          factor=xp.where(here['resize'], resize.factor, 1.0),
+          method=xp.where(here['resize'], resize.method, used[1][0]),
         )
+        image = _resize(image, now, image.sizes, most, used[1])
       image = blurred(image, lambda n, h=here, s=sooner: h[n] & ~s[n])
       if part < 2:
         is_noise = active['noise'] & (ranks['noise'] == dividers[part])
@@ -241,28 +248,45 @@ def _blur(image: _Image, taps: Any, *blurs: Blur) -> _Image:
 
 
 def _resize(
-  image: _Image, resize: Resize, base: Any, most: Sequence[int]
+  image: _Image,
+  resize: Resize,
+  base: Any,
+  most: Sequence[int],
+  used: Sequence[int],
 ) -> _Image:
   """Resizes to `factor` times the sizes `base`; `most` bounds the result."""
   xp = array_namespace(image.planes)
   wanted = xp.rint(base * resize.factor[:, None]).astype(int)
-  targets = xp.clip(wanted, 1, np.asarray(most)[None])
+  sides = base.shape[1]
+  targets = xp.clip(wanted, 1, np.asarray(most[:sides])[None])
   if _idle(targets == image.sizes):
     return image
+  height, width = most
   if xp is np:
-    most = targets.max(0)
+    height, width = targets[0, 0], targets[0, -1]
   planes = per_image.resize(
-    *image, targets, resize.method, resize.sigma, (most[0], most[1])
+    *(*image, targets, resize.method, resize.sigma, (height, width), used)
   )
   return _Image(planes, targets)
 
 
-def _reduced(image: _Image, method: Any, shape: tuple[int, int]) -> _Image:
+def _reduced(
+  image: _Image, method: Any, shape: tuple[int, int], used: Sequence[int]
+) -> _Image:
   """Resizes to the size of LR."""
   xp = array_namespace(image.planes)
   ones = xp.ones(len(method))
-  base = xp.asarray(np.broadcast_to(shape, (len(method), 2)))
-  return _resize(image, Resize(ones, method, 0 * ones), base, shape)
+  base = xp.asarray(_sizes(image.planes, shape, image.sizes.shape[1]))
+  return _resize(image, Resize(ones, method, ones), base, shape, used)
+
+
+def _sizes(
+  planes: Any, shape: Sequence[int], sides: int | None = None
+) -> np.ndarray:
+  """One size for all images; square images have one side."""
+  if sides is None:
+    sides = 1 if shape[0] == shape[1] else 2
+  return np.broadcast_to(np.asarray(shape[:sides]), (len(planes), sides))
 
 
 def _noisy(image: _Image, u: Any, each: Noise, active: Any = True) -> _Image:

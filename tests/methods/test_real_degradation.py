@@ -47,11 +47,10 @@ def test_a_step_of_every_method_draws_it(name):
 
 
 def test_the_margin_is_removed():
-  """LR has a margin of whole JPEG blocks, which is cut after the draw."""
-  config = _plain('supervised')
-  method = methods.make(config)
-  assert method.margin(2) == 8
-  assert Degradation('real').margin(2.5) == 8
+  """A margin of LR pixels that are a whole number of HR pixels."""
+  assert methods.make(_plain('supervised')).margin(2) == 4
+  assert Degradation('real').margin(2.5) == 4
+  assert Degradation('real').margin(7 / 3) == 6
 
 
 def test_images_of_a_task_share_their_operations():
