@@ -3,9 +3,9 @@
 Images are planes `[B, C, S1, S2]` of one fixed shape. An image of B may be
 smaller: its `sizes` `[B, 2]` give the height and width of its content, which
 lies at the upper left. `[B, 1]` is for square contents, whose rows and columns
-then share their matrices. What lies beyond the content is arbitrary, and no result
-within the content depends on it. A compiled program can therefore draw the size
-of each image.
+then share their matrices. What lies beyond the content is arbitrary, and no
+result within the content depends on it. A compiled program can therefore draw
+the size of each image.
 
 On a CPU a blur by one kernel per image is much faster through the Fourier
 transform than as a grouped convolution.

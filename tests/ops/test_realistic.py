@@ -41,10 +41,11 @@ def _by_hand(operations, parameters, photo, scale):
   lr = tuple(-(-n // scale) for n in planes.shape[2:])
   p = parameters
   blurs = {'blur_1': p.first.blur, 'blur_2': p.second.blur}
-  for name in operations:
-    if name in blurs:
-      taps = kernels(blurs[name], 25)
-      planes = per_image.correlate(planes, sizes, [taps])
+  for kind, names in itertools.groupby(operations, lambda n: n[:4]):
+    *_, name = both = list(names)
+    if kind == 'blur':  # neighbouring blurs extend the image once
+      taps = [kernels(blurs[n], 25) for n in both]
+      planes = per_image.correlate(planes, sizes, taps)
     elif name == 'noise':
       u = noise.uniform(np.random.default_rng(5), (1, 3, 24, 24))
       height, width = planes.shape[2:]
