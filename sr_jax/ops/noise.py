@@ -51,7 +51,7 @@ class Noise(NamedTuple):
 
 
 def add(planes: Array, u: Array, noise: Noise) -> Any:
-  """Adds noise to planes `[B, C, S1, S2]` in [0, 1], and clips the result.
+  """Adds noise to planes `[B, C, S1, S2]` in [0, 1], and clips noisy images.
 
   Args:
     planes: Images.
@@ -75,10 +75,9 @@ def add(planes: Array, u: Array, noise: Noise) -> Any:
     clean = xp.where(grey, luma, clean)
   counts = poisson_numbers(u, z, clean * _WHITE)
   poisson = (counts / _WHITE - clean) * level
-  added = xp.where(
-    kind == GAUSSIAN, gaussian, xp.where(kind == POISSON, poisson, 0)
-  )
-  return xp.clip(planes + added, 0, 1)
+  added = xp.where(kind == GAUSSIAN, gaussian, poisson)
+  # An image without noise keeps what interpolation makes beyond [0, 1].
+  return xp.where(kind == NONE, planes, xp.clip(planes + added, 0, 1))
 
 
 def poisson_numbers(u: Array, z: Array, mean: Array) -> Any:
