@@ -17,8 +17,8 @@ after 5,000 steps. The released code reports the best of seven results, chosen
 with HR. Here the corrections stop when they hardly change the code.
 
 With the small network of the first stage:
-  --config.model.variant=small --config.steps=4000
-  --config.method.predictor_features=32 --config.method.corrector_features=32
+  --config.model.variant=small --config.steps=1000
+  --config.method.predictor_features=16 --config.method.corrector_features=16
   --config.optimizer.learning_rate=5e-4 --config.optimizer.schedule=cosine
   --config.data.batch_size=8 --config.data.patch=24
 """

@@ -16,9 +16,8 @@ output in training as well, so that wrong pixels beyond white or black get no
 gradient, rounds LR down to 8 bit, and blurs crops instead of photographs; this
 config does none of that.
 
-A small network, which trains in about an hour on two CPU cores; docs/ikc.md has
-its scores:
-  --config.model.variant=small --config.steps=24000
+A small network, for trials on a CPU:
+  --config.model.variant=small --config.steps=5000
   --config.optimizer.learning_rate=1e-3 --config.optimizer.boundaries="()"
   --config.data.batch_size=8 --config.data.patch=24
 """

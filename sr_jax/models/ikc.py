@@ -38,7 +38,7 @@ VARIANTS = {
   'sftmd': common.Variant(_PAPER, {2: 4_086_979, 3: 4_271_619, 4: 4_234_691}),
   # A second network of the released code, with the code at the first layer.
   'demo': common.Variant({**_PAPER, 'early': True}, {4: 4_239_872}),
-  # Not the paper's: a size that trains in an hour on two CPU cores.
+  # Not the paper's: a size for trials on a CPU.
   'small': common.Variant(
     {
       **_PAPER,

@@ -37,7 +37,15 @@ def gaussian_basis(
   Returns:
     `[size * size, codes]` float64. The columns are orthonormal. Their signs
     make the codes of wide kernels positive, as in IKC's published basis.
+
+  Raises:
+    UserError: There are more codes than taps.
   """
+  if codes > size * size:
+    raise UserError(
+      f'codes of {codes} numbers are longer than {size}x{size} taps: make them'
+      ' shorter, or the kernels larger'
+    )
   # Midpoints of equal intervals instead of random draws: the same basis on
   # every machine.
   shares = (np.arange(_SAMPLES) + 0.5) / _SAMPLES

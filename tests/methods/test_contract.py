@@ -10,7 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common, crossnet, drn, metakernelgan, mzsr, ranker
+from configs import (
+  common,
+  crossnet,
+  drn,
+  ikc,
+  ikc_sftmd,
+  metakernelgan,
+  mzsr,
+  ranker,
+)
 from sr_jax import checkpoints, experiment, methods
 from sr_jax.errors import UserError
 from sr_jax.inference import loading
@@ -83,6 +92,18 @@ def _warping():
   return config
 
 
+def _kernel_codes(module):
+  config = module.get_config('smoke')
+  with config.unlocked():
+    config.model.update(
+      {'blocks': 1, 'features': 4, 'condition': 4, 'codes': 3}
+    )
+    if 'corrections' in config.method:
+      config.method.update({'predictor_features': 2, 'corrector_features': 2})
+  config.data.patch = 6
+  return config
+
+
 def _ranking():
   config = ranker.get_config('smoke')
   with config.unlocked():
@@ -101,6 +122,8 @@ def _kernel_game():
 CONFIGS = {
   'dual_regression': _dual_regression,
   'gan': _gan,
+  'kernel_conditioned': functools.partial(_kernel_codes, ikc_sftmd),
+  'kernel_correction': functools.partial(_kernel_codes, ikc),
   'kernel_game': _kernel_game,
   'meta_transfer': _meta_transfer,
   'ranking': _ranking,

@@ -28,7 +28,6 @@ from tests.nightly import first_by_default
       'sftmd_x3_full_formula',
       'sftmd_x4_full_formula',
     ],
-    keep=2,
   ),
 )
 def test_sftmd_of_the_released_code(tmp_path, name):
@@ -57,7 +56,7 @@ def companion(tmp_path, slot, state_dict):
   return made.Model(**made.recognise(shapes_of(params))), {'params': params}
 
 
-@pytest.mark.parametrize('name', ['nf8', 'full_formula'])
+@pytest.mark.parametrize('name', first_by_default(['nf8', 'full_formula']))
 @pytest.mark.parametrize('slot', ['predictor', 'corrector'])
 def test_companions_of_the_released_code(tmp_path, slot, name):
   golden = golden_files.load(f'ikc_{slot}_{name}')
