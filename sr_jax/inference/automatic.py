@@ -63,7 +63,12 @@ def given_kernel(
     taps: The kernel by which LR was made.
     assumed: SPEC of another kernel, or 'true' for this one; None leaves models
       without a kernel that estimate it themselves.
+
+  Raises:
+    UserError: LR was not blurred, so that there is no true kernel.
   """
+  if assumed == TRUE and taps is None:
+    raise UserError('assume-kernel true: LR was not blurred; give kernel=SPEC')
   if assumed is None and model.iterations is not None:
     return None
   return taps if assumed in (None, TRUE) else assumed

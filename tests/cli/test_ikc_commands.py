@@ -57,13 +57,10 @@ def tiny(tmp_path_factory):
   rng = np.random.default_rng(0)
   basis = gaussian_basis(0.2, 2.0, size=21, codes=3).astype('f')
   image = jax.ShapeDtypeStruct((1, 8, 8, 3), np.float32)
-  networks = {
-    'generator': (models.create(TINY), (image,)),
-    **{
-      slot: (network := made.Model(features=4, codes=3), network.example_inputs)
-      for slot, made in ikc.COMPANIONS.items()
-    },
-  }
+  networks = {'generator': (models.create(TINY), (image,))}
+  for slot, made in ikc.COMPANIONS.items():
+    network = made.Model(features=4, codes=3)
+    networks[slot] = network, network.example_inputs
   params = {'codes': {'basis': basis}}
   for slot, (network, inputs) in networks.items():
     shapes = jax.eval_shape(network.init, jax.random.key(0), *inputs)['params']

@@ -17,6 +17,7 @@ from sr_jax.inference.upscaler import Upscaler
 from sr_jax.methods import _kernel_codes, kernel_correction
 from sr_jax.methods._kernel_codes import Blurs
 from sr_jax.ops.blur_kernels import gaussian_kernel
+from sr_jax.ops.degrade import correlate, degrade
 from sr_jax.ops.kernel_codes import encode
 from sr_jax.state import TrainState
 from tests.methods import ikc_files
@@ -238,3 +239,33 @@ def test_corrections_stop_when_the_code_hardly_changes(monkeypatch):
   # Codes 0.5, 0.55, 0.595, ...: seven corrections do not reach the end.
   assert steps(auto, 0.5, 0.1) == (7, pytest.approx(1 - 0.5 * 0.9**7))
   assert steps(exact, 0.99, 0.8)[0] == 7
+
+
+@pytest.mark.parametrize('scale', [2, 3, 4])
+def test_lr_of_the_released_code(scale):
+  """It mirrors without the edge, rounds down to 8 bit and reduces by PIL.
+
+  Ours mirrors with the edge and rounds once, to the nearest level. Inside the
+  image LR is therefore half a level brighter than the released one.
+  """
+  golden = ikc_files.arrays('degrade')
+  images = golden[f'in:hr_x{scale}'].transpose(0, 2, 3, 1)
+  blurred = golden[f'out:blur_x{scale}'].transpose(0, 2, 3, 1)
+  released = golden[f'out:lr_x{scale}'].transpose(0, 2, 3, 1)
+  for i, kernel in enumerate(golden[f'in:k_x{scale}']):
+    sides = ((10, 10), (10, 10), (0, 0))
+    wide = correlate(np.pad(images[i], sides, 'reflect'), kernel)
+    np.testing.assert_allclose(wide[10:-10, 10:-10], blurred[i], atol=2e-6)
+    ours = degrade(
+      None,
+      images[i].astype(np.float64),
+      scale=scale,
+      degradation='blur-bicubic',
+      kernel=kernel,
+    )
+    border = 10 // scale + 2
+    inside = slice(border, -border), slice(border, -border)
+    off = 255 * ours[inside] - released[i][inside]
+    assert off.size >= 3
+    assert abs(off.mean() - 0.5) < 0.35
+    assert np.abs(off).max() < 2
