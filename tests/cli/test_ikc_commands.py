@@ -257,11 +257,13 @@ def test_commands_of_the_documentation_parse(monkeypatch):
   commands = [
     shlex.split(line) for block in blocks for line in block.splitlines()
   ]
-  assert len(commands) == 10
+  assert len(commands) == 11
   monkeypatch.chdir(root)
   for words in commands:
     if words[0] == 'sr-jax':
       assert make_parser().parse_args(words[1:]).command == words[1]
+    elif words[1] == '-m':
+      assert (root / words[2].replace('.', '/')).with_suffix('.py').exists()
     else:
       assert words[:2] == ['python', 'train.py']
       assert parse_train_flags(words[2:]).model.name == 'ikc'
