@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from scipy.fft import next_fast_len
 
 from sr_jax.ops.namespace import Array, array_namespace
@@ -30,6 +31,8 @@ METHODS = ('area', 'linear', 'cubic', 'antialiased', 'gaussian')
 GAUSSIAN = METHODS.index('gaussian')
 # The Gaussian has 25 taps per axis, as in BSRGAN.
 _REACH = 12
+# Output pixels whose rows of a matrix are made at once on the host.
+_ROWS = 256
 
 
 def correlate(planes: Array, sizes: Array, taps: Sequence[Array]) -> Any:
@@ -95,10 +98,18 @@ def resize(
   Returns:
     `[B, C, *shape]`.
   """
+  if array_namespace(planes) is np:
+    for axis in (0, 1):
+      sides = _side(sizes, axis), _side(targets, axis)
+      planes = _resize_axis(
+        planes, axis, (*sides, methods, sigmas), shape[axis]
+      )
+    return planes
   rows, columns = (
     resize_matrices(
       *(_side(sizes, axis), _side(targets, axis), methods, sigmas),
-      shape=(shape[axis], planes.shape[2 + axis]),
+      rows=np.arange(shape[axis]),
+      count=planes.shape[2 + axis],
       used=used,
     ).astype(planes.dtype)
     for axis in (0, 1)
@@ -107,25 +118,55 @@ def resize(
   return einsum('bpw,bcow->bcop', columns, planes)
 
 
+def _resize_axis(
+  planes: np.ndarray, axis: int, each: tuple[Any, ...], count: int
+) -> np.ndarray:
+  """Resizes an axis to `count` pixels on the host, where matrices are sparse.
+
+  The matrices of large photographs would not fit the memory at once.
+  """
+  results = []
+  for i, image in enumerate(planes):
+    one = tuple(np.asarray(values)[i : i + 1] for values in each)
+    parts = [
+      sparse.csr_array(
+        resize_matrices(
+          *one,
+          rows=np.arange(start, min(start + _ROWS, count)),
+          count=image.shape[1 + axis],
+          used=(int(one[2][0]),),
+        )[0]
+      )
+      for start in range(0, count, _ROWS)
+    ]
+    moved = np.moveaxis(image, 1 + axis, 0)
+    flat = sparse.vstack(parts) @ moved.reshape(len(moved), -1)
+    resized = flat.reshape(count, *moved.shape[1:])
+    results.append(np.moveaxis(resized, 0, 1 + axis))
+  return np.stack(results)
+
+
 def resize_matrices(
   sizes: Array,
   targets: Array,
   methods: Array,
   sigmas: Array,
   *,
-  shape: tuple[int, int],
+  rows: np.ndarray,
+  count: int,
   used: Sequence[int] = range(len(METHODS)),
 ) -> Any:
-  """Matrices `[B, *shape]` that resize one axis, see `resize`.
+  """Matrices `[B, len(rows), count]` that resize one axis, see `resize`.
 
-  Rows beyond the target repeat the last one. Borders are as in PyTorch and
+  `rows` are the indices of the output pixels, `count` is the number of input
+  pixels. Rows beyond the target repeat the last one. Borders are as in PyTorch and
   OpenCV: the edge pixel is repeated.
   """
   xp = array_namespace(sizes, targets)
   size, target = (xp.asarray(n)[:, None, None] for n in (sizes, targets))
   method, sigma = (xp.asarray(v)[:, None, None] for v in (methods, sigmas))
-  pixels = np.arange(shape[1])[None, None]
-  i = xp.minimum(np.arange(shape[0])[None, :, None], target - 1)
+  pixels = np.arange(count)[None, None]
+  i = xp.minimum(rows[None, :, None], target - 1)
   ratio = size / target
   centre = (i + 0.5) * ratio - 0.5
   matrices: tuple[Callable[[], Any], ...] = (

@@ -117,7 +117,9 @@ def test_every_resize_is_that_of_its_method():
 
 def test_cubic_enlargement_is_pytorchs():
   matrix = per_image.resize_matrices(
-    *(np.array([9]), np.array([27]), np.array([2]), np.ones(1)), shape=(27, 9)
+    *(np.array([9]), np.array([27]), np.array([2]), np.ones(1)),
+    rows=np.arange(27),
+    count=9,
   )
   rows = RNG.random((9, 1, 1))
   expected = torch_bicubic(rows.repeat(9, 1), 3)[:, 0]
@@ -128,7 +130,8 @@ def test_gaussian_sampling_blurs_and_takes_the_middle_of_blocks():
   matrix = per_image.resize_matrices(
     *(np.array([64]), np.array([16]), np.array([per_image.GAUSSIAN])),
     np.array([1.5]),
-    shape=(16, 64),
+    rows=np.arange(16),
+    count=64,
   )[0]
   inner = matrix[4:-4]
   middle = 4 * np.arange(4, 12) + 1.5
