@@ -98,7 +98,7 @@ def resize(
   Returns:
     `[B, C, *shape]`.
   """
-  if array_namespace(planes) is np:
+  if isinstance(planes, np.ndarray):
     for axis in (0, 1):
       sides = _side(sizes, axis), _side(targets, axis)
       planes = _resize_axis(
@@ -159,8 +159,8 @@ def resize_matrices(
   """Matrices `[B, len(rows), count]` that resize one axis, see `resize`.
 
   `rows` are the indices of the output pixels, `count` is the number of input
-  pixels. Rows beyond the target repeat the last one. Borders are as in PyTorch and
-  OpenCV: the edge pixel is repeated.
+  pixels. Rows beyond the target repeat the last one. Borders are as in PyTorch
+  and OpenCV: the edge pixel is repeated.
   """
   xp = array_namespace(sizes, targets)
   size, target = (xp.asarray(n)[:, None, None] for n in (sizes, targets))
