@@ -35,7 +35,12 @@ _REACH = 12
 _ROWS = 256
 
 
-def correlate(planes: Array, sizes: Array, taps: Sequence[Array]) -> Any:
+def correlate(
+  planes: Array,
+  sizes: Array,
+  taps: Sequence[Array],
+  active: Sequence[Array] | None = None,
+) -> Any:
   """Correlates each image with kernels of its own; borders are symmetric.
 
   Args:
@@ -43,6 +48,7 @@ def correlate(planes: Array, sizes: Array, taps: Sequence[Array]) -> Any:
     sizes: Heights and widths of the contents, `[B, 2]`.
     taps: Kernels `[B, K, K]` of odd size K, applied one after the other. The
       image is extended once, beyond the reach of all of them.
+    active: Whether each kernel is applied, `[B]` for each; None applies all.
   """
   xp = array_namespace(planes)
   radius = sum(t.shape[-1] // 2 for t in taps)
@@ -55,8 +61,14 @@ def correlate(planes: Array, sizes: Array, taps: Sequence[Array]) -> Any:
     padded = xp.take_along_axis(padded, index.reshape(shape), axis=2 + axis)
   shape = [next_fast_len(n, real=True) for n in padded.shape[2:]]
   spectrum = xp.fft.rfft2(padded, s=shape)
-  for kernel in taps:
+  for i, kernel in enumerate(taps):
     response = xp.fft.rfft2(kernel.astype(planes.dtype), s=shape)
+    if active is not None:
+      middle = np.zeros((1, *kernel.shape[1:]))
+      middle[0, kernel.shape[1] // 2, kernel.shape[2] // 2] = 1
+      unchanged = np.fft.rfft2(middle, s=shape).astype(response.dtype)
+      on = active[i][:, None, None]
+      response = xp.where(on, response, unchanged)
     spectrum = spectrum * xp.conj(response)[:, None]
   blurred = xp.fft.irfft2(spectrum, s=shape)
   return blurred[..., : planes.shape[2], : planes.shape[3]]

@@ -15,7 +15,8 @@ images are degraded on the host without compilation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -162,14 +163,14 @@ def _rounds(
     keys = jax.random.split(key)
   xp = array_namespace(image.planes)
   first, second, last = parameters.first, parameters.second, parameters.last
-  image = _blur(image, limits.taps[:1], first.blur)
+  image = _blur(image, limits.taps[:1], [first.blur])
   most = _scaled(image.planes.shape[2:], limits.factors[0])
   used = limits.methods
   image = _resize(image, first.resize, image.sizes, most, used[1])
   image = _noisy(image, noise.uniform(keys[0], image.planes.shape), first.noise)
   image = _compressed(image, parameters.quality)
 
-  image = _blur(image, limits.taps[1:2], second.blur)
+  image = _blur(image, limits.taps[1:2], [second.blur])
   lr = xp.asarray(_sizes(image.planes, shape, image.sizes.shape[1]))
   most = _scaled(shape, limits.factors[1])
   image = _resize(image, second.resize, lr, most, used[2])
@@ -179,7 +180,7 @@ def _rounds(
 
   image = _compressed(image, xp.where(last.jpeg_last, 0, last.quality))
   image = _reduced(image, last.method, shape, used[3])
-  image = _blur(image, limits.taps[2:], last.sinc)
+  image = _blur(image, limits.taps[2:], [last.sinc])
   return _compressed(image, xp.where(last.jpeg_last, last.quality, 0)).planes
 
 
@@ -201,17 +202,13 @@ def _shuffled(
   ranks = {name: parameters.ranks[:, i] for i, name in enumerate(SHUFFLED)}
   first, resize = parameters.first, parameters.first.resize
   used = limits.methods
-  blurs = {'blur_1': first.blur, 'blur_2': parameters.second.blur}
+  blurs = ('blur_1', 'blur_2')
   dividers = xp.sort(xp.stack([ranks['noise'], ranks['jpeg']]), 0)
   part_of = {n: (r[None] > dividers).sum(0) for n, r in ranks.items()}
 
-  def blurred(image: _Image, chosen: Callable[[str], Any]) -> _Image:
-    kept = [
-      blur._replace(family=xp.where(chosen(name), blur.family, NONE))
-      for name, blur in blurs.items()
-    ]
-    return _blur(image, limits.taps[:2], *kept)
-
+  blurred = functools.partial(
+    _blur, taps=limits.taps[:2], blurs=(first.blur, parameters.second.blur)
+  )
   most = _scaled(image.planes.shape[2:], limits.factors[0])
   # An image takes its noise once, so that all places share the numbers.
   u = noise.uniform(key, (*image.planes.shape[:2], *most))
@@ -223,14 +220,14 @@ def _shuffled(
       here = {n: active[n] & (part_of[n] == part) for n in ranks}
       sooner = {n: ranks[n] < ranks['resize'] for n in blurs}
       if not last:
-        image = blurred(image, lambda n, h=here, s=sooner: h[n] & s[n])
+        image = blurred(image, active=[here[n] & sooner[n] for n in blurs])
         # Interpolation leaves an image whose size is kept as it is.
         now = resize._replace(
           factor=xp.where(here['resize'], resize.factor, 1.0),
           method=xp.where(here['resize'], resize.method, used[1][0]),
         )
         image = _resize(image, now, image.sizes, most, used[1])
-      image = blurred(image, lambda n, h=here, s=sooner: h[n] & ~s[n])
+      image = blurred(image, active=[here[n] & ~sooner[n] for n in blurs])
       if part < 2:
         is_noise = active['noise'] & (ranks['noise'] == dividers[part])
         is_jpeg = active['jpeg'] & (ranks['jpeg'] == dividers[part])
@@ -239,12 +236,29 @@ def _shuffled(
   return _compressed(image, parameters.last.quality).planes
 
 
-def _blur(image: _Image, taps: Any, *blurs: Blur) -> _Image:
-  """Applies blurs with at most `taps` taps, one after the other."""
-  if _idle(*(blur.family == NONE for blur in blurs)):
+def _blur(
+  image: _Image,
+  taps: Sequence[int],
+  blurs: Sequence[Blur],
+  active: Sequence[Any] | None = None,
+) -> _Image:
+  """Applies blurs with at most `taps` taps, one after the other.
+
+  Args:
+    image: The images.
+    taps: Largest number of taps of each blur.
+    blurs: Parameters of each blur.
+    active: Whether each blur is applied, `[B]`; None applies all.
+  """
+  if active is None:
+    unchanged = [blur.family == NONE for blur in blurs]
+  else:
+    unchanged = [~on for on in active]
+  if _idle(*unchanged):
     return image
   filters = [kernels(b, n) for b, n in zip(blurs, taps, strict=True)]
-  return image._replace(planes=per_image.correlate(*image, filters))
+  blurred = per_image.correlate(*image, filters, active)
+  return image._replace(planes=blurred)
 
 
 def _resize(
