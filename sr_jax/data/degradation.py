@@ -258,8 +258,8 @@ class Degradation:
     words = [self.degradation]
     if self.degradation == REAL:
       real = dict(self.real or {})
-      words.append(f'preset {real.get("preset", real_presets.DEFAULT)}')
-      words.append(f'seed {self.seed}')
+      preset = real.get('preset', real_presets.DEFAULT)
+      return f'{REAL}, preset {preset}, seed {self.seed}'
     if self.kernel is not None:
       words.append(f'kernel {self.kernel}')
     if self.noise_sigma:

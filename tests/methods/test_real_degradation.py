@@ -11,10 +11,16 @@ from sr_jax import experiment, methods
 from sr_jax.data.degradation import Degradation
 from sr_jax.errors import UserError
 from sr_jax.evaluation.benchmark import evaluate_folder
-from sr_jax.methods import meta_transfer
+from sr_jax.methods import meta_transfer, supervised
 from tests.methods.test_contract import CONFIGS
 
-TRAINED = ('supervised', 'gan', 'meta_transfer', 'dual_regression', 'reference')
+TRAINED = (
+  *('supervised', 'gan', 'meta_transfer'),
+  *(
+    pytest.param(name, marks=pytest.mark.nightly)
+    for name in ('dual_regression', 'reference', 'ranking', 'warping')
+  ),
+)
 
 
 @functools.cache
@@ -35,7 +41,7 @@ def test_a_step_of_every_method_draws_it(name):
   side = round((config['data']['patch'] + 2 * margin) * scale)
   shape = (config['data']['batch_size'], side, side, 3)
   batch = {'hr': jax.ShapeDtypeStruct(shape, np.uint8)}
-  if name == 'reference':
+  if name in ('reference', 'warping'):
     batch['ref'] = batch['hr']
   init = functools.partial(method.init, scale=scale)
   frozen = jax.eval_shape(method.frozen)
@@ -48,11 +54,13 @@ def test_a_step_of_every_method_draws_it(name):
 
 def test_the_margin_is_removed():
   """A margin of LR pixels that are a whole number of HR pixels."""
-  assert methods.make(_plain('supervised')).margin(2) == 4
+  degrader = supervised.Degrader(Degradation('real'), wide=True)
+  assert degrader.margin(2) == 4
   assert Degradation('real').margin(2.5) == 4
   assert Degradation('real').margin(7 / 3) == 6
 
 
+@pytest.mark.nightly
 def test_images_of_a_task_share_their_operations():
   """Without noise equal images of a task stay equal; tasks differ."""
   config = mzsr.get_config('smoke')
