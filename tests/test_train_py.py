@@ -105,6 +105,7 @@ def test_a_wrong_config_file_is_answered_in_one_line(tmp_path):
   assert "config.data has no key 'batchsize': did you mean batch_size?" in line
 
 
+@pytest.mark.nightly
 def test_a_missing_accelerator_is_answered_in_one_line(tmp_path):
   """T11: a platform that JAX does not have was a traceback."""
   flags = ['--config=configs/edsr_small.py', '--workdir', tmp_path / 'run']

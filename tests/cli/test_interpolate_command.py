@@ -80,6 +80,7 @@ def test_what_is_refused(run, pair, checkpoint, tmp_path):
   assert run(*again).refused(str(checkpoint), 'exists')
 
 
+@pytest.mark.nightly
 def test_equal_shapes_of_unlike_networks(run, checkpoint, tmp_path):
   other, out = tmp_path / 'other', tmp_path / 'out'
   model = {**TINY, 'residual_scale': 0.5}

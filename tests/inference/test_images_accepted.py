@@ -54,6 +54,7 @@ def test_an_image_of_pil_is_turned_upright(bicubic):
   )
 
 
+@pytest.mark.nightly
 def test_arrays_do_not_need_pil():
   code = (
     'import sys, numpy as np; from sr_jax.inference.model import as_array;'

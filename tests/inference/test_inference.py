@@ -335,6 +335,7 @@ def global_model():
   return loading.from_params(config, {'generator': params}, name='global')
 
 
+@pytest.mark.nightly
 def test_chopping_a_global_model_under_self_ensemble():
   """Each turned image is chopped, as in the test scripts, at odd sizes too."""
   model = global_model()

@@ -92,6 +92,7 @@ def test_bicubic_is_unchanged():
   np.testing.assert_array_equal(sr, expected)
 
 
+@pytest.mark.nightly
 def test_the_inside_is_unchanged_at_a_scale_that_is_not_whole():
   """The border is a whole number of SR pixels, so the image does not move."""
   config = {

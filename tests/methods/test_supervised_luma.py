@@ -140,6 +140,7 @@ def test_one_network_trains_at_several_scales():
     assert np.isfinite(metrics['loss'])
 
 
+@pytest.mark.nightly
 def test_scales_are_mixed_within_a_batch():
   config, method = _setup(DRCN, loss='l2', method={'scales': (2, 3, 4)})
   batch = _batch(size=4, side=12)

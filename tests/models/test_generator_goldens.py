@@ -169,6 +169,7 @@ def test_all_names_of_rrdbnet_mean_the_same(tmp_path, scheme):
   jax.tree.map(np.testing.assert_array_equal, new.params, old.params)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
   ('scale', 'names'),
   [

@@ -143,6 +143,7 @@ def _tiny(variant):
   return jax.jit(network.apply), variables, lr
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(('variant', 'differs'), [('plain', 0), ('gated', 1)])
 def test_similarity_changes_the_gated_network_alone(variant, differs):
   apply, variables, lr = _tiny(variant)
