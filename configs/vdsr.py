@@ -41,7 +41,5 @@ def get_config(preset=None):
   config.data.batch_size = 64
   config.data.patch = 24  # 48 HR pixels: model.scale is 2
   config.method.scales = config.eval.scales = (2, 3, 4)
-  config = common.finish(config, preset)
-  if preset == 'smoke':  # twenty layers at full resolution are slow
-    config.data.batch_size = 3
-  return config
+  # Twenty layers at full resolution are slow.
+  return common.finish(config, preset, heavy=True)

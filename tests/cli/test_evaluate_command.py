@@ -206,7 +206,7 @@ def test_chopping_is_told(run, photos, checkpoint, tmp_path):
 def test_degradations_of_the_command_line(capsys):
   with pytest.raises(SystemExit):
     main(['evaluate', '--help'])
-  choices = '{' + ','.join(DEGRADATIONS) + '}'
+  choices = '{' + ','.join((*DEGRADATIONS, 'real', 'gaussian8')) + '}'
   assert choices in capsys.readouterr().out
 
 
