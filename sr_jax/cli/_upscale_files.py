@@ -43,6 +43,7 @@ from sr_jax.inference.automatic import (
   KERNELGAN,
   AutomaticKernel,
   needs_kernel,
+  unused_kernel,
 )
 from sr_jax.inference.fitting import TOGETHER
 from sr_jax.inference.model import SRModel
@@ -177,22 +178,12 @@ def _upscaler(
     )
   if args.kernel in ESTIMATED:
     if model.fitting is None and not args.back_project:
-      raise _unused_kernel(model)
+      raise unused_kernel(model, '--kernel')
     return AutomaticKernel(model, options, kernel=args.kernel, sizes=known)
   upscaler = Upscaler(model, options, sizes=known, references=references)
   if kernel is not None and not upscaler.uses_kernel:
-    raise _unused_kernel(model)
+    raise unused_kernel(model, '--kernel')
   return upscaler
-
-
-def _unused_kernel(model: SRModel) -> UserError:
-  """The error for a kernel with a model that uses none."""
-  adaptive = f'mzsr-x{model.scale:g}' if model.scale in (2, 4) else 'zssr'
-  return UserError(
-    f'--kernel: model {model.name} uses a kernel only for back-projection:'
-    f' choose a model that adapts to it, such as --model {adaptive}, add'
-    ' --back-project N, or leave the kernel out'
-  )
 
 
 def _write_sheets(

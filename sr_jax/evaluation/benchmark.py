@@ -66,6 +66,7 @@ from sr_jax.inference.automatic import (
   Prepared,
   given_kernel,
   needs_kernel,
+  unused_kernel,
 )
 from sr_jax.inference.model import SRModel
 from sr_jax.inference.options import UpscaleOptions
@@ -195,10 +196,7 @@ def evaluate_folder(
   else:
     upscaler = Upscaler(model, options, sizes=sizes)
     if assumed_kernel is not None and not upscaler.uses_kernel:
-      raise UserError(
-        f'--assume-kernel: model {model.name} uses none but for'
-        ' back-projection: add --back-project N or leave it out'
-      )
+      raise unused_kernel(model, '--assume-kernel')
   table = Table(protocols, metrics, [pair.name for pair in pairs])
   report(f'{os.fspath(hr_dir)}: {counted(len(pairs), "image")}')
   if reference_dir is not None:

@@ -74,6 +74,22 @@ def given_kernel(
   return taps if assumed in (None, TRUE) else assumed
 
 
+def unused_kernel(model: SRModel, option: str = '') -> UserError:
+  """Makes the error for a kernel with a model that uses none.
+
+  Args:
+    model: The model.
+    option: The option of the command line that gives the kernel.
+  """
+  adaptive = f'mzsr-x{model.scale:g}' if model.scale in (2, 4) else 'zssr'
+  prefix, choice = (f'{option}: ', '--model ') if option else ('', '')
+  return UserError(
+    f'{prefix}model {model.name} uses a kernel only for back-projection: choose'
+    f' a model that adapts to it, such as {choice}{adaptive}, add'
+    ' back_project=N, or leave the kernel out'
+  )
+
+
 class Prepared(NamedTuple):
   """How one image is enlarged.
 
@@ -131,10 +147,7 @@ class AutomaticKernel:
         )
     trial = self._upscaler(np.asarray(gaussian_kernel(1.0)))
     if not trial.uses_kernel:
-      raise UserError(
-        f'model {model.name} uses a kernel only for back-projection; add'
-        ' back_project=N or leave the kernel out'
-      )
+      raise unused_kernel(model)
 
   def check(self, image: np.ndarray) -> None:
     """Refuses arrays that are not images, or not ones that the model takes.
@@ -320,9 +333,6 @@ def upscale(
     others = [as_array(reference)[0] for reference in references]
     upscaler = Upscaler(model, options, references=others)
     if kernel is not None and not upscaler.uses_kernel:
-      raise UserError(
-        f'model {model.name} uses a kernel only for back-projection; add'
-        ' back_project=N or leave the kernel out'
-      )
+      raise unused_kernel(model)
   sr = upscaler(array)
   return sr[..., 0] if grey else sr

@@ -214,6 +214,6 @@ def test_evaluate_refuses_a_kernel_without_use(run, checkpoint, tmp_path):
   write(tmp_path / 'hr' / 'a.png', HR / 255)
   command = ('evaluate', '--model', checkpoint, '--hr', tmp_path / 'hr')
   assert run(*command, '--assume-kernel', 'gaussian:1').refused(
-    '--assume-kernel', 'uses none but for'
+    '--assume-kernel: model ', 'such as --model mzsr-x2'
   )
   assert run(*command, '--kernel', 'auto').refused('uses a kernel only')
