@@ -45,7 +45,7 @@ _TEXTURE = 4 / 255
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class KernelGANEstimate:
-  """A blur kernel as KernelGAN sees it.
+  """A blur kernel that KernelGAN estimated.
 
   Attributes:
     kernel: The taps to correlate with, `[K, K]`, centred on tap K // 2.
@@ -78,7 +78,7 @@ def estimate_kernel(
   iterations: int = ITERATIONS,
   released: bool = False,
 ) -> KernelGANEstimate:
-  """The blur that an image had before it was sampled, by KernelGAN.
+  """Estimates the blur that an image had before it was sampled.
 
   Args:
     image: `[H, W, C]` or `[H, W]` in [0, 1], RGB where C is 3; of other numbers
@@ -90,7 +90,8 @@ def estimate_kernel(
       the image, as in the released code.
 
   Raises:
-    UserError: The scale is another, or the image is too small or flat.
+    UserError: The scale is another, the image is too small or flat, or the
+      networks arrive at no kernel.
   """
   (estimate,) = estimate_kernels(
     [image], scale=scale, seeds=[seed], iterations=iterations, released=released
@@ -106,10 +107,17 @@ def estimate_kernels(
   iterations: int = ITERATIONS,
   released: bool = False,
 ) -> list[KernelGANEstimate]:
-  """The same of several images, with a seed each, in one program.
+  """Estimates the kernels of several images in one program.
+
+  Args:
+    images: The images; their sizes may differ.
+    scale: As for `estimate_kernel`.
+    seeds: One seed for each image.
+    iterations: As for `estimate_kernel`.
+    released: As for `estimate_kernel`.
 
   Raises:
-    UserError: As `estimate_kernel`.
+    UserError: As for `estimate_kernel`.
   """
   check_scale(scale)
   cut = [_prepared(image) for image in images]
@@ -231,7 +239,13 @@ def cold_players(*, released: bool = False) -> tuple[kernel_game.Players, Any]:
 
 
 def _cleaned(kernel: np.ndarray, scale: int) -> np.ndarray:
-  """The kernel of a scale, from the generator's taps."""
+  """The kernel of a scale, from the generator's taps.
+
+  Raises:
+    UserError: The taps are no blur.
+  """
+  if not np.isfinite(kernel).all() or kernel.max() <= 0:
+    raise UserError('KernelGAN arrived at no kernel: try another seed')
   kernel = kernel_cleaning.without_small_taps(kernel)
   kernel = kernel_cleaning.centred(kernel, _SIDE)
   return kernel_cleaning.composed_with_itself(kernel) if scale == 4 else kernel

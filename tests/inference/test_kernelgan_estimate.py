@@ -55,6 +55,13 @@ def test_grey_images_and_x4():
     )
 
 
+def test_a_game_that_diverges_is_an_error(monkeypatch):
+  taps = np.full((1, 13, 13), np.nan)
+  monkeypatch.setattr(kernelgan, '_games', lambda released: lambda *_: taps)
+  with pytest.raises(UserError, match='arrived at no kernel: try another seed'):
+    kernelgan.estimate_kernel(IMAGE, scale=2)
+
+
 @pytest.mark.parametrize(
   ('image', 'scale', 'line'),
   [
