@@ -331,7 +331,7 @@ METHODS: dict[str, dict[str, Any]] = {
   # KernelGAN's game from meta-trained weights.
   'kernel_game': {
     'iterations': 12,
-    'rate': 0.1,  # of every layer and iteration, before the training
+    'rate': 0.01,  # of every layer and iteration, before the training
     'judge_features': 32,
     # Range of the variances of kernels, in HR pixels squared.
     'min_variance': 0.2,

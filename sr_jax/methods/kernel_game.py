@@ -50,10 +50,11 @@ _RULES: Rules = {
 _SCALE = 2
 # Margin of the images in LR pixels: a kernel's reach, rounded up.
 _MARGIN = KERNEL_SIDE // 2 // _SCALE + 1
-# Losses that the game keeps here. Sparsity has an infinite slope at zero, the
-# centre of mass has one where the sum is zero, and the bicubic loss leads to a
-# kernel that is not the image's.
-_WEIGHTS = kernel_game.Weights(bicubic=None, centre=None, sparse=None)
+# The game alone moves the kernel; what kernels are like is learned by the outer
+# loss. The other losses hinder gradient descent: that of the sum moves all taps
+# by the same amount, however near the sum is, and sparsity has an infinite slope
+# at zero.
+_WEIGHTS = kernel_game.Weights(None, None, None, None, None)
 # Variance in HR pixels squared of the kernel that the training starts from.
 _START = 2.0
 
