@@ -52,8 +52,8 @@ _SCALE = 2
 _MARGIN = KERNEL_SIDE // 2 // _SCALE + 1
 # The game alone moves the kernel; what kernels are like is learned by the outer
 # loss. The other losses hinder gradient descent: that of the sum moves all taps
-# by the same amount, however near the sum is, and sparsity has an infinite slope
-# at zero.
+# by the same amount, however near the sum is, and the slope of sparsity is
+# infinite at zero.
 _WEIGHTS = kernel_game.Weights(None, None, None, None, None)
 # Variance in HR pixels squared of the kernel that the training starts from.
 _START = 2.0
