@@ -183,6 +183,26 @@ def test_camera_mild_is_mild():
   _share(drawn.last.quality == 0, 0.3)
 
 
+@pytest.mark.parametrize('preset', real_presets.PRESETS)
+def test_limits_bound_what_is_drawn(preset):
+  """A compiled program has room for every draw, and for no more methods."""
+  drawn = _drawn(preset)
+  limits = real_presets.limits(real_presets.ranges(preset, {}, SCALE))
+  rounds = (drawn.first, drawn.second)
+  for each, taps, most in zip(
+    rounds, limits.taps[:2], limits.factors, strict=True
+  ):
+    assert each.blur.taps.max() <= taps
+    assert each.resize.factor.max() <= most
+  assert drawn.last.sinc.taps.max() <= limits.taps[2]
+  assert bool(limits.methods[0]) == drawn.halved.any()
+  methods = (drawn.halving, *(r.resize.method for r in rounds))
+  for indices, used in zip(
+    (*methods, drawn.last.method), limits.methods, strict=True
+  ):
+    assert not used or set(indices) == set(used)
+
+
 def _complete(**real):
   config = common.base()
   config.degradation.name = 'real'
@@ -203,9 +223,10 @@ def test_every_range_is_a_config_value():
     **{'first/gaussian': (1.0, 3, 3), 'first/poisson': (0, 1, 1)}
   )
   made = Degradation.from_config(section)
-  noises = jax.tree.map(np.asarray, made._draw(jax.random.key(0), 50, 2)).first
-  assert set(noises.noise.level) == {3.0}
-  assert len(set(noises.blur.sigma_x)) == 50
+  draw = jax.jit(functools.partial(made._draw, count=50, scale=2))
+  first = jax.tree.map(np.asarray, draw(jax.random.key(0))).first
+  assert set(first.noise.level) == {3.0}
+  assert len(set(first.blur.sigma_x)) == 50
   defaults = Degradation.from_config(_complete())._ranges(2)
   assert defaults == real_presets.ranges('realesrgan', {}, 2)
   # Every key of the ranges is a key of the config, and the other way round.

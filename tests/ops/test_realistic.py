@@ -1,5 +1,6 @@
 """The operations of realistic degradations, their order, and both backends."""
 
+import functools
 import itertools
 
 import jax
@@ -26,11 +27,6 @@ def _linear(preset):
   return Degradation(
     'real', real={'preset': preset, 'second': QUIET, **changes}
   )
-
-
-def _parameters(made, scale, key=0, count=1):
-  drawn = made._draw(jax.random.key(key), count, scale)
-  return jax.tree.map(np.asarray, drawn)
 
 
 def _by_hand(operations, parameters, photo, scale):
@@ -77,7 +73,7 @@ def test_a_shuffled_image_takes_its_operations_in_its_order(order):
   made = Degradation(
     'real', real={'preset': 'bsrgan', 'first': {'jpeg': (1, 50, 60)}}
   )
-  parameters = _parameters(made, 2, key=order[0])
+  parameters = made._drawn_for(f'{order}', 2)
   ranks = np.argsort(order)[None]
   parameters = parameters._replace(ranks=ranks)
   found = made._apply(np.random.default_rng(5), PHOTO, parameters, 2)
@@ -100,7 +96,8 @@ def _agrees(preset, scale, count):
   degrade = jax.jit(lambda key, hr: made.on_device(key, hr, scale))
   key, hr = jax.random.key(3), jnp.asarray(photos, jnp.float32)
   lr = np.asarray(degrade(key, hr))
-  drawn = made._draw(jax.random.split(key)[0], count, scale)
+  draw = jax.jit(functools.partial(made._draw, count=count, scale=scale))
+  drawn = draw(jax.random.split(key)[0])
   for i in range(count):
     one = jax.tree.map(lambda v, i=i: np.asarray(v[i : i + 1]), drawn)
     rng = np.random.default_rng(0)
@@ -161,23 +158,3 @@ def test_a_degradation_without_operations_is_a_plain_resize():
 def test_images_of_other_channels_are_refused():
   with pytest.raises(UserError, match='has 4'):
     Degradation('real').of_file(np.zeros((8, 8, 4)), 'a', 2)
-
-
-def test_limits_bound_what_is_drawn():
-  for preset in real_presets.PRESETS:
-    made = Degradation('real', real={'preset': preset})
-    limits = real_presets.limits(made._ranges(4))
-    drawn = _parameters(made, 4, count=500)
-    rounds = (drawn.first, drawn.second)
-    for each, taps, most in zip(
-      rounds, limits.taps[:2], limits.factors, strict=True
-    ):
-      assert each.blur.taps.max() <= taps
-      assert each.resize.factor.max() <= most
-    assert drawn.last.sinc.taps.max() <= limits.taps[2]
-    assert bool(limits.methods[0]) == drawn.halved.any()
-    methods = (drawn.halving, *(r.resize.method for r in rounds))
-    for indices, used in zip(
-      (*methods, drawn.last.method), limits.methods, strict=True
-    ):
-      assert not used or set(indices) == set(used)
