@@ -181,7 +181,8 @@ def _jax_functions(case):
   config['model'] = {'scale': case.scale, **case.model}
   method = methods.make(config)
   rng = np.random.default_rng(0)
-  side = case.scale * case.patch
+  margin = round(method.margin(case.scale))  # LR is cut from a wider LR
+  side = case.scale * (case.patch + 2 * margin)
   shape = (case.batch, side, side, 3)
   batch = {'hr': rng.integers(0, 256, shape, np.uint8)}
   init = jit(method.init, static_argnames='scale')
