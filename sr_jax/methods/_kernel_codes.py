@@ -28,6 +28,7 @@ from sr_jax.errors import (
 )
 from sr_jax.methods import COMMON_RULES, Assumed, Fitting, supervised
 from sr_jax.models.ikc import SFTMD
+from sr_jax.models.parts.masking import masked_apply
 from sr_jax.models.parts.options import Odd
 from sr_jax.ops.degrade import (
   RESIZE_REACH,
@@ -233,9 +234,10 @@ def enlarge(
   params: Mapping[str, Any],
   lr: jax.Array,
   code: jax.Array,
+  mask: jax.Array | None = None,
 ) -> jax.Array:
   """SR of images `[B, H, W, C]` with codes `[B, codes]`, in [0, 1]."""
-  sr, _ = network.apply({'params': params['generator']}, lr, code)
+  sr = masked_apply(network, params['generator'], lr, mask, None, code)
   return jnp.clip(sr, 0, 1)
 
 
@@ -249,11 +251,9 @@ def predictor_of(network: Conditioned) -> Callable[..., jax.Array]:
   def predict(
     params: Mapping[str, Any], lr: jax.Array, mask: jax.Array | None = None
   ) -> jax.Array:
-    if mask is not None:
-      raise ValueError('networks with a code get images without padding')
     code = params[CODE] if CODE in params else _no_blur(params)
     codes = jnp.broadcast_to(code, (lr.shape[0], network.codes))
-    return enlarge(network, params, lr, codes)
+    return enlarge(network, params, lr, codes, mask)
 
   return predict
 

@@ -203,6 +203,8 @@ def _blind_predict(
   ) -> jax.Array:
     if CODE in params:
       return with_code(params, lr, mask)
+    if mask is not None:
+      raise ValueError('a kernel is estimated from images without padding')
     code = jax.lax.fori_loop(
       0,
       count,

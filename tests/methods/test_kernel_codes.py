@@ -198,6 +198,13 @@ def test_a_known_kernel_becomes_a_code():
     ),
   )
   assert np.abs(other(lr) - sr[0].clip(0, 1)).max() > 1e-6
+  # A padded image, as where images of many sizes share a program.
+  pad = ((0, 0), (0, 3), (0, 2), (0, 0))
+  mask = np.pad(np.ones((1, 7, 6, 1), np.float32), pad)
+  padded = model.predict(
+    fitted.params, np.pad(lr[None], pad, 'symmetric'), mask
+  )
+  np.testing.assert_allclose(padded[0, :14, :12], sr[0].clip(0, 1), atol=1e-5)
   for options, reason in (
     ({'degradation': 'direct'}, "trained for 'blur-bicubic' images"),
     ({'adapt_steps': 2}, 'takes no gradient steps'),

@@ -25,6 +25,7 @@ def masked_apply(
   lr: jax.Array,
   mask: jax.Array | None,
   stats: Mapping[str, Any] | None = None,
+  *inputs: jax.Array,
 ) -> jax.Array:
   """Enlarges `lr`; outside the mask the result has no meaning.
 
@@ -42,13 +43,14 @@ def masked_apply(
     mask: `[B, H, W, 1]`, 1 inside the image and 0 outside. None means that `lr`
       has no padding. With edge padding the image must begin at (0, 0).
     stats: Running statistics of a network with normalisation.
+    *inputs: Further inputs of the network, such as kernel codes.
 
   Returns:
     `[B, sH, sW, C]`, unclipped.
   """
   variables = {'params': params} | ({'batch_stats': stats} if stats else {})
   if mask is None:
-    return network.apply(variables, lr)[0]
+    return network.apply(variables, lr, *inputs)[0]
 
   def intercept(call, args, kwargs, context):
     if context.method_name != '__call__' or not _is_spatial(context.module):
@@ -63,7 +65,7 @@ def masked_apply(
     return call(*jax.tree.map(masked, args), **kwargs)
 
   with nn.intercept_methods(intercept):
-    return network.apply(variables, lr)[0]
+    return network.apply(variables, lr, *inputs)[0]
 
 
 def _with_edge(x: jax.Array, inside: jax.Array) -> jax.Array:
