@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sr_jax.data import real_presets
 from sr_jax.data.degradation import Degradation
 from sr_jax.errors import UserError
 from sr_jax.ops import noise, per_image
@@ -119,7 +118,14 @@ def test_device_equals_host_in_shuffled_order():
   _agrees('bsrgan', 4, 12)
 
 
-@pytest.mark.parametrize('preset', real_presets.PRESETS)
+@pytest.mark.parametrize(
+  'preset',
+  [
+    'realesrgan',
+    pytest.param('bsrgan', marks=pytest.mark.nightly),
+    pytest.param('camera-mild', marks=pytest.mark.nightly),
+  ],
+)
 @pytest.mark.parametrize(
   ('shape', 'scale'), [((1, 1, 3), 2), ((13, 40, 1), 3), ((30, 17, 3), 2.5)]
 )
