@@ -42,7 +42,9 @@ def test_a_step_of_every_method_draws_it(name):
   shape = (config['data']['batch_size'], side, side, 3)
   batch = {'hr': jax.ShapeDtypeStruct(shape, np.uint8)}
   if name in ('reference', 'warping'):
-    batch['ref'] = batch['hr']
+    side = config['data']['patch'] * scale  # references have no margin
+    shape = (shape[0], side, side, 3)
+    batch['ref'] = jax.ShapeDtypeStruct(shape, np.uint8)
   init = functools.partial(method.init, scale=scale)
   frozen = jax.eval_shape(method.frozen)
   state = jax.eval_shape(init, jax.random.key(0), batch, frozen)
