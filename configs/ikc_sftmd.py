@@ -16,10 +16,11 @@ output in training as well, so that wrong pixels beyond white or black get no
 gradient, rounds LR down to 8 bit, and blurs crops instead of photographs; this
 config does none of that.
 
-A small network, for trials on a CPU:
-  --config.model.variant=small --config.steps=5000
+A small network, for trials on a CPU; docs/ikc.md has scores after 1,750 steps:
+  --config.model.variant=small --config.steps=4000
   --config.optimizer.learning_rate=1e-3 --config.optimizer.boundaries="()"
-  --config.data.batch_size=8 --config.data.patch=24
+  --config.optimizer.warmup_steps=100 --config.optimizer.ema_decay=0.99
+  --config.data.batch_size=4 --config.data.patch=20
 """
 
 from configs import common

@@ -257,7 +257,7 @@ def test_commands_of_the_documentation_parse(monkeypatch):
   commands = [
     shlex.split(line) for block in blocks for line in block.splitlines()
   ]
-  assert len(commands) == 11
+  assert len(commands) == 15
   monkeypatch.chdir(root)
   for words in commands:
     if words[0] == 'sr-jax':
