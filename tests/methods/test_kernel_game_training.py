@@ -20,6 +20,8 @@ SIDE = 2 * (64 + 2 * 4)
 def _config(**changes):
   config = experiment.to_plain(metakernelgan.get_config('smoke'))
   config['model'] |= {'features': 4}
+  # A warm-up would begin with a rate of zero.
+  config['optimizer'] |= {'warmup_steps': 0, 'schedule': 'constant'}
   config['method'] |= changes
   return config
 
