@@ -14,9 +14,9 @@ from configs import common
 
 
 def get_config(preset=None):
-  """Twelve iterations of the game, and a discriminator of 32 features."""
+  """Eight iterations of the game, and a discriminator of 16 features."""
   config = common.base()
-  config.steps = 1500
+  config.steps = 300
   config.log_every = 10
   common.trained_by(config, 'kernel_game')
   config.model.name = 'kernelgan'
@@ -25,7 +25,7 @@ def get_config(preset=None):
   config.optimizer.schedule = 'cosine'
   config.optimizer.warmup_steps = 20
   config.optimizer.clip_norm = 1.0
-  config.data.batch_size = 4  # tasks
+  config.data.batch_size = 2  # tasks
   config.data.patch = 96
   config.data.on_bad = 'skip'
   config.eval.every = 50

@@ -330,9 +330,9 @@ METHODS: dict[str, dict[str, Any]] = {
   },
   # KernelGAN's game from meta-trained weights.
   'kernel_game': {
-    'iterations': 12,
+    'iterations': 8,
     'rate': 0.01,  # of every layer and iteration, before the training
-    'judge_features': 32,
+    'judge_features': 16,
     # Range of the variances of kernels, in HR pixels squared.
     'min_variance': 0.2,
     'max_variance': 5.0,
