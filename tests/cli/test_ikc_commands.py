@@ -85,6 +85,7 @@ def photo(tmp_path):
   return path
 
 
+@pytest.mark.nightly
 def test_all_networks_are_imported_with_a_basis(run, imported):
   model = load(imported)
   assert model.iterations == 7
@@ -130,6 +131,7 @@ def test_the_published_basis_is_kept(run, paths, tmp_path):
   np.testing.assert_array_equal(held, matrix)
 
 
+@pytest.mark.nightly
 def test_exported_networks_keep_codes_and_companions(
   run, tiny, photo, tmp_path
 ):
@@ -229,6 +231,7 @@ def test_gaussian8_has_21_taps_at_x4_too():
   assert parse_kernel_spec(f'gaussian:{3.2**2}').shape == (33, 33)
 
 
+@pytest.mark.nightly
 def test_ikc_is_measured_without_the_kernel(run, tiny, tmp_path):
   hr = tmp_path / 'hr.png'
   write_image(hr, Picture(texture(32, 28, 3)))

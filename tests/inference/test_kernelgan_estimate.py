@@ -23,6 +23,7 @@ def pair():
   return estimates([IMAGE, IMAGE])
 
 
+@pytest.mark.nightly
 def test_kernels_are_centred_and_sum_to_one(pair):
   for seed, one in enumerate(pair):
     assert one.kernel.shape == (25, 25)

@@ -95,6 +95,7 @@ def test_a_step_of_the_released_code(tmp_path):
     )
 
 
+@pytest.mark.nightly
 def test_seven_corrections_of_the_released_code(tmp_path):
   golden = ikc_files.arrays('loop_x4_formula')
   config, params = ikc_files.released(tmp_path)
@@ -164,6 +165,7 @@ def fresh(config):
   return method.averaged(init(jax.random.key(0)))
 
 
+@pytest.mark.nightly
 def test_a_known_kernel_becomes_a_code():
   config = small(ikc_sftmd)
   params = fresh(config)

@@ -109,6 +109,7 @@ def _agrees(preset, scale, count):
   np.testing.assert_allclose(lr * 255, np.rint(lr * 255), atol=1e-3)
 
 
+@pytest.mark.nightly
 def test_device_equals_host():
   _agrees('realesrgan', 2, 6)
 
