@@ -59,6 +59,7 @@ def test_results_of_degrade_are_an_lr_folder(photos, tmp_path):
   options = {
     **{'hr': photos, 'output': tmp_path / 'lr', 'scale': 2, 'seed': 0},
     **{'degradation': None, 'kernel': None, 'noise': 0.0, 'jpeg': None},
+    'preset': None,
   }
   assert degrade.run(argparse.Namespace(**options)) == 0
   assert (tmp_path / 'lr' / 'degradation.json').exists()
