@@ -76,20 +76,26 @@ _keep_bytecode()
 gc.set_threshold(100_000, 20, 20)
 # A process may hold 65,530 memory maps on Linux; XLA aborts when all are used.
 _MANY_MAPS = 20_000
+# Several workers and the trainings that they start share one machine.
+_MUCH_MEMORY = 2**31
 
 
-def _memory_maps() -> int:
-  """How many memory maps this process holds; `_MANY_MAPS` if unknown."""
+def _holds_much() -> bool:
+  """Whether this process holds many memory maps or much memory."""
+  process = pathlib.Path('/proc/self')
   try:
-    return pathlib.Path('/proc/self/maps').read_bytes().count(b'\n')
-  except OSError:
-    return _MANY_MAPS
+    maps = (process / 'maps').read_bytes().count(b'\n')
+    pages = int((process / 'statm').read_text().split()[1])
+  except OSError:  # not Linux
+    return True
+  memory = pages * os.sysconf('SC_PAGE_SIZE')
+  return maps >= _MANY_MAPS or memory >= _MUCH_MEMORY
 
 
 @pytest.fixture(autouse=True, scope='module')
 def _forget_programs():
-  """Frees compiled programs, which hold memory maps, when there are many."""
+  """Frees compiled programs, which hold memory, when they are many."""
   yield
-  if _memory_maps() >= _MANY_MAPS:
+  if _holds_much():
     jax.clear_caches()
     gc.collect()
