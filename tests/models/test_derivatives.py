@@ -67,33 +67,57 @@ def _loss(name):
   return loss, variables, lr
 
 
-def _derivatives(loss, variables, lr):
-  rng = np.random.default_rng(2)
-  direction = jax.tree.map(lambda x: rng.normal(size=x.shape), variables)
-  gradient = jax.grad(loss)
+def _along(function, variables, direction):
+  """Derivative of `function(variables)` along a direction, in forward mode."""
+  return jax.jvp(function, (variables,), (direction,))[1]
 
-  def along(function):
-    def derivative(variables, lr):
-      return jax.jvp(lambda v: function(v, lr), (variables,), (direction,))[1]
 
-    return derivative
+def _ours(loss, variables, lr, direction):
+  """First and second derivatives along a direction, in every mode."""
 
   def slope(variables, lr):
-    return optax.tree.vdot(gradient(variables, lr), direction)
+    return _along(lambda v: loss(v, lr), variables, direction)
 
-  @jax.jit
-  def every(variables, lr):
-    return {
-      'jvp': along(loss)(variables, lr),
-      'forward over reverse': along(gradient)(variables, lr),
-      'reverse over forward': jax.grad(along(loss))(variables, lr),
-      'reverse over reverse': jax.grad(slope)(variables, lr),
-      'of each image': jax.vmap(along(gradient), (None, 0))(
-        variables, jnp.stack([lr, lr[:, ::-1]])
+  def slope_in_reverse(variables, lr):
+    return optax.tree.vdot(jax.grad(loss)(variables, lr), direction)
+
+  def second(variables, lr):
+    return _along(lambda v: jax.grad(loss)(v, lr), variables, direction)
+
+  return {
+    'first': slope(variables, lr),
+    'forward over reverse': second(variables, lr),
+    'reverse over forward': jax.grad(slope)(variables, lr),
+    'reverse over reverse': jax.grad(slope_in_reverse)(variables, lr),
+    'of each image': jax.vmap(second, (None, 0))(
+      variables, jnp.stack([lr, lr[:, ::-1]])
+    ),
+  }
+
+
+def _reference(loss, variables, lr, direction):
+  """The same values by JAX's own convolutions; every mode gives the same."""
+
+  def second(lr):
+    return _along(lambda v: jax.grad(loss)(v, lr), variables, direction)
+
+  here, flipped = second(lr), second(lr[:, ::-1])
+  return {
+    'first': _along(lambda v: loss(v, lr), variables, direction),
+    **dict.fromkeys(
+      (
+        'forward over reverse',
+        'reverse over forward',
+        'reverse over reverse',
       ),
-    }
+      here,
+    ),
+    'of each image': jax.tree.map(lambda *x: jnp.stack(x), here, flipped),
+  }
 
-  return every(variables, lr)
+
+def _computed(derivatives, loss, *arguments):
+  return jax.jit(lambda *args: derivatives(loss, *args))(*arguments)
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -103,13 +127,16 @@ def test_second_derivatives_equal_those_of_plain_convolutions(
   # Parts of the networks compute in float32, whatever their type.
   monkeypatch.setattr(jnp, 'float32', jnp.float64)
   with jax.enable_x64(True):
-    case = _loss(name)
-    ours = _derivatives(*case)
+    loss, variables, lr = _loss(name)
+    rng = np.random.default_rng(2)
+    direction = jax.tree.map(lambda x: rng.normal(size=x.shape), variables)
+    case = (loss, variables, lr, direction)
+    ours = _computed(_ours, *case)
     with monkeypatch.context() as patch:
       _plainly(patch)
-      theirs = _derivatives(*case)
+      theirs = _computed(_reference, *case)
     # The last layers of some compute in float32 all the same.
-    rounded = 'f32[' in str(jax.make_jaxpr(case[0])(*case[1:]))
+    rounded = 'f32[' in str(jax.make_jaxpr(loss)(variables, lr))
     tolerance = 1e-5 if rounded else 1e-10
     for name_of, values in theirs.items():
       # Some leaves are zero but for rounding: SAN's gates are all but shut.
