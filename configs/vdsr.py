@@ -42,4 +42,7 @@ def get_config(preset=None):
   config.data.patch = 24  # 48 HR pixels: model.scale is 2
   config.method.scales = config.eval.scales = (2, 3, 4)
   # Twenty layers at full resolution are slow.
-  return common.finish(config, preset, heavy=True)
+  config = common.finish(config, preset, heavy=True)
+  if preset == 'smoke':
+    config.data.batch_size = 3  # an image for each scale
+  return config

@@ -47,7 +47,7 @@ VARIANTS = {
       'condition': 12,
       'bicubic_skip': True,
     },
-    {2: 155_547},
+    {2: 162_411},
   ),
 }
 # `config.method` of checkpoints that are imported from published weights.
