@@ -77,7 +77,7 @@ gc.set_threshold(100_000, 20, 20)
 # A process may hold 65,530 memory maps on Linux; XLA aborts when all are used.
 _MANY_MAPS = 20_000
 # Several workers and the trainings that they start share one machine.
-_MUCH_MEMORY = 2**31
+_MUCH_MEMORY = 2**32
 
 
 def _holds_much() -> bool:
