@@ -122,8 +122,11 @@ def test_sigterm_while_starting_is_a_clean_exit(tmp_path, seconds):
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
   assert process.returncode == 0
-  assert len(err.splitlines()) == 1
-  assert 'stopped by a signal' in err
+  assert 'Traceback' not in err
+  # A quick machine has already said that the embedded photographs are few.
+  *earlier, last = err.splitlines()
+  assert 'stopped by a signal' in last
+  assert all('data.source is embedded' in line for line in earlier)
 
 
 @pytest.mark.nightly
