@@ -23,7 +23,7 @@ steps, at most 100,000 outer steps. The released models differ:
 
 Published scores (Set5, `y-uint8`, 1 / 10 updates): g2.0^d 35.20 / 36.05,
 gani^d 34.05 / 34.78, g0.2^d 33.14 / 33.74, and g1.3^b 35.18 / 36.64 for the
-bicubic model. The README lists the scores of our weights.
+bicubic model. docs/results.md lists the scores of our weights.
 """
 
 from configs import common

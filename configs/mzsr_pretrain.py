@@ -11,8 +11,7 @@ and 29.14 dB under g2.0^d: this stage alone does not adapt to a blur. Stage 2 is
 configs/mzsr.py, started with
   --config.checkpoint.init_from=runs/mzsr_pretrain
 
-On two CPU cores, our own weights were started with (see README, "Pretrained
-weights"):
+On two CPU cores, our own weights were started with (see docs/pretrained.md):
   --config.steps=5000 --config.optimizer.learning_rate=1e-3
   --config.optimizer.schedule=cosine --config.optimizer.warmup_steps=100
   --config.optimizer.ema_decay=0.999 --config.data.batch_size=16

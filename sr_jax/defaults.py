@@ -45,7 +45,7 @@ def base() -> dict[str, Any]:
     'seed': 0,
     'steps': 100_000,
     'log_every': 100,
-    # Whether the run joins several hosts; see README, "Several hosts".
+    # Whether the run joins several hosts; see docs/devices.md.
     'multihost': False,
     # First of a few steps that are traced into WORKDIR/profile; 0 traces none.
     'profile': 0,

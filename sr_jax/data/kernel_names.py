@@ -7,7 +7,7 @@ import re
 
 from sr_jax.errors import UserError
 
-# Every way to name one kernel, for errors, help texts and the README.
+# Every way to name one kernel, for errors, help texts and docs/adapt.md.
 KERNELS = (
   'bicubic, gaussian:VAR, gaussian:V1,V2,THETA, sigma:S, bd, FILE.npy, FILE.mat'
 )
