@@ -2,13 +2,16 @@
 
 import functools
 import pathlib
+import pkgutil
 import re
+import runpy
 import shlex
 import textwrap
 from typing import NamedTuple
 
 import pytest
 
+import sr_jax
 from sr_jax.cli.main import make_parser
 from sr_jax.data.kernel_names import KERNELS, KERNELS_TO_TRY
 from tests.test_configs import parse_train_flags
@@ -97,9 +100,62 @@ def test_readme_is_short():
 
 
 def test_index_names_every_page():
+  """In its text, and in its lists for the site."""
   index = (DOCS / 'index.md').read_text()
   pages = {path.stem for path in DOCS.glob('*.md')} - {'index'}
   assert not {name for name in pages if f'({name}.md)' not in index}
+  assert not pages - set(index.splitlines())
+  notebooks = (ROOT / 'colabs').glob('*.ipynb')
+  names = {f'generated/colabs/{path.stem}' for path in notebooks}
+  assert not names - set(index.splitlines())
+
+
+def test_api_page_names_every_module():
+  text = (DOCS / 'api.md').read_text()
+  listed = set(re.findall(r'^   sr_jax\.(\w+)$', text, re.M))
+  modules = {m.name for m in pkgutil.iter_modules(sr_jax.__path__)}
+  assert listed == modules - {'__main__', 'cli'}
+
+
+def test_site_turns_docstrings_into_restructuredtext():
+  """Tables were block quotes, and `Object`s ended the code too late."""
+  conf = runpy.run_path(str(DOCS / 'conf.py'))
+  lines = [
+    'Some `Object`s and `{"a": 1}`.',
+    '',
+    '  name  `x`',
+    '        more',
+    '',
+    '  next  one',
+    '',
+    'Args:',
+    '  x: the `size',
+    '    of` it',
+  ]
+  conf['_docstring'](None, 'module', 'm', None, None, lines)
+  assert lines == [
+    'Some ``Object``\\ s and ``{"a": 1}``.',
+    '',
+    '::',
+    '',
+    '  name  `x`',
+    '        more',
+    '',
+    '  next  one',
+    '',
+    'Args:',
+    '  x: the ``size',
+    '    of`` it',
+    '',
+  ]
+
+
+def test_site_links_to_its_own_pages():
+  conf = runpy.run_path(str(DOCS / 'conf.py'))
+  text = '[a](../sr_jax/ops/__init__.py) [b](../CONTRIBUTING.md#x) [c](x)'
+  assert conf['_link'](text, '../', 'generated/') == (
+    '[a](generated/api/sr_jax.ops.rst) [b](generated/contributing.md#x) [c](x)'
+  )
 
 
 def test_kernels_are_listed_as_in_help_and_errors(capsys):

@@ -161,13 +161,13 @@ def sample(source: Source, spec: BatchSpec, step: int) -> tuple[Arrays, float]:
     The arrays of the batch by name, and the scale of the step, an int if it is
     whole. Images have the levels of the source (uint8 in most cases).
 
-    'hr'           `[b, P * scale, P * scale, 3]`, with the margin of `spec`
-    'lr'           `[b, P, P, 3]`, real LR images of a paired source
-    'labels'       `[b, P * scale, P * scale, 1]` uint8, if there are label maps
-    'labelled'     `[b]` bool, for a mixed source: the rows that have HR, which
-                   come first and are those of the labelled source alone
-    'unlabelled'   `[b, P, P, 3]`, the LR images of the other rows
-    'ref'          `[b, R, R, 3]`, for a source with references
+      'hr'          `[b, P * scale, P * scale, 3]`, with the margin of `spec`
+      'lr'          `[b, P, P, 3]`, real LR images of a paired source
+      'labels'      `[b, P * scale, P * scale, 1]` uint8 of label maps
+      'labelled'    `[b]` bool, for a mixed source: the rows that have HR,
+                    which come first and are those of the labelled source alone
+      'unlabelled'  `[b, P, P, 3]`, the LR images of the other rows
+      'ref'         `[b, R, R, 3]`, for a source with references
 
     Arrays are zero in rows that lack them. For a ranked source the arrays are
     'first' and 'second', uint8 `[b, P, P, 3]`, which are the same crop of two

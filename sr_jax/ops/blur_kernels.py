@@ -164,7 +164,7 @@ def shift_kernel(kernel: Array, shift: tuple[float, float]) -> Any:
   Keys' cubic interpolation reproduces quadratics. The sum and the covariance
   are therefore kept exactly, and the centre of mass moves by exactly `shift`; a
   spline or linear shift would change them. Every side of the kernel grows by
-  ceil(|shift|) + 1 taps to hold the result.
+  `ceil(|shift|) + 1` taps to hold the result.
   """
   kernel = as_float(kernel)
   matrices = []

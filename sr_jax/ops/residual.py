@@ -1,10 +1,11 @@
 """Enhanced residual images: the targets of SRNet's residual-aware task (RAT).
 
-The residual is |HR - LR enlarged|, to which Pillow's filters EDGE_ENHANCE_MORE
-and DETAIL are applied. Everything is computed as Pillow does it for 8-bit
-images: values are rounded half up after every pass, and the filters leave the
-outermost pixels unchanged. If DETAIL gives a value exactly halfway between two
-levels, Pillow may round it up or down; here it is rounded up.
+The residual is the absolute difference of HR and enlarged LR, to which Pillow's
+filters EDGE_ENHANCE_MORE and DETAIL are applied. Everything is computed as
+Pillow does it for 8-bit images: values are rounded half up after every pass,
+and the filters leave the outermost pixels unchanged. If DETAIL gives a value
+exactly halfway between two levels, Pillow may round it up or down; here it is
+rounded up.
 """
 
 from __future__ import annotations
