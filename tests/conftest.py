@@ -1,8 +1,10 @@
 """Sets up eight fake CPU devices, and what makes the tests quick."""
 
+import atexit
 import gc
 import os
 import pathlib
+import shutil
 import sys
 import tempfile
 
@@ -34,6 +36,35 @@ _compile_quickly()
 # What a run of the tests keeps for the next one. It lies outside the checkout
 # and the user's folders, and may be deleted at any time.
 KEPT = pathlib.Path(tempfile.gettempdir(), f'sr_jax-tests-{os.getuid()}')
+
+
+def _keep_notes() -> None:
+  """Keeps what pytest and Hypothesis note for the next run, such as failures.
+
+  `cache_dir` of pyproject.toml refers to the first variable.
+  """
+  os.environ['SR_JAX_TESTS_KEPT'] = str(KEPT)
+  os.environ.setdefault(
+    'HYPOTHESIS_STORAGE_DIRECTORY', str(KEPT / 'hypothesis')
+  )
+
+
+_keep_notes()
+
+
+def _keep_no_images() -> None:
+  """Decodes images into a folder that is removed when the run ends.
+
+  Workers share the folder of the process that starts them.
+  """
+  if 'PYTEST_XDIST_WORKER' in os.environ:
+    return
+  folder = tempfile.mkdtemp(prefix='sr_jax-tests-')
+  os.environ['SR_JAX_CACHE'] = folder
+  atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
+_keep_no_images()
 
 
 def _keep_programs() -> None:
