@@ -1,7 +1,9 @@
 """Two processes train as one; when one of them fails, both end at once."""
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -69,9 +71,16 @@ def _pair(configs, folder, devices, code=CODE):
 
 
 def _free_port():
-  with socket.socket() as s:
-    s.bind(('localhost', 0))
-    return s.getsockname()[1]
+  """A free port that other programs are unlikely to be given meanwhile.
+
+  Systems choose from 32768 on. Two test runs may have the same seed.
+  """
+  chance = random.SystemRandom()
+  while True:
+    port = chance.randrange(15_000, 32_000)
+    with socket.socket() as s, contextlib.suppress(OSError):
+      s.bind(('localhost', port))
+      return port
 
 
 def _finish(processes):
@@ -146,7 +155,7 @@ def test_a_killed_process_ends_the_others_in_one_line(tmp_path):
       assert survivor.poll() is None, survivor.communicate()[1]
       time.sleep(0.1)
     killed.send_signal(signal.SIGKILL)
-    _, error = survivor.communicate(timeout=20)
+    _, error = survivor.communicate(timeout=60)
   finally:
     _end(processes)
   assert survivor.returncode == 2

@@ -16,7 +16,6 @@ import skimage.io
 
 from sr_jax import checkpoints, train_loop
 from tests import tiny
-from tests.nightly import nightly
 
 ROOT = pathlib.Path(__file__).parent.parent
 # The same tiny experiment through train.py's flags.
@@ -114,13 +113,46 @@ def test_a_missing_accelerator_is_answered_in_one_line(tmp_path):
   assert 'check JAX_PLATFORMS' in line
 
 
-@pytest.mark.parametrize('seconds', [0.3, nightly(2.5)])
-def test_sigterm_while_starting_is_a_clean_exit(tmp_path, seconds):
+# Runs a program, and waits for a signal where it first imports a module.
+HALT = """
+import runpy, sys, time
+class Halt:
+  def find_spec(self, name, *unused):
+    if name == module:
+      print('halted', flush=True)
+      time.sleep(600)
+_, module, *sys.argv = sys.argv
+sys.meta_path.insert(0, Halt())
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
+
+def test_sigterm_during_the_imports_is_a_clean_exit(tmp_path):
   """T13: SIGTERM before the first step gave status -15 and no message."""
-  with _start(tmp_path / 'run', '--config.steps=100000') as process:
-    time.sleep(seconds)
+  python, *command = _train_py(tmp_path / 'run')
+  with subprocess.Popen(
+    [python, '-c', HALT, 'absl', *command],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    cwd=ROOT,
+  ) as process:
+    assert process.stdout.readline() == 'halted\n'
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
+  assert process.returncode == 0
+  assert err == 'train.py: stopped by a signal before the first step\n'
+
+
+@pytest.mark.nightly
+def test_sigterm_once_the_folder_is_locked_is_a_clean_exit(tmp_path):
+  lock = tmp_path / 'run' / '.lock'
+  with _start(lock.parent, '--config.steps=100000') as process:
+    while not lock.exists():
+      assert process.poll() is None, process.stderr.read()
+      time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
   assert process.returncode == 0
   assert 'Traceback' not in err
   # A quick machine has already said that the embedded photographs are few.
@@ -149,7 +181,7 @@ def test_sigterm_saves_and_exits_with_status_0(tmp_path):
   with _start(tmp_path, *flags) as process:
     begun = _first_step(process)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
   assert process.returncode == 0
   step = checkpoints.load_params(tmp_path).step
   assert step >= begun
@@ -173,22 +205,23 @@ def kill_and_resume(folder, kills, seed=0):
   )
   whole, killed = folder / 'whole', folder / 'killed'
   with _start(whole, *flags) as process:
-    process.communicate(timeout=120)
+    process.communicate(timeout=300)
   moments = random.Random(seed)
   reached = 0
   for _ in range(kills):
     with _start(killed, *flags) as process:
       begun = _first_step(process)
-      time.sleep(moments.uniform(0, 0.3))
+      rest = [process.stdout.readline() for _ in range(moments.randrange(9))]
+      time.sleep(moments.uniform(0, 0.02))
       process.kill()
-      rest = process.stdout.read().splitlines()
+      rest += process.stdout.read().splitlines()
     # The first step after a resume: at most one checkpoint was lost, the one
     # that was being written, and the step that was being done.
     assert begun >= reached - 1
     done = [int(s.split()[1].split('/')[0]) for s in rest if s[:5] == 'step ']
     reached = max([begun, *done])
   with _start(killed, *flags) as process:
-    process.communicate(timeout=120)
+    process.communicate(timeout=300)
   ours, theirs = (checkpoints.load_params(p) for p in (killed, whole))
   assert ours.step == theirs.step == 60
   jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)

@@ -55,7 +55,7 @@ def test_a_second_run_is_refused_by_name(tmp_path):
     assert '\n' not in message
     # It ends by itself: the folder is free.
     process.stdin.close()
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=120) == 0
     _claim(tmp_path)
   assert not list(tmp_path.iterdir())
 
@@ -67,22 +67,25 @@ def test_two_runs_in_one_process_are_two_runs(tmp_path):
     assert (tmp_path / '.lock').exists()
 
 
-def test_the_lock_of_a_killed_run_is_taken_over_at_once(tmp_path):
+def test_the_lock_of_a_killed_run_is_taken_over_at_once(tmp_path, caplog):
   with _held(tmp_path) as process:
     process.kill()
-    process.wait(timeout=30)
+    process.wait(timeout=120)
     assert (tmp_path / '.lock').stat().st_size
-    began = time.monotonic()
     with _claimed(tmp_path):
       pid = json.loads((tmp_path / '.lock').read_text())['pid']
-    assert time.monotonic() - began < 2
     assert pid == os.getpid()
+    assert 'watching' not in caplog.text
 
 
 @pytest.mark.parametrize('alive', [False, True])
-def test_a_run_on_another_machine_is_watched(tmp_path, monkeypatch, alive):
+def test_a_run_on_another_machine_is_watched(
+  tmp_path, monkeypatch, caplog, alive
+):
   """Locks may not work between machines; the time of the lock file does."""
   monkeypatch.setattr(workdirs, '_BEAT', 0.1)
+  if alive:  # a busy machine may renew the lock late
+    monkeypatch.setattr(workdirs, '_DEAD_AFTER', 600)
   path = tmp_path / '.lock'
   holder = {'host': 'node7', 'pid': 12, 'since': '1', 'machine': 'another'}
   path.write_text(json.dumps(holder))
@@ -106,6 +109,7 @@ def test_a_run_on_another_machine_is_watched(tmp_path, monkeypatch, alive):
   finally:
     done.set()
     thread.join()
+  assert 'watching' in caplog.text
 
 
 def test_a_held_lock_is_renewed(tmp_path, monkeypatch):
@@ -113,7 +117,7 @@ def test_a_held_lock_is_renewed(tmp_path, monkeypatch):
   with _claimed(tmp_path):
     path = tmp_path / '.lock'
     os.utime(path, (1.0, 1.0))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while path.stat().st_mtime == 1.0 and time.monotonic() < deadline:
       time.sleep(0.02)
     assert path.stat().st_mtime > 1.0
@@ -123,6 +127,7 @@ def test_without_locks_of_the_file_system_the_file_alone_decides(
   tmp_path, monkeypatch
 ):
   monkeypatch.setattr(workdirs, '_BEAT', 0.05)
+  monkeypatch.setattr(workdirs, '_DEAD_AFTER', 1200)
   monkeypatch.setattr(workdirs, '_flock', lambda file: None)
   with _claimed(tmp_path), pytest.raises(UserError, match='is in use'):
     _claim(tmp_path)

@@ -272,7 +272,7 @@ def test_close_ends_the_threads():
   assert len(started) == 2
   stream.close()
   for thread in started:
-    thread.join(timeout=5)
+    thread.join(timeout=60)
     assert not thread.is_alive()
 
 
@@ -291,7 +291,7 @@ def test_an_open_stream_does_not_hold_up_the_exit():
     [sys.executable, '-c', program], stdout=subprocess.PIPE, text=True
   ) as run:
     assert run.stdout.readline() == 'started\n'
-    assert run.wait(timeout=10) == 0
+    assert run.wait(timeout=60) == 0
 
 
 def test_an_image_that_fails_in_a_worker_is_a_user_error():

@@ -221,7 +221,7 @@ def test_two_processes_may_fill_one_cache_at_the_same_time(tmp_path):
   ]
   expected = f'{pixels.shape} {int(pixels.astype(int).sum())}\n' * 40
   for run in runs:
-    assert run.communicate(timeout=60)[0] == expected
+    assert run.communicate(timeout=300)[0] == expected
     assert run.returncode == 0
   assert len(_files(root / 'cache')) == 40  # and no temporary files
 
