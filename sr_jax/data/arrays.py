@@ -1,8 +1,9 @@
-"""Arrays of plain numbers: their value range as [0, 1], and back.
+"""Maps arrays of plain numbers to [0, 1], and back to their value range.
 
-The range is one for the whole array or one for each channel. All arithmetic is
-float64, a row at a time, since the arrays may fill the memory. Zero has one
-place in [0, 1], from which it comes back exactly: sparse data stay sparse.
+There is one range for the whole array, or one for each channel. All arithmetic
+is float64, one row at a time, because the arrays may nearly fill the memory.
+Zero is mapped to one fixed value in [0, 1], which is mapped back to exactly
+zero. Sparse data therefore stay sparse.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ def to_unit(
 
   Args:
     values: `[H, W, C]` of any real dtype, finite.
-    low: least value, of all or `[C]`, float64.
-    high: largest value, in the same form; where it equals `low` the result
+    low: Smallest value, float64: one number, or one per channel `[C]`.
+    high: Largest value, in the same form. Where it equals `low` the result
       is 0.
 
   Returns:
@@ -42,17 +43,18 @@ def from_unit(
 ) -> np.ndarray:
   """Maps [0, 1] back to [low, high]; the inverse of `to_unit`.
 
-  What `to_unit` makes of 0 becomes exactly 0. Values beyond [0, 1] are mapped
-  likewise and clipped to the finite range of the dtype; integers are rounded.
+  The value to which `to_unit` maps 0 becomes exactly 0. Values beyond [0, 1]
+  are mapped in the same way and clipped to the finite range of the dtype;
+  integers are rounded.
 
   Args:
-    unit: float `[H, W, C]`, finite.
-    low: what 0 stands for, for all channels or `[C]`.
-    high: what 1 stands for, in the same form.
-    dtype: real dtype of the result.
+    unit: Float `[H, W, C]`, finite.
+    low: The value that 0 stands for: one number, or one per channel `[C]`.
+    high: The value that 1 stands for, in the same form.
+    dtype: Real dtype of the result.
 
   Returns:
-    `[H, W, C]` of the dtype; `unit` itself if nothing is to be done.
+    `[H, W, C]` of the dtype; `unit` itself if nothing has to be changed.
   """
   if unit.dtype == dtype and np.all(low == 0) and np.all(high == 1):
     return unit
@@ -75,23 +77,24 @@ def keep_zeros(
   low: float | np.ndarray = 0.0,
   high: float | np.ndarray = 1.0,
 ) -> np.ndarray:
-  """Makes zero what is surrounded by nothing but zeros in the LR array.
+  """Sets SR to zero where all nearby values of the LR array are zero.
 
-  Those are the values of `sr` whose 4x4 cubic support in `lr`, mirrored at the
-  borders, is zero throughout. Zero is meant in source units: the place that
-  `to_unit` gives it, which `from_unit` turns into exactly 0. Values so small
-  beside the range that float32 gives them the same place count as zeros.
+  A value of `sr` is set to zero if the 4x4 values of `lr` from which a cubic
+  interpolation would compute it are all zero; at the borders `lr` is mirrored.
+  Zero means zero in the source array, which `to_unit` maps to one value in
+  [0, 1]. Source values so small that float32 maps them to the same value count
+  as zeros.
 
   Args:
-    sr: float `[sH, sW, C]`, enlarged; it is not changed.
+    sr: Enlarged array, float `[sH, sW, C]`; it is not changed.
     lr: float32 `[H, W, C]`, mapped by `to_unit` (or in source units, with the
       default range).
-    scale: enlargement, at least 1, not necessarily whole.
-    low: source value that 0 stands for, for all channels or `[C]`.
-    high: source value that 1 stands for, in the same form.
+    scale: Enlargement factor, at least 1, not necessarily whole.
+    low: The source value that 0 stands for: one number, or `[C]`.
+    high: The source value that 1 stands for, in the same form.
 
   Returns:
-    `[sH, sW, C]`; `sr` itself if no support is zero throughout.
+    `[sH, sW, C]`; `sr` itself if nothing is set to zero.
   """
   zero = _place_of_zero(low, high)
   windows = _all_of_four(_all_of_four(lr == zero, 0), 1)
@@ -107,7 +110,10 @@ def keep_zeros(
 def _place_of_zero(
   low: float | np.ndarray, high: float | np.ndarray
 ) -> np.ndarray:
-  """What `to_unit` makes of 0, float32; NaN if outside or the only value."""
+  """The value to which `to_unit` maps 0, float32.
+
+  NaN if 0 lies outside of the range, or if the range holds no other value.
+  """
   low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
   inside = (low <= 0) & (high >= 0) & (low < high)
   span = np.where(inside, high - low, 1.0)
@@ -116,13 +122,13 @@ def _place_of_zero(
 
 
 def _limits(dtype: np.dtype) -> tuple[float, float]:
-  """The least and the largest float64 that the dtype can hold."""
+  """The smallest and the largest float64 that the dtype can hold."""
   if dtype.kind == 'f':
     largest = float(np.finfo(dtype).max)
     return -largest, largest
   info = np.iinfo(dtype)
   largest = float(info.max)
-  if int(largest) > info.max:  # 64 bits are more than float64 has
+  if int(largest) > info.max:  # float64 cannot hold all integers of 64 bits
     largest = float(np.nextafter(largest, 0))
   return float(info.min), largest
 

@@ -1,12 +1,13 @@
-"""Images decoded once to `.npy` files and memory-mapped from then on.
+"""Decodes images once to `.npy` files, which are memory-mapped from then on.
 
-A PNG of 2K takes a tenth of a second to decode and a training crop needs a
-hundredth of it; the mapped array gives a crop by reading only its rows.
+Decoding a PNG of 2K takes a tenth of a second, and a training crop needs only a
+hundredth of its pixels. To cut a crop from a mapped array, only the rows of the
+crop are read.
 
-A file of the cache is an array as NumPy writes it, with a SHA-256 of all that
-behind it. This is verified when an image is opened for the first time in a
-process: 1.3 seconds for each gigabyte and core. A copy that is damaged, cut off
-or of another version is made anew.
+A file of the cache is an array as NumPy writes it, followed by a SHA-256 of
+these bytes. The SHA-256 is verified when an image is opened for the first time
+in a process, which takes 1.3 seconds per gigabyte and core. A copy that is
+damaged, cut off or of another version is replaced.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from sr_jax.files import open_atomically
 
 PathLike = str | os.PathLike[str]
 
-# Part of every cached name: raise it when the decoders give other pixels, or
-# the layout of the files changes.
+# Part of the name of every cached file. Raise the number when the decoders give
+# other pixels, or when the layout of the files changes.
 _DECODER = 'rgb-2'
 _ABANDONED_SECONDS = 300.0
-# The header that `np.save` writes for an image. Read by this pattern, because
-# NumPy evaluates it, and fails in many ways where it is damaged.
+# The header that `np.save` writes for an image. This pattern reads it, because
+# NumPy would evaluate it as Python, which fails in many ways if it is damaged.
 _HEADER = re.compile(
   rb"\x93NUMPY\x01\x00(?P<length>..)\{'descr': '(?P<dtype>\|u1|<u2|<f4)', "
   rb"'fortran_order': False, 'shape': \((?P<shape>\d+, \d+, [13])\), \} *\n",
@@ -50,7 +51,7 @@ _log = logging.getLogger(__name__)
 
 
 class CacheError(UserError):
-  """The cache cannot be written: no fault of the image."""
+  """The cache cannot be written, which is no fault of the image."""
 
 
 def default_cache_dir() -> pathlib.Path:
@@ -82,11 +83,11 @@ class _Stored(NamedTuple):
 
 
 class CachedImage:
-  """Gives an image when called: decoded once, mapped from then on.
+  """Returns an image when called; it is decoded once and mapped from then on.
 
-  The first call looks at the source, and decodes it unless the cache has its
-  present state. Later calls look at the cache alone: an image that is changed
-  or removed while a run goes on stays what it was.
+  The first call looks at the source, and decodes it unless the cache holds its
+  present state. Later calls look only at the cache, so an image that is changed
+  or removed during a run stays the same for this run.
   """
 
   def __init__(
@@ -99,12 +100,13 @@ class CachedImage:
     """Opens nothing yet.
 
     Args:
-      key: Names the source; one folder of the cache belongs to it.
-      stamp: Names the state of the source; other stamps of `key` are removed.
-      decode: Gives the array `[H, W, C]`, of 3 channels or 1; uint8, uint16 or
-        float32.
-      cache_dir: The cache, made when missing; by default
-        `default_cache_dir()`.
+      key: Name of the source, which has a folder of its own in the cache.
+      stamp: Returns a name for the present state of the source. Cached files of
+        other states are removed.
+      decode: Returns the array `[H, W, C]` with 3 channels or 1, of type uint8,
+        uint16 or float32.
+      cache_dir: Folder of the cache, by default `default_cache_dir()`. It is
+        made if it does not exist.
     """
     self._key = key
     self._stamp = stamp
@@ -116,9 +118,9 @@ class CachedImage:
     """The array `[H, W, C]`.
 
     Raises:
-      CacheError: the cache cannot be written at the first call.
-      UserError: the source cannot be read; or neither the cache nor the source
-        has any more what the first call saw.
+      CacheError: The cache cannot be written at the first call.
+      UserError: The source cannot be read, or neither the cache nor the source
+        still holds the image that the first call returned.
     """
     if self._stored is None:
       self._stored = self._open()
@@ -144,7 +146,7 @@ class CachedImage:
     return stored
 
   def _open_again(self, before: _Stored) -> np.ndarray:
-    """The image from its source, where its cached copy was lost."""
+    """Decodes the image again, because its cached copy was lost."""
     array = self._decode()
     content, digest = _encoded(array)
     if digest != before.digest:
@@ -164,8 +166,8 @@ class CachedImage:
       _write(content, target)
     except UserError as error:
       raise CacheError(
-        f'no cached copy of {self._key}: {error}; SR_JAX_CACHE or'
-        ' config.data.cache_dir names the place'
+        f'no cached copy of {self._key}: {error}; choose another folder by'
+        ' SR_JAX_CACHE or config.data.cache_dir'
       ) from error
     return _Stored(target, array.dtype, array.shape, digest)
 
@@ -177,10 +179,10 @@ def image_file(
   peak: float = 0.0,
   one_range: bool = False,
 ) -> CachedImage:
-  """An image file as `image_io.read_native` gives it.
+  """Caches an image file as `image_io.read_native` reads it.
 
-  A file that changed since it was decoded (its size or its time of
-  modification) is decoded anew.
+  If the size or the modification time of the file has changed since it was
+  decoded, it is decoded again.
   """
   path = os.path.abspath(path)
   options = {'peak': peak, 'one_range': one_range}
@@ -194,7 +196,7 @@ def image_file(
 
 
 def stamp_of(path: PathLike) -> str:
-  """Names the state of a file: another size or time gives another stamp."""
+  """Name of the state of a file, made of its size and modification time."""
   try:
     status = os.stat(path)
   except OSError as error:
@@ -203,7 +205,7 @@ def stamp_of(path: PathLike) -> str:
 
 
 def content_digest(opener: Callable[[], np.ndarray]) -> str:
-  """Digest of what a function opens, as `CachedImage.digest`."""
+  """Digest of the image that a function opens, as `CachedImage.digest`."""
   if isinstance(opener, CachedImage):
     return opener.digest()
   return _encoded(opener())[1]
@@ -211,7 +213,8 @@ def content_digest(opener: Callable[[], np.ndarray]) -> str:
 
 def _encoded(array: np.ndarray) -> tuple[io.BytesIO, str]:
   """The bytes of a file of the cache, and the digest at their end."""
-  # Through memory: NumPy's own write to a file drops the reason of a failure.
+  # The file is made in memory first, because NumPy does not say why it failed
+  # to write to a file.
   content = io.BytesIO()
   np.save(content, np.ascontiguousarray(array))
   digest = hashlib.sha256(content.getbuffer())
@@ -250,7 +253,7 @@ def _verified(target: pathlib.Path) -> _Stored | None:
 
 
 def _remove_stale(folder: pathlib.Path, keep: pathlib.Path) -> None:
-  """Removes what other states of the source, or killed writers, left."""
+  """Removes files of other states of the source, and of killed writers."""
   for entry in os.scandir(folder):
     if entry.name == keep.name:
       continue

@@ -31,8 +31,8 @@ from sr_jax.ops.scales import rational
 _JPEG_BLOCK = 8
 # The degradation that draws its operations for each image.
 REAL = 'real'
-# Its margin in LR pixels. Blurs of an image that is much reduced between reach
-# further, but hardly with any weight.
+# Margin of 'real' in LR pixels. Blurs may reach further if the image is much
+# reduced in between, but the pixels beyond the margin hardly have any weight.
 _REAL_MARGIN = 4
 
 
@@ -94,7 +94,7 @@ class Degradation:
     )
 
   def _check_real(self) -> None:
-    """Checks the ranges of 'real', and that it is given alone."""
+    """Checks the ranges of 'real', and that nothing else is given with it."""
     for name, value in (
       ('kernel', self.taps is not None),
       ('noise', self.noise_sigma),
@@ -120,7 +120,7 @@ class Degradation:
 
   @property
   def fixed(self) -> str | None:
-    """Name of the degradation, None for 'real': it differs between images."""
+    """Name of the degradation; None for 'real', which differs by image."""
     return None if self.degradation == REAL else self.degradation
 
   def of_file(
@@ -235,8 +235,8 @@ class Degradation:
       scale: Reduction factor.
 
     Returns:
-      The margin in LR pixels, which is a whole number of HR pixels. 0 if no
-      small margin is, at scales such as 2.71828.
+      The margin in LR pixels, which is a whole number of HR pixels. 0 at scales
+      such as 2.71828, at which no small margin is a whole number of HR pixels.
     """
     if self.degradation == REAL:
       return covering_margin(_REAL_MARGIN * scale, scale)

@@ -1,8 +1,9 @@
 """Image files decoded to samples and samples encoded to image files.
 
-Pillow would silently cut 16-bit RGB PNG to 8 bits and misreads transparency in
-grey PNG of 1 to 4 bits, so imagecodecs (libpng) decodes those and writes all
-PNG. TIFF has its own module, which leaves rarer colour models to Pillow.
+Pillow would silently cut 16-bit RGB PNG to 8 bits, and it misreads transparency
+in grey PNG of 1 to 4 bits. Therefore imagecodecs (libpng) decodes such files
+and writes all PNG. TIFF has a module of its own, which leaves rarer colour
+models to Pillow.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _PNG_KINDS = {0: 'grey', 2: 'RGB', 3: 'palette', 4: 'grey + alpha', 6: 'RGBA'}
 _NPY_SIGNATURE = b'\x93NUMPY'
 _ORIENTATION = 274  # the EXIF and TIFF tag
-# Arrays of more than these (RGBA) may well have another order of axes.
+# Arrays with more channels than this (RGBA) may have another order of axes.
 _USUAL_CHANNELS = 4
-# Bits of a pixel in the modes of Pillow that have fewer than 32.
+# Bits per pixel of Pillow's modes, for those that have fewer than 32.
 _BITS = {'1': 1, 'L': 8, 'P': 8, 'LA': 16, 'I;16': 16, 'RGB': 24, 'YCbCr': 24}
-# What the encoders of these formats can address.
+# Largest side in pixels that the encoders of these formats can write.
 _MAX_SIDE = {'.jpg': 65500, '.jpeg': 65500, '.webp': 16383}
 
 _log = logging.getLogger(__name__)
@@ -54,10 +55,11 @@ _pillow_lock = threading.Lock()
 
 
 def decode(path: Path) -> Samples:
-  """Reads one image file; the format is that of its content.
+  """Reads one image file, whose content decides on the format.
 
   Raises:
-    UserError: missing, unreadable, empty, damaged, oversized or no image.
+    UserError: The file is missing, unreadable, empty, damaged, too large or no
+      image.
   """
   if not path.is_file():
     what = 'is not a file' if path.exists() else 'does not exist'
@@ -83,20 +85,20 @@ def decode(path: Path) -> Samples:
 
 
 def decode_indices(path: Path) -> np.ndarray:
-  """Reads a PNG of grey levels or of palette indices as they stand.
+  """Reads the grey levels or the palette indices of a PNG unchanged.
 
   Returns:
     uint8 `[H, W]`.
 
   Raises:
-    UserError: missing, unreadable or damaged; grey of other than 8 bits, or
-      more than one channel.
+    UserError: The file is missing, unreadable or damaged, its grey levels have
+      not 8 bits, or it has more than one channel.
   """
   with _one_line(path):
     with path.open('rb') as file:
       head = file.read(26)
     if not head.startswith(_PNG_SIGNATURE) or len(head) < 26:
-      raise UserError(f'{path}: is no PNG file: label maps must be')
+      raise UserError(f'{path}: is no PNG file, as label maps must be')
     depth, kind = head[24:26]
     if kind != 3 and (depth, kind) != (8, 0):
       raise UserError(
@@ -112,7 +114,7 @@ def decode_indices(path: Path) -> np.ndarray:
 
 @contextlib.contextmanager
 def _one_line(path: Path) -> Generator[None]:
-  """Turns whatever a decoder raises on a bad file into a UserError."""
+  """Turns any exception of a decoder into a UserError of one line."""
   try:
     yield
   except UserError:
@@ -140,7 +142,7 @@ def _one_line(path: Path) -> Generator[None]:
 
 
 def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
-  """View of `values` `[H, W, C]` turned as EXIF orientation 1-8 asks."""
+  """Rotates or flips `[H, W, C]` by EXIF orientation 1-8; returns a view."""
   if orientation in (5, 6, 7, 8):
     values = values.swapaxes(0, 1)
   if orientation in (3, 4, 7, 8):
@@ -172,17 +174,17 @@ def _decode_npy(path: Path) -> Samples:
 
 @functools.lru_cache(maxsize=1024)
 def _say_axes(path: Path, shape: tuple[int, ...]) -> None:
-  """Warns, once for a file, of axes that may be meant otherwise."""
+  """Warns, once per file, that the order of the axes may be another one."""
   height, width, channels = shape
   _log.warning(
-    '%s: read as %d x %d pixels of %d channels; if the first axis is that of '
-    'the channels, save numpy.moveaxis(array, 0, -1)',
+    '%s: read as %d x %d pixels of %d channels; if the first axis holds the '
+    'channels, save numpy.moveaxis(array, 0, -1)',
     *(path, width, height, channels),
   )
 
 
 def _needs_libpng(head: bytes) -> bool:
-  """Whether Pillow would lose something of the PNG that starts with `head`."""
+  """Whether Pillow would lose information of a PNG that starts with `head`."""
   if not head.startswith(_PNG_SIGNATURE) or len(head) < 26:
     return False
   depth, color_type = head[24:26]
@@ -191,9 +193,10 @@ def _needs_libpng(head: bytes) -> bool:
 
 @contextlib.contextmanager
 def _pillow_unchecked() -> Generator[None]:
-  """Lifts Pillow's pixel limit, below `MAX_PIXELS`, and mutes its warnings.
+  """Lifts Pillow's limit on pixels, and mutes its warnings.
 
-  Both are global in Pillow and Python, hence the lock and the restoring.
+  Our own limit, `MAX_PIXELS`, is higher. Limit and warnings are global
+  settings, so they are changed under a lock and restored.
   """
   with _pillow_lock, warnings.catch_warnings():
     warnings.simplefilter('ignore')
@@ -214,12 +217,12 @@ def _decode_tiff(path: Path) -> Samples:
 
 
 def _decode_pillow(path: Path, *, head: bytes = b'', page: int = 0) -> Samples:
-  """Reads what Pillow knows.
+  """Reads a file by Pillow.
 
   Args:
-    path: the file.
-    head: its first bytes, if it is no TIFF.
-    page: of a TIFF.
+    path: The file.
+    head: The first bytes of the file, if it is no TIFF.
+    page: Index of the page of a TIFF.
   """
   if size := image_headers.webp_size(head):
     check_size(path, *size, bits=32)
@@ -236,7 +239,7 @@ def _decode_pillow(path: Path, *, head: bytes = b'', page: int = 0) -> Samples:
     with _pillow_unchecked():
       orientation = image.getexif().get(_ORIENTATION, 1)
     frames = getattr(image, 'n_frames', 1)
-    # A TIFF has been warned of; MPO is a photograph with its previews.
+    # For TIFF a warning has been given; MPO is a photograph with its previews.
     if frames > 1 and image.format not in ('MPO', 'TIFF'):
       _log.warning('%s: has %d frames, the first is taken', path, frames)
     if _needs_libpng(head):
@@ -258,7 +261,7 @@ def _decode_pillow(path: Path, *, head: bytes = b'', page: int = 0) -> Samples:
 
 
 def _grey_or_rgb(image: Image.Image) -> Image.Image:
-  """The image as L, LA, RGB or RGBA, whichever loses nothing."""
+  """Converts an image to L, LA, RGB or RGBA, whichever loses nothing."""
   mode = 'L' if image.mode in ('1', 'L', 'LA', 'La') else 'RGB'
   if image.has_transparency_data:
     mode += 'A'
@@ -266,10 +269,11 @@ def _grey_or_rgb(image: Image.Image) -> Image.Image:
 
 
 def depth_for(path: Path, bits: int | None) -> int | None:
-  """Bits per sample that the format of `path` keeps of a `bits` deep picture.
+  """Number of bits per sample with which a picture is written to `path`.
 
-  None stands for plain numbers, which become 16 bits in PNG; JPEG, BMP and WebP
-  hold 8 bits of anything.
+  The suffix of the path names the format. A picture of plain numbers has `bits`
+  None: PNG stores it with 16 bits. JPEG, BMP and WebP store 8 bits of any
+  picture.
   """
   suffix = path.suffix.lower()
   if suffix in ('.npy', '.tif', '.tiff'):
@@ -280,10 +284,10 @@ def depth_for(path: Path, bits: int | None) -> int | None:
 
 
 def number_dtype(path: Path, dtype: np.dtype | None) -> np.dtype:
-  """Type in which the format of `path`, `.npy` or TIFF, keeps plain numbers.
+  """Type with which plain numbers are written to `path`, a `.npy` or TIFF file.
 
-  float32 where they have none of their own, and for what TIFF cannot hold:
-  floats of more than 64 bits. Another byte order is kept by `.npy` alone.
+  The type is float32 if the numbers have no type of their own, and in TIFF for
+  floats of more than 64 bits. Only `.npy` keeps a foreign byte order.
   """
   if dtype is None:
     return np.dtype(np.float32)
@@ -293,10 +297,11 @@ def number_dtype(path: Path, dtype: np.dtype | None) -> np.dtype:
 
 
 def check_encodable(path: Path, samples: Samples) -> None:
-  """Refuses what the format of `path` cannot hold.
+  """Refuses samples that the format of `path` cannot hold.
 
   Raises:
-    UserError: unknown suffix, alpha, channel count or size.
+    UserError: The suffix is unknown, or the format does not hold alpha, this
+      number of channels or this size.
   """
   suffix = path.suffix.lower()
   height, width, channels = samples.values.shape
@@ -324,9 +329,10 @@ def check_encodable(path: Path, samples: Samples) -> None:
 
 
 def encode(file: BinaryIO, suffix: str, samples: Samples) -> None:
-  """Writes samples that `check_encodable` passed.
+  """Writes samples that `check_encodable` accepts.
 
-  Their type is uint8 or uint16, or for `.npy` and TIFF that of `number_dtype`.
+  Their type is uint8 or uint16; for `.npy` and TIFF it may also be the type
+  that `number_dtype` returns.
   """
   if suffix == '.npy':
     values = samples.values
@@ -340,12 +346,13 @@ def encode(file: BinaryIO, suffix: str, samples: Samples) -> None:
 
 
 def _squeezed(values: np.ndarray) -> np.ndarray:
-  """`[H, W]` for one channel, as the image libraries want it."""
+  """Removes a single channel's axis, as image libraries want it: `[H, W]`."""
   return values[..., 0] if values.shape[-1] == 1 else values
 
 
 def _encode_png(file: BinaryIO, samples: Samples) -> None:
-  # Level 3 is four times as fast as libpng's 6 and 4 % larger on photographs.
+  # Level 3 is four times as fast as libpng's default of 6; files of photographs
+  # become 4 % larger.
   data = imagecodecs.png_encode(_squeezed(samples.values), level=3)
   header_end = len(_PNG_SIGNATURE) + 25  # the IHDR chunk always has 25 bytes
   colour, rest = metadata.png_chunks(samples.metadata)
@@ -365,7 +372,7 @@ def _encode_pillow(file: BinaryIO, suffix: str, samples: Samples) -> None:
   if suffix == '.bmp':
     image.save(data, 'BMP', **more)
   elif suffix == '.webp':
-    # WebP knows only RGB, which a grey profile would misdescribe.
+    # WebP has only RGB, for which the profile of a grey image would be wrong.
     icc_profile = icc_profile if samples.values.shape[-1] >= 3 else None
     more |= {'lossless': True, 'exact': True, 'icc_profile': icc_profile}
     image.save(data, 'WEBP', **more)

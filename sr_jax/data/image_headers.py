@@ -1,7 +1,7 @@
-"""What the first bytes of an image file say, read without a decoder.
+"""Checks of image files by their first bytes, without a decoder.
 
-Some decoders reserve memory or work for minutes before they look at what they
-were given; others read the small copy inside a raw photograph.
+Some decoders reserve memory or work for minutes before they notice that a file
+is damaged. Others read only the small preview inside a raw photograph.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ _RAW_SIGNATURES = (
   b'FOVb',
   b'\0MRM',
 )
-# Markers of a JPEG that bear no length: restarts, start, end, temporary.
+# Markers of a JPEG that are not followed by a length: restarts, start, end,
+# temporary.
 _BARE_MARKERS = frozenset((0x01, *range(0xD0, 0xDA)))
 _START_OF_SCAN, _END = 0xDA, 0xD9
-# Any marker but a restart, inside of compressed data.
+# Any marker except a restart, inside of compressed data.
 _NEXT_MARKER = re.compile(rb'\xff[\x01-\xcf\xd8-\xfe]')
-# Photographs have ten scans; each of them goes over all pixels.
+# Photographs have about ten scans; to decode one takes a pass over all pixels.
 _USUAL_SCANS = 20
 _MOST_SCANNED = 2 * 10**9
 
 
 def refuse_raw(path: Path, head: bytes) -> None:
-  """Refuses raw photographs, of whose content only a preview could be read.
+  """Refuses raw photographs, of which only the preview could be read.
 
   Args:
-    path: the file.
-    head: its first 32 bytes or more.
+    path: The file.
+    head: Its first 32 bytes or more.
 
   Raises:
-    UserError: it is one.
+    UserError: The file is a raw photograph.
   """
   suffix = path.suffix.lower()
   inside_tiff = head[:4] in (b'II*\0', b'MM\0*') and (
@@ -59,17 +60,17 @@ def refuse_raw(path: Path, head: bytes) -> None:
 
 
 def raw_fault(path: Path) -> UserError:
-  """The refusal of a raw photograph."""
+  """The error for a raw photograph."""
   return UserError(
-    f'{path}: is a raw photograph, which is not developed here: develop it to '
-    'TIFF or PNG first'
+    f'{path}: is a raw photograph, which cannot be read: convert it to TIFF or '
+    'PNG with a raw developer first'
   )
 
 
 def webp_size(head: bytes) -> tuple[int, int] | None:
-  """Width and height of a WebP file by its first 32 bytes; None if it is none.
+  """Reads width and height from the first 32 bytes; None if it is no WebP file.
 
-  The library reserves memory for all of the canvas as soon as it opens one.
+  The library reserves memory for the whole canvas as soon as it opens a file.
   """
   if head[:4] != b'RIFF' or head[8:12] != b'WEBP':
     return None
@@ -90,12 +91,12 @@ def check_scans(path: Path, data: bytes, pixels: int) -> None:
   """Refuses a JPEG that takes minutes because it has hundreds of scans.
 
   Args:
-    path: the file, for the refusal.
-    data: the JPEG.
-    pixels: of the image.
+    path: The file, for the error message.
+    data: The content of the file.
+    pixels: Number of pixels of the image.
 
   Raises:
-    UserError: it has too many for its size.
+    UserError: There are too many scans for an image of this size.
   """
   scans = _count_scans(data)
   if scans > max(_USUAL_SCANS, _MOST_SCANNED // max(pixels, 1)):
@@ -106,7 +107,7 @@ def check_scans(path: Path, data: bytes, pixels: int) -> None:
 
 
 def _count_scans(data: bytes) -> int:
-  """Scans up to the end of the first image; previews inside do not count."""
+  """Counts the scans of the image, without those of previews inside it."""
   scans, at = 0, 2
   while at + 4 <= len(data):
     found = _NEXT_MARKER.search(data, at)

@@ -1,10 +1,10 @@
-"""Pictures: image files as float32 arrays in [0, 1], and back in kind.
+"""Reads image files as float32 arrays in [0, 1], and writes them.
 
-`read_image` and `write_image` keep what a file is: grey stays grey, 16 bits
-stay 16 bits, alpha and the ICC profile travel along, arrays of plain numbers
-come back in their own value range, type and layout. EXIF orientation is applied
-on reading and not written. Palettes become RGB or RGBA, 1-bit images 8-bit
-grey, CMYK plain RGB.
+`read_image` and `write_image` preserve the kind of a file: grey stays grey, 16
+bits stay 16 bits, and alpha and the ICC profile are kept. Arrays of plain
+numbers keep their value range, type and layout. EXIF orientation is applied
+when a file is read and not written again. Palettes become RGB or RGBA, 1-bit
+images 8-bit grey, and CMYK becomes RGB.
 """
 
 from __future__ import annotations
@@ -53,26 +53,26 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Picture:
-  """One image and what is needed to write it back in kind.
+  """One image, and all that is needed to write a file of the same kind.
 
   Attributes:
-    color: float32 `[H, W, C]` in [0, 1]; C = 1 grey, 3 RGB, any C for arrays.
-      Straight (not premultiplied) where there is alpha.
+    color: float32 `[H, W, C]` in [0, 1]. C is 1 for grey and 3 for RGB; arrays
+      may have any number of channels. Colour is not multiplied by alpha.
     alpha: float32 `[H, W, 1]` in [0, 1], or None.
     bit_depth: 8 or 16; None for arrays of plain numbers.
-    icc_profile: the colour profile of `color`, or None.
-    low: value that 0 in `color` stands for, 0 unless the source was mapped;
-      float64 `[C]` if channel by channel.
-    high: value that 1 in `color` stands for, of the same form as `low`.
-    ndim: axes of the source array, 2 or 3; a `.npy` file is written with as
-      many.
-    dtype: type of the source's plain numbers, None for float32; unused where
-      there is a bit depth.
-    layout: how a TIFF held its channels; a TIFF is written in the same way.
+    icc_profile: The colour profile of `color`, or None.
+    low: The value that 0 in `color` stands for; 0 unless the source was mapped
+      to [0, 1]. float64 `[C]` if each channel was mapped separately.
+    high: The value that 1 in `color` stands for, in the same form as `low`.
+    ndim: Number of axes of the source array, 2 or 3. A `.npy` file is written
+      with the same number.
+    dtype: Type of the source's plain numbers, None for float32. Unused if there
+      is a bit depth.
+    layout: How a TIFF stores its channels; a TIFF is written in the same way.
     metadata: The metadata of the file.
-    nodata: value in the file of pixels that hold no data; these have an alpha
-      of 0. None where alpha is transparency, or None.
-    peak: value of white in files of 16 bits; None for 65535.
+    nodata: The value in the file that marks pixels without data, whose alpha is
+      0. None if there is no such value.
+    peak: The value of white in files of 16 bits; None for 65535.
   """
 
   color: np.ndarray
@@ -90,32 +90,33 @@ class Picture:
 
   @property
   def mapped(self) -> bool:
-    """Whether 0 and 1 in `color` stand for other values."""
+    """Whether 0 and 1 in `color` stand for other values of the file."""
     return not (np.all(self.low == 0) and np.all(self.high == 1))
 
 
 def read_image(
   path: Path | str, *, per_channel: bool = False, peak: float = 0.0
 ) -> Picture:
-  """Reads PNG, JPEG, BMP, WebP, TIFF or `.npy`, by content, not by suffix.
+  """Reads PNG, JPEG, BMP, WebP, TIFF or `.npy`, whatever the suffix is.
 
   Integers of up to 16 bits are divided by their largest value. Other numbers
-  are kept if all lie in [0, 1] and else mapped from [minimum, maximum] of the
-  array to [0, 1] (a constant array to 0). Alpha is recognised in integer files
-  that declare it; all channels of float files are data. See `tiff_files` in
-  image_formats for the axis order of TIFF. Of several frames the first is
-  taken, with a warning in the log.
+  are kept if all of them lie in [0, 1]. Otherwise they are mapped to [0, 1]
+  from the [minimum, maximum] of the array (a constant array becomes 0). Alpha
+  is recognised in integer files that declare it; all channels of float files
+  are data. `tiff_files` describes the order of axes in TIFF. If there are
+  several frames, the first is read, with a warning in the log.
 
   Args:
-    path: the file.
-    per_channel: map other numbers of neither 1 nor 3 channels, whatever their
-      range, channel by channel, each from its own [minimum, maximum].
-    peak: the value that is white in files of more than 8 bits and of other
-      numbers; 0 stands for the above. Values far below white are warned of.
+    path: The file.
+    per_channel: Whether each channel is mapped from its own [minimum, maximum].
+      This concerns files of other numbers that have neither 1 nor 3 channels.
+    peak: The value that is white in files of more than 8 bits and in files of
+      other numbers; 0 applies the rules above. If all values are far below
+      white, a warning is given.
 
   Raises:
-    UserError: missing, damaged, empty or oversized file; NaN or infinities; a
-      value is negative or larger than `peak`.
+    UserError: The file is missing, damaged, empty or too large; it has NaN or
+      infinities; or a value is negative or larger than `peak`.
   """
   path = Path(path)
   samples = image_formats.decode(path)
@@ -163,11 +164,11 @@ def read_image(
 def read_rgb(path: Path | str) -> np.ndarray:
   """Reads a file as uint8 `[H, W, 3]`, for training and evaluation.
 
-  Grey is repeated, alpha dropped as it stands (the colour beneath is kept), 16
-  bits are rounded to 8, float arrays read as by `read_image` and rounded.
+  Grey is repeated. Alpha is dropped, and the colour beneath it kept. 16 bits
+  are rounded to 8. Float arrays are read as by `read_image` and rounded.
 
   Raises:
-    UserError: as `read_image`, or the channels are neither 1 nor 3.
+    UserError: As for `read_image`, or there are neither 1 nor 3 channels.
   """
   path = Path(path)
   samples = sample_values.complete(path, image_formats.decode(path))
@@ -190,18 +191,18 @@ def read_native(
 
   Args:
     path: The file.
-    peak: The value that is white in files of more than 8 bits; 0 stands for the
-      largest of their type, and for float files for 1, or for their own range
-      if they exceed [0, 1].
-    one_range: Whether float files that exceed [0, 1] are refused without a
+    peak: The value that is white in files of more than 8 bits. 0 means the
+      largest value of an integer type. For float files 0 means 1, or the file's
+      own range if this exceeds [0, 1].
+    one_range: Whether float files that exceed [0, 1] are refused if there is no
       peak.
 
   Returns:
-    `[H, W, 3]`: uint8 of files of up to 8 bits, uint16 of up to 16 bits with
-    white at 65535, else float32 in [0, 1].
+    `[H, W, 3]`: uint8 for files of up to 8 bits, uint16 with white at 65535 for
+    files of up to 16 bits, otherwise float32 in [0, 1].
 
   Raises:
-    UserError: as `read_rgb`; or a value is negative or larger than `peak`.
+    UserError: As for `read_rgb`, or a value is negative or larger than `peak`.
   """
   path = Path(path)
   samples = sample_values.complete(path, image_formats.decode(path))
@@ -210,8 +211,8 @@ def read_native(
     values, low, high = sample_values.to_unit_range(path, values)
     if one_range and (low, high) != (0.0, 1.0):
       raise UserError(
-        f'{path}: values of {low:g} to {high:g}: set data.peak to the value of'
-        ' white, so that LR and HR have one range'
+        f'{path}: has values of {low:g} to {high:g}: set data.peak to the value'
+        ' of white, so that LR and HR have one range'
       )
   elif samples.bits is not None and samples.bits <= 8:
     if samples.bits != 8:
@@ -222,8 +223,8 @@ def read_native(
     largest = peak or 2 ** (samples.bits or 16) - 1
     if not (color.min() >= 0 and color.max() <= largest):  # NaN is neither
       raise UserError(
-        f'{path}: values of {color.min():g} to {color.max():g}: data.peak is'
-        f' {largest:g}: give the value that is white'
+        f'{path}: has values of {color.min():g} to {color.max():g}, but'
+        f' data.peak is {largest:g}: give the value that is white'
       )
     if samples.bits is None:
       values = np.divide(values, largest, dtype=np.float64).astype(np.float32)
@@ -235,18 +236,19 @@ def read_native(
 def write_image(path: Path | str, picture: Picture) -> None:
   """Writes a picture in the format of the suffix, whole or not at all.
 
-  Integer files are clipped to [0, 1] and rounded. `.npy` and TIFF of a picture
-  without bit depth are mapped back to [low, high], not clipped to it, in the
-  type of the source: integers rounded, values that overflow the type clipped to
-  its range (float16: 65504). The type is float32 where the picture has none,
-  and in TIFF for floats of more than 64 bits. PNG holds 8 or 16 bits (16 for
-  float pictures); JPEG (quality 95, 4:4:4), BMP and WebP (lossless; grey as
-  RGB) hold 8. The ICC profile is kept by all but BMP and `.npy`; the log names
-  what else the format does not keep. The folder is made if missing.
+  For integer files values are clipped to [0, 1] and rounded. A picture without
+  bit depth is written to `.npy` and TIFF in the value range and type of its
+  source: [0, 1] is mapped back to [low, high] without clipping, integers are
+  rounded, and values that exceed the type are clipped to its range (65504 for
+  float16). The type is float32 if the picture has none, and in TIFF for floats
+  of more than 64 bits. PNG holds 8 or 16 bits (16 for float pictures). JPEG
+  (quality 95, 4:4:4), BMP and WebP (lossless; grey as RGB) hold 8 bits. All
+  formats but BMP and `.npy` keep the ICC profile. The log names what else the
+  format does not keep. The folder is made if it does not exist.
 
   Raises:
-    UserError: the format cannot hold the picture, it has NaN or infinities, or
-      the file cannot be written.
+    UserError: The format cannot hold the picture, the picture has NaN or
+      infinities, or the file cannot be written.
   """
   path = Path(path)
   bits = check_writable(path, picture)
@@ -281,10 +283,11 @@ def check_writable(path: Path, picture: Picture) -> int | None:
   """Refuses a picture that the format of a suffix cannot hold.
 
   Returns:
-    Bits per sample that it will have, None for plain numbers.
+    Bits per sample that the file will have; None for plain numbers.
 
   Raises:
-    UserError: unknown suffix, value range, transparency, channels or size.
+    UserError: The suffix is unknown, or the format does not hold this value
+      range, transparency, number of channels or size.
   """
   bits = image_formats.depth_for(path, picture.bit_depth)
   if bits is not None and picture.mapped:
@@ -297,13 +300,13 @@ def check_writable(path: Path, picture: Picture) -> int | None:
 
 
 def _holds_nodata(path: Path, picture: Picture) -> bool:
-  """Whether pixels without data get their value again, and no alpha."""
+  """Whether the file marks pixels without data by a value instead of alpha."""
   numbers = path.suffix.lower() in ('.npy', '.tif', '.tiff')
   return numbers and picture.nodata is not None
 
 
 def _shell(path: Path, picture: Picture, bits: int | None) -> Samples:
-  """All of the samples to write but their values."""
+  """Makes the samples to write, without their values."""
   alpha = picture.alpha is not None and not _holds_nodata(path, picture)
   height, width, channels = picture.color.shape
   return Samples(
@@ -328,7 +331,7 @@ def _check_finite(path: Path, parts: Sequence[np.ndarray]) -> None:
 
 
 def without_hidden_color(picture: Picture) -> Picture:
-  """The picture with visible colours beneath its transparency, see `bleed`."""
+  """Replaces the colour of transparent pixels, see `bleed`."""
   if picture.alpha is None:
     return picture
   color = transparency.bleed(picture.color, picture.alpha)
@@ -347,18 +350,18 @@ def find_images(
 ) -> list[Found]:
   """Lists image files, and those in folders at any depth, in natural order.
 
-  `relative` is the path below the given folder, or the name of a given file.
-  A file given by name is taken whatever its suffix; in folders what
-  `folders.passed_over` names is passed over, and files without an image suffix
-  too, named in the log.
-  Links to folders are not followed. A file met twice is listed once.
+  In the result, `relative` is the path below the given folder, or the name of a
+  given file. A file that is given by name is listed whatever its suffix. In
+  folders, files without an image suffix are left out, and the log names them;
+  names that `folders.passed_over` accepts are left out silently. Links to
+  folders are not followed. A file that is found twice is listed once.
 
   Args:
-    inputs: files and folders.
-    skip: a folder not to look into (the output folder inside an input).
+    inputs: Files and folders.
+    skip: A folder to leave out, such as an output folder inside an input.
 
   Raises:
-    UserError: an input does not exist, or there is no image at all.
+    UserError: An input does not exist, or there is no image at all.
   """
   found: dict[tuple[Path, Path], Found] = {}
   ignored: list[str] = []
@@ -392,7 +395,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _walk(start: Path, skip: Path | str | None) -> list[Path]:
-  """All files below `start`, without those that `folders.passed_over` names."""
+  """All files below `start` except those that `folders.passed_over` accepts."""
   skipped = Path(skip).resolve() if skip is not None else None
 
   def refuse(error: OSError) -> None:
@@ -433,15 +436,15 @@ def check_targets(pairs: Iterable[tuple[Path, Path]]) -> None:
   """Refuses (input, output) pairs of which two write the same output.
 
   Raises:
-    UserError: naming both inputs.
+    UserError: Two inputs have the same output.
   """
   sources: dict[Path, Path] = {}
   for source, target in pairs:
     first = sources.setdefault(target, source)
     if first != source:
       raise UserError(
-        f'{first} and {source} would both become {target}: rename one or run '
-        'them apart'
+        f'{first} and {source} would both become {target}: rename one of them, '
+        'or process them in separate runs'
       )
 
 
@@ -453,12 +456,13 @@ def save_png_strip(
   """Writes images side by side (bicubic | SR | HR) as one 8-bit PNG.
 
   Args:
-    path: the `.png` file.
-    images: `[H, W, 3]` or `[H, W, 1]` in [0, 1]; lower ones stand on white.
-    labels: one line of text above each image.
+    path: The `.png` file.
+    images: `[H, W, 3]` or `[H, W, 1]` in [0, 1]. Images may differ in height;
+      the rest is white.
+    labels: One line of text above each image.
 
   Raises:
-    UserError: as `write_image`.
+    UserError: As for `write_image`.
   """
   gap, header = 2, 14 if labels else 0
   height = header + max(image.shape[0] for image in images)

@@ -1,7 +1,7 @@
 """Kernel files, and the specs by which commands and configs name a kernel.
 
-A kernel file that cannot be used is refused, never replaced: a silent fall-back
-to bicubic is the commonest way to a wrong blind-SR number.
+A kernel file that cannot be used is an error. If bicubic were silently used in
+its place, the scores of blind super-resolution would be wrong.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ _log = logging.getLogger(__name__)
 _SUFFIXES = ('.mat', '.npy')
 _KEYS = ('kernel', 'Kernel')
 _STACK = 'kernels'
-# A kernel of 1024 x 1024 float64 taps; published ones have below 100 x 100.
+# Largest kernel in bytes: 1024 x 1024 float64 taps. Published kernels have less
+# than 100 x 100 taps.
 _MOST_BYTES = 1 << 23
-# Of a file that may hold other variables beside the kernel.
+# Largest file in bytes, which may hold other variables beside the kernel.
 _LARGEST_FILE = 1 << 28
 # Beyond sigma 10 a blur is no longer a super-resolution kernel.
 _MAX_VARIANCE = 100.0
-# What the readers raise for damaged files.
+# Exceptions that the readers raise for damaged files.
 _DAMAGE = (
   ValueError,
   LookupError,
@@ -58,13 +59,14 @@ _DAMAGE = (
 def load_kernel(path: str | os.PathLike[str]) -> np.ndarray:
   """Reads a `[K1, K2]` float64 kernel, normalised to sum 1.
 
-  Reads `.npy` and `.mat` (versions 5 to 7.3, key `kernel` or `Kernel`, sparse
-  ones too). Negative taps and an off-centre mass are kept: estimated kernels
-  have both. A file is read, and warned of, once as long as it does not change.
+  Files are `.npy` or `.mat` (versions 5 to 7.3, key `kernel` or `Kernel`, also
+  sparse arrays). Negative taps and a centre of mass off the middle are kept,
+  because estimated kernels have both. As long as a file does not change, it is
+  read only once, and warnings are given only once.
 
   Raises:
-    UserError: a file that is missing, unreadable, empty, not two-dimensional,
-      not finite or without a positive sum.
+    UserError: The file is missing, unreadable or empty, or the array in it is
+      not two-dimensional, not finite or has no positive sum.
   """
   path = pathlib.Path(path)
   _check_suffix(path)
@@ -79,7 +81,7 @@ def load_kernel(path: str | os.PathLike[str]) -> np.ndarray:
 
 @functools.lru_cache(maxsize=64)
 def _load(path: pathlib.Path, name: str, changed: int, size: int) -> np.ndarray:
-  """The kernel of a file in one state, read-only because it is shared."""
+  """Reads the kernel of a file; the array is read-only because it is shared."""
   del changed
   try:
     if size > _LARGEST_FILE and not _is_hdf5(path):
@@ -103,7 +105,7 @@ def _load(path: pathlib.Path, name: str, changed: int, size: int) -> np.ndarray:
 
 
 def _is_hdf5(path: pathlib.Path) -> bool:
-  """Whether HDF5's signature stands behind MATLAB's header, or at the start."""
+  """Whether the file has HDF5's signature, after MATLAB's header or at once."""
   with path.open('rb') as file:
     start = file.read(512 + len(hdf5.SIGNATURE))
   return any(start[i:].startswith(hdf5.SIGNATURE) for i in (0, 512))
@@ -116,7 +118,8 @@ def _of_hdf5(arrays: hdf5.Arrays) -> np.ndarray:
       return arrays.read(key, _MOST_BYTES)
   if _STACK in names:
     shape = arrays.shape(_STACK)
-    # Numbers are taps; cells are references, one to each kernel.
+    # An array of numbers holds the taps. A cell array holds one reference to
+    # each kernel.
     numbers = arrays.holds_numbers(_STACK)
     raise _several(math.prod(shape[2:]) if numbers else math.prod(shape))
   raise _no_kernel(names)
@@ -150,7 +153,7 @@ def _no_kernel(names: Iterable[str]) -> UserError:
 
 
 def _checked(kernel: Any, name: str) -> Any:
-  """A kernel with sum 1; warns of what may be a mistake."""
+  """Normalises a kernel to sum 1, and warns if it looks like a mistake."""
   normalized = normalized_kernel(kernel, name)
   array = kernel.array if isinstance(kernel, Kernel) else kernel
   taps = np.asarray(array, np.float64)
@@ -166,8 +169,8 @@ def save_kernel(path: str | os.PathLike[str], kernel: np.ndarray) -> None:
   """Writes a kernel as `.npy` or `.mat` (version 5, key `kernel`), atomically.
 
   Raises:
-    UserError: another suffix, an array that `load_kernel` would refuse, or a
-      place that cannot be written.
+    UserError: The suffix is another one, `load_kernel` would refuse the array,
+      or the file cannot be written.
   """
   path = pathlib.Path(path)
   _check_suffix(path)
@@ -250,7 +253,7 @@ def as_kernel(kernel: Any, *, known: str = KERNELS_OR_AUTO) -> Any:
     known: The names that the error for an unknown SPEC lists.
 
   Raises:
-    UserError: No kernel has this name, or the array is none, see
+    UserError: No kernel has this name, or the array is no kernel, see
       `load_kernel`.
   """
   if isinstance(kernel, str | os.PathLike):

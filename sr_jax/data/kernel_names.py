@@ -26,7 +26,7 @@ _NUMBERS = re.compile(r'[-+.\deE]+(,[-+.\deE]+,[-+.\deE]+)?')
 
 
 def unknown_kernel(spec: str, known: str) -> UserError:
-  """The error for a name that is no kernel, with a suggestion if one is near.
+  """The error for an unknown kernel name, which suggests a similar name if any.
 
   Args:
     spec: The name.

@@ -1,7 +1,7 @@
 """Label maps: the id of a class for every pixel of an image.
 
-Files are PNGs of one channel, or of a palette whose indices count. `ids` names
-what their values stand for:
+Files are PNGs of one channel; the value of a pixel is its grey level or its
+index into the palette. `ids` says what the values stand for:
 
   coco-stuff      ids of COCO-Stuff's list: 0 for no label, 1 to 182
   stuffthingmaps  as COCO-Stuff's own PNGs have them: one less, 255 for no label
@@ -20,22 +20,22 @@ from sr_jax.errors import UserError
 IDS = ('coco-stuff', 'stuffthingmaps')
 _LARGEST_ID = 182
 
-# The labels that are made up, person, grass and other sky, and the side in
-# pixels of the blocks that have one.
+# Labels that `made_up` assigns (person, grass and other sky), and the side in
+# pixels of the blocks that share a label.
 _MADE_UP, _BLOCK = (1, 124, 157), 32
 
 
 def read_label_map(path: str | os.PathLike[str], ids: str) -> np.ndarray:
-  """COCO-Stuff's ids of a file, uint8 `[H, W, 1]`.
+  """Reads a label map as COCO-Stuff's ids, uint8 `[H, W, 1]`.
 
   Raises:
-    UserError: no such file or no label map, or a value that `ids` does not
-      know.
+    UserError: The file does not exist, is no label map, or has a value that
+      `ids` does not have.
   """
   path = Path(path)
   values = image_formats.decode_indices(path)
   shifted = ids == 'stuffthingmaps'
-  # Unsigned, so that 255 becomes 0.
+  # The addition is unsigned, so that 255 becomes 0.
   labels = values + np.uint8(1) if shifted else values
   unknown = np.unique(values[labels > _LARGEST_ID])
   if unknown.size:
@@ -51,10 +51,10 @@ def read_label_map(path: str | os.PathLike[str], ids: str) -> np.ndarray:
 
 
 def made_up(image: np.ndarray) -> np.ndarray:
-  """Labels `[H, W, 1]` for `[H, W, 3]` where there are none, to try things out.
+  """Makes labels `[H, W, 1]` for an image `[H, W, 3]`, to try things out.
 
-  The dark third of its blocks is called a person, the middle one grass, the
-  bright one sky: they say nothing of what it shows.
+  The darkest third of the image's blocks is labelled person, the middle third
+  grass and the brightest third sky, whatever the image shows.
   """
   height, width = image.shape[:2]
   means = np.stack(

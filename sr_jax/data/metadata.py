@@ -1,7 +1,7 @@
 """Metadata of image files: EXIF, resolution, place, colour.
 
-It is read from the file of an image and written into that of its enlargement,
-as far as the format of that file can hold it.
+Metadata is read from an image file, and written into the file of its
+enlargement as far as the format of that file can hold it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 _ORIENTATION = 274
-# Sizes of the image, which enlarging changes.
+# EXIF tags of the image's size, which enlarging changes.
 _EXIF_SIZES = (256, 257, 40962, 40963)
 _EXIF_IFD = 0x8769
-# Chunks of a PNG that are copied as they are, up to this many bytes in all.
+# Chunks of a PNG that are copied unchanged, up to `_MOST_CHUNKS` bytes in all.
 _COLOUR_CHUNKS = (b'cHRM', b'gAMA', b'sRGB', b'cICP', b'mDCV', b'cLLI')
 _PNG_CHUNKS = (*_COLOUR_CHUNKS, b'pHYs', b'tEXt', b'zTXt', b'iTXt', b'tIME')
 _MOST_CHUNKS = 2**22
@@ -54,12 +54,13 @@ class Metadata(NamedTuple):
   """The metadata of an image file.
 
   Attributes:
-    exif: EXIF as a file of TIFF, without orientation, sizes and preview.
+    exif: EXIF in the form of a TIFF file, without orientation, sizes and
+      preview.
     xmp: XMP, as XML.
-    dpi: pixels per inch, horizontally and vertically.
-    comment: comment of a JPEG.
-    chunks: kind and content of chunks of a PNG.
-    tags: TIFF tags: texts as bytes, else tuples of numbers.
+    dpi: Pixels per inch, horizontally and vertically.
+    comment: Comment of a JPEG.
+    chunks: Kind and content of chunks of a PNG.
+    tags: TIFF tags: texts as bytes, all others as tuples of numbers.
   """
 
   exif: bytes | None = None
@@ -70,12 +71,12 @@ class Metadata(NamedTuple):
   tags: Mapping[int, Any] = {}
 
   def enlarged(self, scale: float) -> Metadata:
-    """That of an enlargement: its pixels are smaller on the ground."""
+    """Metadata of an enlargement, whose pixels are smaller on the ground."""
     tags = dict(self.tags)
     keys = tags.get(_GEO_KEYS, ())
     entries = [keys[i : i + 4] for i in range(4, len(keys), 4)]
     point = any(e[0] == _RASTER_TYPE and e[3:] == (_POINT,) for e in entries)
-    # Where pixels stand for points, these lie in their middles.
+    # If pixels stand for points, each point lies in the middle of its pixel.
     shift = 0.5 * (scale - 1) if point else 0.0
     if pixel := tags.get(_PIXEL_SCALE):
       tags[_PIXEL_SCALE] = (*(x / scale for x in pixel[:2]), *pixel[2:])
@@ -92,7 +93,7 @@ class Metadata(NamedTuple):
     return self._replace(tags=tags)
 
   def lost(self, suffix: str) -> list[str]:
-    """Names of what the format of a suffix does not hold."""
+    """Names of the metadata that the format of a suffix does not hold."""
     kept = {
       '.png': ('exif', 'xmp', 'dpi', 'comment', 'chunks'),
       '.jpg': ('exif', 'xmp', 'dpi', 'comment'),
@@ -134,7 +135,7 @@ NO_METADATA = Metadata()
 
 
 def of_pillow(image: Image.Image, path: Path) -> Metadata:
-  """That of an image which Pillow has opened and loaded."""
+  """Metadata of an image that Pillow has opened and loaded."""
   info = image.info
   dpi, comment, xmp = (info.get(key) for key in ('dpi', 'comment', 'xmp'))
   tiff = image.format == 'TIFF'
@@ -148,7 +149,7 @@ def of_pillow(image: Image.Image, path: Path) -> Metadata:
 
 
 def _resolution(dpi: Any) -> tuple[float, float] | None:
-  """Pixels per inch; None for what is none."""
+  """Pixels per inch; None if the value is no resolution."""
   try:
     x, y = (float(value) for value in dpi)
   except (TypeError, ValueError, ArithmeticError):
@@ -157,7 +158,7 @@ def _resolution(dpi: Any) -> tuple[float, float] | None:
 
 
 def _clean_exif(image: Image.Image) -> bytes | None:
-  """EXIF without what does not hold of the enlargement; None if damaged."""
+  """EXIF without the tags that enlarging makes wrong; None if damaged."""
   if not image.info.get('exif'):
     return None
   try:
@@ -166,13 +167,13 @@ def _clean_exif(image: Image.Image) -> bytes | None:
       exif.pop(tag, None)
       exif.get_ifd(_EXIF_IFD).pop(tag, None)
     data = exif.tobytes() if len(exif) else b''
-  except Exception:  # nothing depends on it but what it says
+  except Exception:  # damaged EXIF is left out, which harms nothing else
     return None
   return data.removeprefix(b'Exif\0\0') or None
 
 
 def _png_chunks(path: Path) -> tuple[tuple[bytes, bytes], ...]:
-  """The chunks that are copied."""
+  """Reads the chunks that are copied."""
   found, room = [], _MOST_CHUNKS
   with path.open('rb') as file:
     file.seek(len(_PNG_SIGNATURE))
@@ -189,7 +190,7 @@ def _png_chunks(path: Path) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def png_chunks(metadata: Metadata) -> tuple[bytes, bytes]:
-  """What stands in a PNG before its pixels: at once, and after its profile."""
+  """Chunks of a PNG: those before its colour profile, and those after it."""
   kinds = dict(metadata.chunks)
   first = [pair for pair in metadata.chunks if pair[0] in _COLOUR_CHUNKS]
   rest = [pair for pair in metadata.chunks if pair[0] not in _COLOUR_CHUNKS]
@@ -219,7 +220,7 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def pillow_options(metadata: Metadata, suffix: str) -> dict[str, Any]:
-  """What Pillow writes into JPEG, WebP or BMP."""
+  """Options with which Pillow writes the metadata into JPEG, WebP or BMP."""
   options: dict[str, Any] = {}
   jpeg = suffix in ('.jpg', '.jpeg')
   limit = _JPEG_LIMIT if jpeg else 2**31
@@ -235,11 +236,12 @@ def pillow_options(metadata: Metadata, suffix: str) -> dict[str, Any]:
 
 
 def of_tiff(tags: Mapping[int, Any], *, described: bool) -> Metadata:
-  """That of a TIFF page.
+  """Metadata of a TIFF page.
 
   Args:
-    tags: its tags.
-    described: whether its description is for readers, and not of its axes.
+    tags: The tags of the page.
+    described: Whether the description tag is a text for readers; otherwise it
+      describes the axes.
   """
   kept: dict[int, Any] = {}
   texts = (*_TEXTS, _DESCRIPTION) if described else tuple(_TEXTS)
@@ -273,7 +275,7 @@ def _tiff_resolution(tags: Mapping[int, Any]) -> tuple[float, float] | None:
 
 
 def tiff_options(metadata: Metadata) -> dict[str, Any]:
-  """What tifffile writes into a TIFF."""
+  """Options with which tifffile writes the metadata into a TIFF."""
   tags = []
   for tag, value in sorted(metadata.tags.items()):
     if isinstance(value, bytes):

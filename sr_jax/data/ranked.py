@@ -1,10 +1,10 @@
 """Rank data sets: the same patches from several generators, with their scores.
 
-A folder that `sr-jax rank-data` writes:
+`sr-jax rank-data` writes such a data set as a folder:
 
   rank.json               how it was made, and the names of its patches
   0/a_0_148.png, 1/...    patches of the first generator, of the second, ...
-  niqe.txt                lines `0/a_0_148.png SCORE`; other metrics' likewise
+  niqe.txt                lines `0/a_0_148.png SCORE`; one such file per metric
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from sr_jax.errors import UserError
 
 PathLike = str | os.PathLike[str]
 
-# How a config names such a folder.
+# The prefix by which a config names such a folder.
 PREFIX = 'ranked:'
 RECORD = 'rank.json'
 FORMAT = 1
 PARTS = ('training', 'held_out')
-# Which scores of a metric are the better ones.
+# Whether lower or higher scores of a metric are better.
 BETTER = {'niqe': 'lower', 'pi': 'lower', 'ma': 'higher'}
 
 
@@ -64,8 +64,9 @@ class RankedSource:
   def example(self, draw: Draw) -> Arrays:
     """The same crop of two levels of a patch, and their scores.
 
-    Patches, crops and pairs of levels are chosen uniformly. Which level comes
-    first is chosen too, lest the statistics of a batch tell the sides apart.
+    Patches, crops and pairs of levels are drawn uniformly. The order of the two
+    levels is drawn as well: otherwise the statistics of a batch could reveal
+    which image is the better one.
     """
     words = draw.words(draws.EXAMPLES)
     index, coins = words[0] % len(self), words[3]
@@ -86,13 +87,13 @@ class RankedSource:
     }
 
   def check_scales(self, scales: tuple[float, ...]) -> None:
-    """Accepts any: patches are seen at their own size."""
+    """Accepts all scales, because patches are used at their own size."""
 
   def digest(self) -> str:
-    """Names, scores and sizes of the patches' files, in hexadecimal digits.
+    """Digest of the names, scores and file sizes of all patches.
 
-    The sizes stand for the contents, which are many gigabytes: a PNG file that
-    was made anew of other pixels hardly ever has the size of the old one.
+    File sizes stand for the contents, which are many gigabytes. A PNG file with
+    other pixels hardly ever has the same size.
     """
     digest = hashlib.sha256(json.dumps([self.size, self.names]).encode())
     digest.update(self.scores.tobytes())
@@ -107,14 +108,14 @@ class RankedSource:
     """The uint8 patch `[size, size, 3]`.
 
     Raises:
-      UserError: the file is missing, damaged or of another size.
+      UserError: The file is missing, damaged or of another size.
     """
     path = self.root / str(level) / self.names[index]
     image = image_io.read_rgb(path)
     if image.shape[:2] != (self.size, self.size):
       raise UserError(
         f'{path}: {image.shape[1]}x{image.shape[0]} pixels, but {RECORD} '
-        f'says {self.size}x{self.size}: make the data set anew'
+        f'says {self.size}x{self.size}: make the data set again'
       )
     return image
 
@@ -127,16 +128,16 @@ def _file_size(path: pathlib.Path) -> int:
 
 
 def check_metric(metric: str, better: str) -> None:
-  """Refuses what is no orientation, or not that of a known metric.
+  """Checks the value of `better`, the orientation of a metric.
 
   Raises:
-    UserError: naming the right one.
+    UserError: It is neither 'lower' nor 'higher', or wrong for a known metric.
   """
   if better not in ('lower', 'higher'):
     raise UserError(f'better={better!r}: choose lower or higher')
   if BETTER.get(metric, better) != better:
     raise UserError(
-      f'better={better!r}: of {metric} {BETTER[metric]} scores are the better '
+      f'better={better!r}: {BETTER[metric]} scores of {metric} are the better '
       'ones'
     )
 
@@ -144,18 +145,18 @@ def check_metric(metric: str, better: str) -> None:
 def open_ranked(
   path: PathLike, *, metric: str, better: str, part: str, min_size: int
 ) -> RankedSource:
-  """The patches of a rank data set that are for training, or held out.
+  """Opens the patches of a rank data set for training, or those held out.
 
   Args:
     path: The folder.
-    metric: Its scores are in `METRIC.txt`.
+    metric: Name of the metric, whose scores are in `METRIC.txt`.
     better: Whether lower or higher scores are the better ones.
     part: One of `PARTS`.
     min_size: Smallest accepted side of a patch.
 
   Raises:
-    UserError: it is no such folder, has no such scores, or not of every patch,
-      or its patches are too small.
+    UserError: The folder is no rank data set, scores of this metric are missing
+      for some or all patches, or the patches are too small.
   """
   check_metric(metric, better)
   root = pathlib.Path(path)
@@ -188,7 +189,7 @@ def open_ranked(
 
 
 def _read_record(root: pathlib.Path) -> dict[str, Any]:
-  """The content of `rank.json`, checked."""
+  """Reads and checks `rank.json`."""
   if not root.is_dir():
     raise UserError(f'{root}: no such folder: check the path')
   file = root / RECORD
@@ -204,15 +205,17 @@ def _read_record(root: pathlib.Path) -> dict[str, Any]:
   except (OSError, ValueError, KeyError, TypeError):
     fits, record = False, {}
   if not fits:
-    raise UserError(f'{file}: damaged or of another version: make it anew')
+    raise UserError(
+      f'{file}: damaged or of another version: make the data set again'
+    )
   return record
 
 
 def read_scores(path: PathLike) -> dict[str, float]:
-  """Lines `NAME SCORE` of a text file.
+  """Reads the scores of a text file with lines `NAME SCORE`.
 
   Raises:
-    UserError: it cannot be read, or a line is no such pair.
+    UserError: The file cannot be read, or a line is no such pair.
   """
   try:
     lines = pathlib.Path(path).read_text().splitlines()

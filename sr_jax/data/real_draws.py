@@ -20,9 +20,9 @@ from sr_jax.ops.kernel_families import FAMILIES, NONE, SINC, Blur
 from sr_jax.ops.realistic import SHUFFLED, Last, Parameters, Resize, Round
 from sr_jax.ops.scales import whole
 
-# More uniform numbers per image than a draw uses.
+# Number of uniform numbers per image, which is more than a draw uses.
 _NUMBERS = 80
-# Sinc kernels of fewer taps have cut-off frequencies of their own range.
+# Sinc kernels with fewer taps than this draw their cut-off from another range.
 _FEW_TAPS = 13
 _ISOTROPIC = [i for i, name in enumerate(FAMILIES) if 'anis' not in name]
 _GENERALISED = FAMILIES.index('generalised_isotropic')
@@ -39,7 +39,7 @@ def draw(
     count: Number of images.
     scale: Reduction factor.
     full: Ranges of images that are not halved first.
-    half: Ranges of those that are, whose scale is half as large.
+    half: Ranges of images that are halved first, at half the scale.
   """
   numbers = iter(jax.random.uniform(key, (_NUMBERS, count)))
   is_halved = _choose(numbers, _row(full['halved'])) == 1
@@ -70,7 +70,7 @@ def _row(values: Sequence[float]) -> jax.Array:
 
 
 def _choose(numbers: Iterator[jax.Array], shares: jax.Array) -> jax.Array:
-  """Draws an index by shares `[B, N]`; the rest, if any, gets index N."""
+  """Draws an index by shares `[B, N]`; what is left of 1 is that of index N."""
   bounds = jnp.cumsum(shares, -1)
   # Shares that sum to 1 leave no rest, whatever the rounding.
   bounds = jnp.where(bounds > 1 - 1e-5, 1.0, bounds)

@@ -1,8 +1,8 @@
-"""Ranges of realistic degradations: presets, and those of a config.
+"""Ranges of realistic degradations: presets, and changes by a config.
 
-Every operation has a row (share, least, most): the share of the images that it
-changes, and the range from which its parameter is drawn uniformly. A fourth
-number is the step of parameters that only take some values.
+Every operation has a row (share, least, most): the share of the images to which
+it is applied, and the range from which its parameter is drawn uniformly. If a
+row has a fourth number, the parameter is drawn in steps of this size.
 
 `bsrgan` and `realesrgan` are the ranges of the released code of the two papers,
 see `ops.realistic`. `camera-mild` is our own and stands for pictures of a good
@@ -220,7 +220,8 @@ class _Shares(NamedTuple):
 
   Attributes:
     names: The alternatives.
-    whole: Whether the shares sum to 1; otherwise the rest takes none.
+    whole: Whether the shares sum to 1. Otherwise the rest of the images gets
+      none of the alternatives.
   """
 
   names: Sequence[str]
@@ -279,9 +280,9 @@ _RULES: Rules = {
     }
   ),
 }
-# Alternatives whose shares together are 1 at most.
+# Operations of which an image gets at most one; their shares sum to 1 at most.
 _TOGETHER = (('up', 'down', 'reduce', 'sample'), ('gaussian', 'poisson'))
-# What 'shuffled' has no place for.
+# Operations that the order 'shuffled' does not have.
 _UNUSED = (
   *(('second', key) for key in ('up', 'down', 'gaussian', 'poisson')),
   ('last', 'sinc'),
@@ -289,7 +290,7 @@ _UNUSED = (
 
 
 def ranges(preset: str, changes: Mapping[str, Any], scale: float) -> Ranges:
-  """The ranges of a preset at a scale, with changes.
+  """Returns the ranges of a preset at a scale, with changes.
 
   Args:
     preset: Name of a preset.
@@ -342,7 +343,7 @@ def _merged(preset: Ranges, changes: Mapping[str, Any]) -> Ranges:
 
 
 def limits(drawn: Ranges) -> Limits:
-  """Bounds of what is drawn from ranges."""
+  """Bounds of the parameters that are drawn from ranges."""
   first, second = (
     most if share else 1.0
     for share, _, most, *_ in (

@@ -1,15 +1,17 @@
 """References: sharp photographs that lend their texture to others.
 
-A config names where those of its images are:
+A config says where the references of its images come from:
 
-  self         made of the image itself: crops that are shifted, turned, scaled
-               and recoloured
-  shifted      the same, but shifted alone, by up to 14 pixels (`shifted:4`: up
-               to 4): like neighbouring views, for a network that warps them
-  embedded     the right view of scikit-image's stereo pair, for its left one,
-               which is then the only image
-  folder:PATH  (or the plain path) files matched by name, see
-               `match_references`: CUFED's input and ref folders, CUFED5's one
+  self         crops of the image itself that are shifted, rotated, scaled and
+               recoloured
+  shifted      crops of the image itself that are only shifted, by up to 14
+               pixels (`shifted:4`: up to 4). They resemble neighbouring views,
+               for a network that warps its references
+  embedded     the right view of scikit-image's stereo pair. The left view is
+               then the only image
+  folder:PATH  (or the plain path) files that are matched by name, see
+               `match_references`. CUFED has a folder of images and one of
+               references, CUFED5 has both in the same folder
 """
 
 from __future__ import annotations
@@ -29,10 +31,11 @@ from sr_jax.data.sources import ImageSource, OnBad, PairedSource, PathLike
 from sr_jax.errors import UserError
 from sr_jax.ops import levels
 
-# Largest turn in degrees, factor of size, and changes of brightness and gain
-# of self-made references.
+# Limits of the changes of self-made references: rotation in degrees, factor of
+# the size, and changes of brightness and gain.
 _TURN, _ZOOM, _SHADE, _GAIN = 15.0, 1.25, 0.1, 0.2
-# Most pixels along either side between shifted ones (CrossNet's for Flower).
+# Largest shift along each axis in pixels, as CrossNet uses it for the data set
+# Flower.
 _SHIFT = 14
 _SHIFTED = re.compile(r'shifted(?::([1-9][0-9]{0,2}))?')
 # Names such as a/001_2.
@@ -42,16 +45,16 @@ _STEREO = 'motorcycle_left.png', 'motorcycle_right.png'
 
 @dataclasses.dataclass(frozen=True)
 class ReferencedSource:
-  """Images with references; `source.reference(i, ...)` cuts one out.
+  """Images with references; `source.reference(i, ...)` cuts out a crop of one.
 
   Attributes:
     images: The images, with their LR images if they have any.
     references: One tuple of openers per image; empty for self-made ones.
     skipped: (name, reason) of each file that is not part of the source.
-    shift: By how many pixels self-made ones are shifted at most; 0 for the
-      other kind.
-    dtype: Type of the crops of references; None for that of the images, which
-      self-made ones have.
+    shift: Largest shift in pixels of references of the kind `shifted`; 0 for
+      the other kinds.
+    dtype: Type of the crops of references. None for self-made references, which
+      have the type of the images.
   """
 
   images: ImageSource | PairedSource
@@ -77,11 +80,14 @@ class ReferencedSource:
     return self.images.whole(index)
 
   def typed(self, crops: Arrays) -> Arrays:
-    """The crops of images, each on the levels of its source."""
+    """Converts the crops of images to the levels of their sources."""
     return self.images.typed(crops)
 
   def example(self, draw: Draw) -> Arrays:
-    """The crops that a draw selects, and one of a reference, turned apart."""
+    """The crops that a draw selects, and one of a reference.
+
+    The crop of the reference is flipped and transposed independently.
+    """
     found = draws.crop(self.images, draw)
     crops = {k: draw.turned(v, found.coins) for k, v in found.crops.items()}
     side = draw.reference_size or draw.crop_size
@@ -90,13 +96,13 @@ class ReferencedSource:
     return crops | {'ref': draw.turned(reference, found.coins >> 3)}
 
   def centred(self, index: int, size: int, scale: int) -> Arrays:
-    """The crops in the middle, and of the first reference the same place."""
+    """The central crops, and that of the first reference at the same place."""
     crops = draws.centred(self.images, index, size, scale)
     words = [0, *draws.random_words(0, draws.REFERENCES, 0, index)[1:]]
     return crops | {'ref': self.reference(index, (0.5, 0.5), size, words)}
 
   def check_scales(self, scales: tuple[float, ...]) -> None:
-    """Refuses scales that the images are not there for."""
+    """Refuses scales for which there are no images."""
     self.images.check_scales(scales)
 
   def digest(self) -> str:
@@ -112,13 +118,14 @@ class ReferencedSource:
   def reference(
     self, index: int, place: tuple[float, float], size: int, words: list[int]
   ) -> np.ndarray:
-    """A reference crop `[size, size, 3]` for a crop of an image.
+    """Cuts a crop `[size, size, 3]` of a reference, for a crop of an image.
 
     Args:
       index: Index of the image.
-      place: (row, column) of the crop's centre, as shares of the sides.
-      size: Its side.
-      words: Four integers in [0, 2**64) that all choices are made by.
+      place: (row, column) of the centre of the image's crop, as shares of the
+        image's sides.
+      size: Side of the reference's crop.
+      words: Four random integers in [0, 2**64), which decide all choices.
     """
     if not self.references:
       image = np.asarray(self.images.hr[index])
@@ -136,7 +143,7 @@ class ReferencedSource:
 def _cut(
   image: np.ndarray, place: tuple[float, float], size: int
 ) -> np.ndarray:
-  """A crop around a place, mirrored where the image is smaller."""
+  """Cuts a crop around a place; an image that is too small is mirrored."""
   more = [max(0, size - n) for n in image.shape[:2]]
   if any(more):
     image = np.pad(image, ((0, more[0]), (0, more[1]), (0, 0)), 'symmetric')
@@ -154,7 +161,7 @@ def _shifted(
   words: list[int],
   most: int,
 ) -> np.ndarray:
-  """A crop shifted by whole pixels, by less at the image's border."""
+  """Cuts a crop that is shifted by whole pixels, less so at the border."""
   row, column = (
     share + (word % (2 * most + 1) - most) / n
     for share, word, n in zip(place, words[1:], image.shape[:2], strict=False)
@@ -165,7 +172,7 @@ def _shifted(
 def _remade(
   image: np.ndarray, place: tuple[float, float], size: int, words: list[int]
 ) -> np.ndarray:
-  """A crop shifted by up to half its side, turned, scaled and recoloured."""
+  """Cuts a crop that is moved by up to half its side, rotated, recoloured."""
   from scipy import ndimage  # slow to import
 
   draws = _fractions(words)
@@ -198,7 +205,7 @@ def _remade(
 
 
 def _fractions(words: Sequence[int]) -> np.ndarray:
-  """Two numbers in [-1, 1) of every word."""
+  """Makes two numbers in [-1, 1) from each word."""
   halves = [half for word in words for half in (word >> 32, word & 0xFFFFFFFF)]
   return np.array(halves) / 2**31 - 1
 
@@ -212,18 +219,19 @@ def with_references(
   cache_dir: PathLike | None = None,
   peak: float = 0.0,
 ) -> ReferencedSource:
-  """A source together with the references that a config names.
+  """Adds the references that a config names to a source.
 
   Args:
     source: The images.
-    name: See the head of this file.
-    folder: Where the images come from, as the config names it.
-    on_bad: Whether images without reference are refused or left out.
+    name: Kind of the references, see the top of this file.
+    folder: The source of the images, as the config names it.
+    on_bad: `refuse` raises an error for an image without reference, `skip`
+      leaves it out.
     cache_dir: Folder of the decoded images.
     peak: The value that is white, see `image_io.read_native`.
 
   Raises:
-    UserError: no such folder, or an image without reference.
+    UserError: The folder does not exist, or an image has no reference.
   """
   if name == 'self':
     return ReferencedSource(source, (), source.skipped)
@@ -233,7 +241,7 @@ def with_references(
   if name == 'embedded':
     if folder != 'embedded':
       raise UserError(
-        'reference embedded: belongs to the source embedded alone; give self or'
+        'reference embedded: belongs only to the source embedded; give self or'
         ' a folder'
       )
     left, right = _STEREO
@@ -269,7 +277,7 @@ def _keep(
   openers: dict[str, tuple[Callable[[], np.ndarray], ...]],
   skipped: sources.Skipped,
 ) -> ReferencedSource:
-  """The images that have references."""
+  """Makes a source of the images that have references."""
   kept = [i for i, name in enumerate(source.names) if name in openers]
   found = tuple(openers[source.names[i]] for i in kept)
   each = [opener for several in found for opener in several]
@@ -282,11 +290,11 @@ def _keep(
 
 
 class Matched(NamedTuple):
-  """References by image, by relative paths.
+  """Matched images and references, by relative paths.
 
   Attributes:
-    pairs: The references of every image, the most similar first.
-    faults: Why an image has no reference.
+    pairs: References by image, the most similar first.
+    faults: Reason why an image has no reference, by image.
   """
 
   pairs: dict[str, list[str]]
@@ -302,16 +310,17 @@ def match_references(
 ) -> Matched:
   """Matches images and references by their relative paths.
 
-  References of `a/001.png` are `a/001` and `a/001_1`, `a/001_2`, ... with any
-  suffix; those of `a/001_0.png` are `a/001_0`, or `a/001_1` and so on, as in
-  CUFED5, where the numbers are levels of falling similarity.
+  The references of `a/001.png` are `a/001`, `a/001_1`, `a/001_2` and so on,
+  with any suffix. The references of `a/001_0.png` are `a/001_0`, `a/001_1` and
+  so on, as in CUFED5, where the similarity falls as the number rises.
 
   Args:
     images: Paths of the images.
     references: Paths of the references.
-    together: Whether both lie in one folder; those that are references of
-      others then are no images, and no image is its own reference.
-    level: The only number to take; 0 for all.
+    together: Whether images and references are in one folder. Files that are
+      references of another file are then no images, and no image is its own
+      reference.
+    level: Number of the references to use; 0 uses all.
   """
   images = list(images)
   by_stem: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""The values of samples, as images in [0, 1] or on whole levels."""
+"""Converts the samples of image files to [0, 1], and back to whole levels."""
 
 from __future__ import annotations
 
@@ -14,28 +14,31 @@ from sr_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
 
-# Data of 14 bits in files of 16 have no value above this share of the range.
+# Data of 14 bits in files of 16 bits have no value above this share of the
+# range.
 _DIM = 1 / 4
 
 
 def without_nodata(
   path: Path, samples: Samples
 ) -> tuple[Samples, np.ndarray | None]:
-  """Samples whose pixels without data are filled, and where the others are.
+  """Fills the pixels that hold no data.
 
   Returns:
-    The samples, whose `nodata` is None if every pixel has data; and float32
-    `[H, W, 1]`, 1 where there are data and 0 elsewhere, or None
-    if every pixel has data.
+    The samples, whose `nodata` is None if every pixel has data; and a mask
+    float32 `[H, W, 1]`, which is 1 for pixels with data and 0 for the others,
+    or None if every pixel has data.
 
   Raises:
-    UserError: no pixel has data.
+    UserError: No pixel has data.
   """
   values, nodata = samples.values, samples.nodata
   if nodata is None or samples.alpha:
     return samples._replace(nodata=None), None
   empty = np.isnan(values) if np.isnan(nodata) else values == nodata
-  # A band of a photograph may well be black; a height of -9999 is none.
+  # In a photograph a single band may have the value by chance, so that all
+  # bands must have it. In other data one such value, a height of -9999 for
+  # example, is enough.
   several = np.any if samples.bits is None else np.all
   empty = several(empty, axis=-1, keepdims=True)
   if not empty.any():
@@ -60,20 +63,21 @@ def complete(path: Path, samples: Samples) -> Samples:
 
 
 def divided(values: np.ndarray, largest: float) -> np.ndarray:
-  """Unsigned samples as float32, 1 for `largest`, in one copy."""
+  """Divides unsigned samples by `largest`; makes only one copy, float32."""
   return np.divide(values, np.float32(largest), dtype=np.float32, order='C')
 
 
 def white(path: Path, samples: Samples, peak: float) -> float:
-  """The value that is white.
+  """Returns the value that is white.
 
   Args:
-    path: the file.
-    samples: what it holds.
-    peak: the value for files of more than 8 bits; 0 if it is not given.
+    path: The file.
+    samples: The content of the file.
+    peak: The value of white for files of more than 8 bits; 0 if it is not
+      given.
 
   Raises:
-    UserError: a value is not in the range from 0 to `peak`.
+    UserError: A value is not in the range from 0 to `peak`.
   """
   color = samples.values[..., :-1] if samples.alpha else samples.values
   full = 2 ** (samples.bits or 0) - 1
@@ -93,7 +97,7 @@ def white(path: Path, samples: Samples, peak: float) -> float:
 
 @functools.lru_cache(maxsize=1024)
 def _say_if_dim(path: Path, largest: float, full: int) -> None:
-  """Warns, once for a file, of values far below what their type holds."""
+  """Warns, once per file, if all values are far below the type's largest."""
   if 0 < largest <= _DIM * full:
     likely = 2 ** int(largest).bit_length() - 1
     _log.warning(
@@ -110,16 +114,20 @@ def to_unit_range(
   per_channel: bool = False,
   peak: float = 0.0,
 ) -> tuple[np.ndarray, float | np.ndarray, float | np.ndarray]:
-  """Numbers of any range as float32 in [0, 1], with `low` and `high`.
+  """Maps numbers of any range to float32 in [0, 1].
 
   Args:
-    path: the file.
+    path: The file.
     values: `[H, W, C]`.
-    per_channel: whether channels other than 1 or 3 have ranges of their own.
-    peak: the value that is white, with 0 as black; 0 if it is not given.
+    per_channel: Whether each channel has a range of its own if C is neither 1
+      nor 3.
+    peak: The value that is white, while 0 is black; 0 if it is not given.
+
+  Returns:
+    The mapped values, and the values `low` and `high` that 0 and 1 stand for.
 
   Raises:
-    UserError: NaN, infinities or values beyond float32; or one is negative or
+    UserError: A value is NaN, infinite or beyond float32, or it is negative or
       larger than `peak`.
   """
   bad = values.size - int(np.count_nonzero(np.isfinite(values)))
@@ -152,7 +160,7 @@ def to_unit_range(
 def three_channels(
   path: Path, samples: Samples, values: np.ndarray
 ) -> np.ndarray:
-  """Colour as `[H, W, 3]`, of samples whose values were mapped."""
+  """Returns the colour of samples as `[H, W, 3]`; `values` are mapped ones."""
   if samples.alpha:
     values = values[..., :-1]
   if values.shape[-1] not in (1, 3):
@@ -166,12 +174,12 @@ def three_channels(
 def quantized(
   values: np.ndarray, bits: int, peak: float | None = None
 ) -> np.ndarray:
-  """Float `[H, W, C]` clipped to [0, 1] and rounded to uint8 or uint16.
+  """Clips float `[H, W, C]` to [0, 1] and rounds it to uint8 or uint16.
 
   Args:
-    values: the image.
+    values: The image.
     bits: 8 or 16.
-    peak: the level of white; None for the largest.
+    peak: The level of white; None for the largest level.
   """
   largest = 2**bits - 1 if peak is None else peak
   out = np.empty(values.shape, np.uint8 if bits == 8 else np.uint16)

@@ -1,4 +1,4 @@
-"""What image files hold, and how much of it is read."""
+"""The content of image files before any conversion, and limits of its size."""
 
 from __future__ import annotations
 
@@ -11,28 +11,32 @@ from sr_jax.data.metadata import NO_METADATA, Metadata
 from sr_jax.errors import UserError
 
 MAX_PIXELS = 10**9
-# How a TIFF holds channels: by pixel, as planes of one page, or on pages.
+# How a TIFF stores channels: pixel by pixel, as planes of one page, or on one
+# page each.
 Layout = Literal['contig', 'separate', 'pages']
 
-# A small file may claim this many bytes of samples.
+# Number of bytes of samples that any file may claim, however small it is.
 _SMALL = 2**26
-# Samples that a byte of a file can stand for: deflate reaches 1032, LZW 2730.
+# Largest number of samples that one byte of a file can stand for. Deflate
+# reaches 1032, LZW 2730.
 _MOST_EXPANSION = 4096
 
 
 class Samples(NamedTuple):
-  """What a file holds, before any scaling.
+  """The content of a file, before any scaling.
 
   Attributes:
-    values: `[H, W, C]` of any real dtype; upright, alpha (if any) last.
-    bits: significant bits of each unsigned sample; None for plain numbers.
-    alpha: `'straight'`, `'premultiplied'` or None: what the last channel is.
-    icc_profile: colour profile of `values`.
-    ndim: axes of the array in the file: 2 or 3.
-    layout: place of the channels, TIFF alone; they are the first axis of the
-      array in the file if not `'contig'`.
+    values: `[H, W, C]` of any real dtype, upright. Alpha, if there is any, is
+      the last channel.
+    bits: Significant bits of each unsigned sample; None for plain numbers.
+    alpha: Kind of alpha in the last channel: `'straight'` or `'premultiplied'`;
+      None if the last channel is no alpha.
+    icc_profile: Colour profile of `values`.
+    ndim: Number of axes of the array in the file: 2 or 3.
+    layout: How a TIFF stores the channels. Unless it is `'contig'`, they are
+      the first axis of the array in the file.
     metadata: The metadata of the file.
-    nodata: value of the pixels that hold no data, TIFF alone.
+    nodata: The value in a TIFF that marks pixels without data.
   """
 
   values: np.ndarray
@@ -46,16 +50,16 @@ class Samples(NamedTuple):
 
 
 def check_size(path: Path, width: int, height: int, bits: int) -> None:
-  """Refuses a size that a header claims, before anything is decoded.
+  """Checks the size that a header claims, before anything is decoded.
 
   Args:
-    path: the file.
-    width: pixels, as the header has it.
-    height: the same.
-    bits: of a pixel with all of its channels.
+    path: The file.
+    width: Width in pixels, as the header says.
+    height: Height in pixels, as the header says.
+    bits: Bits per pixel, all channels together.
 
   Raises:
-    UserError: there are more pixels than the limit, or far more than a file of
+    UserError: There are more pixels than the limit, or far more than a file of
       this length can hold.
   """
   if width * height > MAX_PIXELS:

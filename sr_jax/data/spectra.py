@@ -1,10 +1,10 @@
 """Power spectra of reduced photographs, with the blur that reduced them.
 
-Examples for `methods.kernel_estimation`: photographs are blurred by random
-Gaussians, by motion or by defocus and sampled, or reduced by plain bicubic, or
-left as they are. Then they are rounded, made noisy and compressed, as files of
-unknown origin are. Only the features of their spectra are kept, so a whole data
-set fits into memory.
+`methods.kernel_estimation` learns from these examples. A photograph is blurred
+by a random Gaussian, by motion or by defocus, and sampled; or it is reduced by
+plain bicubic; or it is left as it is. Then it is rounded, and perhaps made
+noisy and compressed, like files of unknown origin. Only the features of its
+spectrum are kept, so that a whole data set fits into memory.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sr_jax.ops.blur_kernels import gaussian_kernel
 from sr_jax.ops.color import rgb_to_y
 from sr_jax.ops.resize import imresize
 
-# Shares of the ways in which examples are made, and the group of each among the
+# Shares of the ways in which examples are made, and the index of each way into
 # `ORIGINS` of `models.estimators.spectrum_mlp`.
 _SHARES = {
   'direct': 0.52,
@@ -46,10 +46,10 @@ _ORIGIN = {
   'motion': 3,
   'defocus': 3,
 }
-# (least, most) length of a motion and radius of a lens out of focus, in LR
-# pixels: shorter ones differ too little from a Gaussian.
+# (smallest, largest) length of a motion and radius of a lens out of focus, in
+# LR pixels. Smaller ones differ too little from a Gaussian.
 _MOTION, _DEFOCUS = (2.5, 6.0), (1.2, 3.0)
-# Standard deviations of the Gaussians in HR pixels: least, and most by scale.
+# Smallest standard deviation of the Gaussians, in HR pixels.
 _NARROWEST = 0.15
 
 
@@ -65,9 +65,10 @@ class Example(NamedTuple):
     features: `power_spectrum.FEATURES` float16.
     root: `[3]`, symmetric square root (xx, xy, yy) of the kernel's covariance
       in LR pixels; 0 where there was no kernel.
-    known: Whether `root` is to be learned: not so for other kinds of sampling.
+    known: Whether the network learns `root` from this example; it does so only
+      for a Gaussian blur and direct sampling.
     origin: Index into `models.estimators.spectrum_mlp.ORIGINS`.
-    scale: HR pixels to an LR pixel.
+    scale: Number of HR pixels per LR pixel.
   """
 
   features: np.ndarray
@@ -92,7 +93,7 @@ def covariance(var1: float, var2: float, theta: float) -> np.ndarray:
 
 
 def _blurred(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-  """Correlation of `[H, W]` with a kernel, mirrored borders."""
+  """Correlates `[H, W]` with a kernel; borders are mirrored."""
   beside = [(n // 2, n - 1 - n // 2) for n in kernel.shape]
   # float32 takes half the time, and is exact to 1e-4 grey levels.
   padded = np.pad(image.astype(np.float32), beside, mode='symmetric')
@@ -103,11 +104,11 @@ def _blurred(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def motion_kernel(length: float, theta: float) -> np.ndarray:
-  """Blur by a straight motion, `[K, K]` with sum 1.
+  """Makes the kernel of a blur by straight motion, `[K, K]` with sum 1.
 
   Args:
-    length: In pixels.
-    theta: Its direction in radians, from x towards y (down).
+    length: Length of the motion in pixels.
+    theta: Direction of the motion in radians, from x towards y (down).
   """
   reach = math.ceil(length / 2) + 1
   y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
@@ -119,7 +120,7 @@ def motion_kernel(length: float, theta: float) -> np.ndarray:
 
 
 def defocus_kernel(radius: float) -> np.ndarray:
-  """Blur by a lens out of focus: a disk, `[K, K]` with sum 1."""
+  """Makes the kernel of a lens out of focus, a disk: `[K, K]` with sum 1."""
   reach = math.ceil(radius) + 1
   y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
   kernel = (radius + 0.5 - np.hypot(x, y)).clip(0, 1)
@@ -127,7 +128,7 @@ def defocus_kernel(radius: float) -> np.ndarray:
 
 
 def _soiled(luma: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """Rounding of colours alone, or noise and rounding, and perhaps JPEG."""
+  """Rounds colours as a file does; or adds noise, rounds and may use JPEG."""
   choice = rng.random()
   if choice < 0.4:
     # Luma of three rounded colours lies between the grey levels.
@@ -146,7 +147,7 @@ def _soiled(luma: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _part(
   image: np.ndarray, step: int, least: int, rng: np.random.Generator
 ) -> np.ndarray:
-  """A random rectangle with its corner and sides at multiples of `step`."""
+  """Cuts a random rectangle, whose corner and sides are multiples of `step`."""
   height, width = (
     max(int(rng.uniform(0.5, 1) * n) // step * step, min(n, least))
     for n in image.shape
@@ -159,13 +160,13 @@ def _part(
 
 
 def example(luma: np.ndarray, scale: int, rng: np.random.Generator) -> Example:
-  """A random reduction of a photograph.
+  """Makes an example: a random reduction of a photograph.
 
   Args:
     luma: `[H, W]` in grey levels of 0 to 255, at least
       `scale * power_spectrum.LEAST_SIDE` high and wide.
-    scale: HR pixels to an LR pixel.
-    rng: Where everything random comes from.
+    scale: Number of HR pixels per LR pixel.
+    rng: Random generator.
   """
   kind = str(rng.choice(list(_SHARES), p=list(_SHARES.values())))
   wide = rng.uniform(_NARROWEST, widest(scale))
@@ -229,10 +230,9 @@ class SpectraSource:
     return {key: values[0] for key, values in batch.items()}
 
   def batch(self, seed: int, step: int, rows: range) -> Arrays:
-    """The same of several rows of a step, stacked.
+    """The examples of several rows of a step, stacked.
 
-    They are drawn and gathered together, because a batch has hundreds of small
-    examples.
+    All rows are drawn at once, because a batch has hundreds of small examples.
     """
     words = draws.words_of_rows(seed, draws.EXAMPLES, step, rows)
     chosen = (words[:, 0] % len(self)).astype(int)
@@ -247,7 +247,7 @@ class SpectraSource:
     return found._asdict()
 
   def check_scales(self, scales: tuple[float, ...]) -> None:
-    """Accepts any: every example has a scale of its own."""
+    """Accepts all scales, because every example has a scale of its own."""
 
   def digest(self) -> str:
     """See `batches.Source`."""
@@ -263,14 +263,14 @@ def make(
   seed: int,
   workers: int,
 ) -> SpectraSource:
-  """Reduces every photograph by every scale, some times each.
+  """Reduces every photograph several times by every scale.
 
   Args:
     images: The photographs.
     scales: Whole scales.
-    per_image: Reductions of a photograph at each scale.
-    seed: Seed of all that is random; the same examples for any `workers`.
-    workers: Threads.
+    per_image: Number of reductions of a photograph at each scale.
+    seed: Seed of all random choices.
+    workers: Number of threads, which has no influence on the examples.
   """
   jobs = [
     (i, scale)

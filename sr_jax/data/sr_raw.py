@@ -14,8 +14,8 @@ script of the data set adds tform.txt:
 
 and so on. Each entry is the affine map from pixels (x, y) of view 1 to those of
 another view, where both are cropped to the field of view of view 1 and enlarged
-to its size. We know the format from this script and had no file of the data
-set. A pair consists of two images:
+to its size. The format is known from this script alone; no file of the data set
+was at hand. A pair consists of two images:
 
   LR: the view with the shorter focal length, of which only the field of view of
       view 1 is kept, without a margin of 20 pixels on each side;
@@ -23,9 +23,10 @@ set. A pair consists of two images:
       of view of view 1, and moved so that it lies on the other view. Its middle
       is resized by Lanczos to the size of LR times the scale.
 
-There are two differences to the released preparation. It interpolates twice,
-for one map after the other, this module once for both. Like the alignment
-script, this module rotates sequences that were taken upside down.
+There are two differences to the released preparation. It applies two maps and
+interpolates for each of them; this module combines the maps and interpolates
+once. Like the alignment script, but unlike the released preparation, this
+module rotates sequences that were taken upside down.
 """
 
 from __future__ import annotations

@@ -25,12 +25,12 @@ class ImageFolderSr(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """Images of any size in one split, `train`, in the order of the source."""
 
   VERSION = tfds.core.Version('1.0.0')
-  # Else TFDS looks beside this file for checksums of downloads, by way of
-  # importlib_resources, which only the tf extra brings.
+  # Otherwise TFDS would look for checksums of downloads beside this file. For
+  # that it uses importlib_resources, which only the extra `tf` installs.
   code_path = None
 
   def __init__(self, source: sources.ImageSource, **kwargs):
-    """Arguments: the images, and those of any TFDS builder."""
+    """Takes the images, and the arguments of any TFDS builder."""
     self._source = source
     super().__init__(**kwargs)
 
@@ -70,8 +70,8 @@ def prepare(
   Args:
     folder: Folder of images, in any layout and format.
     name: Name of the data set's config.
-    data_dir: Where TFDS keeps data sets, by default its own place.
-    on_bad: Whether files that are no images are refused or left out.
+    data_dir: Folder of TFDS's data sets, by default that of TFDS.
+    on_bad: `refuse` raises an error for an unusable file, `skip` leaves it out.
 
   Returns:
     The name under which `tfds_source` finds it.
@@ -95,7 +95,10 @@ def prepare(
 
 
 def png_bytes(image: np.ndarray) -> io.BytesIO:
-  """The image as PNG: TFDS stores bytes as they are, arrays by TensorFlow."""
+  """Encodes an image as PNG.
+
+  TFDS stores bytes unchanged, but would encode an array by TensorFlow.
+  """
   content = io.BytesIO()
   Image.fromarray(image).save(content, 'PNG')
   content.seek(0)

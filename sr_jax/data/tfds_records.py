@@ -14,13 +14,14 @@ import numpy as np
 from sr_jax.data import cache, sources
 from sr_jax.errors import UserError
 
-# Where a `features.json` names classes, by its older and its newer form.
+# Keys of a `features.json` whose values are names of classes, in its older and
+# its newer form.
 _CLASS_KEYS = ('type', 'pythonClassName', 'python_class_name')
 _OWN_FEATURES = 'tensorflow_datasets.core.features.'
 
 
 def split_name(name: str) -> tuple[str, str]:
-  """`NAME[:VERSION][:SPLIT]` as (name with its version, split)."""
+  """Splits `NAME[:VERSION][:SPLIT]` into `NAME[:VERSION]` and `SPLIT`."""
   version = r'(?::[\d*]+\.[\d*]+\.[\d*]+)?'
   parts = re.fullmatch(rf'([^:]+{version})(?::(.+))?', name)
   if parts is None:
@@ -38,20 +39,22 @@ def tfds_source(
   data_dir: cache.PathLike | None = None,
   cache_dir: cache.PathLike | None = None,
 ) -> sources.ImageSource:
-  """The images of a prepared TFDS data set, read without TensorFlow.
+  """Opens the images of a prepared TFDS data set, without TensorFlow.
 
   Args:
     name: Name for `tfds.builder`: `NAME[/CONFIG][:VERSION]`.
     split: Any split of the data set, slices included (`train[:90%]`).
     min_size: Smallest accepted height and width of an image.
-    on_bad: `refuse` raises an error for unusable images, `skip` omits them.
-    feature: The image's key in an example; by default `image`, else `hr`.
+    on_bad: `refuse` raises an error for an unusable image, `skip` leaves it
+      out.
+    feature: Key of the image in an example. The default is `image`, or `hr` if
+      there is no `image`.
     data_dir: Folder of TFDS's prepared data sets.
     cache_dir: Folder of the decoded images, by default `default_cache_dir()`.
 
   Raises:
-    UserError: the data set is not there in a random-access format, has no such
-      split or feature, or its images do not serve.
+    UserError: The data set does not exist in a random-access format, has no
+      such split or feature, or no image is usable.
   """
   builder, records = open_records(name, split, data_dir)
   feature = image_feature(name, builder.info.features, feature)
@@ -74,8 +77,8 @@ def tfds_source(
 def open_records(
   name: str, split: str, data_dir: cache.PathLike | None
 ) -> tuple[Any, Any]:
-  """The builder of a prepared data set and the examples of a split."""
-  import tensorflow_datasets as tfds  # half a second
+  """Opens a prepared data set; returns its builder and a split's examples."""
+  import tensorflow_datasets as tfds  # takes half a second
 
   prepare = (
     f'prepare it: pip install "sr_jax[tf]", then tfds build {name} '
@@ -93,18 +96,18 @@ def open_records(
     return builder, builder.as_data_source(split)
   except NotImplementedError as error:
     raise UserError(
-      f'tfds:{name}: not stored as array_record, which alone can be read at '
-      f'random; {prepare}'
+      f'tfds:{name}: not stored as array_record, the only format whose examples'
+      f' can be read in any order; {prepare}'
     ) from error
   except ValueError as error:
     raise UserError(f'tfds:{name}: {_first_line(error)}') from error
 
 
 def _check_features(name: str, data_dir: cache.PathLike | None) -> None:
-  """Refuses data sets whose files name classes of anybody else.
+  """Refuses data sets whose files name classes outside of TFDS.
 
   TFDS imports the module of every class that a `features.json` names, which
-  may be any module that Python finds.
+  could be any module that Python finds.
   """
   from tensorflow_datasets.core import naming
   from tensorflow_datasets.core.utils import file_utils
@@ -137,7 +140,7 @@ def _classes(value: Any) -> Iterator[str]:
 
 
 def image_feature(name: str, features: Any, feature: str | None) -> str:
-  """The key of the images in an example."""
+  """Returns the key of the image in an example."""
   feature = feature or ('image' if 'image' in features else 'hr')
   if feature not in features:
     known = ', '.join(sorted(features))

@@ -1,7 +1,7 @@
-"""TIFF files as samples, and back.
+"""Reads TIFF files as samples, and writes them.
 
-tifffile reads grey, RGB and arrays of many channels; the rarer colour models
-are left to Pillow by the caller.
+tifffile reads grey, RGB and arrays of many channels. Pages with a rarer colour
+model are not read here; the caller reads them by Pillow.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Unread(NamedTuple):
   """A page that is left to Pillow.
 
   Attributes:
-    index: its place in the file.
+    index: Index of the page in the file.
     metadata: The metadata of the page.
   """
 
@@ -59,11 +59,11 @@ def decode(path: Path) -> tuple[Samples, int] | Unread:
   """Reads the first page that is no reduced copy of another.
 
   Returns:
-    Its samples and its orientation, by which they are not turned yet; or its
-    place, if Pillow knows its colour model.
+    The samples of the page, not yet rotated, and its orientation. If Pillow has
+    to read its colour model, an `Unread` instead.
 
   Raises:
-    UserError: raw photograph, damaged, oversized or no image.
+    UserError: The file is a raw photograph, damaged, too large or no image.
   """
   with _muted(), tifffile.TiffFile(path) as tiff:
     _refuse_raw(path, tiff)
@@ -109,13 +109,14 @@ def metadata_of(page: tifffile.TiffPage) -> metadata.Metadata:
 
 
 def _nodata(page: tifffile.TiffPage, dtype: np.dtype) -> float | None:
-  """The value that stands for no data; None if the type does not hold it."""
+  """The value that marks pixels without data; None if the type lacks it."""
   try:
     value = float(page.tags.valueof(_GDAL_NODATA))
   except (TypeError, ValueError):
     return None
   if dtype.kind == 'f':
-    # As it stands among the values: -3.4e38 has more digits than the tag.
+    # Rounded to the type of the values, because the tag may have fewer digits
+    # than a value such as -3.4e38.
     with np.errstate(over='ignore'):
       return float(np.asarray(value).astype(dtype))
   fits = value == np.rint(value) and dtype.kind in 'iu'
@@ -135,7 +136,7 @@ def _refuse_raw(path: Path, tiff: tifffile.TiffFile) -> None:
 def _first_full_page(
   path: Path, tiff: tifffile.TiffFile
 ) -> tuple[int, tifffile.TiffPage]:
-  """The first page that is neither a reduced copy nor a mask, and its place."""
+  """Finds the first page that is neither a reduced copy nor a mask."""
   for index, page in enumerate(_whole(tiff.pages)):
     reduced = page.tags.valueof(_OLD_SUBFILE_TYPE) == 2
     kind = page.tags.valueof(_SUBFILE_TYPE, 0)
@@ -152,15 +153,16 @@ def _say_which(path: Path, tiff: tifffile.TiffFile, index: int) -> None:
 
 
 def _whole(pages: Iterable[Any]) -> Iterator[tifffile.TiffPage]:
-  """The pages, none of which is a mere place for another's tags."""
+  """The real pages, without tifffile's placeholders that share other's tags."""
   return (page for page in pages if isinstance(page, tifffile.TiffPage))
 
 
 def _check_page(path: Path, page: tifffile.TiffPage) -> None:
-  """Bounds what decoding a page takes.
+  """Refuses pages that would take far too much memory or time to decode.
 
   Raises:
-    UserError: a size out of proportion, missing strips, or too many scans.
+    UserError: The size is out of proportion to the file, strips are missing, or
+      a JPEG has too many scans.
   """
   bits = page.bitspersample * page.samplesperpixel * max(page.imagedepth, 1)
   check_size(path, page.imagewidth, page.imagelength, bits)
@@ -185,7 +187,7 @@ def _check_page(path: Path, page: tifffile.TiffPage) -> None:
 
 
 def _icc_profile(path: Path, page: tifffile.TiffPage) -> bytes | None:
-  """The colour profile of a page."""
+  """Reads the colour profile of a page."""
   profile = page.tags.valueof(_ICC_PROFILE)
   if profile is None:
     return None
@@ -200,17 +202,18 @@ def _icc_profile(path: Path, page: tifffile.TiffPage) -> bytes | None:
 def _array(
   path: Path, tiff: tifffile.TiffFile, index: int, page: tifffile.TiffPage
 ) -> tuple[np.ndarray, int, Layout]:
-  """The image of a page as `[H, W, C]`, its number of axes and layout.
+  """Reads a page as `[H, W, C]`; returns its number of axes and layout as well.
 
-  Labelled sample and channel axes (S, C) are taken at their word, and channels
-  may lie on several pages. An unlabelled axis (Q: tifffile wrote a bare
-  three-dimensional array) is the first or the last: that which leaves a square
-  image, or else the shorter one, the last when they are equal. Of stacks (pages
-  of RGB, time, depth) the first page is taken.
+  Axes that are labelled as samples or channels (S, C) are the channels, which
+  may be on several pages. An axis without a label (Q, if tifffile wrote a bare
+  three-dimensional array) can be the first or the last one. It is the one
+  without which the image is square; otherwise the shorter one, or the last if
+  both are equal. Of stacks (pages of RGB, time, depth) only the first page is
+  read.
   """
   source: tifffile.TiffPage | tifffile.TiffPageSeries = page
   series = tiff.series[0]
-  # Pages of RGB are a stack; a bare array of four axes is no image.
+  # Several pages of RGB are a stack. A bare array of four axes is no image.
   stack = len(series.shape) > 3 and 'S' in series.axes
   if not index and not stack and set(series.axes) <= set('YXSCQ'):
     source = series
@@ -236,7 +239,7 @@ def _array(
 
 
 def _channel_axis(axes: str, shape: tuple[int, ...]) -> int:
-  """The channel axis of three, see `_array`."""
+  """Returns which of three axes holds the channels, see `_array`."""
   if 'Q' not in axes:
     return next(i for i, axis in enumerate(axes) if axis in 'SC')
   first, middle, last = shape
@@ -264,10 +267,10 @@ def encode(file: BinaryIO, samples: Samples) -> None:
     extrasamples=[kind] * (channels - (3 if rgb else 1)) if planes else None,
     bigtiff=values.nbytes > 2**32 - 2**25,  # not the default if compressed
     compression='zlib',
-    # The codecs know no differences of 64-bit integers.
+    # The codecs cannot store differences of 64-bit integers.
     predictor=values.dtype.kind == 'f' or values.dtype.itemsize < 8,
     iccprofile=samples.icc_profile,
-    # Without the label the reader would have to guess.
+    # Without this label a reader would have to guess which axis is which.
     metadata={'axes': 'CYX'} if layout == 'pages' else None,
     **metadata.tiff_options(samples.metadata),
   )

@@ -1,8 +1,8 @@
-"""Colour where a picture is transparent.
+"""The colour of transparent pixels.
 
-Pictures hold straight colour: that of a half transparent pixel is not darkened.
-Beneath full transparency it may be anything, and must not reach the visible
-pixels when a picture is enlarged.
+The colour of pictures is not multiplied by alpha, so a half transparent pixel
+is not darkened. The colour of a fully transparent pixel may be anything. It
+must not reach the visible pixels when a picture is enlarged.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ import numpy as np
 
 __all__ = ['bleed', 'straighten']
 
-# The opacity from which on the colour of a pixel counts as known.
+# Smallest opacity at which the colour of a pixel counts as known.
 _KNOWN = np.float32(0.1)
 
 
 def bleed(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
   """Replaces the colour of transparent pixels by that of visible neighbours.
 
-  Enlarging the result lets no hidden colour into the visible part, and leaves
-  the colour at its edges as it is. Pixels of at least 10 % opacity keep their
-  colour, those below are blended with their neighbours.
+  When the result is enlarged, no hidden colour gets into the visible part, and
+  the colour at its edges does not change. Pixels of at least 10 % opacity keep
+  their colour; the others are blended with their neighbours.
 
   Args:
     color: Straight colour, float32 `[H, W, C]`.
     alpha: float32 `[H, W, 1]` in [0, 1].
 
   Returns:
-    float32 `[H, W, C]`; `color` itself where nothing is to be replaced. A fully
-    transparent picture has no visible colour and becomes black.
+    float32 `[H, W, C]`; `color` itself if nothing has to be replaced. A fully
+    transparent picture becomes black.
   """
   if alpha.min() >= _KNOWN:
     return color
   if max(alpha.shape[:2]) == 1:
     return np.where(alpha > 0, color, 0)
-  # Means of the neighbours, in which each colour weighs as much as its alpha.
+  # Means of the neighbours' colours, weighted by their alpha.
   weighted, weights = _smoothed(color * alpha), _smoothed(alpha)
   near = straighten(weighted, weights)
   # Pixels without visible neighbours get colour from an image of half the size.
@@ -58,9 +58,9 @@ def _mixed(x: np.ndarray, other: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def straighten(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-  """Straight colour in [0, 1] of colour `[H, W, C]` multiplied by its alpha.
+  """Divides colour `[H, W, C]` by alpha `[H, W, 1]`; the result is in [0, 1].
 
-  It is black where alpha `[H, W, 1]` is 0.
+  Where alpha is 0, the result is black.
   """
   quotient = np.divide(color, alpha, out=np.zeros_like(color), where=alpha > 0)
   return np.clip(quotient, 0, 1, out=quotient)

@@ -65,7 +65,7 @@ def test_data_of_12_bits_warns_and_has_a_peak(photos, caplog):
     levels.to_unit(source[0]), values / 4095, atol=1e-5
   )
   with pytest.raises(
-    UserError, match=r'values of 0 to 4095: data.peak is 4000'
+    UserError, match=r'values of 0 to 4095, but data.peak is 4000'
   ):
     _open(photos, peak=4000)
 

@@ -96,8 +96,8 @@ def test_processes_draw_their_rows(folder):
   [
     ({'min_size': 13}, r'patches of 12 are smaller than the crop of 13'),
     ({'metric': 'pi'}, r'pi\.txt: no such scores: put lines NAME SCORE'),
-    ({'better': 'higher'}, r"better='higher': of niqe lower scores are"),
-    ({'metric': 'ma'}, r"better='lower': of ma higher scores are"),
+    ({'better': 'higher'}, r"better='higher': lower scores of niqe are"),
+    ({'metric': 'ma'}, r"better='lower': higher scores of ma are"),
     ({'better': 'more'}, r"better='more': choose lower or higher"),
   ],
 )

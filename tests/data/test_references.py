@@ -214,7 +214,7 @@ def test_the_embedded_reference_is_the_second_view_of_a_stereo_pair(tmp_path):
   top, left = ((n - 160) // 2 for n in right.shape[:2])
   expected = right[top : top + 160, left : left + 160]
   assert abs(crops['ref'][0].astype(int) - expected).max() == 0
-  with pytest.raises(UserError, match='source embedded alone'):
+  with pytest.raises(UserError, match='only to the source embedded'):
     references.with_references(
       source.images, 'embedded', folder='photos', on_bad='refuse'
     )

@@ -80,7 +80,7 @@ def test_a_frozen_ranker_teaches_and_stays():
     ({'metric': 'ma', 'better': 'higher'}, 'was trained for ma, not for niqe'),
     (
       {'metric': 'niqe', 'better': 'higher'},
-      "better='higher': of niqe lower scores are the better ones",
+      "better='higher': lower scores of niqe are the better ones",
     ),
     ({}, 'does not name the metric that it was trained for; sr-jax import'),
     (None, 'parameters are not those of its config: head/dense_1/bias'),

@@ -249,7 +249,7 @@ def test_photographs_stand_in_for_a_data_set(tmp_path):
   [
     (
       {'method.better': 'higher'},
-      r"config\.method: better='higher': of niqe lower scores",
+      r"config\.method: better='higher': lower scores of niqe",
     ),
     ({'data.source': 'folder:x'}, r"source 'folder:x': .* ranked:DIR"),
     ({'data.source': 'ranked:none'}, r'none: no such folder'),
