@@ -1,1 +1,1 @@
-"""Pure functions of arrays that every other room builds on."""
+"""Pure functions of arrays, on which all other parts of the package build."""

@@ -45,7 +45,8 @@ def jit(fun: Callable[..., Any], *, once: bool = False, **kwargs: Any) -> Any:
       with little optimization, and runs slowly.
     **kwargs: Further arguments of `jax.jit`.
   """
-  # Options of the compiler of this machine, which change no traced program.
+  # The options are those of this machine's compiler. A program that is lowered
+  # for another platform is not affected.
   backend = jax.default_backend()
   options = _ONCE if once and backend == 'cpu' else _options(backend)
   return jax.jit(fun, compiler_options=options or None, **kwargs)

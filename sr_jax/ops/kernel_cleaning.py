@@ -1,7 +1,8 @@
-"""From the taps that KernelGAN arrives at to a blur kernel.
+"""Turns the taps that KernelGAN finds into a blur kernel.
 
-As published (Bell-Kligler, Shocher and Irani, NeurIPS 2019): small taps become
-zero, the kernel is centred, and the kernel of x4 follows from that of x2.
+The steps are those of the paper (Bell-Kligler, Shocher and Irani, NeurIPS
+2019): small taps become zero, the kernel is centred, and the kernel of x4
+follows from that of x2.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from scipy import ndimage
 
 from sr_jax.ops.blur_kernels import centre_of_mass, shift_kernel
 
-# Number of taps that certainly stay, and the share of the next one that is
-# subtracted from all.
+# Number of largest taps that certainly stay above zero, and the share of the
+# next largest tap that is subtracted from all taps.
 _KEPT, _SHARE = 40, 0.75
 
 
@@ -37,7 +38,7 @@ def centred(kernel: np.ndarray, side: int) -> np.ndarray:
 
   Args:
     kernel: `[K1, K2]`.
-    side: Side of the result, an odd number; what does not fit is cut off.
+    side: Side of the result, an odd number. Taps that do not fit are cut off.
 
   Returns:
     `[side, side]`, with sum 1.
@@ -45,7 +46,7 @@ def centred(kernel: np.ndarray, side: int) -> np.ndarray:
   half = np.array(kernel.shape) // 2
   rows, columns = (half - centre_of_mass(kernel)).tolist()
   moved = np.asarray(shift_kernel(kernel, (rows, columns)))
-  # Padded, tap `half` of the kernel is far enough from every side.
+  # After this padding tap `half` of the kernel is far enough from every side.
   padded = np.pad(moved, side)
   top, left = (
     padded_side - kernel_side
@@ -57,7 +58,7 @@ def centred(kernel: np.ndarray, side: int) -> np.ndarray:
 
 
 def centred_as_released(kernel: np.ndarray, scale: int) -> np.ndarray:
-  """Moves the centre of mass to the middle of a block, as KernelGAN's code.
+  """Moves the centre of mass to the middle of a block, as in KernelGAN's code.
 
   The move is a spline interpolation, after which the sum is no longer exactly
   one. Kernels of even size end half a pixel off.
@@ -75,7 +76,7 @@ def centred_as_released(kernel: np.ndarray, scale: int) -> np.ndarray:
 
 
 def composed_with_itself(kernel: np.ndarray) -> np.ndarray:
-  """The kernel of two reductions by two: that of x4, given that of x2.
+  """Makes the kernel of x4 from that of x2, as of two reductions in a row.
 
   Args:
     kernel: `[K, K]`.

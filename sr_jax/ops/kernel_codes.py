@@ -3,8 +3,8 @@
 The basis is that of isotropic Gaussians, whose standard deviations are uniform
 in a range. Kernels are encoded without removing their mean, as in IKC.
 
-A network understands codes in the basis it was trained with, so that the basis
-has to be kept with its weights.
+A network understands only codes in the basis with which it was trained, so the
+basis has to be kept with its weights.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sr_jax.ops.blur_kernels import gaussian_kernel
 from sr_jax.ops.namespace import Array
 from sr_jax.ops.precision import einsum
 
-# Kernels of which a basis is computed.
+# Number of kernels from which a basis is computed.
 _SAMPLES = 2000
 
 

@@ -23,7 +23,7 @@ GAUSSIAN, POISSON, NONE = range(3)
 _GREY, _COVARIANCE = 1, 2
 _LUMA = (0.299, 0.587, 0.114)
 
-# Number of photons that make a pixel white: noise of the levels of 8 bits.
+# Number of photons that a white pixel stands for: about one per 8-bit level.
 _WHITE = 256.0
 # Poisson numbers of smaller means are drawn by inversion of the distribution
 # with this number of terms, others by the Cornish-Fisher expansion.
@@ -76,7 +76,7 @@ def add(planes: Array, u: Array, noise: Noise) -> Any:
   counts = poisson_numbers(u, z, clean * _WHITE)
   poisson = (counts / _WHITE - clean) * level
   added = xp.where(kind == GAUSSIAN, gaussian, poisson)
-  # An image without noise keeps what interpolation makes beyond [0, 1].
+  # Interpolation may leave [0, 1]. An image without noise is not clipped.
   return xp.where(kind == NONE, planes, xp.clip(planes + added, 0, 1))
 
 
@@ -92,7 +92,7 @@ def poisson_numbers(u: Array, z: Array, mean: Array) -> Any:
   root = xp.sqrt(xp.maximum(mean, 1.0))
   skewed = mean + root * z + (z**2 - 1) / 6 + (z - z**3) / (72 * root)
   large = xp.maximum(xp.floor(skewed + 0.5), 0)
-  # The count of terms of the distribution function below u.
+  # The result is the number of values of the distribution function below u.
   term = xp.exp(-xp.minimum(mean, _SMALL_MEAN))
   below, small = term, xp.zeros_like(u)
   for k in range(1, _TERMS + 1):
@@ -111,8 +111,8 @@ def uniform(key: Any, shape: Sequence[int]) -> Any:
   """
   if isinstance(key, np.random.Generator):
     return np.clip(key.random(shape), 1e-9, 1 - 1e-9)
-  # Random bits are the dearest part: 16 suffice for one number, so that a word
-  # yields two.
+  # Random bits take the most time. A number needs only 16 of them, so that a
+  # word of 32 bits yields two numbers.
   *batch, width = shape
   words = jax.random.bits(key, (*batch, (width + 1) // 2))
   halves = jax.lax.bitcast_convert_type(words, jnp.uint16)

@@ -18,7 +18,7 @@ _GREY = (0.299, 0.587, 0.114)
 
 
 def gradient_map(image: np.ndarray) -> np.ndarray:
-  """How much an image changes around every pixel, `[H, W]` with mean 1.
+  """Measures how much an image changes around each pixel: `[H, W]`, mean 1.
 
   Three maps of equal sum are added and blurred: where the vertical changes are
   largest, where the horizontal ones are, and the gradient's size. Pixels at the
@@ -37,7 +37,7 @@ def gradient_map(image: np.ndarray) -> np.ndarray:
     ]
   )
   sums = maps.sum((1, 2), keepdims=True)
-  # An image of stripes changes in one direction alone.
+  # Stripes change in only one direction; the map of the other has sum 0.
   total = (maps / np.where(sums > 0, sums, 1)).sum(0)
   blurred = ndimage.uniform_filter(total, _BLUR, mode='constant')
   return blurred / max(blurred.mean(), np.finfo(float).tiny)
@@ -65,7 +65,7 @@ def _largest(values: np.ndarray) -> np.ndarray:
 def chances(
   image: np.ndarray, large: int, small: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """How likely every pixel is the centre of a large and of a small patch.
+  """Computes how likely each pixel is the centre of a large or a small patch.
 
   As published, the large patches are chosen by the gradients of the halved
   image and the small ones by those of the image itself.
@@ -101,8 +101,8 @@ def corners(
   """Draws upper left corners of patches, `[count, 2]`, all of them even.
 
   Args:
-    rng: Where everything random comes from.
-    chance: From `chances`.
+    rng: Random generator.
+    chance: Probability of each pixel as a centre, see `chances`.
     side: Side of the patches.
     count: Number of patches.
   """
@@ -113,7 +113,7 @@ def corners(
 def corners_around(
   centres: np.ndarray, shape: tuple[int, ...], side: int
 ) -> np.ndarray:
-  """The corners for centres, given as positions in the flat image."""
+  """Corners `[N, 2]` of patches whose centres are indices of the flat image."""
   row, column = np.unravel_index(centres, shape)
   found = np.stack([row, column], -1) - side // 2
   found = np.clip(found, 0, np.array(shape) - side)

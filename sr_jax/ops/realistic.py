@@ -6,7 +6,7 @@ Two sequences of operations are known:
             JPEG; blur, resize and noise again; then the resize to the LR size
             and a sinc filter, and JPEG before or after these two
   shuffled  as BSRGAN (Zhang et al., ICCV 2021): two blurs, two resizes, noise
-            and JPEG in an order that each image draws, then JPEG
+            and JPEG in a random order for each image, then JPEG
 
 Under jit all images of a batch run through the same operations of fixed shapes;
 an image that leaves one out has parameters that make it the identity. NumPy
@@ -157,7 +157,7 @@ def _rounds(
   limits: Limits,
   shape: tuple[int, int],
 ) -> Any:
-  """Both rounds, and the last operations in the order that an image draws."""
+  """Both rounds, and the last operations in the order drawn for each image."""
   keys = (key, key)  # NumPy's generator never repeats itself
   if not isinstance(key, np.random.Generator):
     keys = jax.random.split(key)
@@ -191,11 +191,12 @@ def _shuffled(
   limits: Limits,
   shape: tuple[int, int],
 ) -> Any:
-  """Operations in an order that each image draws, then JPEG.
+  """Operations in the order that was drawn for each image, then JPEG.
 
-  Every order is part of one fixed sequence. Noise and JPEG divide it into three
-  parts; in each part come blurs, the first resize, and blurs. It is repeated
-  after the last resize, without the first.
+  Every order is contained in one fixed sequence. Noise and JPEG divide it into
+  three parts, each of which has blurs, the first resize, and blurs again. The
+  last resize follows. Then the sequence comes once more, without the first
+  resize.
   """
   xp = array_namespace(image.planes)
   assert parameters.ranks is not None
@@ -210,7 +211,8 @@ def _shuffled(
     _blur, taps=limits.taps[:2], blurs=(first.blur, parameters.second.blur)
   )
   most = _scaled(image.planes.shape[2:], limits.factors[0])
-  # An image takes its noise once, so that all places share the numbers.
+  # Noise is added to an image in only one of the places where it may come, so
+  # that all places can use the same random numbers.
   u = noise.uniform(key, (*image.planes.shape[:2], *most))
   for last in (False, True):
     active = {n: (r > ranks['last_resize']) == last for n, r in ranks.items()}
