@@ -3,9 +3,9 @@
 estimate = estimate_kernel(image, scale=2)
 sr = sr_jax.upscale(model, image, kernel=estimate.spec)
 
-It is an estimate. Two ways give it: a small network that was trained on
-photographs of known blur, and a fit to the image's power spectrum, which needs
-no weights but takes narrow kernels for wider ones.
+There are two ways to estimate it. A small network was trained on photographs
+with known blur. A fit to the image's power spectrum needs no weights, but it
+overestimates the width of narrow kernels.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ _LEAST_BLURRED = 0.3
 # Power in squared grey levels below which even the busiest patches have no
 # texture.
 _TEXTURE = 1.0
-# Signs by which a flip of the image changes the root (xx, xy, yy) of its
-# kernel.
+# If an image is flipped, the square root of its kernel's covariance, stored as
+# (xx, xy, yy), is multiplied by these signs.
 _FLIP = np.array([1, -1, 1])
 
 
 @dataclasses.dataclass(frozen=True)
 class KernelEstimate:
-  """A Gaussian blur, as an image seems to have it.
+  """The Gaussian blur that an image seems to have.
 
   Attributes:
     variances: Larger and smaller variance in HR pixels squared.
     theta: Direction of the larger one in radians, from x towards y (down).
-    scale: Scale that it was estimated for.
-    expected_error: Error of the standard deviation to expect, in HR pixels;
-      None where the estimate is a fit to the spectrum.
-    origins: How likely the image was made in each way: 'blurred' and sampled,
-      a clean 'bicubic' reduction, an untouched 'photograph', or blurred in an
-      'other' way, by motion or defocus; empty where the estimate is a fit to
-      the spectrum.
+    scale: The scale for which the blur was estimated.
+    expected_error: Expected error of the standard deviation, in HR pixels;
+      None if the estimate is a fit to the spectrum.
+    origins: Probabilities of the ways in which the image may have been made:
+      'blurred' by a Gaussian and sampled, reduced by plain 'bicubic', an
+      untouched 'photograph', or blurred in an 'other' way, by motion or
+      defocus. Empty if the estimate is a fit to the spectrum.
   """
 
   variances: tuple[float, float]
@@ -70,16 +70,16 @@ class KernelEstimate:
 
   @property
   def spec(self) -> str:
-    """The kernel as `--kernel` takes it."""
+    """The kernel as text for the option `--kernel`."""
     wide, narrow = self.variances
     return f'gaussian:{wide:.3f},{narrow:.3f},{self.theta:.3f}'
 
   @property
   def kernel(self) -> np.ndarray:
-    """Its taps to correlate with, `[K, K]`.
+    """The kernel as an array `[K, K]` to correlate images with.
 
-    They are as many for every estimate of a scale, so that all images share one
-    compiled program.
+    Its size depends on the scale alone, so that all images share one compiled
+    program.
     """
     side = 2 * math.ceil(4 * _WIDEST * self.scale) + 1
     return np.asarray(gaussian_kernel(*self.variances, self.theta, size=side))
@@ -98,7 +98,7 @@ class KernelEstimate:
   def gaussian(self) -> bool:
     """Whether the blur, if there is one, may be a Gaussian.
 
-    Otherwise it looks like that of motion or of a lens out of focus.
+    Otherwise it looks like the blur of motion or of a lens out of focus.
     """
     return self.origins.get('other', 0.0) < 0.5
 
@@ -109,17 +109,17 @@ def estimate_kernel(
   scale: float,
   by: Literal['auto', 'network', 'spectrum'] = 'auto',
 ) -> KernelEstimate:
-  """The blur that an image had before it was sampled.
+  """Estimates the blur that an image had before it was sampled.
 
   Args:
-    image: `[H, W, C]` or `[H, W]` in [0, 1], RGB where C is 3; of other numbers
-      of channels the mean is looked at.
-    scale: HR pixels to a pixel of the image.
-    by: 'network', 'spectrum', or 'auto': the network where it is at hand and
-      the scale is one that it was trained for.
+    image: `[H, W, C]` or `[H, W]` in [0, 1]. Three channels are RGB; with any
+      other number of channels, the mean of the channels is used.
+    scale: HR pixels per pixel of the image.
+    by: 'network', 'spectrum', or 'auto', which uses the network if its weights
+      are installed and it was trained for this scale.
 
   Raises:
-    UserError: the image is too small, holds NaN, or has no texture.
+    UserError: The image is too small, holds NaN, or has no texture.
   """
   luma = _luma(image)
   _check(luma)
@@ -152,15 +152,15 @@ def _luma(image: np.ndarray) -> np.ndarray:
     )
   if image.shape[-1] == 3:
     return rgb_to_y(image)[..., 0] * 255
-  # On the scale of luma, which has 219 levels above 16.
+  # Converts to the range of luma, which has 219 levels above 16.
   return image.mean(-1) * 219 + 16
 
 
 def _check(luma: np.ndarray) -> None:
-  """Refuses images that show no blur.
+  """Refuses images from which no blur can be estimated.
 
   Raises:
-    UserError: saying what is wrong, and what to give instead.
+    UserError: The image is too small, holds NaN, or has no texture.
   """
   height, width = luma.shape
   if not np.isfinite(luma).all():
@@ -180,7 +180,12 @@ def _check(luma: np.ndarray) -> None:
 def _answers(
   luma: np.ndarray, scale: float
 ) -> tuple[np.ndarray, float, np.ndarray]:
-  """Root, expected error and logits, averaged over the image's symmetries."""
+  """Applies the network to the image, flipped and transposed, and averages.
+
+  Returns:
+    The square root of the kernel's covariance as (xx, xy, yy), the expected
+    error of it, and the logits of the origins.
+  """
   seen = power_spectrum.features(luma)
   flipped, turned = power_spectrum.flipped, power_spectrum.transposed
   views = np.stack([seen, flipped(seen), turned(seen), flipped(turned(seen))])
@@ -226,7 +231,7 @@ def _estimate(
 
 
 def _weights() -> pathlib.Path:
-  """Where the weights of the shipped network lie."""
+  """The folder of the shipped network's weights."""
   root = pathlib.Path(str(importlib.resources.files('sr_jax') / 'pretrained'))
   return root / '_kernel_estimator'
 

@@ -18,7 +18,7 @@ from sr_jax.weights import features as feature_weights
 
 PyTree = Any
 
-# Slot of the frozen network of features, also in checkpoints.
+# Slot of the frozen network of features, in the state and in checkpoints.
 FEATURES = feature_weights.SLOT
 
 

@@ -47,7 +47,7 @@ from sr_jax.weights import ranker as ranker_weights
 
 PyTree = Any
 
-# The optimizer of layers that begin to learn later.
+# Slot of the generator's layers that begin to learn later than the others.
 HELD = 'generator_held'
 # Slot of the frozen ranker.
 RANKER = 'ranker'
@@ -58,7 +58,8 @@ _GAMES = {
   'relativistic': adversarial.relativistic,
 }
 _gradient_view = functools.partial(gradient_map, padding=2)
-# What each discriminator sees of an image, and its term in the loss.
+# By discriminator: its term in the loss, and the function that makes its input
+# from an image.
 VIEWS: dict[str, tuple[str, Callable[[jax.Array], jax.Array]]] = {
   'discriminator': ('adversarial', lambda image: image),
   'discriminator_gradient': ('gradient_adversarial', _gradient_view),
@@ -128,17 +129,17 @@ class Players(NamedTuple):
 
   @property
   def targeted(self) -> dict[str, str]:
-    """Layers by region, of those regions that have a weight."""
+    """Layers by region, for the regions whose weight is not zero."""
     return {name: self.regions[name] for name in NAMES if self.weights[name]}
 
   @property
   def layers(self) -> list[str]:
-    """All that the losses compare by."""
+    """Names of all layers of features that the losses compare."""
     whole = self.recipe.layers if self.weights['perceptual'] else ()
     return [*whole, *self.targeted.values()]
 
   def features(self, layers: Sequence[str]) -> Any:
-    """The Linen module of some layers, no deeper than these."""
+    """The network of features, up to the deepest of the given layers."""
     return feature_weights.network('vgg', list(layers), self.variant)
 
   @property
@@ -148,7 +149,7 @@ class Players(NamedTuple):
     return [FEATURES, *ranker] if self.layers else ranker
 
   def parts(self, tree: Mapping[str, PyTree]) -> dict[str, dict[str, PyTree]]:
-    """A tree of the generator's layers, by the optimizer that moves them."""
+    """Splits a tree of the generator's layers by their optimizer."""
     if HELD not in self.optimizers:
       return {'generator': dict(tree)}
     early = {
@@ -161,10 +162,10 @@ class Players(NamedTuple):
 
 
 def describe(config: Mapping[str, Any]) -> Players:
-  """What the sections of the config describe.
+  """Makes the networks, losses and optimizers that a config describes.
 
   Raises:
-    UserError: a value out of its range, or an unknown name.
+    UserError: A value is out of its range, or a name is unknown.
   """
   section = config['method']
   check('config.method', section, _RULES)
@@ -233,14 +234,14 @@ def _check_features(players: Players) -> None:
 def frozen_networks(
   players: Players, section: Mapping[str, Any]
 ) -> dict[str, PyTree]:
-  """Weights of the frozen networks that the losses need.
+  """Reads the weights of the frozen networks that the losses need.
 
   Args:
     players: Which networks these are.
     section: `config.method`, which says where their weights are.
 
   Raises:
-    UserError: there are none where the config says.
+    UserError: The config names no weights, or they cannot be read.
   """
   networks: dict[str, PyTree] = {}
   if players.layers:
@@ -262,7 +263,7 @@ def frozen_networks(
 
 
 def _game(name: str, detach_mean: bool, mean_over: str) -> adversarial.Game:
-  """The game of `config.method`."""
+  """Makes the losses of the game that `config.method` describes."""
   groups = {'mesh': 1, 'device': jax.device_count()}
   if mean_over not in groups:
     raise UserError(
@@ -285,12 +286,12 @@ def _optimizers(
   discriminators: Sequence[str],
   turns: Mapping[str, int],
 ) -> dict[str, Optimizer]:
-  """By slot, with that of the held layers where there are such."""
+  """Makes the optimizers by slot; held layers, if any, have a separate one."""
   slots = make_optimizers(config, discriminators)
   held_steps = config['method']['held_steps']
   if held_steps:
-    # It counts its updates from 0, but enters the schedule where the other
-    # layers are by then.
+    # The optimizer of the held layers counts its updates from 0. Its schedule
+    # starts at the update that the other layers will have reached by then.
     before = max(0, held_steps - turns['first']) // turns['every']
     held = optimizers.make(
       steps=config['steps'],

@@ -1,8 +1,8 @@
 """MZSR's adaptation to an image (Soh et al., CVPR 2020, Algorithm 2).
 
-Meta-trained weights are changed by some steps of gradient descent on one pair.
-Its target is the image, and its input is the image's son: the image reduced by
-the given blur.
+Meta-trained weights are changed by some steps of gradient descent on one pair
+of images. The target of the pair is the LR image itself. Its input is the
+image's son, which is the LR image, blurred by the given kernel and reduced.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from sr_jax.typing import Refining
 # Gradients of larger images do not fit the memory of small devices, and would
 # hardly change the result.
 _GRADIENT_SIDE = 512
-# What `config.method.adapt` may hold: it comes with a checkpoint, whose author
-# must not decide how long the adaptation runs.
+# Allowed values of `config.method.adapt`. They are limited, because they come
+# with a checkpoint, whose author must not be able to make adaptation endless.
 ADAPT_RULES: Rules = {
   'steps': whole(0, 10_000),
   'rates': Many(Range(0, 1000), least=1),
 }
-# Constants of adapt_steps='auto', see `adapt_until_flat`.
+# Constants of `adapt_steps='auto'`, see `adapt_until_flat`.
 _MOST_STEPS = 50
 _PATIENCE = 5
 _LEAST_GAIN = 0.005
@@ -69,7 +69,7 @@ def gradient_fitting(
       degradation, or the config asks for impossible steps.
   """
   trained_for = config.get('degradation', {}).get('name')
-  if trained_for == REAL:  # which has no kernel: any sampling is assumed
+  if trained_for == REAL:  # it has no kernel, so any way of sampling may do
     trained_for = None
   known = {k: v for k, v in config['method'].items() if k == 'adapt'}
   check('config.method', known, {'adapt': Section(ADAPT_RULES)})
@@ -77,7 +77,7 @@ def gradient_fitting(
   if assumed.kernel is None:
     how = f' by {trained_for!r} sampling' if trained_for else ''
     raise UserError(
-      f'its weights fit themselves to a blur{how}: give kernel=SPEC,'
+      f'its weights adapt to images with a known blur{how}: give kernel=SPEC,'
       ' or no adapt steps (adapt_steps=0)'
     )
   degradation = assumed.degradation or trained_for or 'direct'
@@ -218,7 +218,7 @@ def _steps_of(rates: Any) -> int:
 def _each_image(
   fit_one: Callable[..., Any], params: Any, lr: jax.Array, keys: jax.Array
 ) -> Any:
-  """Maps `fit_one(params, image, key)` over images, fast for the platform.
+  """Maps `fit_one(params, image, key)` over images, as each platform prefers.
 
   The platform is chosen when the program is lowered, so that one for a TPU can
   be made on a machine that has none.

@@ -49,7 +49,7 @@ RULES: Rules = {
   'min_sigma': Range(0.05, 100),
   'max_sigma': Range(0.05, 100),
   'kernel_size': Odd(63),
-  # Evaluations during training: the kernels, and numbers of corrections.
+  # For evaluations during training: the kernels, and numbers of corrections.
   'test': Optional(
     Section(
       {
@@ -92,7 +92,7 @@ class Blurs(NamedTuple):
     return covering_margin(self.kernel_size // 2 + resize, scale)
 
   def basis(self, codes: int) -> np.ndarray:
-    """The basis of the codes of these blurs."""
+    """Computes the basis in which the kernels of these blurs are encoded."""
     return gaussian_basis(
       self.min_sigma, self.max_sigma, size=self.kernel_size, codes=codes
     ).astype(np.float32)
@@ -139,17 +139,17 @@ class Blurs(NamedTuple):
     )
 
   def _profiles(self, sigmas: jax.Array) -> jax.Array:
-    """Rows `[B, K]` of which isotropic Gaussians are outer products."""
+    """Gaussians along one axis, `[B, K]`; kernels are their outer products."""
     offsets = jnp.arange(self.kernel_size) - self.kernel_size // 2
     taps = jnp.exp(-0.5 * (offsets[None] / sigmas[:, None]) ** 2)
     return taps / taps.sum(1, keepdims=True)
 
   def _reductions(self, size: int, scale: float) -> np.ndarray:
-    """For each tap of a blur along one axis, how it contributes to LR.
+    """Makes the matrices that blur and reduce along one axis, one per tap.
 
     Returns:
-      `[K, size / scale, size]` float32. Blurring with mirrored borders and
-      reducing is the sum of these matrices, each times its tap.
+      `[K, size / scale, size]` float32. The sum of these matrices, each
+      multiplied by its tap, blurs with mirrored borders and reduces.
     """
     (down,), _ = reduction_tables(size, (scale,), self.degradation)
     mirrored = np.pad(np.arange(size), self.kernel_size // 2, 'symmetric')
@@ -161,7 +161,7 @@ class Blurs(NamedTuple):
 
 
 def blurs_of(config: Mapping[str, Any]) -> Blurs:
-  """The blurs that `config.method` and `config.degradation` describe.
+  """Reads the blurs from `config.method` and `config.degradation`.
 
   Raises:
     UserError: Values do not suit each other.
@@ -175,8 +175,8 @@ def blurs_of(config: Mapping[str, Any]) -> Blurs:
     )
   if degradation['name'] not in (_BLURRED, 'direct'):
     raise UserError(
-      f'config.degradation.name={degradation["name"]!r}: blurs are drawn, which'
-      " only 'blur-bicubic' and 'direct' use"
+      f'config.degradation.name={degradation["name"]!r}: this method draws a'
+      " blur for each image; choose 'blur-bicubic' or 'direct'"
     )
   if degradation['jpeg_quality']:
     raise UserError(
@@ -198,7 +198,7 @@ def blurs_of(config: Mapping[str, Any]) -> Blurs:
 
 
 def network_of(config: Mapping[str, Any]) -> Conditioned:
-  """The network that enlarges images by their kernel codes.
+  """Makes the network that enlarges images with the help of kernel codes.
 
   Raises:
     UserError: The model is another one.
@@ -207,7 +207,7 @@ def network_of(config: Mapping[str, Any]) -> Conditioned:
   if not isinstance(network, SFTMD):
     raise UserError(
       f'config.model.name={config["model"]["name"]!r}:'
-      f' {config["method"]["name"]} is for ikc'
+      f' {config["method"]["name"]} trains ikc'
     )
   return network
 
@@ -220,7 +220,7 @@ def check_codes(network: Conditioned, params: Mapping[str, Any]) -> None:
   """
   basis = params.get(CODES, {}).get('basis')
   if basis is None:
-    raise UserError(f'it holds no basis of kernel codes, slot {CODES!r}')
+    raise UserError(f'it holds no basis of kernel codes (slot {CODES!r})')
   side = side_of(basis)
   if basis.shape != (side**2, network.codes) or side % 2 == 0:
     raise UserError(
@@ -245,7 +245,7 @@ def enlarge(
 def predictor_of(network: Conditioned) -> Callable[..., jax.Array]:
   """`Inference.predict` for parameters with the code of the image.
 
-  Without a code, the image is taken for one that was not blurred.
+  If the parameters hold no code, the image is treated as not blurred.
   """
 
   def predict(
@@ -278,7 +278,7 @@ def code_of(kernel: np.ndarray, params: Mapping[str, Any]) -> jax.Array:
 def known_fitting(
   config: Mapping[str, Any], network: Conditioned, assumed: Assumed
 ) -> Fitting:
-  """Gives the network the code of a known kernel.
+  """Makes a `Fitting` that gives the network the code of a known kernel.
 
   Raises:
     UserError: The images were degraded in another way than those of the
@@ -306,7 +306,7 @@ def fitting(
   degradation: str,
   kernel: np.ndarray | None,
 ) -> Fitting:
-  """A `Fitting` whose result is the code of each image."""
+  """Makes a `Fitting` whose result is the code of each image."""
   return Fitting(
     fit=fit,
     predict=predictor_of(network),
@@ -320,16 +320,16 @@ def fitting(
 
 
 def check_assumed(config: Mapping[str, Any], assumed: Assumed) -> str:
-  """The degradation of the training, which the images must have as well.
+  """Returns the degradation of the training, after a check of the images'.
 
   Raises:
-    UserError: They were degraded in another way.
+    UserError: The images were degraded in another way.
   """
   trained_for = config.get('degradation', {}).get('name', _BLURRED)
   if assumed.degradation not in (None, 'bicubic', trained_for):
     raise UserError(
       f'its weights were trained for {trained_for!r} images, not'
-      f' {assumed.degradation!r}: choose others'
+      f' {assumed.degradation!r}: choose other weights'
     )
   trained_noise = config.get('degradation', {}).get('noise_sigma', 0)
   if assumed.noise_sigma not in (0, trained_noise):

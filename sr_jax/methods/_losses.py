@@ -1,4 +1,4 @@
-"""The losses that configs name, and how they see several outputs."""
+"""Losses by the names that configs use, also of networks with many outputs."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _OUTPUTS: dict[str, Callable[..., jax.Array]] = {
 
 
 def pixel_loss(config: Mapping[str, Any]) -> Callable[..., jax.Array]:
-  """The loss `config['loss']`, without a border of `config['loss_border']`.
+  """Makes the loss `config['loss']`; it ignores `config['loss_border']` pixels.
 
   Raises:
-    UserError: no loss has this name.
+    UserError: No loss has this name.
   """
   name, border = config['loss'], config.get('loss_border', 0)
   if name not in _LOSSES:
@@ -59,10 +59,10 @@ def _inside(
 
 
 def recipe_by_name(name: str) -> perceptual.Recipe:
-  """The perceptual loss that `config.method.perceptual` names.
+  """Returns the perceptual loss that `config.method.perceptual` names.
 
   Raises:
-    UserError: there is none of this name.
+    UserError: No perceptual loss has this name.
   """
   if name not in perceptual.RECIPES:
     raise UserError(
@@ -75,10 +75,10 @@ def recipe_by_name(name: str) -> perceptual.Recipe:
 def over_outputs(
   loss: Callable[..., jax.Array], section: Mapping[str, Any]
 ) -> Callable[..., jax.Array]:
-  """The loss over all outputs of the network that `config.method` names.
+  """Makes the loss of all outputs of a network, see `config.method.outputs`.
 
   Raises:
-    UserError: unknown outputs, or a setting that they need is missing.
+    UserError: The outputs are unknown, or lack a setting that they need.
   """
   name = section.get('outputs', 'none')
   if name == 'residual':
@@ -111,7 +111,7 @@ def _over_several(
   scale: float,
   step: jax.Array,
 ) -> jax.Array:
-  """Loss by one of `_OUTPUTS`."""
+  """Loss of all outputs of a network, by a function of `_OUTPUTS`."""
   del scale
   every = (sr,) if name == 'none' else _all_outputs(name, sr, aux)
   return over(every, images[1], step)
@@ -123,7 +123,7 @@ def _all_outputs(
   """All outputs of a network that has several; the last one is SR."""
   if 'outputs' not in aux:
     raise UserError(
-      f'config.method.outputs={name}: this model has one output alone; choose'
+      f'config.method.outputs={name}: this model has only one output; choose'
       ' none'
     )
   return (*aux['outputs'][:-1], sr)
@@ -137,7 +137,7 @@ def _over_curriculum(
   scale: float,
   step: jax.Array,
 ) -> jax.Array:
-  """Loss whose target goes from easy to hard over the network's steps."""
+  """Loss whose targets become harder with every step of the network."""
   del scale
   _, hr, easy = images
   every = _all_outputs('curriculum', sr, aux)
@@ -145,11 +145,11 @@ def _over_curriculum(
 
 
 def easy_targets(section: Mapping[str, Any]) -> Callable[..., jax.Array]:
-  """`(hr, lr, scale) -> hr` with the blur and the noise that lr has.
+  """Makes `(hr, lr, scale) -> image`: hr with the blur and the noise of lr.
 
-  The blur is centred on HR's pixels, wherever its kernel puts those of LR. The
-  noise is the difference of lr to an LR image made without noise and JPEG
-  compression, enlarged.
+  The blur does not shift hr, even if the kernel shifts the pixels of LR. The
+  noise is the enlarged difference between lr and an LR image that is made
+  without noise and JPEG compression.
 
   Args:
     section: `config.degradation`.
@@ -157,7 +157,7 @@ def easy_targets(section: Mapping[str, Any]) -> Callable[..., jax.Array]:
   if section['name'] == REAL:
     raise UserError(
       "config.method.outputs='curriculum': its easy targets need one blur for"
-      " all images, which config.degradation.name='real' has not"
+      " all images, which config.degradation.name='real' does not have"
     )
   clean = Degradation.from_config(
     {**section, 'noise_sigma': 0.0, 'jpeg_quality': 0}

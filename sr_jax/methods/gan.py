@@ -94,7 +94,7 @@ def _init(
   check_frozen(frozen, players.frozen)
   if pretrained and 'generator' not in pretrained:
     raise UserError(
-      'config.checkpoint.init_from: holds no generator but'
+      'config.checkpoint.init_from: holds no generator, only'
       f' {", ".join(sorted(pretrained))}; give a model that enlarges'
     )
   if players.targeted and 'labels' not in shapes:

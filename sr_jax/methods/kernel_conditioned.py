@@ -91,10 +91,10 @@ def _fitting(
   assumed: Assumed,
   steps: int | str | None,
 ) -> Fitting:
-  """Makes the network's code of the given kernel.
+  """Makes a `Fitting` that gives the network the code of the given kernel.
 
   Raises:
-    UserError: No kernel is given, or adapt steps are.
+    UserError: No kernel is given, or a number of adapt steps is.
   """
   if steps:
     raise UserError(

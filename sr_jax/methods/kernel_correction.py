@@ -31,7 +31,7 @@ from sr_jax.typing import Conditioned
 
 _log = logging.getLogger(__name__)
 
-# Corrections of the released code.
+# Number of corrections in the released code.
 RELEASED = 7
 _MOST = 1000
 # Allowed keys and values of `config.method`.
@@ -52,7 +52,7 @@ _Estimate = tuple[jax.Array, jax.Array, jax.Array]
 
 
 class _Optimizer(NamedTuple):
-  """The optimizer of one network, whose updates are counted apart."""
+  """The optimizer of one network; each counts its own updates."""
 
   tx: optax.GradientTransformation
   rate: optax.Schedule
@@ -62,11 +62,11 @@ class Training(NamedTuple):
   """Networks and settings that the functions of the method share.
 
   Attributes:
-    network: Conditioned, which is not trained.
+    network: The network that enlarges by a code; it is not trained.
     predictor: The network that estimates the code from LR.
     corrector: The network that corrects the code.
-    optimizers: Of the predictor and the corrector, by slot.
-    corrections: Updates of the corrector in a step.
+    optimizers: Optimizers of the predictor and the corrector, by slot.
+    corrections: Number of updates of the corrector in a step.
     blurs: How LR is made.
   """
 
@@ -146,7 +146,7 @@ def _check(network: Conditioned, params: Mapping[str, Any]) -> None:
   """Refuses parameters that lack a network, or whose codes differ in length.
 
   Raises:
-    UserError: The error names the slot.
+    UserError: A slot is missing or does not suit the others.
   """
   kernel_codes.check_codes(network, params)
   for slot in _SLOTS:
@@ -163,13 +163,13 @@ def _check(network: Conditioned, params: Mapping[str, Any]) -> None:
     widths = part.codes, part.channels
     if not alike or widths != (network.codes, network.channels):
       raise UserError(
-        f'its {slot} is none for {network.codes} codes and {network.channels}'
-        ' channels'
+        f'its {slot} does not suit {network.codes} codes and'
+        f' {network.channels} channels'
       )
 
 
 def _part(params: Mapping[str, Any], slot: str) -> Any:
-  """The predictor or corrector whose parameters these are."""
+  """Makes the predictor or the corrector that has these parameters."""
   companion = ikc.COMPANIONS[slot]
   return companion.Model(**companion.recognise(shapes_of(params[slot])))
 
@@ -185,7 +185,7 @@ def corrected(
   lr: jax.Array,
   code: jax.Array,
 ) -> jax.Array:
-  """Codes after one correction, by what SFTMD makes of LR with the old ones."""
+  """Corrects codes once, judging by the images that SFTMD makes with them."""
   sr = kernel_codes.enlarge(network, params, lr, code)
   corrector = _part(params, 'corrector')
   return corrector.apply({'params': params['corrector']}, sr, code)
@@ -227,7 +227,7 @@ def _fitting(
 
   Args:
     config: Config of the checkpoint.
-    network: Conditioned.
+    network: The network that enlarges by a code.
     most: The checkpoint's number of corrections.
     assumed: How the images were degraded; without a kernel it is estimated.
     iterations: Number of corrections; 'auto' and None make at most `most` of
@@ -256,7 +256,7 @@ def estimation(
   """Compiles `(params, lr, keys) -> (code of each image, report)`.
 
   Args:
-    network: Conditioned.
+    network: The network that enlarges by a code.
     count: Number of corrections.
     auto: Whether to stop earlier, when the code hardly changes.
   """
@@ -351,7 +351,7 @@ def _train_step(
 def update(
   training: Training, state: TrainState, lr: jax.Array, code: jax.Array
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-  """One update of the predictor, and those of the corrector.
+  """Updates the predictor once, and the corrector once per correction.
 
   Args:
     training: Networks and settings.

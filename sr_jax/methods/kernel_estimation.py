@@ -1,4 +1,6 @@
-"""Training of the network that estimates the blur of LR images. Our own.
+"""Training of the network that estimates the blur of LR images.
+
+The method follows no paper.
 
 The network learns from power spectra of photographs that were reduced by known
 kernels, see `data.spectra`. The loss has three terms. The first is the error of
@@ -85,10 +87,11 @@ def make(config: Mapping[str, Any]) -> Method:
 
 
 def inference(config: Mapping[str, Any]) -> Inference:
-  """`predict(params, features, scale) -> (root, error, logits)`, averaged.
+  """Makes `predict(params, features, scale) -> (root, error, logits)`.
 
-  Features are `[B, *power_spectrum.FEATURES]`; the results are `[B, 3]`, `[B]`
-  and `[B, origins]`: see `models.estimators.spectrum_mlp`.
+  Features are `[B, *power_spectrum.FEATURES]`. The results are `[B, 3]`, `[B]`
+  and `[B, origins]`, see `models.estimators.spectrum_mlp`; each is the mean
+  over the members of the network.
   """
   return Inference(functools.partial(_predict, _network(config)))
 

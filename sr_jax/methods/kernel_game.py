@@ -1,13 +1,14 @@
 """Meta-training of KernelGAN's start, as in MetaKernelGAN (WACV 2023).
 
-A task is an image and the kernel that it is reduced by. The inner loop plays
+A task is an image and the kernel by which it is reduced. The inner loop plays
 KernelGAN's game on the reduced image for a few iterations. The outer loss is
-the distance of the generator's kernel from the true one after each of them, and
-its gradient passes through the game: so the discriminator learns to lead the
-generator to the kernel, and the rates of both to do it in these iterations.
+the distance of the generator's kernel from the true one after each of these
+iterations. Its gradient passes through the game. In this way the discriminator
+learns to lead the generator to the true kernel, and the learning rates of both
+networks become such that a few iterations are enough.
 
-Nothing of the paper's code was seen. Here the gradient through the game is
-exact, and every layer has a rate of its own at each iteration.
+This was written without sight of the authors' code. The gradient through the
+game is exact, and every layer has a learning rate of its own at each iteration.
 """
 
 from __future__ import annotations
@@ -50,10 +51,11 @@ _RULES: Rules = {
 _SCALE = 2
 # Margin of the images in LR pixels: a kernel's reach, rounded up.
 _MARGIN = KERNEL_SIDE // 2 // _SCALE + 1
-# The game alone moves the kernel; what kernels are like is learned by the outer
-# loss. The other losses hinder gradient descent: that of the sum moves all taps
-# by the same amount, however near the sum is, and the slope of sparsity is
-# infinite at zero.
+# Only the adversarial loss moves the kernel. KernelGAN's other losses say what
+# kernels are like, which the outer loss teaches here. They would hinder
+# gradient descent: the loss of the sum moves all taps by the same amount,
+# however near the sum is to 1, and the slope of the sparsity loss is infinite
+# at zero.
 _WEIGHTS = kernel_game.Weights(None, None, None, None, None)
 # Variance in HR pixels squared of the kernel that the training starts from.
 _START = 2.0
@@ -104,7 +106,7 @@ def inference(config: Mapping[str, Any]) -> Inference:
 def players_of(
   generator: Generator, discriminator: Discriminator
 ) -> kernel_game.Players:
-  """The two networks as functions of their parameters, as published."""
+  """The two networks of KernelGAN as functions of their parameters."""
 
   def kernel(theta: Any) -> jax.Array:
     return jnp.asarray(generator.apply({'params': theta}))
@@ -173,8 +175,8 @@ def _init(
 def _at_gaussian(theta: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
   """Adds a Gaussian kernel to a generator, by the first channel of its layers.
 
-  Random layers alone multiply out to a kernel near zero, from which a few
-  iterations of any rate lead nowhere.
+  The kernel of random layers alone is near zero. From there a few iterations
+  lead nowhere, whatever their learning rate.
   """
   moved = {}
   for i, (name, weight) in enumerate(sorted(theta.items())):

@@ -261,8 +261,8 @@ def _sections(config: Mapping[str, Any]) -> tuple[Tasks, Inner, Outer]:
     )
   if tasks.degradation not in ('direct', 'blur-bicubic', REAL):
     raise UserError(
-      f'config.degradation.name={tasks.degradation!r}: tasks draw a blur, which'
-      " only 'direct', 'blur-bicubic' and 'real' use"
+      f'config.degradation.name={tasks.degradation!r}: every task draws a blur;'
+      " choose 'direct', 'blur-bicubic' or 'real'"
     )
   if degradation['jpeg_quality']:
     raise UserError(

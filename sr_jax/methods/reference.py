@@ -2,14 +2,15 @@
 
 A batch holds references and HR; without references LR is its own reference. The
 matching is a part of the step, so that images and references can be augmented
-independently. The terms of the generator's loss; a weight of 0 leaves a term
+independently. The generator's loss has these terms; a weight of 0 leaves a term
 out:
 
   pixel_weight           distance of SR to HR, by `config.loss`
   enlarged_weight        the same for the network's result without reference
   perceptual_weight      distance of features of VGG19, by `perceptual`, a
                          recipe of `losses.perceptual`
-  texture_weight         distance of Gram matrices to the swapped features'
+  texture_weight         distance of SR's Gram matrices to those of the swapped
+                         features
   back_projection_weight distance of SR, reduced again, to LR
   adversarial_weight     `discriminator`, by Wasserstein's game
 
@@ -208,8 +209,8 @@ def _check_references(data: Mapping[str, Any]) -> None:
   for key in ('patch', 'reference_size'):
     if 0 < data[key] < least:
       raise UserError(
-        f'config.data.{key}={data[key]}: a reference has {least} pixels a side'
-        ' or more'
+        f'config.data.{key}={data[key]}: a reference needs {least} or more'
+        ' pixels a side'
       )
 
 

@@ -163,8 +163,8 @@ def _frozen(sisr: Any, path: str) -> dict[str, Any]:
     check_parameters(sisr, slots)
   except UserError as error:
     raise UserError(
-      f'config.method.sisr_from={path}: of another network than'
-      f' config.method.sisr: {error}'
+      f'config.method.sisr_from={path}: it is the checkpoint of another network'
+      f' than config.method.sisr: {error}'
     ) from None
   return {SISR: slots}
 
@@ -286,8 +286,8 @@ def _fitted(reference: jax.Array, lr: jax.Array, scale: float) -> jax.Array:
   if max(abs(rows - height), abs(columns - width)) >= scale:
     raise UserError(
       f'the reference has {columns}x{rows} pixels, but SR {width}x{height}: a'
-      ' network that warps takes another view of the same size, and the image'
-      ' whole'
+      ' network that warps takes a reference of the size of SR, and the whole'
+      ' image instead of tiles'
     )
   more = ((0, 0), (0, max(0, height - rows)), (0, max(0, width - columns)))
   reference = jnp.pad(reference, (*more, (0, 0)), 'symmetric')

@@ -189,8 +189,8 @@ def fitting(
   )
   if recipe.scales and blurred:
     raise UserError(
-      'gradual ZSSR needs a kernel for every scale between: use model zssr, or'
-      ' leave the kernel out'
+      'gradual ZSSR needs a kernel for every intermediate scale: use model'
+      ' zssr, or leave the kernel out'
     )
   kernel = np.asarray(assumed.kernel, np.float32) if blurred else None
   program = _training_program(tuple(model.items()), recipe)

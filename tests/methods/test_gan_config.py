@@ -110,7 +110,7 @@ def test_advice(odd, told):
 
 def test_weights_without_a_generator_are_no_start():
   init = functools.partial(run_of().method.init, scale=2)
-  with pytest.raises(UserError, match='holds no generator but dual_0'):
+  with pytest.raises(UserError, match='holds no generator, only dual_0'):
     jax.eval_shape(
       *(init, jax.random.key(0), batch(), {}),
       pretrained={'dual_0': {}},

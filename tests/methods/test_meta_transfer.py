@@ -423,7 +423,7 @@ def test_noise_is_that_of_the_lr_image():
   ('changes', 'reason'),
   [
     ({'data__batch_size': 8}, r'batch_size=8: 2 tasks of 1\+1 images need 4'),
-    ({'degradation__name': 'bicubic'}, "name='bicubic': tasks draw a blur"),
+    ({'degradation__name': 'bicubic'}, "='bicubic': every task draws a blur"),
     ({'method__outer__weights': 'anneal'}, "weights='anneal': give"),
     ({'method__outer__task_axis': 'pmap'}, "task_axis='pmap': give"),
     ({'method__inner__learned_rates': 'all'}, "learned_rates='all': give"),
