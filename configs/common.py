@@ -49,7 +49,7 @@ def adversarial(config: ml_collections.ConfigDict, **options) -> None:
 def blurred(config: ml_collections.ConfigDict, method: str, **options) -> None:
   """Sets a method that blurs every image at random.
 
-  The degradation of the fixed crops becomes a blur in the middle of the range.
+  For the fixed crops of evaluations, the blur is in the middle of the range.
   """
   trained_by(config, method, **options)
   config.degradation.name = 'blur-bicubic'

@@ -24,8 +24,8 @@ another rate, and x8 smaller crops:
   --config.optimizer.learning_rate=7e-5
   --config.model.scale=8 --config.data.patch=48
 
-With the loss of SR alone it takes long to learn the flow. CrossNet++ (Tan et
-al., TPAMI 2020) also compares the warped reference with HR:
+The network learns the flow slowly if the loss compares only SR with HR.
+CrossNet++ (Tan et al., TPAMI 2020) also compares the warped reference with HR:
   --config.method.warp_weight=1.0
 
 Published scores are on light fields that we do not have. We have not trained

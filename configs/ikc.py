@@ -4,10 +4,11 @@ r"""IKC: corrected kernels for blind super-resolution (Gu et al., CVPR 2019).
     --config.data.source=folder:PATH/TO/DIV2K_AND_FLICKR2K \
     --config.checkpoint.init_from=runs/ikc_sftmd
 
-The second stage, after configs/ikc_sftmd.py: the predictor, which estimates the
-kernel's code from LR, and the corrector, which improves a code by what SFTMD
-made with it. SFTMD does not change. Every step updates the predictor once and
-the corrector seven times. Scale and blurs must be those of the first stage:
+This is the second stage, after configs/ikc_sftmd.py. It trains the predictor,
+which estimates the kernel's code from LR, and the corrector, which improves a
+code after seeing the image that SFTMD makes with it. SFTMD does not change.
+Every step updates the predictor once and the corrector seven times. Scale and
+blurs must be those of the first stage:
   x3  --config.model.scale=3 --config.method.max_sigma=3.0
   x4  --config.model.scale=4 --config.method.max_sigma=4.0
 
@@ -32,7 +33,8 @@ def get_config(preset=None):
   config.steps = 5000
   config.model.name = 'ikc'
   config.model.variant = 'sftmd'
-  # Kernels of the evaluations during training, each after so many corrections.
+  # For evaluations during training: the kernels, and the numbers of corrections
+  # after which the result is measured.
   test = {
     'kernels': ('gaussian:0.64', 'gaussian:1.44', 'gaussian:2.56'),
     'steps': (0, 7),

@@ -32,7 +32,7 @@ def get_config(preset=None):
   config.steps = 500_000
   config.model.name = 'ikc'
   config.model.variant = 'sftmd'
-  # Kernels of the evaluations during training.
+  # Kernels for evaluations during training.
   test = {'kernels': ('gaussian:0.64', 'gaussian:1.44', 'gaussian:2.56')}
   common.blurred(config, 'kernel_conditioned', test=test)
   config.optimizer.b2 = 0.99

@@ -21,9 +21,11 @@ steps, at most 100,000 outer steps. The released models differ:
                    --config.method.query=4 --config.data.batch_size=40
   bicubic x2       4 tasks: --config.method.tasks=4 --config.data.batch_size=64
 
-Published scores (Set5, `y-uint8`, 1 / 10 updates): g2.0^d 35.20 / 36.05,
-gani^d 34.05 / 34.78, g0.2^d 33.14 / 33.74, and g1.3^b 35.18 / 36.64 for the
-bicubic model. docs/results.md lists the scores of our weights.
+Published scores (Set5, `y-uint8`, after 1 / 10 updates) of the direct model:
+35.20 / 36.05 for a Gaussian of variance 2.0 (g2.0^d in the paper), 34.05 /
+34.78 for anisotropic ones (gani^d), 33.14 / 33.74 for variance 0.2 (g0.2^d).
+The bicubic model has 35.18 / 36.64 for variance 1.3 (g1.3^b). docs/results.md
+lists the scores of our weights.
 """
 
 from configs import common
@@ -38,7 +40,8 @@ def get_config(preset=None):
   config.degradation.name = 'direct'
   # The kernel of the fixed crops; the training tasks draw random kernels.
   config.degradation.kernel = 'gaussian:2.0'
-  # Numbers of steps and kernels of the evaluations during training.
+  # For evaluations during training: the kernels, and the numbers of adaptation
+  # steps after which the result is measured.
   test = {
     'steps': (0, 1, 10),
     'kernels': ('gaussian:0.2', 'gaussian:2.0', 'gaussian:4.0,1.0,-0.5'),

@@ -7,8 +7,9 @@ r"""MZSR stage 1, large-scale training (Soh et al., CVPR 2020, Algorithm 1).
 Bicubic x2, L1, Adam 4e-4 halved every 100,000 steps down to 1e-4, batches of
 32 patches of 96x96 HR pixels. The authors' script runs for 800,000 steps. The
 released weights are those of step 500,000, with 37.48 dB on Set5 x2 (`y-uint8`)
-and 29.14 dB under g2.0^d: this stage alone does not adapt to a blur. Stage 2 is
-configs/mzsr.py, started with
+and 29.14 dB if LR is blurred by a Gaussian of variance 2 and sampled directly:
+this stage alone does not adapt to a blur. Stage 2 is configs/mzsr.py, started
+with
   --config.checkpoint.init_from=runs/mzsr_pretrain
 
 On two CPU cores, our own weights were started with (see docs/pretrained.md):

@@ -9,8 +9,9 @@ users quote from the paper; the number of steps is RCAN's. For x3, x4 and x8:
   --config.model.scale=4
 
 The released code differs: it has batches of 16 and multiplies the rate by 0.6
-every 2,500 steps, which leaves 8e-8 of the rate after 35,000. Users report
-31.67 dB on Set5 x4 with this schedule, so it is not offered here.
+every 2,500 steps, so that after 35,000 steps less than a thousandth of the rate
+is left, 8e-8. Users report 31.67 dB on Set5 x4 with this schedule, so it is not
+offered here.
 
 Published scores (luma, Set5): 38.31 / 34.75 / 32.64 dB for x2 / x3 / x4,
 measured in overlapping tiles. We have not trained this config and claim no

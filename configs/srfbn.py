@@ -30,7 +30,7 @@ def get_config(preset=None):
 
 
 def base():
-  """What the kinds of degradation share."""
+  """Settings that the configs of all degradations share."""
   config = common.base()
   config.steps = 1_000_000
   config.model.name = 'srfbn'

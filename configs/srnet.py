@@ -16,13 +16,14 @@ same way, instead of bicubic reductions:
 x8 (LR 32x32, halved every 50,000 of 300,000 steps):
   --config.model.scale=8 --config.data.patch=32 --config.steps=300000
   --config.optimizer.boundaries="(50000,100000,150000,200000,250000)"
-The variants of the ablation are `edsr-rat`, `edsr-rat-ssa`, `edsr-rat-mpr`,
-`rcan-minus-rat` and `rcan-minus-rat-ssa`. Without the residual-aware task (RAT)
+The authors' ablation study has these variants with the residual-aware task
+(RAT): `edsr-rat`, `edsr-rat-ssa`, `edsr-rat-mpr`, `rcan-minus-rat` and
+`rcan-minus-rat-ssa`. Without RAT there are `edsr`, `edsr-ssa`, `edsr-mpr`,
+`rcan-minus`, `rcan-minus-ssa` and `rcan-minus-mpr`, which need another setting:
   --config.model.variant=rcan-minus-mpr --config.method.outputs=none
-they are also `edsr`, `edsr-ssa`, `edsr-mpr`, `rcan-minus` and `rcan-minus-ssa`.
 The network of a later figure by the authors: --config.model.variant=figure. The
-described targets are made with bicubic; the filter that was Pillow's default
-when the release ran is set by
+targets are made with bicubic, as the authors describe them. The filter that was
+Pillow's default when the release ran is set by
   --config.method.upsampling=nearest
 
 Published scores (SR-RAW, luma): 25.14 / 19.90 dB for x4 / x8, without RAT 24.93
@@ -45,7 +46,7 @@ def get_config(preset=None):
 
 
 def base():
-  """What the sizes share."""
+  """Settings that all sizes of the network share."""
   config = common.base()
   config.model.name = 'srnet'
   config.model.variant = 'srnet'

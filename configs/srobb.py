@@ -37,7 +37,7 @@ _EPOCH = 118_287 // 16
 def get_config(preset=None):
   """SRResNet against SRGAN's discriminator, guided by label maps."""
   config = common.base()
-  config.steps = 55 * _EPOCH  # epochs recalled
+  config.steps = 55 * _EPOCH  # number of epochs: recalled
   config.model.name = 'srresnet'  # as SRGAN's
   config.model.variant = 'paper'
   config.model.scale = 4
@@ -63,7 +63,7 @@ def get_config(preset=None):
   )
   config.optimizer.learning_rate = 1e-3  # recalled
   config.optimizer.schedule = 'step'
-  config.optimizer.boundaries = (20 * _EPOCH, 40 * _EPOCH)  # epochs recalled
+  config.optimizer.boundaries = (20 * _EPOCH, 40 * _EPOCH)  # recalled
   config.optimizer.factor = 0.1  # ours
   config.data.patch = 24  # as SRGAN's
   config.eval.every = 5000
