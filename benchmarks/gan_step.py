@@ -1,20 +1,24 @@
-"""One adversarial train step against PyTorch's and against two programs.
+"""Time of an adversarial train step, compared with two other ways to do it.
 
   pip install '.[bench]'
   python -m benchmarks.gan_step [rounds]
 
-A small MSRResNet x4 and a narrow 128x128 discriminator of BasicSR's; L1 and the
-relativistic average loss, Adam for both. Three ways of the same step:
+The generator is a small MSRResNet x4, the discriminator a narrow version of
+BasicSR's for 128x128 images. The losses are L1 and the relativistic average
+loss, and both networks use Adam. The same step is done in three ways:
 
-  joint     `methods.gan`: one program, one pass forward of each network
-  two       one program for each player's update, each with its own pass forward
-  PyTorch   as BasicSR: the generator's update, then the discriminator's on the
-            detached images of the same pass
+  joint     as `methods.gan`: one compiled program, in which each network has
+            one forward pass
+  two       one compiled program for the update of each network, each with
+            forward passes of its own
+  PyTorch   as in BasicSR: the generator is updated first, then the
+            discriminator, on the detached images of the same forward pass
 
-They run by turns, so that a busy machine slows all of them. The script prints
-medians of the wall time and of the processor's time, which other work disturbs
-less (on a busy machine give all of them one core: taskset -c 0), and the
-difference of the first two after a step.
+The three run in turn, so that other work on the machine slows all of them. The
+script prints medians of the wall time and of the processor time. Other work
+disturbs the latter less; on a busy machine, restrict the script to one core
+(taskset -c 0). It also prints by how much the parameters of the first two ways
+differ after a step.
 """
 
 import functools

@@ -1,19 +1,27 @@
-"""What an estimated blur kernel costs: PSNR of MZSR given several kernels.
+"""PSNR of MZSR with the true blur kernel, estimated ones and wrong ones.
 
   python -m benchmarks.kernel_estimation FOLDER... --out rows.jsonl
   python -m benchmarks.kernel_estimation Set14/HR --crop 112 --out rows.jsonl
 
-LR images are made of every HR image by known kernels (`DIV2KRK-like` ones are
-drawn anew for each image) and by plain bicubic. Each is enlarged with the true
-kernel, the estimated one, the one that a fit to the spectrum gives, a Gaussian
-of variance 1 whatever the image, the cubic kernel of a bicubic reduction, by
-`--kernel auto` as the command line does, which also decides whether there was a
-blur at all, by bicubic interpolation, and by the plain network of the scale.
-Kernels are estimated from the whole LR image, also where only its middle is
+Every HR image is reduced with known kernels and by plain bicubic. The kernels
+called `DIV2KRK-like` are drawn anew for each image. Each LR image is enlarged
+in several ways, which are the columns of the table:
+
+  true        MZSR with the true kernel
+  estimated   MZSR with the kernel that the small network estimates
+  spectrum    MZSR with the kernel that a fit to the power spectrum gives
+  gaussian:1  MZSR with a Gaussian of variance 1, whatever the image
+  cubic       MZSR with the cubic kernel of a bicubic reduction
+  auto        as `sr-jax upscale --kernel auto`, which also decides whether the
+              image was blurred at all
+  bicubic     bicubic interpolation
+  plain       a network of the same scale that is given no kernel
+
+Kernels are estimated from the whole LR image, even if only its middle is
 enlarged.
 
-Every finished case is a line of --out; a second call goes on where the first
-stopped, and adds columns that are missing. PSNR is `y-uint8`.
+Every finished case is a line of --out. A second call continues where the first
+stopped, and adds missing columns. PSNR is measured by the protocol `y-uint8`.
 """
 
 from __future__ import annotations
@@ -59,11 +67,11 @@ class Case(NamedTuple):
   """One LR image.
 
   Attributes:
-    key: Names it in the file of results.
+    key: Name of the case in the file of results.
     lr: The whole LR image.
     true: The kernel; None for bicubic reduction.
     hr: HR of the part that is enlarged.
-    part: That part of `lr`.
+    part: The part of `lr` that is enlarged.
   """
 
   key: str
@@ -99,7 +107,7 @@ def _padded(kernel: np.ndarray, side: int) -> np.ndarray:
 
 
 def cases(args: argparse.Namespace) -> Iterator[Case]:
-  """All cases."""
+  """Yields every case: each image with each of its kernels."""
   scale = args.scale
   for folder in args.folders:
     files = list(enumerate(find_images([folder])))
@@ -131,7 +139,7 @@ def _kernel(name: str, image: int, scale: int) -> np.ndarray | None:
 def _middle(
   hr: np.ndarray, lr: np.ndarray, crop: int, scale: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """HR and LR of the middle, at most `crop` LR pixels wide; all for 0."""
+  """Cuts the middle out of HR and LR: `crop` LR pixels, or everything for 0."""
   if not crop:
     return hr, lr
   height, width = (min(n, crop) for n in lr.shape[:2])
@@ -146,7 +154,7 @@ def _middle(
 def row(
   case: Case, scale: int, steps: int, columns: Sequence[str]
 ) -> dict[str, Any]:
-  """Scores of one case in some columns, those that it has."""
+  """Scores of one case, for those of the columns that exist for it."""
   model = _model(f'mzsr-x{scale}')
   lr, part = np.float32(case.lr), np.float32(case.part)
   prepared = _automatic(scale, steps).prepare(lr)
@@ -249,7 +257,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def main() -> None:
-  """Goes on with what is not in --out yet, then prints the table."""
+  """Computes the cases that --out lacks, then prints the table."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('folders', nargs='+', type=Path)
   parser.add_argument('--out', type=Path, required=True)

@@ -5,18 +5,20 @@
   python -m benchmarks.reference_training crossnet --photographs FOLDER \
     --test Set14 --out DIR
 
-`srntt` trains SRNTT-l2 with references made from the photographs, then on the
-pairs of CUFED's folders `input` and `ref`. It enlarges one scene (001_0.png)
-with its references (001_1.png and so on), with changed ones and with none.
+`srntt` trains SRNTT-l2 first with references that are made from the
+photographs, then on the pairs in CUFED's folders `input` and `ref`. It then
+enlarges one scene (001_0.png) with its references (001_1.png and so on), with
+altered copies of a reference, and without any.
 
-`crossnet` trains on views that are shifted by up to four whole pixels along
-each axis, which a short training can learn, and enlarges other views. It prints
-PSNR with and without the reference, and the mean error of the flow over all
-pixels except a border of an eighth of the side. Views have the size of the
-training crops, or a larger size.
+`crossnet` trains on views: crops whose reference is the same image, shifted by
+up to four whole pixels along each axis. A short training can learn such shifts.
+It then enlarges views of the images in `--test`, once in the size of the
+training crops and once in a larger size. It prints PSNR with and without the
+reference, and the mean error of the estimated flow over all pixels except a
+border of an eighth of the side.
 
-The runs are kept in `--out` and resume when they were stopped. PSNR is
-`y-uint8`.
+Runs are kept in `--out`; a run that was stopped resumes. PSNR is measured by
+the protocol `y-uint8`.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ def _shrink(
 
 
 def srntt(args: argparse.Namespace) -> None:
-  """Prints the PSNR of a scene by its references."""
+  """Trains SRNTT and prints the PSNR of a scene for each reference."""
   hr, *levels = scene_images(args.scene)
   # Refuses missing folders before the trainings.
   find_images([args.pairs / 'input', args.pairs / 'ref'])
@@ -134,7 +136,7 @@ def _scene_psnr(
 
 
 def crossnet_views(args: argparse.Namespace) -> None:
-  """Prints PSNR and the error of the flow."""
+  """Trains CrossNet and prints PSNR and the error of the flow."""
   # Refuses a missing folder before the training.
   find_images([args.test])
   run = args.out / 'crossnet'
@@ -172,11 +174,11 @@ def _measure_views(model: SRModel, test: Path, folder: Path, side: int) -> None:
   )
   moved = np.mean([np.hypot(*shift) for shift in shifts.values()])
   print(
-    f'flow: pixels {errors.mean():.2f} off on the average (median of the views'
-    f' {np.median(errors):.2f}), mean flows of views {of_mean.mean():.2f}'
-    f' ({np.median(of_mean):.2f}), where shifts are {moved:.2f};'
-    f' {(errors > 1).sum()} views more than a pixel off, the others'
-    f' {errors[errors <= 1].mean():.2f}',
+    f'error of the flow in pixels: {errors.mean():.2f} on average over pixels'
+    f' (median of the views {np.median(errors):.2f}); of the mean flow of a'
+    f' view {of_mean.mean():.2f} (median {np.median(of_mean):.2f}); the shifts'
+    f' are {moved:.2f} on average; {(errors > 1).sum()} views have an error'
+    f' above one pixel, the others {errors[errors <= 1].mean():.2f}',
     flush=True,
   )
 
