@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
 _CPU_OPTIONS = {
   # Turns off YNNPACK, to which XLA:CPU of jax 0.10 hands convolutions: its
@@ -19,9 +21,6 @@ _CPU_OPTIONS = {
   # of jaxlib contain it from 0.11 on; 0.10 accepts the option without effect.
   'xla_cpu_experimental_onednn_custom_call': True,
 }
-# Options of programs that run once. With them the initial weights of a network
-# are made in a third of the time.
-_ONCE = {'xla_backend_optimization_level': 0}
 
 
 @functools.cache
@@ -36,17 +35,55 @@ def _options(backend: str) -> dict[str, Any]:
   return _CPU_OPTIONS
 
 
-def jit(fun: Callable[..., Any], *, once: bool = False, **kwargs: Any) -> Any:
-  """`jax.jit(fun, **kwargs)` with CPU convolutions at full speed.
-
-  Args:
-    fun: The function to compile.
-    once: Whether the program runs once only. On CPU it is then compiled fast,
-      with little optimization, and runs slowly.
-    **kwargs: Further arguments of `jax.jit`.
-  """
+def jit(fun: Callable[..., Any], **kwargs: Any) -> Any:
+  """`jax.jit(fun, **kwargs)` with CPU convolutions at full speed."""
   # The options are those of this machine's compiler. A program that is lowered
   # for another platform is not affected.
-  backend = jax.default_backend()
-  options = _ONCE if once and backend == 'cpu' else _options(backend)
+  options = _options(jax.default_backend())
   return jax.jit(fun, compiler_options=options or None, **kwargs)
+
+
+def call_once(fun: Callable[..., Any], *args: Any) -> Any:
+  """`fun(*args)` in little time for a function that is called only once.
+
+  The initial weights of a deep network are many random arrays of few shapes.
+  One program for all of them takes minutes to compile. Here every operation is
+  a program of its own, which serves all operations of the same kind and shape.
+  Operations without influence on the result are left out: initialisation
+  follows an image through the network only to learn the shapes.
+
+  Args:
+    fun: A function that `jax.jit` could compile.
+    *args: Its arguments; none of them is static.
+  """
+  closed, shapes = jax.make_jaxpr(fun, return_shape=True)(*args)
+  operations = _with_influence(closed.jaxpr)
+  run = jaxpr_as_fun(
+    closed.replace(jaxpr=closed.jaxpr.replace(eqns=operations))
+  )
+  with _little_optimization():
+    leaves = run(*jax.tree.leaves(args))
+  return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+
+
+def _with_influence(jaxpr: Jaxpr) -> list[JaxprEqn]:
+  """The operations whose results the function returns or needs."""
+  needed = {x for x in jaxpr.outvars if not isinstance(x, Literal)}
+  kept = []
+  for operation in reversed(jaxpr.eqns):
+    if operation.effects or not needed.isdisjoint(operation.outvars):
+      kept.append(operation)
+      needed |= {x for x in operation.invars if not isinstance(x, Literal)}
+  return kept[::-1]
+
+
+@contextlib.contextmanager
+def _little_optimization() -> Generator[None]:
+  """Lets JAX compile for CPU in a third of the time, to slow programs."""
+  name = 'jax_disable_most_optimizations'
+  before = jax.config.read(name)
+  jax.config.update(name, before or jax.default_backend() == 'cpu')
+  try:
+    yield
+  finally:
+    jax.config.update(name, before)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import pathlib
 from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from sr_jax import checkpoints, experiment, methods, sharding
 from sr_jax.data import batches, opening
 from sr_jax.errors import UserError, counted
 from sr_jax.evaluation.crops import Evaluation, make_evaluation
 from sr_jax.metrics.protocol import LOWER_IS_BETTER
-from sr_jax.ops.compilation import jit
+from sr_jax.ops.compilation import call_once, jit
 from sr_jax.runs import workdirs
 from sr_jax.runs.progress import Progress
 from sr_jax.state import TrainState
@@ -141,10 +143,12 @@ def first_state(run: Run, keeper: checkpoints.Keeper) -> TrainState:
       return state
     path = config['checkpoint']['init_from']
     pretrained = checkpoints.load_params(path).params if path else {}
-    # Outside of jit two leaves might share a buffer, which could not be
-    # donated.
-    start = jit(init, once=True, out_shardings=everywhere)
-    return start(key, frozen, pretrained)
+    state = call_once(init, key, frozen, pretrained)
+    # Leaves of the state may share a buffer, which could not be donated.
+    copy = jit(
+      functools.partial(jax.tree.map, jnp.copy), out_shardings=everywhere
+    )
+    return copy(state)
 
 
 def _frozen(

@@ -65,8 +65,8 @@ def test_a_step_does_not_change_the_enlarging_network(edsr):
     k: rng.integers(0, 256, (1, 64, 64, 3), np.uint8) for k in ('hr', 'ref')
   }
   init = functools.partial(method.init, scale=4)
-  state = jit(init, once=True)(jax.random.key(0), batch, method.frozen())
-  step = jit(functools.partial(method.train_step, scale=4), once=True)
+  state = jit(init)(jax.random.key(0), batch, method.frozen())
+  step = jit(functools.partial(method.train_step, scale=4))
   after, metrics = step(state, batch)
   _, other = step(state, batch | {'ref': 255 - batch['ref']})
   assert metrics['loss'] != other['loss']
@@ -98,8 +98,7 @@ def test_the_train_loop_and_its_checkpoint(tmp_path):
   assert model.halo is None
   lr = tiny_models.random_image(4, 5)[None]
   predict, similarity = (
-    jit(function, once=True)
-    for function in (model.predict, model.referring.similarity)
+    jit(function) for function in (model.predict, model.referring.similarity)
   )
   alone = predict(model.params, lr)
   assert alone.shape == (1, 16, 20, 3)

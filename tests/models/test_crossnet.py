@@ -118,7 +118,7 @@ def test_gradients_reach_every_tensor_through_sr_alone(tiny):
   def energy(variables):
     return (network.apply(variables, *images)[0] ** 2).sum()
 
-  grads = jit(jax.grad(energy), once=True)(variables)
+  grads = jit(jax.grad(energy))(variables)
   for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
     keys = jax.tree_util.keystr(path)
     assert jnp.isfinite(leaf).all(), keys
