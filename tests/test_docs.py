@@ -1,5 +1,6 @@
 """README and docs: commands parse, code compiles, links lead somewhere."""
 
+import ast
 import functools
 import pathlib
 import pkgutil
@@ -108,6 +109,23 @@ def test_index_names_every_page():
   notebooks = (ROOT / 'colabs').glob('*.ipynb')
   names = {f'generated/colabs/{path.stem}' for path in notebooks}
   assert not names - set(index.splitlines())
+
+
+def test_error_texts_exist():
+  """Each message of the tables, between placeholders, is text of the code."""
+  text = (DOCS / 'troubleshooting.md').read_text()
+  rows = re.findall(r'^\| ([^|]+) \|', text, re.M)
+  quoted = [part for row in rows for part in re.findall(r'`([^`]+)`', row)]
+  pieces = [piece.strip() for message in quoted for piece in message.split('…')]
+  files = [ROOT / 'train.py', *(ROOT / 'sr_jax').rglob('*.py')]
+  strings = ' '.join(
+    node.value
+    for file in files
+    for node in ast.walk(ast.parse(file.read_text()))
+    if isinstance(node, ast.Constant) and isinstance(node.value, str)
+  )
+  assert len(pieces) >= 40
+  assert not [piece for piece in pieces if piece not in strings]
 
 
 def test_api_page_names_every_module():
