@@ -39,14 +39,18 @@ KEPT = pathlib.Path(tempfile.gettempdir(), f'sr_jax-tests-{os.getuid()}')
 
 
 def _keep_notes() -> None:
-  """Keeps what pytest and Hypothesis note for the next run, such as failures.
+  """Keeps what other packages note for the next run, such as failed tests.
 
-  `cache_dir` of pyproject.toml refers to the first variable.
+  They would put it into the checkout or the home folder. `cache_dir` of
+  pyproject.toml refers to the first variable.
   """
   os.environ['SR_JAX_TESTS_KEPT'] = str(KEPT)
-  os.environ.setdefault(
-    'HYPOTHESIS_STORAGE_DIRECTORY', str(KEPT / 'hypothesis')
-  )
+  for name, folder in (
+    ('HYPOTHESIS_STORAGE_DIRECTORY', 'hypothesis'),
+    ('IPYTHONDIR', 'ipython'),
+    ('MPLCONFIGDIR', 'matplotlib'),
+  ):
+    os.environ.setdefault(name, str(KEPT / folder))
 
 
 _keep_notes()
