@@ -62,8 +62,8 @@ def refuse_raw(path: Path, head: bytes) -> None:
 def raw_fault(path: Path) -> UserError:
   """The error for a raw photograph."""
   return UserError(
-    f'{path}: is a raw photograph, which cannot be read: convert it to TIFF or '
-    'PNG with a raw developer first'
+    f'{path}: is a raw photograph, which is not developed here: develop it to '
+    'TIFF or PNG first'
   )
 
 
