@@ -130,5 +130,5 @@ def test_three_steps_learn_and_pairs_of_files_train_too():
 def test_a_model_of_one_output_is_refused():
   method = _method(name='edsr', blocks=1, features=4)
   state, batch, step = _start(method)
-  with pytest.raises(UserError, match='curriculum: this model has one'):
+  with pytest.raises(UserError, match='curriculum: this model has only one'):
     step(state, batch, scale=3)

@@ -127,7 +127,7 @@ def test_bad_outputs_are_refused(section, message):
 def test_a_model_of_one_output_is_refused_by_name():
   _, method = _setup(SRCNN, method={'outputs': 'steps'})
   state = _init(method, _batch())
-  with pytest.raises(UserError, match='outputs=steps: this model has one'):
+  with pytest.raises(UserError, match='outputs=steps: this model has only one'):
     _step(method, state, _batch())
 
 
