@@ -230,7 +230,7 @@ def test_rates_of_the_generator_are_not_the_critics():
     ({'method': {'critic_steps': -1}}, 'critic_steps=-1'),
     ({'method': {'texture_threshold': (1.0,)}}, r'texture_threshold=\(1.0,\)'),
     ({'method': {'perceptual': 'lpips'}}, "perceptual: unknown 'lpips'"),
-    ({'data': {'patch': 11}}, 'data.patch=11: .* 12 pixels'),
+    ({'data': {'patch': 11}}, 'data.patch=11: .* 12 or more pixels'),
     ({'data': {'patch': 16, 'reference_size': 8}}, 'reference_size=8'),
     (
       {'data': {'patch': 12}, 'method': {'adversarial_weight': 1.0}},
