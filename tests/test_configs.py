@@ -138,7 +138,10 @@ def _presets_to_trace():
 
   `test_smoke_preset_trains` runs the others of :smoke.
   """
-  slow = ('crossnet', 'esrgan', 'ranker', 'srntt')
+  slow = (
+    *('crossnet', 'esrgan', 'ikc_sftmd'),
+    *('metakernelgan', 'ranker', 'srntt'),
+  )
   seen, cases = set(), []
   for path in FILES:
     name = _module(path).get_config('smoke').method.name

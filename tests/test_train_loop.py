@@ -428,6 +428,7 @@ def test_a_wrong_value_is_answered_in_one_line(tmp_path, sections, reason):
   assert '\n' not in str(error.value)
 
 
+@pytest.mark.nightly
 def test_tasks_take_no_scales_of_the_batches(tmp_path):
   config = mzsr.get_config('smoke')
   config.data.scales = (2.0, 3.0)

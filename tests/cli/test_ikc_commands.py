@@ -159,6 +159,7 @@ def _flat(tree, prefix=''):
   }
 
 
+@pytest.mark.nightly
 def test_upscale_estimates_and_corrects(run, tiny, photo, tmp_path):
   out = tmp_path / 'out'
   command = ('upscale', photo, '--model', tiny)

@@ -136,6 +136,7 @@ def test_any_image_serves(run, srntt, files, kind):
   assert np.isfinite(read_image(out).color).all()
 
 
+@pytest.mark.nightly
 def test_bad_references(run, srntt, files, checkpoint, slots):
   command = ('upscale', files / 'photo.png', '-o', files / 'out')
   ours = (*command, '--model', srntt, '--reference')

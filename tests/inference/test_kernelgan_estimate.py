@@ -43,6 +43,7 @@ def test_the_seed_decides(pair):
   assert np.abs(again[1].kernel - pair[1].kernel).max() > 1e-3
 
 
+@pytest.mark.nightly
 def test_grey_images_and_x4():
   """x4 is the kernel of x2 twice; a grey image is one of equal colours."""
   grey = IMAGE.mean(-1)

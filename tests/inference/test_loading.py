@@ -62,6 +62,7 @@ def feedback(tmp_path):
   return tmp_path / 'srfbn', network, variables
 
 
+@pytest.mark.nightly
 def test_options_that_the_parameters_leave_open(feedback):
   path, network, variables = feedback
   lr = PHOTO[None, :8, :9] / np.float32(255)

@@ -204,7 +204,10 @@ def test_the_methods_that_need_frozen_networks_are_among_these():
 
 
 # Compiling these steps takes long; they are checked in the nightly part.
-_LONG = ('gan', 'reference', 'warping', 'kernel_game')
+_LONG = (
+  *('dual_regression', 'gan', 'kernel_conditioned', 'kernel_correction'),
+  *('kernel_game', 'ranking', 'reference', 'warping'),
+)
 
 
 @pytest.mark.parametrize(

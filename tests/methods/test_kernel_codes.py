@@ -39,6 +39,7 @@ def small(module, **method):
   return experiment.to_plain(config)
 
 
+@pytest.mark.nightly
 def test_a_step_of_the_released_code(tmp_path):
   """One update of the predictor and seven of the corrector, SFTMD frozen."""
   golden = ikc_files.arrays('train_step')

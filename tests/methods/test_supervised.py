@@ -148,6 +148,7 @@ def test_pretrained_leaves_are_taken_where_shapes_agree():
   assert 'conv_1' in params['upsample']
 
 
+@pytest.mark.nightly
 def test_noise_and_jpeg_are_drawn_by_the_step():
   _, method = _setup(degradation={'noise_sigma': 10.0, 'jpeg_quality': 50})
   hr = jnp.full((1, 16, 16, 3), 0.5)

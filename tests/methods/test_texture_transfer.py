@@ -80,6 +80,7 @@ def test_images_smaller_than_a_patch(size):
     assert jnp.isfinite(texture.maps[layer]).all()
 
 
+@pytest.mark.nightly
 def test_rows_beyond_a_multiple_of_four_are_cut():
   reference = _image(23, 18)
   looked = _texture.look_at(features, reference)

@@ -88,6 +88,7 @@ def test_a_scaled_and_shifted_feature_map():
   golden.check('y', y / golden.value_range)
 
 
+@pytest.mark.nightly
 def test_codes_of_gaussians():
   """The published basis, up to what random draws of kernels make of it."""
   golden = arrays('kernels_pca')

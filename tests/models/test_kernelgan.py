@@ -25,6 +25,7 @@ def test_generator(name):
   golden.check('y', network.apply({'params': params}, x))
 
 
+@pytest.mark.nightly
 def test_multiplied_out_it_is_the_same_function_with_the_same_gradients():
   """Six convolutions one after the other, and their product."""
   network = Model(features=4)

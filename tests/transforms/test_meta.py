@@ -82,6 +82,7 @@ def test_the_outer_loss_can_be_differentiated_again():
   assert relative_error(ours, theirs) < 1e-5
 
 
+@pytest.mark.nightly
 def test_finite_differences_through_five_steps():
   with jax.enable_x64(True):
     params = network_params(jnp.float64)
