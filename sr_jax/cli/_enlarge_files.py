@@ -22,10 +22,10 @@ from sr_jax.data.image_io import (
   Picture,
   check_writable,
   read_image,
-  save_png_strip,
   without_hidden_color,
   write_image,
 )
+from sr_jax.data.strips import save_png_strip
 from sr_jax.errors import UserError, counted, wants_traceback
 from sr_jax.inference import loading
 from sr_jax.inference.automatic import AutomaticKernel

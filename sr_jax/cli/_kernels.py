@@ -7,13 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sr_jax.data.image_io import (
-  Picture,
-  read_image,
-  save_png_strip,
-  write_image,
-)
+from sr_jax.data.image_io import Picture, read_image, write_image
 from sr_jax.data.kernel_files import save_kernel
+from sr_jax.data.strips import save_png_strip
 from sr_jax.errors import UserError
 
 # What is written for an estimated kernel, after the name of the result.

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from sr_jax.data import (
   arrays,
@@ -43,7 +42,6 @@ __all__ = [
   'read_image',
   'read_native',
   'read_rgb',
-  'save_png_strip',
   'without_hidden_color',
   'write_image',
 ]
@@ -446,36 +444,3 @@ def check_targets(pairs: Iterable[tuple[Path, Path]]) -> None:
         f'{first} and {source} would both become {target}: rename one of them, '
         'or process them in separate runs'
       )
-
-
-def save_png_strip(
-  path: Path | str,
-  images: Sequence[np.ndarray],
-  labels: Sequence[str] | None = None,
-) -> None:
-  """Writes images side by side (bicubic | SR | HR) as one 8-bit PNG.
-
-  Args:
-    path: The `.png` file.
-    images: `[H, W, 3]` or `[H, W, 1]` in [0, 1]. Images may differ in height;
-      the rest is white.
-    labels: One line of text above each image.
-
-  Raises:
-    UserError: As for `write_image`.
-  """
-  gap, header = 2, 14 if labels else 0
-  height = header + max(image.shape[0] for image in images)
-  width = sum(image.shape[1] for image in images) + gap * (len(images) - 1)
-  canvas = np.ones((height, width, 3), np.float32)
-  left, lefts = 0, []
-  for image in images:
-    rows, columns = image.shape[:2]
-    canvas[header : header + rows, left : left + columns] = image
-    lefts.append(left)
-    left += columns + gap
-  strip = Image.fromarray(sample_values.quantized(canvas, 8))
-  draw = ImageDraw.Draw(strip)
-  for label, start in zip(labels or (), lefts, strict=False):
-    draw.text((start + 1, 1), label, fill=(0, 0, 0))
-  write_image(path, Picture(np.asarray(strip, np.float32) / 255))

@@ -16,7 +16,8 @@ from sr_jax import methods
 from sr_jax.data import batches, opening
 from sr_jax.data.degradation import REAL, Degradation
 from sr_jax.data.folders import distinct_names
-from sr_jax.data.image_io import find_images, save_png_strip
+from sr_jax.data.image_io import find_images
+from sr_jax.data.strips import save_png_strip
 from sr_jax.errors import UserError
 from sr_jax.evaluation.benchmark import evaluate_folder
 from sr_jax.evaluation.kernels import KernelEvaluation

@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
-from sr_jax.data import image_io
 from sr_jax.data.image_io import Picture, read_image, read_rgb, write_image
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
@@ -405,18 +404,3 @@ def test_reading_holds_one_float_copy(tmp_path):
   tracemalloc.stop()
   samples = 900 * 1200 * 3
   assert peak < 1.1 * (4 + 1) * samples
-
-
-def test_png_strip(tmp_path):
-  images = [np.full((20, 10, 3), v, np.float32) for v in (0.0, 0.2, 0.4)]
-  image_io.save_png_strip(tmp_path / 'a' / 's.png', images)
-  strip = read_rgb(tmp_path / 'a' / 's.png')
-  assert strip.shape == (20, 34, 3)
-  for left, value in ((0, 0), (12, 51), (24, 102)):
-    assert (strip[:, left : left + 10] == value).all()
-  assert (strip[:, 10:12] == 255).all()
-  labels = ['bicubic', 'SR', 'HR']
-  image_io.save_png_strip(tmp_path / 'l.png', images, labels)
-  labelled = read_rgb(tmp_path / 'l.png')
-  np.testing.assert_array_equal(labelled[-20:], strip)
-  assert labelled[:-20].min() < 128
