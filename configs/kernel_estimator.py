@@ -1,13 +1,14 @@
 r"""The network that estimates the blur of LR images for `--kernel auto`.
 
-The network is our own. It takes the features of `sr_jax/ops/power_spectrum.py`.
+The network is our own. It takes the features of `sr_jax/ops/power_spectrum.py`
+and the edges of `sr_jax/ops/edge_profile.py`.
 
   python train.py --config configs/kernel_estimator.py \
     --workdir runs/kernel_estimator --config.data.source=folder:PHOTOGRAPHS
 
-At the start every photograph is reduced by x2, x3 and x4, eight times each:
+At the start every photograph is reduced by x2, x3 and x4, twelve times each:
 with a random Gaussian kernel, by motion or defocus, by bicubic alone, or it is
-left at its size. Only the features of the power spectra are kept. The
+left at its size. Only the features of spectra and edges are kept. The
 photographs must be sharp, because detail that they lack counts as blur.
 
 Another number of reductions per photograph and scale:

@@ -312,12 +312,12 @@ METHODS: dict[str, dict[str, Any]] = {
     'l2_weight': 1e-4,
   },
   'kernel_estimation': {
-    'per_image': 8,  # reductions of a photograph at each scale
+    'per_image': 12,  # reductions of a photograph at each scale
     'wide_penalty': 1.2,  # factor on errors towards a wider kernel
     # Weights of two further losses: of the error that the network expects of
     # its estimate, and of the class of degradation (blurred, bicubic, none).
     'error_weight': 0.005,
-    'origin_weight': 0.03,
+    'origin_weight': 0.15,
   },
   # IKC: a network that is given the kernel (SFTMD), and the networks that
   # predict and correct it.

@@ -1,10 +1,10 @@
-"""Power spectra of reduced photographs, with the blur that reduced them.
+"""Spectra and edges of reduced photographs, with the blur that reduced them.
 
 `methods.kernel_estimation` learns from these examples. A photograph is blurred
 by a random Gaussian, by motion or by defocus, and sampled; or it is reduced by
 plain bicubic; or it is left as it is. Then it is rounded, and perhaps made
 noisy and compressed, like files of unknown origin. Only the features of its
-spectrum are kept, so that a whole data set fits into memory.
+spectrum and of its edges are kept, so that a whole data set fits into memory.
 """
 
 from __future__ import annotations
@@ -23,23 +23,25 @@ from PIL import Image
 from sr_jax.data import draws
 from sr_jax.data.draws import Arrays, Draw
 from sr_jax.data.sources import ImageSource
-from sr_jax.ops import power_spectrum
+from sr_jax.ops import edge_profile, power_spectrum
 from sr_jax.ops.blur_kernels import gaussian_kernel
 from sr_jax.ops.color import rgb_to_y
-from sr_jax.ops.resize import imresize
+from sr_jax.ops.resize import CUBIC_VARIANCE, imresize
 
 # Shares of the ways in which examples are made, and the index of each way into
 # `ORIGINS` of `models.estimators.spectrum_mlp`.
 _SHARES = {
-  'direct': 0.52,
-  'blur-bicubic': 0.1,
-  'bicubic': 0.13,
-  'none': 0.13,
-  'motion': 0.06,
-  'defocus': 0.06,
+  'direct': 0.4,
+  'as-wide-as-cubic': 0.12,
+  'blur-bicubic': 0.08,
+  'bicubic': 0.2,
+  'none': 0.1,
+  'motion': 0.05,
+  'defocus': 0.05,
 }
 _ORIGIN = {
   'direct': 0,
+  'as-wide-as-cubic': 0,
   'blur-bicubic': 0,
   'bicubic': 1,
   'none': 2,
@@ -51,6 +53,14 @@ _ORIGIN = {
 _MOTION, _DEFOCUS = (2.5, 6.0), (1.2, 3.0)
 # Smallest standard deviation of the Gaussians, in HR pixels.
 _NARROWEST = 0.15
+# Gaussians of about the variance of the cubic reduction are hardest to tell
+# from it, so some examples have them: range of the larger standard deviation,
+# relative to that of the cubic kernel, and of the smaller, relative to the
+# larger.
+_AS_WIDE, _ROUND = (0.75, 1.25), (0.7, 1.0)
+# A blur before a bicubic reduction is none if its variance is a smaller part of
+# the reduction's own.
+_LEAST_BLUR = 0.25
 
 
 def widest(scale: float) -> float:
@@ -63,6 +73,7 @@ class Example(NamedTuple):
 
   Attributes:
     features: `power_spectrum.FEATURES` float16.
+    edges: `edge_profile.PROFILES` float16.
     root: `[3]`, symmetric square root (xx, xy, yy) of the kernel's covariance
       in LR pixels; 0 where there was no kernel.
     known: Whether the network learns `root` from this example; it does so only
@@ -72,6 +83,7 @@ class Example(NamedTuple):
   """
 
   features: np.ndarray
+  edges: np.ndarray
   root: np.ndarray
   known: np.ndarray
   origin: np.ndarray
@@ -173,12 +185,17 @@ def example(luma: np.ndarray, scale: int, rng: np.random.Generator) -> Example:
   narrow = wide
   if rng.random() > 0.3:
     narrow = rng.uniform(max(_NARROWEST, wide / 4), wide)
+  cubic = CUBIC_VARIANCE * scale**2
+  if kind == 'as-wide-as-cubic':
+    wide = math.sqrt(cubic) * rng.uniform(*_AS_WIDE)
+    narrow = wide * rng.uniform(*_ROUND)
   theta = rng.uniform(0, math.pi)
   height, width = (n // scale * scale for n in luma.shape)
   hr = luma[:height, :width]
   if rng.random() < 0.5:
     hr = _part(hr, scale, scale * (power_spectrum.LEAST_SIDE + 8), rng)
-  if kind in ('direct', 'blur-bicubic'):
+  gaussian = kind in ('direct', 'as-wide-as-cubic')
+  if gaussian or kind == 'blur-bicubic':
     size = 2 * math.ceil(4 * wide) + 1
     kernel = gaussian_kernel(wide**2, narrow**2, theta, size=max(size, 9))
     hr = _blurred(hr, np.asarray(kernel))
@@ -186,19 +203,23 @@ def example(luma: np.ndarray, scale: int, rng: np.random.Generator) -> Example:
     hr = _blurred(hr, motion_kernel(scale * rng.uniform(*_MOTION), theta))
   elif kind == 'defocus':
     hr = _blurred(hr, defocus_kernel(scale * rng.uniform(*_DEFOCUS)))
-  if kind in ('direct', 'motion', 'defocus'):
+  if gaussian or kind in ('motion', 'defocus'):
     lr = hr[::scale, ::scale]
   elif kind == 'none':
     lr = hr
   else:
     lr = imresize(hr[..., None], scale=1 / scale)[..., 0]
+  if (wide**2 + narrow**2) / 2 < _LEAST_BLUR * cubic and kind == 'blur-bicubic':
+    kind = 'bicubic'
   root = np.zeros(3)
-  if kind == 'direct':
+  if gaussian:
     root = root_of(covariance(wide**2, narrow**2, theta)) / scale
+  lr = _soiled(lr, rng)
   return Example(
-    power_spectrum.features(_soiled(lr, rng)).astype(np.float16),
+    power_spectrum.features(lr).astype(np.float16),
+    edge_profile.profiles(lr).astype(np.float16),
     root.astype(np.float32),
-    np.array(kind == 'direct'),
+    np.array(gaussian),
     np.array(_ORIGIN[kind], np.int32),
     np.array(scale, np.float32),
   )
@@ -243,6 +264,7 @@ class SpectraSource:
     root[flips, 1] *= -1
     turns = (words[:, 3] & 2).astype(bool)
     features[turns] = power_spectrum.transposed(features[turns])
+    found.edges[turns] = edge_profile.transposed(found.edges[turns])
     root[turns] = root[turns, ::-1]
     return found._asdict()
 

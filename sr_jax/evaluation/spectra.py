@@ -49,8 +49,8 @@ class SpectraEvaluation:
       `origin_accuracy`, the mean share of each origin that is recognised.
     """
     known = self._known
-    features = known.features.astype(np.float32)
-    answers = self._predict(jax.device_get(params), features, known.scale)
+    seen = [x.astype(np.float32) for x in (known.features, known.edges)]
+    answers = self._predict(jax.device_get(params), *seen, known.scale)
     root, error, logits = map(np.asarray, answers)
     off = (root - known.root)[known.known]
     distance = np.abs(off).mean(-1)

@@ -26,6 +26,7 @@ from sr_jax.inference.options import UpscaleOptions
 from sr_jax.inference.shapes import Size
 from sr_jax.inference.upscaler import Upscaler, as_unit
 from sr_jax.ops.blur_kernels import Kernel, gaussian_kernel
+from sr_jax.ops.resize import CUBIC_VARIANCE
 
 if TYPE_CHECKING:
   from PIL import Image
@@ -39,9 +40,6 @@ ESTIMATED = (AUTO, KERNELGAN)
 TRUE = 'true'
 # The network for images that were not blurred, by scale.
 _PLAIN = {2: 'edsr-small-x2'}
-# Variance of the cubic reduction itself, in LR pixels squared. The estimated
-# variance contains it, so a blur before the reduction is that much narrower.
-_CUBIC_VARIANCE = 0.14
 # Smallest variance of a kernel in HR pixels squared.
 _LEAST_VARIANCE = 0.01
 
@@ -254,7 +252,8 @@ class AutomaticKernel:
     """
     if not self._reduces_bicubically:
       return estimate.kernel
-    own = _CUBIC_VARIANCE * estimate.scale**2
+    # The estimated variance contains that of the reduction.
+    own = CUBIC_VARIANCE * estimate.scale**2
     wide, narrow = (
       max(variance - own, _LEAST_VARIANCE) for variance in estimate.variances
     )

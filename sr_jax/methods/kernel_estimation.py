@@ -2,12 +2,12 @@
 
 The method follows no paper.
 
-The network learns from power spectra of photographs that were reduced by known
-kernels, see `data.spectra`. The loss has three terms. The first is the error of
-the square root of the kernel's covariance (smooth L1; kernels that are too wide
-cost more, because they make the enlarged image ring). The second trains the
-network to predict this error. The third is the classification of how the image
-was made.
+The network learns from spectra and edges of photographs that were reduced by
+known kernels, see `data.spectra`. The loss has three terms. The first is the
+error of the square root of the kernel's covariance (smooth L1; kernels that are
+too wide cost more, because they make the enlarged image ring). The second
+trains the network to predict this error. The third is the classification of how
+the image was made.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from sr_jax.data.degradation import Degradation
 from sr_jax.errors import TEXT, Range, Rules, UserError, check, whole
 from sr_jax.methods import Inference, Method
 from sr_jax.models.estimators.spectrum_mlp import SpectrumMLP
+from sr_jax.ops.edge_profile import PROFILES
 from sr_jax.ops.power_spectrum import FEATURES
 from sr_jax.state import EMPTY, TrainState, check_frozen, start_from
 
@@ -87,11 +88,11 @@ def make(config: Mapping[str, Any]) -> Method:
 
 
 def inference(config: Mapping[str, Any]) -> Inference:
-  """Makes `predict(params, features, scale) -> (root, error, logits)`.
+  """Makes `predict(params, features, edges, scale) -> (root, error, logits)`.
 
-  Features are `[B, *power_spectrum.FEATURES]`. The results are `[B, 3]`, `[B]`
-  and `[B, origins]`, see `models.estimators.spectrum_mlp`; each is the mean
-  over the members of the network.
+  The inputs are those of `SpectrumMLP`. The results are `[B, 3]`, `[B]` and
+  `[B, origins]`, see `models.estimators.spectrum_mlp`; each is the mean over
+  the members of the network.
   """
   return Inference(functools.partial(_predict, _network(config)))
 
@@ -107,13 +108,17 @@ def _network(config: Mapping[str, Any]) -> Any:
 
 
 def _predict(
-  network: Any, params: Mapping[str, Any], features: jax.Array, scale: jax.Array
+  network: Any,
+  params: Mapping[str, Any],
+  features: jax.Array,
+  edges: jax.Array,
+  scale: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   variables = {
     'params': params['generator'],
     'batch_stats': params['batch_stats'],
   }
-  answers = network.apply(variables, features, scale)
+  answers = network.apply(variables, features, edges, scale)
   root, error, logits = (answer.mean(0) for answer in answers)
   return root, error, logits
 
@@ -130,7 +135,11 @@ def _init(
   check_frozen(frozen, ())
   init_key, state_key = jax.random.split(key)
   variables = dict(
-    training.network.init(init_key, jnp.zeros((1, *FEATURES)), jnp.ones(1))
+    training.network.init(
+      init_key,
+      *(jnp.zeros((1, *shape)) for shape in (FEATURES, PROFILES)),
+      jnp.ones(1),
+    )
   )
   slots = {'generator': variables.pop('params'), **variables}
   slots = start_from(slots, pretrained)
@@ -203,7 +212,9 @@ def _train_step(
   def objective(params: Any) -> tuple[jax.Array, Any]:
     answers, stats = training.network.apply(
       {'params': params, **state.model_state['generator']},
-      *(batch['features'].astype(jnp.float32), batch['scale']),
+      batch['features'].astype(jnp.float32),
+      batch['edges'].astype(jnp.float32),
+      batch['scale'],
       train=True,
       mutable=['batch_stats'],
       rngs={'dropout': state.step_key()},

@@ -19,6 +19,10 @@ from sr_jax.errors import UserError
 from sr_jax.ops.namespace import Array, array_namespace
 from sr_jax.ops.precision import as_float, einsum
 
+# Variance, in LR pixels squared, of the Gaussian whose spectrum is most like
+# that of a cubic reduction. The second moment of the cubic kernel itself is 0.
+CUBIC_VARIANCE = 0.14
+
 
 def cubic(x: Array) -> Any:
   """Keys' cubic convolution kernel with a = -0.5 (IEEE ASSP 29, 1981)."""

@@ -1,4 +1,4 @@
-"""Spectra of reduced photographs, the examples for the blur estimator."""
+"""Spectra and edges of reduced photographs, examples for the blur estimator."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import pytest
 from sr_jax.data import spectra
 from sr_jax.data.batches import BatchSpec, sample
 from sr_jax.data.sources import ImageSource
-from sr_jax.ops import power_spectrum
+from sr_jax.ops import edge_profile, power_spectrum
 from sr_jax.ops.blur_kernels import gaussian_kernel
 
 
@@ -41,7 +41,9 @@ def source():
 def test_every_photograph_is_reduced_by_every_scale(source):
   assert len(source) == 2 * 2 * 3
   assert source.stacked.features.shape == (12, *power_spectrum.FEATURES)
-  assert np.isfinite(source.stacked.features.astype(np.float32)).all()
+  assert source.stacked.edges.shape == (12, *edge_profile.PROFILES)
+  for seen in (source.stacked.features, source.stacked.edges):
+    assert np.isfinite(seen.astype(np.float32)).all()
   assert sorted(set(source.stacked.scale)) == [2, 3]
 
 
@@ -58,7 +60,8 @@ def test_batches_turn_features_and_kernels_alike(source):
   batch, _ = sample(source, spec, 0)
   known = source.stacked
   seen = set()
-  for features, root in zip(batch['features'], batch['root'], strict=True):
+  fields = (batch[name] for name in ('features', 'root', 'edges'))
+  for features, root, edges in zip(*fields, strict=True):
     for turned in range(2):
       for flipped in range(2):
         values, expected = known.features, known.root
@@ -73,6 +76,10 @@ def test_batches_turn_features_and_kernels_alike(source):
         same = (values == features).all((1, 2, 3))
         if same.any():
           np.testing.assert_allclose(expected[same][0], root)
+          profile = known.edges[same][0]
+          if turned:
+            profile = edge_profile.transposed(profile)
+          np.testing.assert_array_equal(profile, edges)
           seen.add((turned, flipped))
   assert len(seen) == 4
 

@@ -12,6 +12,7 @@ from configs import kernel_estimator
 from sr_jax import experiment, methods
 from sr_jax.errors import UserError
 from sr_jax.methods import kernel_estimation
+from sr_jax.ops.edge_profile import PROFILES
 from sr_jax.ops.power_spectrum import FEATURES
 
 
@@ -27,6 +28,7 @@ def _batch():
   rng = np.random.default_rng(0)
   return {
     'features': rng.normal(size=(16, *FEATURES)).astype(np.float16),
+    'edges': rng.normal(size=(16, *PROFILES)).astype(np.float16),
     'root': rng.normal(size=(16, 3)).astype(np.float32),
     'known': np.arange(16) % 4 > 0,
     'origin': np.arange(16, dtype=np.int32) % 3,
@@ -71,7 +73,7 @@ def test_it_learns():
   assert last['loss'] < first['loss']
   predict = methods.inference(config).predict
   root, error, logits = predict(
-    method.averaged(state), batch['features'], batch['scale']
+    method.averaged(state), batch['features'], batch['edges'], batch['scale']
   )
   assert root.shape == (16, 3)
   assert (error > 0).all()

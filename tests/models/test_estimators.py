@@ -9,12 +9,17 @@ import pytest
 
 from sr_jax import models
 from sr_jax.errors import UserError
+from sr_jax.ops.edge_profile import PROFILES
 from sr_jax.ops.power_spectrum import FEATURES
 
 # What each network takes.
 INPUTS = {
   'kernelgan': (jnp.zeros((64, 64, 3)),),
-  'spectrum_mlp': (jnp.zeros((1, *FEATURES)), jnp.ones(1)),
+  'spectrum_mlp': (
+    jnp.zeros((1, *FEATURES)),
+    jnp.zeros((1, *PROFILES)),
+    jnp.ones(1),
+  ),
 }
 
 
@@ -36,12 +41,13 @@ def test_statistics_standardise_the_features():
   network = models.create({'name': 'spectrum_mlp', 'hidden': 4, 'dropout': 0.0})
   rng = np.random.default_rng(0)
   features = jnp.asarray(rng.normal(size=(8, *FEATURES)), jnp.float32)
+  edges = jnp.asarray(rng.normal(size=(8, *PROFILES)), jnp.float32)
   scale = jnp.full(8, 2.0)
-  variables = network.init(jax.random.key(0), features, scale)
+  variables = network.init(jax.random.key(0), features, edges, scale)
 
   def run(features):
     answers, _ = network.apply(
-      variables, features, scale, train=True, mutable=['batch_stats']
+      variables, features, edges, scale, train=True, mutable=['batch_stats']
     )
     return answers[0]
 

@@ -1,10 +1,11 @@
 """Our own network that estimates the blur of an LR image from its spectrum.
 
-Its input are the polar logarithmic power spectra of `ops.power_spectrum` and
-the scale. A few small perceptrons are trained on photographs that were reduced
-with known kernels. They learn how sharp photographs are, which a fit to a
-single spectrum cannot know. Widths are counted in LR pixels. As spectra of
-photographs are alike at every scale, one network is used for all scales.
+Its input are the polar logarithmic power spectra of `ops.power_spectrum`, the
+profiles of edges of `ops.edge_profile`, and the scale. A few small perceptrons
+are trained on photographs that were reduced with known kernels. They learn how
+sharp photographs are, which a fit to a single spectrum cannot know. Widths are
+counted in LR pixels. As spectra of photographs are alike at every scale, one
+network is used for all scales.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sr_jax.models.parts import base, common
 from sr_jax.models.parts.options import Width
 
 VARIANTS = {
-  'small': common.Variant({'hidden': 64, 'members': 3}, {1: 112_728}),
+  'small': common.Variant({'hidden': 64, 'members': 3}, {1: 146_520}),
 }
 TINY = {'hidden': 4, 'members': 2}
 # The network was not published elsewhere, so there are no names.
@@ -49,12 +50,18 @@ class SpectrumMLP(base.Network):
 
   @nn.compact
   def __call__(
-    self, features: jax.Array, scale: jax.Array, *, train: bool = False
+    self,
+    features: jax.Array,
+    edges: jax.Array,
+    scale: jax.Array,
+    *,
+    train: bool = False,
   ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Estimates kernels from the features of images.
 
     Args:
-      features: Features of the images, `[B, *power_spectrum.FEATURES]`.
+      features: Spectra of the images, `[B, *power_spectrum.FEATURES]`.
+      edges: Profiles of their edges, `[B, *edge_profile.PROFILES]`.
       scale: HR pixels per LR pixel, `[B]`.
       train: Whether running statistics are updated and units left out. The
         random numbers come from the stream `dropout`.
@@ -64,7 +71,10 @@ class SpectrumMLP(base.Network):
     error of its entries, `[members, B]`; and the logits of the ways in
     `ORIGINS`, `[members, B, len(ORIGINS)]`.
     """
-    x = features.reshape(len(features), -1).astype(jnp.float32)
+    count = len(features)
+    x = jnp.concatenate(
+      [features.reshape(count, -1), edges.reshape(count, -1)], axis=1
+    ).astype(jnp.float32)
     x = nn.BatchNorm(
       use_running_average=not train,
       use_scale=False,
