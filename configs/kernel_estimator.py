@@ -19,7 +19,7 @@ from configs import common
 
 
 def get_config(preset=None):
-  """Three perceptrons of two hidden layers of 64."""
+  """Three perceptrons of two hidden layers of 96."""
   config = common.base()
   config.steps = 6000
   config.log_every = 500

@@ -60,7 +60,9 @@ def outcome(adaptive, tmp_path_factory):
 
   folder = tmp_path_factory.mktemp('auto')
   write(folder / 'in' / 'blurred.png', blurred())
-  write(folder / 'in' / 'clean.png', HR / 255)
+  whole = photographs.astronaut()[:, 80:432] / 255
+  clean = quantize(degrade(None, whole, scale=2))
+  write(folder / 'in' / 'clean.png', clean)
   write(folder / 'in' / 'flat.png', np.full((48, 48, 3), 0.5))
   write(folder / 'in' / 'small.png', np.zeros((20, 30, 3)))
   command = ['upscale', folder / 'in', '-o', folder / 'out']

@@ -21,7 +21,7 @@ from sr_jax.models.parts import base, common
 from sr_jax.models.parts.options import Width
 
 VARIANTS = {
-  'small': common.Variant({'hidden': 64, 'members': 3}, {1: 146_520}),
+  'small': common.Variant({'hidden': 96, 'members': 3}, {1: 228_984}),
 }
 TINY = {'hidden': 4, 'members': 2}
 # The network was not published elsewhere, so there are no names.
