@@ -12,6 +12,7 @@ from sr_jax.cli import arguments
 if TYPE_CHECKING:
   import numpy as np
 
+  from sr_jax.data.image_io import Picture
   from sr_jax.inference.blind import KernelEstimate
   from sr_jax.inference.kernelgan import KernelGANEstimate
 
@@ -43,10 +44,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     '--by',
     choices=('auto', 'network', 'spectrum', 'kernelgan'),
     default='auto',
-    help='a trained network for scales 2 to 4; a fit to the spectrum, which '
-    'takes narrow kernels for wider ones; or KernelGAN, trained on each image '
-    'for half a minute, for x2 and x4, whose kernels hardly depend on the '
-    'image if it is small (default: auto)',
+    help='a trained network for scales 2 to 4 and files of whole numbers; a '
+    'fit to the spectrum, which takes narrow kernels for wider ones; or '
+    'KernelGAN, trained on each image for half a minute, for x2 and x4, whose '
+    'kernels hardly depend on the image if it is small (default: auto)',
   )
   parser.add_argument(
     '--seed',
@@ -68,14 +69,15 @@ def run(args: argparse.Namespace) -> int:
   failed, records = 0, []
   for found in find_images(args.inputs):
     try:
-      color = read_image(found.path).color
-      estimate = _estimate(args, color)
+      picture = read_image(found.path)
+      estimate = _estimate(args, picture)
     except UserError as error:
       shown = str(error).removeprefix(f'{found.path}: ')
       print(f'sr-jax: error: {found.path}: {shown}', file=sys.stderr)
       failed += 1
       continue
-    print(f'{found.path}: {estimate.spec}{_remarks(estimate)}', flush=True)
+    remarks = _remarks(estimate, picture.color)
+    print(f'{found.path}: {estimate.spec}{remarks}', flush=True)
     records.append({'image': found.relative.as_posix(), **_record(estimate)})
     if args.output:
       stem = args.output / found.relative.with_suffix('')
@@ -86,17 +88,23 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _estimate(
-  args: argparse.Namespace, image: np.ndarray
+  args: argparse.Namespace, picture: Picture
 ) -> KernelEstimate | KernelGANEstimate:
   from sr_jax.inference import blind, kernelgan
 
-  if args.by == 'kernelgan':
+  image, by = picture.color, args.by
+  if by == 'kernelgan':
     return kernelgan.estimate_kernel(image, scale=args.scale, seed=args.seed)
-  return blind.estimate_kernel(image, scale=args.scale, by=args.by)
+  if by == 'auto' and picture.bit_depth is None:
+    by = 'spectrum'  # the network was trained on whole grey levels
+  return blind.estimate_kernel(image, scale=args.scale, by=by)
 
 
-def _remarks(estimate: KernelEstimate | KernelGANEstimate) -> str:
+def _remarks(
+  estimate: KernelEstimate | KernelGANEstimate, image: np.ndarray
+) -> str:
   """What else the estimate says, for a person."""
+  from sr_jax.inference import kernelgan
   from sr_jax.inference.kernelgan import KernelGANEstimate
 
   if isinstance(estimate, KernelGANEstimate):
@@ -109,10 +117,10 @@ def _remarks(estimate: KernelEstimate | KernelGANEstimate) -> str:
   if estimate.expected_error is not None:
     words.append(f'widths within about {estimate.expected_error:.2f} HR pixels')
   if not estimate.gaussian:
-    words.append(
-      'looks like motion or defocus, which no Gaussian fits: --by kernelgan'
-      ' assumes no shape'
-    )
+    line = 'looks like motion or defocus, which no Gaussian fits'
+    if kernelgan.takes(image, estimate.scale):
+      line += ': --by kernelgan assumes no shape'
+    words.append(line)
   if not estimate.blurred:
     words.append(
       'does not look blurred: a model without kernel may serve better'

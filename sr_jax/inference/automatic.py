@@ -183,7 +183,7 @@ class AutomaticKernel:
         within = (
           ' of a blur that looks like motion or defocus, which no Gaussian fits'
         )
-        if self.model.scale in kernelgan.SCALES:
+        if not self._reduces_bicubically and kernelgan.takes(image, scale):
           within += ' (kernel=kernelgan assumes no shape)'
       return Prepared(
         self._upscaler(self._taps(estimate)),

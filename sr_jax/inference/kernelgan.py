@@ -152,6 +152,11 @@ def check_scale(scale: float) -> None:
     )
 
 
+def takes(image: np.ndarray, scale: float) -> bool:
+  """Whether scale and size of an image `[H, W, C]` suit KernelGAN."""
+  return scale in SCALES and min(image.shape[:2]) >= LEAST_SIDE
+
+
 def _prepared(image: np.ndarray) -> np.ndarray:
   """An image as the game takes it: `[H, W, 3]` in [-1, 1], without its border.
 
