@@ -189,6 +189,11 @@ class Files:
         words.append(
           f'reduced again, {error:.2f} of 255 grey levels off the input'
         )
+      if upscaler.rings(picture.color, result.color):
+        words.append(
+          'overshoots at edges, as with too wide a kernel: compare with a'
+          ' narrower one'
+        )
     if tile := upscaler.tile_for(picture.color):
       words.append(f'tiles of {tile}')
     return words

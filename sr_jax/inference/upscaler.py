@@ -27,6 +27,7 @@ from sr_jax.inference.fitting import (
   Fitted,
   back_projection_error,
   fit_images,
+  overshoot,
 )
 from sr_jax.inference.loading import BICUBIC_HALO
 from sr_jax.inference.memory import TileSides
@@ -47,6 +48,10 @@ from sr_jax.ops.color import rgb_to_y
 from sr_jax.ops.compilation import jit
 from sr_jax.ops.devices import find_devices
 from sr_jax.transforms import tiling
+
+# Overshoot of a result, see `fitting.overshoot`, above which its kernel may be
+# too wide.
+_MOST_OVERSHOOT = 0.07
 
 
 class Upscaler:
@@ -307,6 +312,22 @@ class Upscaler:
     if fitting is None or fitting.kernel is None or self._moved:
       return None
     return back_projection_error(fitting, as_unit(lr), sr, self.model.scale)
+
+  def rings(self, lr: np.ndarray, sr: np.ndarray) -> bool:
+    """Whether a result overshoots as if its kernel were too wide.
+
+    Args:
+      lr: An input of `__call__`.
+      sr: The result of `__call__`.
+
+    Returns:
+      False if the model did not adapt to a kernel, or if `block_centred` moved
+      the result.
+    """
+    fitting = self.fitting
+    if fitting is None or fitting.kernel is None or self._moved:
+      return False
+    return overshoot(as_unit(lr), sr) > _MOST_OVERSHOOT
 
   def _channels(self, image: np.ndarray) -> int:
     """Number of channels with which an image enters the network."""

@@ -16,6 +16,7 @@ from sr_jax.inference.fitting import (
   detailed_window,
   fit_images,
   image_key,
+  overshoot,
 )
 from sr_jax.methods import Assumed, Fitting, zero_shot
 from sr_jax.methods._gradient_fit import gradient_fitting
@@ -200,3 +201,23 @@ def test_result_off_its_input_shows_a_wrong_kernel():
   expected = np.asarray(degrade(None, hr, kernel=wide, **made)) - lr
   assert error == pytest.approx(255 * np.sqrt((expected**2).mean()), rel=1e-4)
   assert error > 1
+
+
+def test_overshoot_counts_what_lies_beyond_the_neighbours():
+  """Enlarging without new values has none; the unit makes no difference."""
+  lr = picture(12, 14)
+  sr = lr.repeat(2, 0).repeat(2, 1)
+  assert overshoot(lr, sr) == 0
+  sr[6, 8, 0] = 1.25  # the largest value around is below 1
+  above = 1.25 - lr[2:5, 3:6, 0].max()
+  sr[3, 3, 1] = -0.5
+  below = lr[:3, :3, 1].min() + 0.5
+  expected = (above + below) / sr.size / lr.std()
+  assert overshoot(lr, sr) == pytest.approx(expected, rel=1e-5)
+  assert overshoot(40 * lr, 40 * sr) == pytest.approx(expected, rel=1e-5)
+  assert overshoot(np.zeros_like(lr), np.zeros_like(sr)) == 0
+
+
+def test_overshoot_at_a_scale_that_is_not_whole():
+  lr = picture(10, 12)
+  assert overshoot(lr, np.full((25, 30, 3), lr.max(), np.float32)) > 0
