@@ -15,10 +15,11 @@ ROOT = pathlib.Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / 'colabs').glob('*.ipynb'))
 # What replaces the values of a notebook's cell tagged `parameters`.
 SMOKE = {
+  'blind_kernels': {'SMOKE': True},
   'meta_learning': {'SMOKE': True},
   'quickstart': {'SIDE': 96, 'STEPS': 2, 'WORKDIR': 'run'},
 }
-MOST_CELLS = {'meta_learning': 40, 'quickstart': 15}
+MOST_CELLS = {'blind_kernels': 25, 'meta_learning': 40, 'quickstart': 15}
 
 
 def _notebook(path):
@@ -179,6 +180,53 @@ def _check_photo(curves):
     assert curves[name][1:6].mean() > before[1:6].mean() + 0.1
   difference = curves['exact, 5 steps'] - curves['first, 5 steps']
   assert np.abs(difference).max() > 0.005
+
+
+BLIND_KERNELS_REPORT = """
+import json
+
+print(json.dumps({
+  'widths': {' '.join(key): values for key, values in widths.items()},
+  'scores': {str(name): score for name, score in scores.items()},
+  'origins': origins,
+  'games': gan_widths,
+  'automatic': auto_widths,
+  'sheet': sheet.shape,
+}))
+"""
+
+
+@pytest.mark.nightly
+@pytest.mark.usefixtures('own_kernel')
+def test_blind_kernels_runs(tmp_path):
+  path = ROOT / 'colabs' / 'blind_kernels.ipynb'
+  cells, report = _run_in_kernel(path, tmp_path, BLIND_KERNELS_REPORT)
+  outputs = [output for cell in cells for output in cell.outputs]
+  said = ''.join(o.text for o in outputs if o.output_type == 'stream')
+  assert 'Warning' not in said
+  assert 'all kernels side by side' in said
+  pictures = sum('image/png' in o.get('data', ()) for o in outputs)
+  assert pictures == 7
+  # Standard deviations of 0.7 and 2.
+  narrow, wide = report['widths']['astronaut network']
+  assert abs(narrow - 0.5**0.5) < 0.3
+  assert abs(wide - 2) < 0.3
+  scores = report['scores']
+  assert scores['1.0'] > scores['bicubic'] + 0.5
+  assert abs(scores['estimated'] - scores['1.0']) < 1
+  assert scores['1.0'] > scores['1.5'] + 1
+  likely = {k: max(v, key=v.get) for k, v in report['origins'].items()}
+  assert likely['gaussian:2'] == 'blurred'
+  assert likely['motion of 10 pixels'] == likely['out of focus'] == 'other'
+  # KernelGAN's kernels are alike although the blurs are not.
+  spread, known = (
+    max(report[way]) - min(report[way]) for way in ('games', 'automatic')
+  )
+  assert known > 1
+  assert spread < 0.5 * known
+  # Three thumbnails of 96 pixels, with labels.
+  assert report['sheet'][0] == 96 + 14
+  assert report['sheet'][1] >= 3 * 96 + 4
 
 
 def test_every_notebook_has_its_test():
