@@ -52,7 +52,7 @@ def test_indices_of_a_palette_are_ids_whatever_the_colours(path, bits):
   labels = LABELS % 16 if bits == 4 else LABELS
   image = Image.fromarray(labels)
   image = Image.frombytes('P', image.size, image.tobytes())
-  image.putpalette(np.random.default_rng(0).integers(0, 256, 3 * 2**bits))
+  image.putpalette(np.random.default_rng(0).bytes(3 * 2**bits))
   image.save(path, bits=bits)
   assert path.read_bytes()[24:26] == bytes([bits, 3])
   found = read_label_map(path, 'coco-stuff')
