@@ -86,8 +86,9 @@ def test_result_strip_and_similarity(run, srntt, files):
   assert sr.shape == (40, 52, 3)
   assert similarity.shape == (40, 52, 1)
   assert 0 < similarity.min() <= similarity.max() <= 1
-  assert strip.shape == (14 + 40, 2 * 52 + 26 + 16 + 3 * 2, 3)
-  np.testing.assert_array_equal(strip[14:, 54:106], sr)
+  # Below the labels, which widen their cells.
+  places = range(strip.shape[1] - 51)
+  assert sum((strip[-40:, x : x + 52] == sr).all() for x in places) == 1
   # Without them the image is its own, and there is nothing to show.
   alone = run(*command[:-1], files / 'alone')
   assert alone.status == 0

@@ -84,7 +84,7 @@ def mutated(data, changes):
     # The power makes places near the beginning, where headers lie, likelier.
     at = int(place**3 * len(data))
     if how == 'set':
-      data[at] = value
+      data[at : at + 1] = bytes([value])  # which an empty file may get too
     elif how == 'cut':
       del data[at : at + value]
     elif how == 'twice':
