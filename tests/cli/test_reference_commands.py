@@ -159,8 +159,8 @@ def test_bad_references(run, srntt, files, checkpoint, slots):
 def test_tiles_see_the_whole_reference(srntt):
   model = sr_jax.load(srntt)
   halo = model.halo
-  image = texture(2 * halo + 12, 20)
-  references = [texture(40, 36, seed=1)]
+  image = texture(2 * halo + 12, 8)
+  references = [texture(20, 18, seed=1)]
   whole = Upscaler(model, UpscaleOptions(tile='off'), references=references)
   tiled = Upscaler(
     model, UpscaleOptions(tile=2 * halo + 4), references=references
