@@ -45,4 +45,4 @@ def test_equal_operations_of_a_single_call_are_compiled_once(caplog):
   with caplog.at_level('WARNING'), jax.log_compiles():
     call_once(draws, jax.random.key(0))
   compiled = [line for line in caplog.messages if 'XLA compilation' in line]
-  assert 1 < len(compiled) < 20
+  assert 0 < len(compiled) < 20
