@@ -86,9 +86,14 @@ def test_result_strip_and_similarity(run, srntt, files):
   assert sr.shape == (40, 52, 3)
   assert similarity.shape == (40, 52, 1)
   assert 0 < similarity.min() <= similarity.max() <= 1
-  # Below the labels, which widen their cells.
-  places = range(strip.shape[1] - 51)
-  assert sum((strip[-40:, x : x + 52] == sr).all() for x in places) == 1
+  # Below the labels, which widen their cells: SR and both references, whole.
+  shown = strip[-40:]
+  others = (read_image(files / f'{n}.png').color for n in ('other', 'grey'))
+  for image in (sr, *others):
+    height, width = image.shape[:2]
+    places = range(shown.shape[1] - width + 1)
+    found = [(shown[:height, x : x + width] == image).all() for x in places]
+    assert sum(found) == 1
   # Without them the image is its own, and there is nothing to show.
   alone = run(*command[:-1], files / 'alone')
   assert alone.status == 0

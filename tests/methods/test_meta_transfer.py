@@ -96,8 +96,8 @@ def test_three_steps_learn_in_one_trace_and_move_every_layer():
   _, start, step, traces = _compiled()
   batch = _batch()
   state = first = start(batch)
+  known = len(traces)  # by other tests of the same step
   _, before = step(state, batch)
-  compiled = len(traces)
   for _ in range(3):
     state, metrics = step(state, batch)
     assert all(np.isfinite(value) for value in metrics.values())
@@ -105,7 +105,7 @@ def test_three_steps_learn_in_one_trace_and_move_every_layer():
   # The first tasks again, with the trained weights.
   _, after = step(state.replace(step=first.step), batch)
   assert after['loss'] < before['loss']
-  assert len(traces) == compiled
+  assert len(traces) <= known + 1
   moved = jax.tree.map(lambda a, b: (a != b).any(), state.params, first.params)
   assert all(jax.tree.leaves(moved))
 
